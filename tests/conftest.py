@@ -1,0 +1,51 @@
+"""Fixtures that every test may use. No test needs a network, `shared` or fetched assets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+# No test asserts a time, and a run in CI tries the same examples as the run before.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is loaded
+
+
+def _shared_folder() -> Path:
+    beside = Path(__file__).parents[2] / "shared"
+    return Path(os.environ.get("DEEP_PIANO_SHARED") or beside)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("shared") and not _shared_folder().is_dir():
+        pytest.skip(f"there is no folder {_shared_folder()} (set DEEP_PIANO_SHARED)")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random generator with the same numbers in every run."""
+    return np.random.default_rng(20250101)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recordings and data beside the repository, for tests marked `shared`."""
+    folder = _shared_folder()
+    if not folder.is_dir():
+        pytest.skip(f"there is no folder {folder} (set DEEP_PIANO_SHARED)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_home(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep tests off the user's cache, except those marked `assets`, which read it."""
+    if not request.node.get_closest_marker("assets"):
+        monkeypatch.setenv("DEEP_PIANO_HOME", str(tmp_path / "deep-piano-home"))

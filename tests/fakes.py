@@ -1,0 +1,34 @@
+"""Small stand-ins: random weights of the right shapes, and music by rule."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deep_piano.checkpoint import Checkpoint
+from deep_piano.codecs.notes import SPEC
+from deep_piano.model import ModelConfig, weight_shapes
+from deep_piano.notes import Notes, make_notes
+
+TINY = ModelConfig(layers=2, units=16, head_units=12)
+
+
+def random_checkpoint(config: ModelConfig = TINY, *, seed: int = 0, scale: float = 0.3) -> Checkpoint:
+    """Return a checkpoint with random weights; its music is noise, its rules are not."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        name: rng.normal(0, scale, shape).astype(np.float32)
+        for name, shape in weight_shapes(SPEC, config).items()
+    }
+    return Checkpoint(SPEC, config, weights)
+
+
+def arpeggios(
+    seconds: float, *, rng: np.random.Generator, tonic: int = 60, step_s: float = 0.2
+) -> Notes:
+    """Return broken triads of one key with human timing, from time zero."""
+    count = int(seconds / step_s)
+    onset = np.arange(count) * step_s + rng.normal(0, 0.01, count).clip(-0.02, 0.02)
+    onset = np.sort(onset - onset.min())
+    pitch = tonic + np.resize([0, 4, 7, 12, 7, 4, 5, 9, 12, 9, 7, 11], count)
+    velocity = rng.integers(50, 90, count)
+    return make_notes(onset, onset + rng.uniform(0.2, 0.6, count), pitch, velocity)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deep_piano.checkpoint import assign_weights
+from deep_piano.codecs.notes import SPEC
+from deep_piano.decode import Engine, Sampling
+from deep_piano.model import build_model, carry_state
+from tests.fakes import TINY, random_checkpoint
+from tests.test_model import random_inputs
+
+
+@pytest.mark.tf
+def test_the_engine_gives_the_logits_of_the_keras_model(rng):
+    checkpoint = random_checkpoint()
+    model = build_model(SPEC, TINY, batch=3, window=50)
+    assign_weights(model, checkpoint.weights)
+    carry_state(model, np.zeros(3, np.float32))
+    steps, context, targets = random_inputs(rng, batch=3, window=50)
+    expected = model.predict_on_batch([steps, context, targets])
+
+    engine = Engine(checkpoint)
+    state = engine.start(3)
+    for t in range(50):
+        heard = engine.hear(state, steps[:, t], context[:, t])
+        for index in range(len(SPEC.fields)):
+            logits = engine.logits(heard, targets[:, t, :index])
+            np.testing.assert_allclose(logits, expected[index][:, t], atol=1e-4)
+
+
+def test_one_stream_of_a_batch_is_like_that_stream_alone(rng):
+    engine = Engine(random_checkpoint())
+    steps, context, _ = random_inputs(rng, batch=4, window=20)
+    together, alone = engine.start(4), engine.start(1)
+    for t in range(20):
+        both = engine.hear(together, steps[:, t], context[:, t])
+        one = engine.hear(alone, steps[2:3, t], context[2:3, t])
+        np.testing.assert_allclose(both[2:3], one, atol=1e-5)
+
+
+LOGITS = st.lists(st.floats(-20, 20), min_size=2, max_size=30).map(
+    lambda values: np.array(values, np.float32)
+)
+
+
+@given(LOGITS, st.integers(0, 2**32 - 1), st.floats(0.2, 3), st.integers(0, 5), st.floats(0.1, 1))
+def test_only_allowed_classes_are_drawn(logits, seed, temperature, top_k, top_p):
+    rng = np.random.default_rng(seed)
+    allowed = rng.random(len(logits)) < 0.5
+    allowed[rng.integers(len(logits))] = True
+    drawn = Sampling(temperature, top_k, top_p).draw(logits, rng, allowed)
+    assert allowed[drawn]
+    if top_k:
+        rank = (logits[allowed] > logits[drawn]).sum()
+        assert rank < top_k
+
+
+def frequencies(sampling, probabilities, rng, count=20_000):
+    logits = np.log(np.array(probabilities, np.float32))
+    drawn = [sampling.draw(logits, rng) for _ in range(count)]
+    return np.bincount(drawn, minlength=len(probabilities)) / count
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(), [0.5, 0.3, 0.15, 0.05]),
+        (Sampling(temperature=0.5), np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
+        (Sampling(top_k=2), [0.625, 0.375, 0, 0]),
+        (Sampling(top_p=0.7), [0.625, 0.375, 0, 0]),
+        (Sampling(top_p=0.1), [1, 0, 0, 0]),
+        (Sampling(top_k=1), [1, 0, 0, 0]),
+    ],
+)
+def test_classes_come_as_often_as_they_should(sampling, expected, rng):
+    np.testing.assert_allclose(
+        frequencies(sampling, [0.5, 0.3, 0.15, 0.05], rng), expected, atol=0.015
+    )
+
+
+def test_one_number_is_taken_whatever_is_drawn(rng):
+    one, other = np.random.default_rng(3), np.random.default_rng(3)
+    Sampling(top_k=1).draw(np.zeros(5, np.float32), one)
+    other.random()
+    assert one.random() == other.random()

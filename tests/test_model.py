@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from deep_piano.codecs.notes import SPEC
+from deep_piano.model import PRESETS, ModelConfig, build_model, carry_state
+from tests.fakes import TINY
+
+BATCH, WINDOW = 3, 7
+
+
+def random_inputs(rng, batch=BATCH, window=WINDOW):
+    def draw():
+        columns = [rng.integers(0, field.size, (batch, window)) for field in SPEC.fields]
+        return np.stack(columns, -1).astype(np.int32)
+
+    context = rng.normal(size=(batch, window, SPEC.context_size)).astype(np.float32)
+    return [draw(), context, draw()]
+
+
+def test_config_survives_json():
+    for config in PRESETS.values():
+        assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.tf
+def test_a_head_sees_only_the_fields_before_its_own(rng):
+    model = build_model(SPEC, TINY, batch=BATCH, window=WINDOW)
+    inputs = random_inputs(rng)
+    carry_state(model, np.zeros(BATCH, np.float32))
+    before = model.predict_on_batch(inputs)
+    assert [logits.shape for logits in before] == [
+        (BATCH, WINDOW, field.size) for field in SPEC.fields
+    ]
+    for changed in range(len(SPEC.fields)):
+        other = [inputs[0], inputs[1], inputs[2].copy()]
+        other[2][..., changed] = (other[2][..., changed] + 1) % SPEC.fields[changed].size
+        carry_state(model, np.zeros(BATCH, np.float32))
+        after = model.predict_on_batch(other)
+        for head, (a, b) in enumerate(zip(before, after, strict=True)):
+            assert (a != b).any() == (head > changed)
+
+
+@pytest.mark.tf
+def test_nothing_of_the_future_is_heard(rng):
+    model = build_model(SPEC, TINY, batch=BATCH, window=WINDOW)
+    inputs = random_inputs(rng)
+    carry_state(model, np.zeros(BATCH, np.float32))
+    before = model.predict_on_batch(inputs)
+    other = [array.copy() for array in inputs]
+    for array in other:
+        array[:, 5:] = array[:, :2]
+    carry_state(model, np.zeros(BATCH, np.float32))
+    for a, b in zip(before, model.predict_on_batch(other), strict=True):
+        np.testing.assert_array_equal(a[:, :5], b[:, :5])
+
+
+@pytest.mark.tf
+def test_state_is_carried_and_dropped_slot_by_slot(rng):
+    model = build_model(SPEC, TINY, batch=BATCH, window=WINDOW)
+    inputs = random_inputs(rng)
+    carry_state(model, np.zeros(BATCH, np.float32))
+    fresh = model.predict_on_batch(inputs)[0]
+    carried = model.predict_on_batch(inputs)[0]
+    assert (fresh != carried).any(axis=(1, 2)).all()
+    carry_state(model, np.array([1, 0, 1], np.float32))
+    mixed = model.predict_on_batch(inputs)[0]
+    np.testing.assert_allclose(mixed[1], fresh[1], atol=1e-6)
+    assert (mixed[0] != fresh[0]).any()
+
+
+
+
+@pytest.mark.tf
+def test_loading_the_builder_loads_no_framework():
+    code = "import sys, deep_piano.model; print('keras' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
