@@ -23,7 +23,7 @@ SYMBOLS = (SUSTAIN, SOFT, *range(21, 109))
 """What the network listens for: two pedals, by minus their MIDI controller, and the 88 keys."""
 
 _SAME_ONSET_S = 0.05
-_FRAME_S = 0.025
+_CUT_SLACK_S = 0.025  # the last frame of a segment lies this near to its end
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def best_intervals(
     every = np.arange(symbols)
     lengths = np.arange(frames, dtype=np.float32)
     best = np.maximum(single, 0)  # of the frames from this one to the last
-    jump = np.zeros((symbols, frames), np.int64)  # length of the interval from here; 0: there is none
+    jump = np.zeros((symbols, frames), np.int64)  # length of the interval from here, or 0
     for begin in range(frames - 2, -1, -1):
         totals = score[:, begin, begin + 1 :] * lengths[1 : frames - begin]
         totals += best[:, begin + 1 :]
@@ -146,7 +146,7 @@ def _end_of_cut(segments: Sequence[Intervals], index: int, pitch: int) -> float:
     end_s = float(index * SEGMENT_HOP_S + SEGMENT_S)
     for later in range(index + 1, len(segments)):
         heard, shift = segments[later], later * SEGMENT_HOP_S
-        cut_s = SEGMENT_S - SEGMENT_HOP_S - _FRAME_S  # the cut, on this segment's clock
+        cut_s = SEGMENT_S - SEGMENT_HOP_S - _CUT_SLACK_S  # the cut, on this segment's clock
         same = (heard.pitch == pitch) & (heard.begin_s <= cut_s) & (heard.end_s > cut_s)
         if not same.any():
             break

@@ -5,10 +5,8 @@ The only module that knows the whole road; each stretch of it is another module'
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-import deep_piano
-from deep_piano import assets, audio, checkpoint, metrics
+from deep_piano import assets, audio, checkpoint, metrics, versions
 from deep_piano.codecs.notes import SPEC
 from deep_piano.compose import Composer
 from deep_piano.config import GenerateConfig
@@ -264,9 +261,7 @@ def _provenance(
     *,
     only_new: bool,
 ) -> dict[str, Any]:
-    packages = ("numpy", "tensorflow", "keras", "symusic", "scipy")
     return {
-        "deep_piano": deep_piano.__version__,
         "seed": {
             "file": seed.name,
             "sha256": seed.digest,
@@ -277,10 +272,7 @@ def _provenance(
         "settings": {**settings.model_dump(), "only_new": only_new},
         "random_state": settings.random_state,
         "take": take + 1,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        "versions": versions.installed(),
     }
 
 
@@ -332,6 +324,6 @@ def _render(
     return {
         "name": str(sound),
         "sr": SR,
-        "loudness_lufs": round(loudness.loudness_lufs(samples, sr=SR), 2),
+        "loudness_lufs": round(loudness.integrated_lufs(samples, sr=SR), 2),
         "peak_dbfs": round(20 * float(np.log10(max(peak, 1e-9))), 2),
     }

@@ -196,8 +196,8 @@ def _note_ends(notes: Notes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _damping(frames: int) -> Samples:
     """Return a damper's envelope: exponential, 60 dB over its length, exactly 0 at its end."""
-    t = np.arange(frames, dtype=np.float32) / max(1, frames)
-    return np.exp(-6.9 * t) * (1 - t)
+    t = np.arange(frames) / max(1, frames)
+    return (np.exp(-6.9 * t) * (1 - t)).astype(np.float32)
 
 
 def _fade_out(samples: Samples, frames: int) -> None:

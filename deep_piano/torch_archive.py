@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def _unpickle(archive: zipfile.ZipFile) -> Any:
 class _TensorUnpickler(pickle.Unpickler):
     """An unpickler that can build dictionaries and arrays, and nothing else."""
 
-    def __init__(self, stream: BinaryIO, read_member: Callable[[str], bytes]) -> None:
+    def __init__(self, stream: IO[bytes], read_member: Callable[[str], bytes]) -> None:
         super().__init__(stream)
         self._read_member = read_member
         self._storages: dict[str, NDArray[Any]] = {}

@@ -97,9 +97,7 @@ class Transcriber:
             ) from error
         self._network: Callable[[NDArray[np.float32]], Intervals] = Transkun(weights)
 
-    def __call__(
-        self, samples: ArrayLike, *, sr: int, progress: Progress | None = None
-    ) -> Notes:
+    def __call__(self, samples: ArrayLike, *, sr: int, progress: Progress | None = None) -> Notes:
         """Return the notes as they sound; see `transcribe`."""
         return self.listen(samples, sr=sr, progress=progress).sounding()
 
@@ -134,7 +132,7 @@ def listen(
             f"{np.count_nonzero(~np.isfinite(audio))} of {audio.size} samples are NaN or infinite: "
             "export the recording again."
         )
-    if sr != SAMPLE_RATE:
+    if sr != SAMPLE_RATE and audio.size:
         import soxr
 
         audio = soxr.resample(audio, sr, SAMPLE_RATE)
@@ -144,8 +142,7 @@ def listen(
     for index in range(total):
         begin = index * SEGMENT_HOP_S * SAMPLE_RATE
         segment = audio[begin : begin + SEGMENT_SAMPLES]
-        # Gain is the network's own affair, and it would turn silence up until it heard something.
-        segments.append(network(_padded(segment)) if segment.size and np.ptp(segment) > 0 else _nothing())
+        segments.append(network(_padded(segment)) if segment.any() else _nothing())
         if progress is not None:
             progress(index + 1, total)
     performance = join_segments(segments, duration_s=duration_s)

@@ -288,9 +288,7 @@ def _rms_norm(x: tf.Tensor) -> tf.Tensor:
     return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + 1e-6)
 
 
-def _conv(
-    w: _Weights, name: str, x: tf.Tensor, *, strides: tuple[int, int] = (1, 1)
-) -> tf.Tensor:
+def _conv(w: _Weights, name: str, x: tf.Tensor, *, strides: tuple[int, int] = (1, 1)) -> tf.Tensor:
     kernel = w.array(f"{name}.weight").transpose(2, 3, 1, 0)  # to (time, band, in, out)
     around = [[0, 0], [1, 1], [1, 1], [0, 0]]
     return tf.nn.conv2d(x, w.constant(kernel), strides, around) + w(f"{name}.bias")
@@ -298,6 +296,7 @@ def _conv(
 
 def _group_norm(w: _Weights, name: str, x: tf.Tensor) -> tf.Tensor:
     """Normalise each of four groups of channels over time, band and channel; x: (1, T, F, C)."""
+
     def mean(y: tf.Tensor) -> tf.Tensor:
         # Axis by axis: float32 sums of millions of numbers in one go are off by 1e-3.
         channels = tf.reduce_mean(tf.reduce_mean(y, axis=1), axis=1)
