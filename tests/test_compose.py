@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deep_piano.compose import FINAL_CHORD_S, LONGEST_GAP_S, LONGEST_NOTE_S, RING_S, Composer
+from deep_piano.decode import Engine, Sampling
+from deep_piano.metrics import longest_silence_s
+from deep_piano.notes import make_notes
+from tests.fakes import arpeggios, random_checkpoint
+
+ENGINE = Engine(random_checkpoint())
+FIELDS = [field.name for field in ENGINE.spec.fields]
+
+
+def compose(seed, *, seconds=40.0, random_state=0, sampling=None, engine=ENGINE, seed_seconds=8.0):
+    composer = Composer(
+        engine,
+        seed,
+        seed_seconds=seed_seconds,
+        seconds=seconds,
+        sampling=sampling or dict.fromkeys(FIELDS, Sampling()),
+        rng=np.random.default_rng(random_state),
+    )
+    return composer.compose()
+
+
+@given(st.integers(0, 10_000), st.floats(14, 60))
+@settings(max_examples=25)
+def test_whatever_the_network_wishes_the_rules_are_kept(random_state, seconds):
+    rng = np.random.default_rng(random_state)
+    engine = Engine(random_checkpoint(seed=random_state, scale=rng.uniform(0.05, 3)))
+    new = compose(
+        arpeggios(8, rng=rng), seconds=seconds, random_state=random_state, engine=engine
+    )
+    end = seconds - RING_S
+    assert new["onset"][0] >= 8.0 - 0.005
+    assert new["offset"].max() == pytest.approx(end, abs=0.006)
+    assert np.diff(new["onset"]).max(initial=0) <= max(LONGEST_GAP_S, FINAL_CHORD_S[1])
+    assert longest_silence_s(new) <= 4
+    lengths = new["offset"] - new["onset"]
+    assert lengths.max() <= LONGEST_NOTE_S
+    for key in np.unique(new["pitch"]):
+        mine = new[new["pitch"] == key]
+        assert (mine["offset"][:-1] <= mine["onset"][1:] + 1e-9).all()
+
+
+def test_it_ends_with_a_chord_of_its_key_that_rings_out(rng):
+    new = compose(arpeggios(8, rng=rng))
+    chord = new[new["offset"] > new["offset"].max() - 0.01]
+    assert 3 <= len(chord) <= 5
+    assert np.ptp(chord["onset"]) <= 0.03
+    low, high = FINAL_CHORD_S
+    assert low - 0.05 <= chord["offset"][0] - chord["onset"][0] <= high + 0.05
+    bass = int(chord["pitch"].min())
+    steps = {(int(pitch) - bass) % 12 for pitch in chord["pitch"]}
+    assert steps <= {0, 4, 7} or steps <= {0, 3, 7}
+    before = new[new["onset"] < chord["onset"][0]]
+    assert (before["offset"] <= chord["onset"][0] + 0.051).all()
+
+
+def test_the_same_random_state_gives_the_same_notes(rng):
+    seed = arpeggios(8, rng=rng)
+    np.testing.assert_array_equal(compose(seed), compose(seed))
+    assert len(compose(seed, random_state=1)) != len(compose(seed)) or (
+        compose(seed, random_state=1) != compose(seed)
+    ).any()
+
+
+def test_the_seed_is_heard(rng):
+    other = compose(arpeggios(8, rng=rng, tonic=50))
+    mine = compose(arpeggios(8, rng=np.random.default_rng(20250101)))
+    assert len(mine) != len(other) or (mine["pitch"] != other["pitch"]).any()
+
+
+def test_a_seed_with_a_long_pause_behind_it_is_continued_soon(rng):
+    new = compose(arpeggios(3, rng=rng), seed_seconds=5.0)
+    assert 5.0 - 0.005 <= new["onset"][0] <= 6.01
+
+
+def test_the_shortest_piece_is_the_last_chord(rng):
+    new = compose(arpeggios(8, rng=rng), seconds=11.0)
+    assert new["offset"].max() == pytest.approx(11.0 - RING_S, abs=0.006)
+    assert new["onset"][0] >= 8.0 - 0.005
+
+
+def test_progress_goes_forward(rng):
+    told = []
+    Composer(
+        ENGINE,
+        arpeggios(8, rng=rng),
+        seed_seconds=8,
+        seconds=30,
+        sampling=dict.fromkeys(FIELDS, Sampling()),
+        rng=rng,
+    ).compose(told.append)
+    assert told == sorted(told)
+    assert 8 <= told[0] < told[-1] <= 30
+
+
+def test_one_note_is_enough_of_a_seed():
+    new = compose(make_notes([0], [1], [60], [64]), seed_seconds=2.0)
+    assert len(new) > 5
