@@ -1,4 +1,4 @@
-"""deep_piano: about ten seconds of recorded piano in, a three-minute piece that continues it out."""
+"""Ten seconds of recorded piano in, a three-minute piece that continues it out."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ Nothing heavy is imported here before a command needs it.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +17,12 @@ from typing import Any
 import click
 
 from deep_piano import __version__
-from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.errors import DeepPianoError
 
 FIELDS = ("onset", "pitch", "velocity", "duration")
 
 
-class PerField(click.ParamType):
+class PerField(click.ParamType[Any]):
     """One number for every attribute of a note, or some of them: ``pitch=0.9,onset=1.1``."""
 
     name = "NUMBER|FIELD=NUMBER,..."
@@ -96,28 +97,41 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 @main.command(epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7")
 @click.argument("seed", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path),
-              help="File to write: .mp3, .wav, .flac, .ogg or .mid. "
-              "A .mid, a .png and a .json stand beside it.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write: .mp3, .wav, .flac, .ogg or .mid. "
+    "A .mid, a .png and a .json stand beside it.",
+)
 @click.option("--seconds", type=float, help="Length of the piece, seed included.  [180]")
 @click.option("--seed-seconds", type=float, help="How much of the recording to continue.  [10]")
 @click.option("--seed-start", type=float, help="Where in the recording the seed begins.  [0]")
 @click.option("--only-new", is_flag=True, help="Leave the seed out of the piece.")
-@click.option("--temperature", type=PerField(float),
-              help="Below 1 more predictable, above 1 more daring.")
-@click.option("--top-p", type=PerField(float),
-              help="Draw from the likeliest values that hold this probability.")
-@click.option("--top-k", type=PerField(int),
-              help="Draw from this many of the likeliest values; 0 is off.")
+@click.option(
+    "--temperature", type=PerField(float), help="Below 1 more predictable, above 1 more daring."
+)
+@click.option(
+    "--top-p",
+    type=PerField(float),
+    help="Draw from the likeliest values that hold this probability.",
+)
+@click.option(
+    "--top-k", type=PerField(int), help="Draw from this many of the likeliest values; 0 is off."
+)
 @click.option("--random-state", type=int, help="Another number, another piece.  [0]")
 @click.option("--takes", type=int, help="Pieces to write from the same seed.  [1]")
 @click.option("--checkpoint", help="One that ships with the package, or a folder.  [notes]")
-@click.option("--sound", help="steinway, salamander, an .sf2 file or a folder of samples.  "
-              "[the best one that is there]")
+@click.option(
+    "--sound",
+    help="steinway, salamander, an .sf2 file or a folder of samples.  [the best one that is there]",
+)
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @click.pass_obj
 def generate(
-    config: Path | None, seed: Path, out: Path, only_new: bool, force: bool, **options: Any
+    config: Path | None, /, seed: Path, out: Path, only_new: bool, force: bool, **options: Any
 ) -> None:
     """Continue SEED, a recording of a piano or a MIDI file.
 
@@ -132,9 +146,7 @@ def generate(
     from deep_piano.piece import make_pieces
 
     with _stages() as progress:
-        pieces = make_pieces(
-            seed, out, settings, only_new=only_new, force=force, progress=progress
-        )
+        pieces = make_pieces(seed, out, settings, only_new=only_new, force=force, progress=progress)
     took_s = time.monotonic() - begun
     for piece in pieces:
         figures = piece.facts["piece"]
@@ -144,8 +156,14 @@ def generate(
 
 @main.command(epilog="Example: deep-piano train midi/ -o runs/first --preset small")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path),
-              help="Folder of the run.")
+@click.option(
+    "-o",
+    "--output",
+    "run",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the run.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @click.option("--preset", help="Size of the network: tiny, small or base.  [base]")
 @click.option("--steps", type=int, help="Updates in all.")
@@ -155,9 +173,7 @@ def generate(
 @click.option("--eval-every-steps", type=int, help="Updates between two validations.")
 @click.option("--random-state", type=int, help="Another number, another start.  [0]")
 @click.pass_obj
-def train(
-    config: Path | None, data: Path, run: Path, resume: bool, **options: Any
-) -> None:
+def train(config: Path | None, /, data: Path, run: Path, resume: bool, **options: Any) -> None:
     """Train on DATA, a folder of MIDI files, in this process.
 
     The run's folder holds the best and the last checkpoint, the history with a plot, and the
@@ -180,8 +196,8 @@ def train(
         f"{len(corpus.rejects)} left out",
         err=True,
     )
-    from deep_piano.fit import fit
     from deep_piano.evaluate import score, table
+    from deep_piano.fit import fit
 
     with _stages() as progress:
         best = fit(
@@ -256,7 +272,11 @@ def _stages() -> Iterator[Callable[[str, float, float], None]]:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+    # A terminal of its own: `backend` closes standard error's while TensorFlow loads.
+    with (
+        os.fdopen(os.dup(2), "w") as terminal,
+        Progress(*columns, console=Console(file=terminal), transient=True) as display,
+    ):
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: float, total: float) -> None:

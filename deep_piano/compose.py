@@ -100,9 +100,7 @@ class Composer:
         sequence = encode(self._seed)
         # The seed is over, as far as the context is concerned, once its last note has been heard.
         last_onset_s = float(ONSET_STEPS[sequence[:, ONSET]].sum()) / STEPS_PER_SECOND
-        self._context.start(
-            0, seed_seconds=last_onset_s, end_seconds=self._end / STEPS_PER_SECOND
-        )
+        self._context.start(0, seed_seconds=last_onset_s, end_seconds=self._end / STEPS_PER_SECOND)
         for step in sequence:
             heard = self._engine.hear(self._state, step[None], self._context.advance(step[None]))
         self._now = round(float(self._seed["onset"][-1]) * STEPS_PER_SECOND)
@@ -167,10 +165,10 @@ class Composer:
         onsets = self._now + ONSET_STEPS
         when = (onsets >= earliest) & (onsets <= latest)
         if not when.any():  # the last onset lies far back, or already among the last seconds
-            when = ONSET_STEPS == ONSET_STEPS[np.abs(onsets - max(latest, self._now)).argmin()]
+            when = ONSET_STEPS[np.abs(onsets - max(latest, self._now)).argmin()] == ONSET_STEPS
         struck = None
         free = (classes == tonic) & (keys <= _HIGHEST_BASS)
-        for index in range(FINAL_CHORD_NOTES):
+        for _index in range(FINAL_CHORD_NOTES):
             step = [self._draw(heard, [], when)]
             step.append(self._draw(heard, step, free))
             step.append(self._draw(heard, step, None))
@@ -178,7 +176,7 @@ class Composer:
             if struck is None:
                 struck = self._now + int(ONSET_STEPS[step[ONSET]])
                 limit = struck + _PEDAL_CHANGE_STEPS
-                self._made = [(a, min(b, max(limit, a + 1)), *rest) for a, b, *rest in self._made]
+                self._made = [(a, min(b, limit), p, v) for a, b, p, v in self._made]
                 free = np.isin(classes, triad) & (keys >= step[PITCH] + 3)
             heard = self._take(step, offset=self._end)
             free &= np.abs(keys - step[PITCH]) > 2

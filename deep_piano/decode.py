@@ -49,7 +49,9 @@ class Engine:
         # The input's and the state's kernels as one: a single product a layer.
         self._lstms = [
             (
-                np.concatenate([weights[f"lstm_{n}/kernel"], weights[f"lstm_{n}/recurrent_kernel"]]),
+                np.concatenate(
+                    [weights[f"lstm_{n}/kernel"], weights[f"lstm_{n}/recurrent_kernel"]]
+                ),
                 weights[f"lstm_{n}/bias"],
             )
             for n in range(self.config.layers)
@@ -114,7 +116,7 @@ class Engine:
         """
         index = chosen.shape[1]
         hidden_kernel, hidden_bias, kernel, bias = self._heads[index]
-        hidden = heard @ hidden_kernel[: self.config.units]
+        hidden: Array = heard @ hidden_kernel[: self.config.units]
         for known in range(index):
             hidden += hidden_kernel[self.config.units + self._starts[known] + chosen[:, known]]
         hidden += hidden_bias

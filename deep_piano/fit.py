@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano import checkpoint as checkpoints
+from deep_piano.backend import load_keras
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.codecs.notes import LOG_WIDTHS, SPEC
@@ -150,8 +151,7 @@ class _Trainer:
     """The model, its optimizer and the step, behind the few things that `fit` does with them."""
 
     def __init__(self, spec: SequenceSpec, settings: TrainConfig) -> None:
-        import keras
-
+        keras = load_keras()
         self.spec, self.settings, self.step = spec, settings, 0
         self.config = PRESETS[settings.preset]
         keras.utils.set_random_seed(settings.random_state)

@@ -118,7 +118,9 @@ def build_model(
         return ops.one_hot(array[..., index], spec.fields[index].size)
 
     heard = [one_hot(steps, index) for index in range(len(spec.fields))]
-    x = layers.Dense(config.units, dtype=precision, name="input")(ops.concatenate([*heard, context], -1))
+    x = layers.Dense(config.units, dtype=precision, name="input")(
+        ops.concatenate([*heard, context], -1)
+    )
     for layer in range(config.layers):
         normal = layers.LayerNormalization(dtype=precision, name=f"norm_{layer}")(x)
         x = x + LSTM(

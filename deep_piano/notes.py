@@ -26,9 +26,7 @@ _TICKS_PER_QUARTER = 480  # at 120 quarters a minute: 960 ticks a second
 _TICKS_PER_SECOND = 960
 
 
-def make_notes(
-    onset: ArrayLike, offset: ArrayLike, pitch: ArrayLike, velocity: ArrayLike
-) -> Notes:
+def make_notes(onset: ArrayLike, offset: ArrayLike, pitch: ArrayLike, velocity: ArrayLike) -> Notes:
     """Build a note array from its columns.
 
     Notes that the piano has no key for, or that do not last, are left out.
@@ -157,9 +155,7 @@ def write_midi(path: Path, notes: Notes) -> None:
     offset = np.rint(notes["offset"] * _TICKS_PER_SECOND).astype(int)
     for start, end, note in zip(onset, offset, notes, strict=True):
         track.notes.append(
-            Note(
-                int(start), max(1, int(end - start)), int(note["pitch"]), int(note["velocity"])
-            )
+            Note(int(start), max(1, int(end - start)), int(note["pitch"]), int(note["velocity"]))
         )
     score.tracks.append(track)
     with atomic_path(path) as temporary:

@@ -144,7 +144,11 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress)
     error: type[InputError]
     if path.suffix.lower() in MIDI_SUFFIXES:
         progress("reading", 0, 1)
-        notes, heard_s, error = excerpt(read_midi(path), start_s, start_s + seconds), seconds, MidiError
+        notes, heard_s, error = (
+            excerpt(read_midi(path), start_s, start_s + seconds),
+            seconds,
+            MidiError,
+        )
         progress("reading", 1, 1)
     else:
         notes, heard_s = _hear(path, start_s, seconds, progress)
@@ -301,9 +305,7 @@ def _write(
     return Piece(main, tuple(files.values()), facts)
 
 
-def _render(
-    path: Path, notes: Notes, settings: GenerateConfig, tell: Progress
-) -> dict[str, Any]:
+def _render(path: Path, notes: Notes, settings: GenerateConfig, tell: Progress) -> dict[str, Any]:
     from deep_piano import loudness, synth
 
     sound = settings.sound or synth.default_sound()

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deep_piano.backend import load_tensorflow
 from deep_piano.errors import AssetError, AudioError
 from deep_piano.intervals import (
     SAMPLE_RATE,
@@ -85,6 +86,7 @@ class Transcriber:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
+        load_tensorflow()
         from deep_piano.transkun import Transkun
 
         path = weights_dir / WEIGHTS_FILE

@@ -12,7 +12,9 @@ from deep_piano.notes import Notes, make_notes
 TINY = ModelConfig(layers=2, units=16, head_units=12)
 
 
-def random_checkpoint(config: ModelConfig = TINY, *, seed: int = 0, scale: float = 0.3) -> Checkpoint:
+def random_checkpoint(
+    config: ModelConfig = TINY, *, seed: int = 0, scale: float = 0.3
+) -> Checkpoint:
     """Return a checkpoint with random weights; its music is noise, its rules are not."""
     rng = np.random.default_rng(seed)
     weights = {

@@ -27,9 +27,7 @@ def test_half_precision_is_near_and_half_the_size(tmp_path):
     saved = random_checkpoint()
     checkpoints.save(tmp_path / "full", saved)
     checkpoints.save(tmp_path / "half", saved, half=True)
-    sizes = [
-        (tmp_path / name / checkpoints.WEIGHTS).stat().st_size for name in ("full", "half")
-    ]
+    sizes = [(tmp_path / name / checkpoints.WEIGHTS).stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.6 * sizes[0]
     loaded = checkpoints.load(str(tmp_path / "half"), codec=SPEC.codec)
     for name, array in saved.weights.items():
@@ -65,7 +63,9 @@ def test_a_damaged_one_is_refused(tmp_path, part, damage):
     checkpoints.save(tmp_path / "c", random_checkpoint())
     path = tmp_path / "c" / part
     content = path.read_bytes()
-    path.write_bytes({"truncated": content[: len(content) // 2], "emptied": b""}.get(damage, b"\x93"))
+    path.write_bytes(
+        {"truncated": content[: len(content) // 2], "emptied": b""}.get(damage, b"\x93")
+    )
     with pytest.raises(CheckpointError, match="is damaged"):
         checkpoints.load(str(tmp_path / "c"), codec=SPEC.codec)
 
@@ -76,7 +76,7 @@ def test_weights_of_another_shape_are_refused(tmp_path):
     content = json.loads(card.read_text())
     content["config"]["units"] = 32
     card.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="is damaged: .*input/kernel"):
+    with pytest.raises(CheckpointError, match=r"is damaged: .*input/kernel"):
         checkpoints.load(str(tmp_path / "c"), codec=SPEC.codec)
 
 

@@ -32,9 +32,7 @@ def compose(seed, *, seconds=40.0, random_state=0, sampling=None, engine=ENGINE,
 def test_whatever_the_network_wishes_the_rules_are_kept(random_state, seconds):
     rng = np.random.default_rng(random_state)
     engine = Engine(random_checkpoint(seed=random_state, scale=rng.uniform(0.05, 3)))
-    new = compose(
-        arpeggios(8, rng=rng), seconds=seconds, random_state=random_state, engine=engine
-    )
+    new = compose(arpeggios(8, rng=rng), seconds=seconds, random_state=random_state, engine=engine)
     end = seconds - RING_S
     assert new["onset"][0] >= 8.0 - 0.005
     assert new["offset"].max() == pytest.approx(end, abs=0.006)
@@ -64,9 +62,10 @@ def test_it_ends_with_a_chord_of_its_key_that_rings_out(rng):
 def test_the_same_random_state_gives_the_same_notes(rng):
     seed = arpeggios(8, rng=rng)
     np.testing.assert_array_equal(compose(seed), compose(seed))
-    assert len(compose(seed, random_state=1)) != len(compose(seed)) or (
-        compose(seed, random_state=1) != compose(seed)
-    ).any()
+    assert (
+        len(compose(seed, random_state=1)) != len(compose(seed))
+        or (compose(seed, random_state=1) != compose(seed)).any()
+    )
 
 
 def test_the_seed_is_heard(rng):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_nats_are_those_of_the_engine_step_by_step(trained):
     state, context = engine.start(1), NoteContext(1)
     context.start(0)
     sums = np.zeros(4)
-    for step, target in zip(sequence[:-1], sequence[1:], strict=True):
+    for step, target in itertools.pairwise(sequence):
         heard = engine.hear(state, step[None], context.advance(step[None]))
         for index in range(4):
             logits = engine.logits(heard, target[None, :index])
@@ -118,7 +119,7 @@ def test_resuming_goes_on_from_the_last_checkpoint(trained, tmp_path):
 
 def test_a_run_is_not_overwritten_nor_resumed_from_nothing(trained, tmp_path):
     corpus, run, _, _ = trained
-    with pytest.raises(InputError, match="holds a run already.*--resume"):
+    with pytest.raises(InputError, match=r"holds a run already.*--resume"):
         fit(corpus, run, SETTINGS)
     with pytest.raises(InputError, match="holds no run to resume"):
         fit(corpus, tmp_path / "none", SETTINGS, resume=True)

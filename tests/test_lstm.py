@@ -45,8 +45,9 @@ def test_bfloat16_is_near_float32(rng):
     from deep_piano.lstm import LSTM
 
     x = rng.normal(size=(4, 20, 8)).astype(np.float32)
-    exact, rough = LSTM(16, return_sequences=True), LSTM(
-        16, return_sequences=True, dtype="mixed_bfloat16"
+    exact, rough = (
+        LSTM(16, return_sequences=True),
+        LSTM(16, return_sequences=True, dtype="mixed_bfloat16"),
     )
     expected = keras.ops.convert_to_numpy(exact(x))
     rough.build(x.shape)

@@ -74,8 +74,6 @@ def test_state_is_carried_and_dropped_slot_by_slot(rng):
     assert (mixed[0] != fresh[0]).any()
 
 
-
-
 @pytest.mark.tf
 def test_loading_the_builder_loads_no_framework():
     code = "import sys, deep_piano.model; print('keras' in sys.modules)"

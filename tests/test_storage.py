@@ -36,7 +36,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(InputError, match="cannot write to .*file.*another folder"),
+        pytest.raises(InputError, match=r"cannot write to .*file.*another folder"),
         atomic_path(tmp_path / "file" / "a.txt"),
     ):
         raise AssertionError("not reached")

@@ -59,7 +59,9 @@ def test_training_does_not_end_and_is_the_same_for_the_same_rng(rng):
 
 def test_every_recording_is_played_before_any_is_played_again(rng):
     recordings = [
-        make_notes(np.arange(80) / 10, np.arange(80) / 10 + 0.1, np.full(80, pitch), np.full(80, 64))
+        make_notes(
+            np.arange(80) / 10, np.arange(80) / 10 + 0.1, np.full(80, pitch), np.full(80, 64)
+        )
         for pitch in range(30, 50)
     ]
     batches = training_batches(recordings, batch=1, window=128, augmentation=NONE, rng=rng)
@@ -72,7 +74,7 @@ def test_augmentation_keeps_within_the_keyboard(rng):
     for _ in range(50):
         bent = Augmentation(transpose_semitones=6, tempo_range=0.1).apply(notes, rng)
         assert int(bent["pitch"][1]) - int(bent["pitch"][0]) == 86
-        assert 21 <= bent["pitch"].min()
+        assert bent["pitch"].min() >= 21
         assert bent["pitch"].max() <= 108
         assert 1 / 1.1 - 1e-9 <= bent["onset"][1] <= 1.1 + 1e-9
     assert notes["pitch"].tolist() == [21, 107]

@@ -21,9 +21,7 @@ from deep_piano.notes import NOTE, make_notes
 from tests.fakes import arpeggios
 
 NOTE_ROWS = st.lists(
-    st.tuples(
-        st.integers(0, 120), st.integers(1, 127), st.integers(21, 108), st.integers(1, 127)
-    ),
+    st.tuples(st.integers(0, 120), st.integers(1, 127), st.integers(21, 108), st.integers(1, 127)),
     min_size=1,
     max_size=50,
 )
