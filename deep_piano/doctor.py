@@ -6,7 +6,6 @@ is a finding, not an error.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -22,6 +21,7 @@ from typing import Final, Literal
 import deep_piano
 from deep_piano import assets
 from deep_piano.errors import DeepPianoError
+from deep_piano.versions import version
 
 PROBE_TIME_LIMIT_S: Final = 120
 LEAST_MEMORY_GB: Final = 3.0
@@ -130,22 +130,13 @@ def _check_python() -> Check:
 
 
 def _check_packages() -> Check:
-    versions = {name: _version(name) for name in _PACKAGES}
-    # The same module under another name.
-    versions["tensorflow"] = versions["tensorflow"] or _version("tensorflow-cpu")
-    absent = [name for name, version in versions.items() if not version]
-    found = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    installed = {name: version(name) for name in _PACKAGES}
+    absent = [name for name, number in installed.items() if not number]
+    found = ", ".join(f"{name} {number}" for name, number in installed.items() if number)
     if absent:
         advice = f"Run: {Path(sys.executable).name} -m pip install {' '.join(absent)}"
         return Check("packages", "missing", f"without {', '.join(absent)}; {found}", advice)
     return Check("packages", "ok", found)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _check_ffmpeg() -> Check:

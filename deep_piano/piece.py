@@ -276,7 +276,7 @@ def _provenance(
         "settings": {**settings.model_dump(), "only_new": only_new},
         "random_state": settings.random_state,
         "take": take + 1,
-        "versions": versions.installed(),
+        "versions": versions.of_a_piece(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Which versions of what decide over the bytes that come out."""
+"""Which versions of what are installed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ from importlib import metadata
 
 import deep_piano
 
-PACKAGES = ("numpy", "scipy", "tensorflow", "tensorflow-cpu", "keras", "symusic", "safetensors")
+_SAME = {"tensorflow": "tensorflow-cpu"}  # one module, two distributions
+_DECISIVE = ("numpy", "scipy", "tensorflow", "keras", "symusic", "safetensors")
 
 
-def installed() -> dict[str, str]:
-    """Return the versions of deep_piano, Python and the packages that are installed."""
-    found = {"deep_piano": deep_piano.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
+def version(package: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
+    for name in filter(None, (package, _SAME.get(package))):
         try:
-            found[package] = metadata.version(package)
+            return metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return None
+
+
+def of_a_piece() -> dict[str, str | None]:
+    """Return the versions of what decides over the bytes of a piece."""
+    return {
+        "deep_piano": deep_piano.__version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in _DECISIVE},
+    }
