@@ -265,10 +265,11 @@ def _in_order(
 
 def _continuous_bernoulli_mean(logit: NDArray[Any]) -> NDArray[np.float64]:
     """Return the mean, in (0, 1), of a continuous Bernoulli (Loaiza-Ganem, Cunningham 2019)."""
-    x = logit.astype("f8")
-    near_zero = np.abs(x) < 1e-3
-    safe = np.where(near_zero, 1.0, x)
-    return np.where(near_zero, 0.5 + x / 12, -1 / np.expm1(-safe) - 1 / safe)
+    size = np.abs(logit.astype("f8"))
+    near_zero = size < 1e-3
+    safe = np.where(near_zero, 1.0, size)
+    above_half = np.where(near_zero, size / 12, -1 / np.expm1(-safe) - 1 / safe - 0.5)
+    return 0.5 + np.copysign(above_half, logit)
 
 
 def _dense(w: _Weights, name: str, x: tf.Tensor) -> tf.Tensor:
