@@ -42,6 +42,23 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def piano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthesised piano: every minor third, in three layers."""
+    from tests.recordings import write_piano
+
+    return write_piano(tmp_path_factory.mktemp("sounds") / "piano", range(36, 100, 3))
+
+
+@pytest.fixture(scope="session")
+def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A brighter piano: every tritone, in one layer."""
+    from tests.recordings import write_piano
+
+    folder = tmp_path_factory.mktemp("sounds") / "one"
+    return write_piano(folder, range(36, 100, 6), layers=((0, 0.5),), partials=30)
+
+
 @pytest.fixture(autouse=True)
 def _own_home(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
