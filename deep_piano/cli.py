@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +22,10 @@ import click
 from deep_piano import __version__
 from deep_piano.errors import DeepPianoError
 
+logger = logging.getLogger("deep_piano")
+
 FIELDS = ("onset", "pitch", "velocity", "duration")
+_ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class PerField(click.ParamType[Any]):
@@ -51,33 +57,88 @@ class PerField(click.ParamType[Any]):
 class _Group(click.Group):
     """Ends every command with one line and an exit code, never with a bare traceback."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        debug = ctx.params.get("debug", False)
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command and leave the process with its exit code."""
+        run: Callable[..., Any] = super().main
+        if not standalone_mode:
+            return run(*args, standalone_mode=False, **extra)
         try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+            with _endable():
+                code = run(*args, standalone_mode=False, **extra) or 0
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.ClickException as error:
+            code = _complain(_usage_message(error), error.exit_code)
         except DeepPianoError as error:
-            if debug:
-                raise
-            click.echo(f"deep-piano: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("deep-piano: stopped; nothing half-made was kept.", err=True)
-            ctx.exit(130)
+            code = _complain(str(error), error.exit_code, error)
+        except (click.Abort, KeyboardInterrupt):
+            code = _complain("stopped; nothing half-made was kept.", 130)
+        except BrokenPipeError:  # whoever read our output has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the last flush fails again
+            code = 1
         except Exception as error:
-            if debug:
-                raise
-            reason = " ".join(str(error).split()) or "no reason given"
-            click.echo(
-                f"deep-piano: unexpected {type(error).__name__}: {reason}. "
+            code = _complain(
+                f"unexpected {type(error).__name__}: {str(error) or 'no reason given'}. "
                 "Run again with --debug before the command, and report what it shows.",
-                err=True,
+                1,
+                error,
             )
-            ctx.exit(1)
+        sys.exit(code)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def _complain(message: str, code: int, error: Exception | None = None) -> int:
+    """Say what is wrong in one line; with --debug, show where an error comes from as well."""
+    if error is not None and logger.isEnabledFor(logging.DEBUG):
+        raise error
+    click.echo(f"deep-piano: {_one_line(message)}", err=True)
+    return code
+
+
+def _usage_message(error: click.ClickException) -> str:
+    """Return what click has to say, and where the options are listed."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "deep-piano"
+    message = error.format_message().strip().rstrip(".")
+    return f"{message}. Run `{command} --help` to see what there is."
+
+
+def _one_line(text: object) -> str:
+    """Return text fit for one line of a terminal, whatever a file's name is made of."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+class _ToStandardError(logging.Handler):
+    """Writes to what is standard error now: on a terminal, the progress display stands in."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        sys.stderr.write(self.format(record) + "\n")
+
+
+@contextmanager
+def _endable() -> Iterator[None]:
+    """Let a request to end undo what is half done, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in _ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: deep-piano --config ray_config.yaml generate seed.mp3 -o piece.mp3",
+)
 @click.version_option(__version__, prog_name="deep-piano")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
 @click.option("--debug", is_flag=True, help="Show tracebacks and log what happens.")
@@ -85,13 +146,13 @@ class _Group(click.Group):
 def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     """Ten seconds of recorded piano in, a three-minute piece that continues it out."""
     logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
+        level=logging.DEBUG if debug else logging.ERROR,
         format="deep-piano: %(message)s",
-        stream=sys.stderr,
+        handlers=[_ToStandardError()],
     )
-    if not debug:
-        logging.getLogger().setLevel(logging.ERROR)
-        logging.getLogger("deep_piano").setLevel(logging.WARNING)
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not (debug or sys.warnoptions):
+        warnings.filterwarnings("ignore")  # those of other packages, which say nothing to a user
     ctx.obj = config
 
 
@@ -146,12 +207,23 @@ def generate(
     from deep_piano.piece import make_pieces
 
     with _stages() as progress:
-        pieces = make_pieces(seed, out, settings, only_new=only_new, force=force, progress=progress)
+        pieces = make_pieces(
+            seed,
+            out,
+            settings,
+            only_new=only_new,
+            force=force,
+            keep=[config] if config else [],
+            progress=progress,
+        )
     took_s = time.monotonic() - begun
-    for piece in pieces:
-        figures = piece.facts["piece"]
-        click.echo(f"{piece.path}: {_clock(figures['seconds'])}, {figures['notes']} notes")
-    click.echo(f"{len(pieces)} piece{'s' * (len(pieces) > 1)} in {took_s:.1f} s")
+    lines = [
+        f"{_one_line(piece.path)}: {_clock(piece.facts['piece']['seconds'])}, "
+        f"{piece.facts['piece']['notes']} notes"
+        for piece in pieces
+    ]
+    made = "made" if len(pieces) == 1 else f"{len(pieces)} pieces made"
+    click.echo("\n".join(lines) + f", {made} in {took_s:.1f} s")
 
 
 @main.command(epilog="Example: deep-piano train midi/ -o runs/first --preset small")
@@ -216,9 +288,9 @@ def train(config: Path | None, /, data: Path, run: Path, resume: bool, **options
     click.echo(f"best checkpoint: {run / 'checkpoint' / 'best'}")
 
 
-@main.group()
+@main.group(epilog="Example: deep-piano assets list")
 def assets() -> None:
-    """Third-party weights and sounds: what they are, and how to fetch them."""
+    """Third-party weights and sounds: list them, fetch them."""
 
 
 @assets.command("list", epilog="Example: deep-piano assets list")
@@ -282,8 +354,9 @@ def _stages() -> Iterator[Callable[[str, float, float], None]]:
         def show(stage: str, done: float, total: float) -> None:
             key, _, detail = stage.partition(":")
             if key not in tasks:
-                tasks[key] = display.add_task(key, total=total)
-            display.update(tasks[key], completed=done, total=total, description=f"{key}{detail}")
+                tasks[key] = display.add_task(key, total=None)  # pulses until some of it is done
+            known = total if done or total > 1 else None
+            display.update(tasks[key], completed=done, total=known, description=f"{key}{detail}")
 
         yield show
 

@@ -7,26 +7,40 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import math
+import os
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deep_piano import assets, audio, checkpoint, metrics, versions
-from deep_piano.codecs.notes import SPEC
+from deep_piano import assets, audio, checkpoint, loudness, metrics, synth, versions
+from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND
 from deep_piano.compose import Composer
 from deep_piano.config import GenerateConfig
 from deep_piano.decode import Engine, Sampling
-from deep_piano.errors import AudioError, InputError, MidiError
-from deep_piano.notes import MIDI_SUFFIXES, NOTE, Notes, excerpt, read_midi, write_midi
-from deep_piano.storage import atomic_path
+from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
+from deep_piano.notes import (
+    MIDI_SUFFIXES,
+    NOTE,
+    Notes,
+    excerpt,
+    fold_pedal,
+    read_midi,
+    write_midi,
+)
 
 logger = logging.getLogger(__name__)
 
 SR = 44_100
 FEWEST_SEED_NOTES = 4
+# All notes together, in a recording's length. Recordings of pianos have 0.9 and more; synthetic
+# speech in twelve voices has at most 0.15: some give twenty notes, but each as short as a click.
+LEAST_SOUNDING_SHARE = 0.2
 LONGEST_TRAILING_SILENCE_S = 2.0
 OUTPUT_SUFFIXES = (*sorted(audio.ENCODED_SUFFIXES), ".mid")
 
@@ -43,7 +57,7 @@ class Seed:
     notes : ndarray, dtype `NOTE`
         The first onset is time zero.
     seconds : float
-        When the seed ends and the continuation may begin.
+        When the seed ends and the continuation may begin; whole hundredths.
     digest : str
         SHA-256 of the file.
     name : str
@@ -72,6 +86,7 @@ def make_pieces(
     *,
     only_new: bool = False,
     force: bool = False,
+    keep: Collection[Path] = (),
     progress: Progress | None = None,
 ) -> list[Piece]:
     """Write the pieces that continue a seed.
@@ -89,6 +104,9 @@ def make_pieces(
         Leave the seed out: the piece is the continuation alone, as long as asked.
     force : bool
         Replace files that are there.
+    keep : collection of Path
+        Files that must not be replaced, not even by force. The seed, the checkpoint and the sound
+        never are.
     progress : callable, optional
 
     Returns
@@ -102,9 +120,14 @@ def make_pieces(
         When the seed, the output or the checkpoint cannot be used.
     AssetError
         When weights or sounds are missing and cannot be fetched.
+    DeepPianoError
+        When the files cannot be written after all, as on a full disk.
     """
     tell = progress or (lambda stage, done, total: None)
-    targets = _targets(out, settings.takes, force=force)
+    given = [seed_path, checkpoint.find(settings.checkpoint), *keep]
+    if settings.sound and settings.sound not in synth.SOUND_NAMES:
+        given.append(Path(settings.sound))
+    targets = _targets(out, settings.takes, force=force, given=given)
     weights = checkpoint.load(settings.checkpoint, codec=SPEC.codec)
     seed = read_seed(
         seed_path,
@@ -117,6 +140,7 @@ def make_pieces(
             f"a piece of {settings.seconds:g} s leaves no room to continue a seed of "
             f"{seed.seconds:.1f} s. Give more --seconds, or fewer --seed-seconds."
         )
+    sound = _ready_sound(settings.sound, tell) if "sound" in targets[0] else None
     engine = Engine(weights)
     pieces = []
     for take, files in enumerate(targets):
@@ -128,7 +152,7 @@ def make_pieces(
             "notes": len(notes),
             **metrics.figures(seed.notes if only_new else seed_part, new_part),
         }
-        pieces.append(_write(files, notes, facts, settings, seed_ends_s, tell))
+        pieces.append(_write(files, notes, facts, settings.seconds, sound, seed_ends_s, tell))
     return pieces
 
 
@@ -138,34 +162,50 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress)
     Raises
     ------
     AudioError, MidiError
-        When the file cannot be read, or fewer than four notes are found.
+        When the file cannot be read, or holds too little music.
     """
     digest = audio.content_hash(path)
     error: type[InputError]
-    if path.suffix.lower() in MIDI_SUFFIXES:
+    if path.suffix.lower() in MIDI_SUFFIXES or _begins_as_midi(path):
+        error = MidiError
         progress("reading", 0, 1)
-        notes, heard_s, error = (
-            excerpt(read_midi(path), start_s, start_s + seconds),
-            seconds,
-            MidiError,
-        )
+        notes = excerpt(read_midi(path), start_s, start_s + seconds)
+        heard_s = min(seconds, float(notes["offset"].max())) if len(notes) else seconds
         progress("reading", 1, 1)
+        if heard_s < audio.SHORTEST_SEED_S:
+            raise error(
+                f"the seed is too short: {heard_s:.2f} s of notes from where it starts. Give at "
+                f"least {audio.SHORTEST_SEED_S:g} s, ten are best."
+            )
     else:
-        notes, heard_s = _hear(path, start_s, seconds, progress)
         error = AudioError
+        notes, heard_s = _hear(path, start_s, seconds, progress)
     if len(notes) < FEWEST_SEED_NOTES:
         raise error(
-            f"only {len(notes)} piano notes were found in {heard_s:.1f} s of {path} from "
-            f"{start_s:g} s on; at least {FEWEST_SEED_NOTES} are needed. "
+            f"only {len(notes)} piano note{'s' * (len(notes) != 1)} found in {heard_s:.1f} s of "
+            f"{path} from {start_s:g} s on; at least {FEWEST_SEED_NOTES} are needed. "
+            "Give a recording of a piano, or start elsewhere with --seed-start."
+        )
+    sounding_s = float((notes["offset"] - notes["onset"]).sum())
+    if error is AudioError and sounding_s < LEAST_SOUNDING_SHARE * heard_s:
+        raise error(
+            f"{len(notes)} piano notes were found in {heard_s:.1f} s of {path} from {start_s:g} s "
+            f"on, but they sound for {sounding_s:.1f} s altogether, as in speech or noise. "
             "Give a recording of a piano, or start elsewhere with --seed-start."
         )
     # Silence before the first note and long after the last one is not music to be continued.
     begins = float(notes["onset"][0])
     ends = min(heard_s, float(notes["onset"][-1]) + LONGEST_TRAILING_SILENCE_S) - begins
+    ends = math.ceil(round(ends * STEPS_PER_SECOND, 3)) / STEPS_PER_SECOND  # on the codec's grid
     notes["onset"] -= begins
     notes["offset"] -= begins
     notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)
     return Seed(notes, ends, digest, path.name)
+
+
+def _begins_as_midi(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"MThd"
 
 
 def _hear(path: Path, start_s: float, seconds: float, tell: Progress) -> tuple[Notes, float]:
@@ -174,12 +214,27 @@ def _hear(path: Path, start_s: float, seconds: float, tell: Progress) -> tuple[N
     tell("transcribing", 0, 1)
     samples = audio.decode(path, sr=transcribe.SAMPLE_RATE, start_s=start_s, seconds=seconds)
     audio.check_seed(samples, sr=transcribe.SAMPLE_RATE)
+    _fetch("transkun", tell)
     notes = transcribe.transcribe(
         samples,
         sr=transcribe.SAMPLE_RATE,
         progress=lambda done, total: tell("transcribing", done, total),
     )
     return notes, len(samples) / transcribe.SAMPLE_RATE
+
+
+def _fetch(name: str, tell: Progress) -> None:
+    """Make sure that an asset is there, and show it when that takes a while."""
+    assets.ensure(name, progress=lambda done, total, what: tell(what, done, total))
+
+
+def _ready_sound(asked: str | None, tell: Progress) -> str:
+    """Return the sound to play with, fetched and known to work before anything is composed."""
+    sound = asked or synth.default_sound()
+    if sound in synth.SOUND_NAMES:
+        _fetch(sound, tell)
+    synth.render(np.empty(0, NOTE), sound=sound, seconds=0.0, sr=SR)
+    return sound
 
 
 def _compose(
@@ -219,12 +274,8 @@ def _compose(
         new["onset"] -= seed.seconds
         new["offset"] -= seed.seconds
         return new, 0.0
-    first = new["onset"][0]
-    old = seed.notes.copy()
-    struck_again = np.isin(old["pitch"], new["pitch"][new["onset"] < first + 0.01])
-    old["offset"][struck_again] = np.minimum(old["offset"][struck_again], first)
-    both = np.concatenate([old, new]).astype(NOTE)
-    return both, seed.seconds
+    # Folded again: a key that still sounds from the seed is let go where it is struck anew.
+    return fold_pedal(np.concatenate([seed.notes, new]), [], []), seed.seconds
 
 
 def _parted(notes: Notes, seed_ends_s: float) -> tuple[Notes, Notes]:
@@ -232,29 +283,97 @@ def _parted(notes: Notes, seed_ends_s: float) -> tuple[Notes, Notes]:
     return notes[old], notes[~old]
 
 
-def _targets(out: Path, takes: int, *, force: bool) -> list[dict[str, Path]]:
+def _targets(
+    out: Path, takes: int, *, force: bool, given: Collection[Path]
+) -> list[dict[str, Path]]:
     """Return the files of each take by what they hold, after making sure they may be written."""
     suffix = out.suffix.lower()
     if suffix not in OUTPUT_SUFFIXES:
         raise InputError(
             f"cannot write {out}: its name must end in one of {', '.join(OUTPUT_SUFFIXES)}."
         )
-    if out.is_dir():
-        raise InputError(f"{out} is a folder. Give the name of a file to write.")
     targets = []
     for take in range(takes):
-        stem = out.with_name(out.stem if takes == 1 else f"{out.stem}-{take + 1}")
-        files = {kind: stem.with_name(stem.name + kind) for kind in (".mid", ".png", ".json")}
-        if suffix != ".mid":
-            files["sound"] = stem.with_name(stem.name + out.suffix)
-        targets.append(files)
-    there = [str(path) for files in targets for path in files.values() if path.exists()]
-    if there and not force:
-        raise InputError(f"{there[0]} is there already. Give another name, or --force.")
-    with atomic_path(out.with_name(f".{out.name}.probe")):
-        pass  # fails before any work is done where nothing can be written
-    out.with_name(f".{out.name}.probe").unlink()
+        name = out.stem if takes == 1 else f"{out.stem}-{take + 1}"
+        main = {".mid" if suffix == ".mid" else "sound": out.with_name(name + out.suffix)}
+        beside = {kind: out.with_name(name + kind) for kind in (".mid", ".png", ".json")}
+        targets.append({**beside, **main})
+    identities = {_identity(path) for path in _with_contents(given)} - {None}
+    for path in (path for files in targets for path in files.values()):
+        _require_free(path, force=force, given=identities)
+    _require_writable(out.parent)
     return targets
+
+
+def _with_contents(paths: Collection[Path]) -> Iterator[Path]:
+    for path in paths:
+        yield path
+        with suppress(OSError):  # what cannot be looked at is somebody else's error
+            if path.is_dir():
+                yield from path.iterdir()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from every other, by whatever name; None where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+def _require_free(path: Path, *, force: bool, given: Collection[object]) -> None:
+    """Raise unless a file may be written there."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}. Give another name.") from error
+    if path.is_dir():
+        raise InputError(f"{path} is a folder. Give the name of a file to write.")
+    if _identity(path) in given:
+        raise InputError(
+            f"{path} would be written, but it is one of the files you gave, which are never "
+            "replaced. Give another name with -o."
+        )
+    if not force:
+        raise InputError(f"{path} is there already. Give another name, or --force.")
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise, before any work is done, where nothing can be written; leave nothing behind."""
+    try:
+        there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror}. Choose another folder."
+        ) from error
+
+
+@contextmanager
+def _staged(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
+    """Yield paths in a hidden folder beside `files`; put all in place when the block succeeds.
+
+    Raises
+    ------
+    DeepPianoError
+        When the system does not let them be written.
+    """
+    folder = files[".mid"].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
+            staged = {kind: Path(staging, path.name) for kind, path in files.items()}
+            yield staged
+            for kind in sorted(files, key=".json".__eq__):  # what says what they are comes last
+                staged[kind].replace(files[kind])
+    except OSError as error:
+        raise DeepPianoError(
+            f"cannot write to {folder}: {error.strerror or error}. Nothing was kept of this piece."
+        ) from error
 
 
 def _provenance(
@@ -284,37 +403,35 @@ def _write(
     files: dict[str, Path],
     notes: Notes,
     facts: dict[str, Any],
-    settings: GenerateConfig,
+    seconds: float,
+    sound: str | None,
     seed_ends_s: float,
     tell: Progress,
 ) -> Piece:
-    """Write all files of a piece; the JSON, which says what they are, comes last."""
+    """Write all files of a piece, or none."""
     from deep_piano.pictures import piano_roll
 
-    write_midi(files[".mid"], notes)
-    title = files[".mid"].stem
-    piano_roll(files[".png"], notes, seed_seconds=seed_ends_s, title=title)
-    if "sound" in files:
-        facts["sound"] = _render(files["sound"], notes, settings, tell)
-    facts["files"] = {
-        path.name: audio.content_hash(path) for kind, path in files.items() if kind != ".json"
-    }
-    with atomic_path(files[".json"]) as temporary:
-        temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    with _staged(files) as staged:
+        write_midi(staged[".mid"], notes)
+        # A file's name may hold bytes that no font can draw, as they are no text.
+        title = os.fsencode(files[".mid"].stem).decode("utf-8", "replace")
+        piano_roll(staged[".png"], notes, seed_seconds=seed_ends_s, title=title)
+        if sound is not None:
+            facts["sound"] = _render(staged["sound"], notes, seconds, sound, tell)
+        facts["files"] = {
+            path.name: audio.content_hash(path) for kind, path in staged.items() if kind != ".json"
+        }
+        text = json.dumps(facts, indent=2) + "\n"
+        staged[".json"].write_text(text, encoding="utf-8")
     main = files.get("sound", files[".mid"])
     return Piece(main, tuple(files.values()), facts)
 
 
-def _render(path: Path, notes: Notes, settings: GenerateConfig, tell: Progress) -> dict[str, Any]:
-    from deep_piano import loudness, synth
-
-    sound = settings.sound or synth.default_sound()
-    if sound in assets.ASSETS:
-        assets.ensure(sound, progress=lambda done, total, what: tell(what, done, total))
+def _render(path: Path, notes: Notes, seconds: float, sound: str, tell: Progress) -> dict[str, Any]:
     samples = synth.render(
         notes,
         sound=sound,
-        seconds=settings.seconds,
+        seconds=seconds,
         sr=SR,
         progress=lambda done, total: tell("rendering", done, total),
     )
@@ -324,7 +441,7 @@ def _render(path: Path, notes: Notes, settings: GenerateConfig, tell: Progress) 
     tell("encoding", 1, 1)
     peak = float(np.abs(samples).max())
     return {
-        "name": str(sound),
+        "name": sound,
         "sr": SR,
         "loudness_lufs": round(loudness.integrated_lufs(samples, sr=SR), 2),
         "peak_dbfs": round(20 * float(np.log10(max(peak, 1e-9))), 2),

@@ -16,8 +16,19 @@ import soundfile
 
 from deep_piano import audio
 from deep_piano.errors import AudioError, DeepPianoError, InputError
-
-SR = 44_100
+from tests.recordings import (
+    SR,
+    ffmpeg,
+    noise_flac,
+    write_half,
+    write_header_only,
+    write_inf,
+    write_nan,
+    write_nothing,
+    write_picture,
+    write_silent_film,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -25,14 +36,6 @@ def tone():
     """Four seconds of 440 Hz at -6 dBFS, stereo."""
     wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4 * SR) / SR)
     return np.stack([wave, wave], axis=1).astype(np.float32)
-
-
-def ffmpeg(*options):
-    subprocess.run(
-        [str(audio.ffmpeg_binary()), "-nostdin", "-loglevel", "error", "-y", *map(str, options)],
-        check=True,
-        capture_output=True,
-    )
 
 
 def convert(source, target, *options):
@@ -137,38 +140,6 @@ def test_undecodable_file_name(tmp_path, wav):
     assert len(audio.decode(path, sr=SR)) == 4 * SR
 
 
-def write_nothing(path):
-    path.write_bytes(b"")
-
-
-def write_text(path):
-    path.write_text("this is a letter, not a recording\n" * 100)
-
-
-def write_nan(path):
-    samples = np.full(3 * SR, 0.1, np.float32)
-    samples[SR] = np.nan
-    soundfile.write(path, samples, SR, format="WAV", subtype="FLOAT")
-
-
-def write_inf(path):
-    samples = np.full(3 * SR, 0.1, np.float32)
-    samples[SR] = -np.inf
-    soundfile.write(path, samples, SR, format="WAV", subtype="FLOAT")
-
-
-def write_silent_film(path):
-    ffmpeg("-f", "lavfi", "-i", "testsrc=d=3:s=64x64:r=5", "-c:v", "mpeg4", "-f", "mp4", path)
-
-
-def write_picture(path):
-    ffmpeg("-f", "lavfi", "-i", "testsrc=d=1:s=64x64:r=1", "-frames:v", 1, "-f", "apng", path)
-
-
-def write_header_only(path):
-    soundfile.write(path, np.zeros((0, 2), np.float32), SR, format="WAV")
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -218,25 +189,15 @@ def test_impossible_length(wav, seconds):
         audio.decode(wav, sr=16_000, seconds=seconds)
 
 
-def noise_flac(path):
-    rng = np.random.default_rng(0)
-    noise = (0.2 * rng.standard_normal(20 * SR)).astype(np.float32)
-    soundfile.write(path, noise, SR, format="FLAC")
-    data = bytearray(path.read_bytes())
-    return data, len(data) // 2
-
-
 def test_damage_after_the_asked_stretch_does_not_matter(tmp_path):
     path = tmp_path / "damaged.flac"
-    data, half = noise_flac(path)
-    path.write_bytes(data[:half] + bytes(len(data) - half))
+    write_half(path)
     assert len(audio.decode(path, sr=16_000, seconds=5)) == 5 * 16_000
 
 
 def test_damage_within_the_asked_stretch_says_where(tmp_path):
     path = tmp_path / "damaged.flac"
-    data, half = noise_flac(path)
-    path.write_bytes(data[:half] + bytes(len(data) - half))
+    write_half(path)
     with pytest.raises(AudioError, match=r"damaged: it decodes only up to (9|10)\.\d s: .+exit"):
         audio.decode(path, sr=16_000, seconds=15)
 
