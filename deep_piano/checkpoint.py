@@ -106,7 +106,7 @@ def find(name_or_path: str) -> Path:
     shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))) or "none"
     raise CheckpointError(
         f"no checkpoint {name_or_path!r}: not a folder with {CARD}, and not one of those that "
-        f"are shipped ({shipped})."
+        f"are shipped ({shipped}). Give one of these, or the folder of a checkpoint."
     )
 
 
@@ -136,16 +136,20 @@ def load(name_or_path: str, *, codec: str) -> Checkpoint:
         data = (folder / WEIGHTS).read_bytes()
         weights = {name: a.astype(np.float32) for name, a in load_weights(data).items()}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"the checkpoint {folder} is damaged: {error}") from error
+        raise CheckpointError(
+            f"the checkpoint {folder} is damaged: {error}. Give another copy of it."
+        ) from error
     if spec.codec != codec:
         raise CheckpointError(
-            f"the checkpoint {folder} belongs to the codec {spec.codec!r}, not {codec!r}."
+            f"the checkpoint {folder} belongs to the codec {spec.codec!r}, not {codec!r}. "
+            "Give one that was trained on it."
         )
     for name, shape in weight_shapes(spec, config).items():
         found = weights[name].shape if name in weights else "missing"
         if found != shape:
             raise CheckpointError(
-                f"the checkpoint {folder} is damaged: {name} is {found}, and should be {shape}."
+                f"the checkpoint {folder} is damaged: {name} is {found}, and should be "
+                f"{shape}. Give another copy of it."
             )
     digest = hashlib.sha256(data).hexdigest()
     return Checkpoint(spec, config, weights, digest, card.get("facts", {}))

@@ -5,15 +5,7 @@ Nothing heavy is imported here before a command needs it.
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import sys
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +13,9 @@ import click
 
 from deep_piano import __version__
 from deep_piano.errors import DeepPianoError
-
-logger = logging.getLogger("deep_piano")
+from deep_piano.terminal import Group, one_line, set_up_logging, stages
 
 FIELDS = ("onset", "pitch", "velocity", "duration")
-_ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class PerField(click.ParamType[Any]):
@@ -54,88 +44,8 @@ class PerField(click.ParamType[Any]):
             )
 
 
-class _Group(click.Group):
-    """Ends every command with one line and an exit code, never with a bare traceback."""
-
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Run a command and leave the process with its exit code."""
-        run: Callable[..., Any] = super().main
-        if not standalone_mode:
-            return run(*args, standalone_mode=False, **extra)
-        try:
-            with _endable():
-                code = run(*args, standalone_mode=False, **extra) or 0
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            code = error.exit_code
-        except click.ClickException as error:
-            code = _complain(_usage_message(error), error.exit_code)
-        except DeepPianoError as error:
-            code = _complain(str(error), error.exit_code, error)
-        except (click.Abort, KeyboardInterrupt):
-            code = _complain("stopped; nothing half-made was kept.", 130)
-        except BrokenPipeError:  # whoever read our output has had enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the last flush fails again
-            code = 1
-        except Exception as error:
-            code = _complain(
-                f"unexpected {type(error).__name__}: {str(error) or 'no reason given'}. "
-                "Run again with --debug before the command, and report what it shows.",
-                1,
-                error,
-            )
-        sys.exit(code)
-
-
-def _complain(message: str, code: int, error: Exception | None = None) -> int:
-    """Say what is wrong in one line; with --debug, show where an error comes from as well."""
-    if error is not None and logger.isEnabledFor(logging.DEBUG):
-        raise error
-    click.echo(f"deep-piano: {_one_line(message)}", err=True)
-    return code
-
-
-def _usage_message(error: click.ClickException) -> str:
-    """Return what click has to say, and where the options are listed."""
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "deep-piano"
-    message = error.format_message().strip().rstrip(".")
-    return f"{message}. Run `{command} --help` to see what there is."
-
-
-def _one_line(text: object) -> str:
-    """Return text fit for one line of a terminal, whatever a file's name is made of."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
-
-
-class _ToStandardError(logging.Handler):
-    """Writes to what is standard error now: on a terminal, the progress display stands in."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        sys.stderr.write(self.format(record) + "\n")
-
-
-@contextmanager
-def _endable() -> Iterator[None]:
-    """Let a request to end undo what is half done, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in _ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @click.group(
-    cls=_Group,
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: deep-piano --config ray_config.yaml generate seed.mp3 -o piece.mp3",
 )
@@ -145,14 +55,7 @@ def _endable() -> Iterator[None]:
 @click.pass_context
 def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     """Ten seconds of recorded piano in, a three-minute piece that continues it out."""
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.ERROR,
-        format="deep-piano: %(message)s",
-        handlers=[_ToStandardError()],
-    )
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
-    if not (debug or sys.warnoptions):
-        warnings.filterwarnings("ignore")  # those of other packages, which say nothing to a user
+    set_up_logging(debug=debug)
     ctx.obj = config
 
 
@@ -206,7 +109,7 @@ def generate(
     begun = time.monotonic()
     from deep_piano.piece import make_pieces
 
-    with _stages() as progress:
+    with stages() as progress:
         pieces = make_pieces(
             seed,
             out,
@@ -218,7 +121,7 @@ def generate(
         )
     took_s = time.monotonic() - begun
     lines = [
-        f"{_one_line(piece.path)}: {_clock(piece.facts['piece']['seconds'])}, "
+        f"{one_line(piece.path)}: {_clock(piece.facts['piece']['seconds'])}, "
         f"{piece.facts['piece']['notes']} notes"
         for piece in pieces
     ]
@@ -253,15 +156,10 @@ def train(config: Path | None, /, data: Path, run: Path, resume: bool, **options
     those of the baselines.
     """
     from deep_piano.config import load_config
-    from deep_piano.corpus import load_corpus
 
     settings = load_config(config, {"train": options}).train
-    with _stages() as progress:
-        corpus = load_corpus(
-            data,
-            validation_share=settings.validation_share,
-            progress=lambda done, total: progress("reading", done, total),
-        )
+    with stages() as progress:
+        corpus = _read_corpus(data, settings.validation_share, progress)
     count = {split: len(corpus.of(split)) for split in ("train", "validation")}
     click.echo(
         f"{count['train']} recordings to train on, {count['validation']} to validate, "
@@ -271,7 +169,7 @@ def train(config: Path | None, /, data: Path, run: Path, resume: bool, **options
     from deep_piano.evaluate import score, table
     from deep_piano.fit import fit
 
-    with _stages() as progress:
+    with stages() as progress:
         best = fit(
             corpus,
             run,
@@ -283,9 +181,41 @@ def train(config: Path | None, /, data: Path, run: Path, resume: bool, **options
                 p.steps,
             ),
         )
-        rows = score(best, corpus, settings, progress=progress)
+        rows = score(best, corpus, progress=progress)
     click.echo(table(rows))
     click.echo(f"best checkpoint: {run / 'checkpoint' / 'best'}")
+
+
+@main.command(epilog="Example: deep-piano evaluate runs/first/checkpoint/best midi/")
+@click.argument("checkpoint")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.pass_obj
+def evaluate(config: Path | None, /, checkpoint: str, data: Path) -> None:
+    """Score CHECKPOINT on the validation split of DATA, beside the baselines.
+
+    Nats a note on the grid of 10 ms and 32 velocities, a field and together, for each sub-folder
+    of DATA. The baselines are counted on its training split.
+    """
+    from deep_piano.checkpoint import load
+    from deep_piano.codecs.notes import SPEC
+    from deep_piano.config import load_config
+    from deep_piano.evaluate import score, table
+
+    loaded = load(checkpoint, codec=SPEC.codec)
+    with stages() as progress:
+        corpus = _read_corpus(data, load_config(config).train.validation_share, progress)
+        scores = score(loaded, corpus, progress=progress)
+    click.echo(table(scores))
+
+
+def _read_corpus(data: Path, validation_share: float, progress: Any) -> Any:
+    from deep_piano.corpus import load_corpus
+
+    return load_corpus(
+        data,
+        validation_share=validation_share,
+        progress=lambda done, total: progress("reading", done, total),
+    )
 
 
 @main.group(epilog="Example: deep-piano assets list")
@@ -311,7 +241,7 @@ def assets_fetch(names: tuple[str, ...]) -> None:
     from deep_piano import assets as store
 
     for name in names or ("transkun", "steinway"):
-        with _stages() as progress:
+        with stages() as progress:
             folder = store.fetch(
                 name, progress=lambda done, total, what: progress(what, done, total)
             )
@@ -332,33 +262,6 @@ def doctor() -> None:
             click.echo(f"{'':8}{check.advice}")
     if missing:
         raise DeepPianoError("something that is needed is missing; see above.")
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, float, float], None]]:
-    """Show what happens, on a terminal; elsewhere stay quiet."""
-    if not sys.stderr.isatty():
-        yield lambda stage, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:<14}"), BarColumn(), TimeRemainingColumn())
-    # A terminal of its own: `backend` closes standard error's while TensorFlow loads.
-    with (
-        os.fdopen(os.dup(2), "w") as terminal,
-        Progress(*columns, console=Console(file=terminal), transient=True) as display,
-    ):
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, done: float, total: float) -> None:
-            key, _, detail = stage.partition(":")
-            if key not in tasks:
-                tasks[key] = display.add_task(key, total=None)  # pulses until some of it is done
-            known = total if done or total > 1 else None
-            display.update(tasks[key], completed=done, total=known, description=f"{key}{detail}")
-
-        yield show
 
 
 def _clock(seconds: float) -> str:

@@ -142,9 +142,19 @@ def load_config(
         return config
     merged = config.model_dump()
     for section, settings in overrides.items():
-        given = {name: value for name, value in settings.items() if value is not None}
-        merged[section] = merged.get(section, {}) | given
+        merged[section] = _merge(merged.get(section, {}), settings)
     return _validate(merged, "the command line")
+
+
+def _merge(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with what is given in their place, group by group."""
+    merged = dict(settings)
+    for name, value in given.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
+            merged[name] = _merge(merged[name], value)
+        elif value is not None:
+            merged[name] = value
+    return merged
 
 
 class _Loader(yaml.SafeLoader):
@@ -173,7 +183,9 @@ def _read_yaml(path: Path) -> object:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
-        raise ConfigError(f"cannot read the settings {path}: {error.strerror}.") from error
+        raise ConfigError(
+            f"cannot read the settings {path}: {error.strerror}. Give a YAML file, or none."
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the settings {path} are not UTF-8 text: {error.reason}.") from error
     except yaml.YAMLError as error:

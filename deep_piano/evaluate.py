@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deep_piano.backend import load_keras
 from deep_piano.baselines import MarkovChain
-from deep_piano.checkpoint import Checkpoint
+from deep_piano.checkpoint import Checkpoint, assign_weights
 from deep_piano.codecs.notes import LOG_WIDTHS, encode
-from deep_piano.config import TrainConfig
 from deep_piano.corpus import Corpus
-from deep_piano.fit import nats_per_note
+from deep_piano.likelihood import nats_per_note
+from deep_piano.model import build_model
 
+_BATCH, _WINDOW = 64, 64
 BASELINES = (("unigram", 0), ("Markov, order 2", 2))
 
 
@@ -46,7 +48,6 @@ class Score:
 def score(
     checkpoint: Checkpoint,
     corpus: Corpus,
-    settings: TrainConfig,
     *,
     progress: Callable[[str, float, float], None] | None = None,
 ) -> list[Score]:
@@ -59,11 +60,14 @@ def score(
     names = sorted({recording.group for recording in held_out})
     groups = {name: [r.notes for r in held_out if r.group == name] for name in names}
     fields = [field.name for field in checkpoint.spec.fields]
+    load_keras()
+    model = build_model(checkpoint.spec, checkpoint.config, batch=_BATCH, window=_WINDOW)
+    assign_weights(model, checkpoint.weights)
     scores = []
     for index, (name, recordings) in enumerate(groups.items()):
         tell("scoring", index, len(groups))
         notes = sum(len(recording) - 1 for recording in recordings)
-        nats = nats_per_note(checkpoint, recordings, settings)
+        nats = nats_per_note(model, checkpoint.spec, recordings)
         scores.append(Score(name, "this checkpoint", nats, notes))
     for done, (label, order) in enumerate(BASELINES):
         tell("baselines", done, len(BASELINES))

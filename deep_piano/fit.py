@@ -25,10 +25,11 @@ from deep_piano.codecs.notes import LOG_WIDTHS, SPEC
 from deep_piano.config import TrainConfig
 from deep_piano.corpus import Corpus
 from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.likelihood import nats_per_note
 from deep_piano.model import PRESETS, build_model, carry_state
 from deep_piano.notes import Notes
 from deep_piano.storage import atomic_path
-from deep_piano.windows import Augmentation, Batch, training_batches, validation_batches
+from deep_piano.windows import Augmentation, Batch, training_batches
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def fit(
         train_nats = trainer.train(next(batches))
         validation_nats = None
         if trainer.step % settings.eval_every_steps == 0 or trainer.step == settings.steps:
-            nats = trainer.evaluate(sample)
+            nats = nats_per_note(trainer.model, trainer.spec, sample)
             validation_nats = sum(nats.values())
             history.append(
                 {
@@ -129,22 +130,6 @@ def fit(
                 )
             )
     return checkpoints.load(str(best), codec=SPEC.codec)
-
-
-def nats_per_note(
-    checkpoint: Checkpoint, recordings: list[Notes], settings: TrainConfig
-) -> dict[str, float]:
-    """Score a checkpoint on whole recordings.
-
-    Returns
-    -------
-    dict
-        Nats a note on the 10 ms, 32-velocity grid, a field; their sum is the figure that papers
-        give. The first note of each recording is given, not scored.
-    """
-    trainer = _Trainer(checkpoint.spec, settings)
-    checkpoints.assign_weights(trainer.model, checkpoint.weights)
-    return trainer.evaluate(recordings)
 
 
 class _Trainer:
@@ -212,28 +197,6 @@ class _Trainer:
         """Begin a new mean."""
         self._sums = []
 
-    def evaluate(self, recordings: list[Notes]) -> dict[str, float]:
-        """Return nats a note and field; the carried state of training is left as it was."""
-        states = [state for layer in self.model.layers for state in getattr(layer, "states", [])]
-        carried = [np.asarray(state.numpy()) for state in states]
-        sums, count = np.zeros(len(self.spec.fields)), 0.0
-        for batch in validation_batches(
-            recordings, batch=self.settings.batch, window=self.settings.window
-        ):
-            carry_state(self.model, batch.keep)
-            outputs = self.model.predict_on_batch([batch.steps, batch.context, batch.targets])
-            for index, logits in enumerate(outputs):
-                target = batch.targets[..., index]
-                nats = _cross_entropy(logits, target) + LOG_WIDTHS[index][target]
-                sums[index] += (nats * batch.weights).sum()
-            count += batch.weights.sum()
-        for state, value in zip(states, carried, strict=True):
-            state.assign(value)
-        return {
-            field.name: float(total / count)
-            for field, total in zip(self.spec.fields, sums, strict=True)
-        }
-
     def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint:
         return Checkpoint(self.spec, self.config, checkpoints.weights_of(self.model), facts=facts)
 
@@ -276,14 +239,6 @@ class _Clock:
     @property
     def notes_per_s(self) -> float:
         return self._steps * self._notes / max(1e-9, time.monotonic() - self._begun)
-
-
-def _cross_entropy(logits: NDArray[np.float32], target: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return nats: logits (..., size), target (...) to (...)."""
-    shifted = logits - logits.max(-1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(-1))
-    nats: NDArray[np.float32] = log_sum - np.take_along_axis(shifted, target[..., None], -1)[..., 0]
-    return nats
 
 
 def _precision(wanted: str) -> str:

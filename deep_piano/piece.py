@@ -9,21 +9,19 @@ import json
 import logging
 import math
 import os
-import tempfile
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deep_piano import assets, audio, checkpoint, loudness, metrics, synth, versions
+from deep_piano import assets, audio, checkpoint, loudness, metrics, outputs, synth, versions
 from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND
 from deep_piano.compose import Composer
 from deep_piano.config import GenerateConfig
 from deep_piano.decode import Engine, Sampling
-from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
+from deep_piano.errors import AudioError, InputError, MidiError
 from deep_piano.notes import (
     MIDI_SUFFIXES,
     NOTE,
@@ -42,7 +40,6 @@ FEWEST_SEED_NOTES = 4
 # speech in twelve voices has at most 0.15: some give twenty notes, but each as short as a click.
 LEAST_SOUNDING_SHARE = 0.2
 LONGEST_TRAILING_SILENCE_S = 2.0
-OUTPUT_SUFFIXES = (*sorted(audio.ENCODED_SUFFIXES), ".mid")
 
 Progress = Callable[[str, float, float], None]
 """Called with the name of the stage, what is done of it, and all of it."""
@@ -127,7 +124,7 @@ def make_pieces(
     given = [seed_path, checkpoint.find(settings.checkpoint), *keep]
     if settings.sound and settings.sound not in synth.SOUND_NAMES:
         given.append(Path(settings.sound))
-    targets = _targets(out, settings.takes, force=force, given=given)
+    targets = outputs.targets(out, settings.takes, force=force, given=given)
     weights = checkpoint.load(settings.checkpoint, codec=SPEC.codec)
     seed = read_seed(
         seed_path,
@@ -283,99 +280,6 @@ def _parted(notes: Notes, seed_ends_s: float) -> tuple[Notes, Notes]:
     return notes[old], notes[~old]
 
 
-def _targets(
-    out: Path, takes: int, *, force: bool, given: Collection[Path]
-) -> list[dict[str, Path]]:
-    """Return the files of each take by what they hold, after making sure they may be written."""
-    suffix = out.suffix.lower()
-    if suffix not in OUTPUT_SUFFIXES:
-        raise InputError(
-            f"cannot write {out}: its name must end in one of {', '.join(OUTPUT_SUFFIXES)}."
-        )
-    targets = []
-    for take in range(takes):
-        name = out.stem if takes == 1 else f"{out.stem}-{take + 1}"
-        main = {".mid" if suffix == ".mid" else "sound": out.with_name(name + out.suffix)}
-        beside = {kind: out.with_name(name + kind) for kind in (".mid", ".png", ".json")}
-        targets.append({**beside, **main})
-    identities = {_identity(path) for path in _with_contents(given)} - {None}
-    for path in (path for files in targets for path in files.values()):
-        _require_free(path, force=force, given=identities)
-    _require_writable(out.parent)
-    return targets
-
-
-def _with_contents(paths: Collection[Path]) -> Iterator[Path]:
-    for path in paths:
-        yield path
-        with suppress(OSError):  # what cannot be looked at is somebody else's error
-            if path.is_dir():
-                yield from path.iterdir()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from every other, by whatever name; None where there is none."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_dev, state.st_ino
-
-
-def _require_free(path: Path, *, force: bool, given: Collection[object]) -> None:
-    """Raise unless a file may be written there."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}. Give another name.") from error
-    if path.is_dir():
-        raise InputError(f"{path} is a folder. Give the name of a file to write.")
-    if _identity(path) in given:
-        raise InputError(
-            f"{path} would be written, but it is one of the files you gave, which are never "
-            "replaced. Give another name with -o."
-        )
-    if not force:
-        raise InputError(f"{path} is there already. Give another name, or --force.")
-
-
-def _require_writable(folder: Path) -> None:
-    """Raise, before any work is done, where nothing can be written; leave nothing behind."""
-    try:
-        there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {folder}: {error.strerror}. Choose another folder."
-        ) from error
-
-
-@contextmanager
-def _staged(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
-    """Yield paths in a hidden folder beside `files`; put all in place when the block succeeds.
-
-    Raises
-    ------
-    DeepPianoError
-        When the system does not let them be written.
-    """
-    folder = files[".mid"].parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
-            staged = {kind: Path(staging, path.name) for kind, path in files.items()}
-            yield staged
-            for kind in sorted(files, key=".json".__eq__):  # what says what they are comes last
-                staged[kind].replace(files[kind])
-    except OSError as error:
-        raise DeepPianoError(
-            f"cannot write to {folder}: {error.strerror or error}. Nothing was kept of this piece."
-        ) from error
-
-
 def _provenance(
     seed: Seed,
     settings: GenerateConfig,
@@ -411,7 +315,7 @@ def _write(
     """Write all files of a piece, or none."""
     from deep_piano.pictures import piano_roll
 
-    with _staged(files) as staged:
+    with outputs.staged(files) as staged:
         write_midi(staged[".mid"], notes)
         # A file's name may hold bytes that no font can draw, as they are no text.
         title = os.fsencode(files[".mid"].stem).decode("utf-8", "replace")

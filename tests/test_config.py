@@ -141,3 +141,15 @@ def test_a_bad_override_names_the_command_line(settings):
         load_config(None, {"generate": {"second": 60}})
     with pytest.raises(ConfigError, match="no setting 'generates'"):
         load_config(None, {"generates": {"seconds": 60}})
+
+
+def test_an_attribute_on_the_command_line_leaves_the_others_as_the_file_has_them(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("generate:\n  temperature:\n    onset: 0.8\n", encoding="utf-8")
+    config = load_config(path, {"generate": {"temperature": {"pitch": 0.9}}})
+    assert config.generate.temperature.model_dump() == {
+        "onset": 0.8,
+        "pitch": 0.9,
+        "velocity": 1.0,
+        "duration": 1.0,
+    }

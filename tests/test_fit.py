@@ -14,7 +14,9 @@ from deep_piano.corpus import Corpus, Recording
 from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.evaluate import score, table
-from deep_piano.fit import _cross_entropy, fit, nats_per_note
+from deep_piano.fit import fit
+from deep_piano.likelihood import cross_entropy, nats_per_note
+from deep_piano.model import build_model
 from deep_piano.windows import NoteContext
 from tests.fakes import arpeggios
 
@@ -54,7 +56,7 @@ def trained(tmp_path_factory):
 
 def test_it_learns_and_beats_the_baselines(trained):
     corpus, _, best, _ = trained
-    scores = score(best, corpus, SETTINGS)
+    scores = score(best, corpus)
     totals = {s.model: s.total for s in scores if s.group == "all"}
     # The toy's pitches follow a rule twelve notes long, its timing and velocity are noise.
     mine = next(s for s in scores if s.group == "all" and s.model == "this checkpoint")
@@ -65,7 +67,7 @@ def test_it_learns_and_beats_the_baselines(trained):
 
 def test_the_table_has_a_row_a_model_and_group(trained):
     corpus, _, best, _ = trained
-    lines = table(score(best, corpus, SETTINGS)).splitlines()
+    lines = table(score(best, corpus)).splitlines()
     assert lines[0].startswith("| corpus | model | notes | nats a note | onset | pitch")
     assert len(lines) == 2 + 3 * 3
     assert all(line.count("|") == lines[0].count("|") for line in lines)
@@ -88,7 +90,9 @@ def test_the_run_folder_holds_what_it_should(trained):
 def test_nats_are_those_of_the_engine_step_by_step(trained):
     corpus, _, best, _ = trained
     notes = corpus.of("validation")[0].notes
-    found = nats_per_note(best, [notes], SETTINGS)
+    model = build_model(SPEC, best.config, batch=2, window=16)
+    checkpoints.assign_weights(model, best.weights)
+    found = nats_per_note(model, SPEC, [notes])
 
     engine, sequence = Engine(best), encode(notes)
     state, context = engine.start(1), NoteContext(1)
@@ -98,7 +102,7 @@ def test_nats_are_those_of_the_engine_step_by_step(trained):
         heard = engine.hear(state, step[None], context.advance(step[None]))
         for index in range(4):
             logits = engine.logits(heard, target[None, :index])
-            sums[index] += _cross_entropy(logits, target[None, index])[0]
+            sums[index] += cross_entropy(logits, target[None, index])[0]
             sums[index] += LOG_WIDTHS[index][target[index]]
     expected = dict(zip(found, sums / (len(sequence) - 1), strict=True))
     assert found == pytest.approx(expected, abs=1e-3)
