@@ -214,10 +214,10 @@ def test_damage_that_costs_no_length_only_warns(tmp_path, caplog):
 def test_a_scratch_within_the_asked_stretch_is_no_reason_to_refuse_it(tmp_path, caplog):
     path = tmp_path / "scratched.flac"
     data, half = noise_flac(path)
-    data[half // 2 : half // 2 + 40] = bytes(40)
+    for place in range(half // 4, half // 2, half // 16):  # four frames of a quarter second
+        data[place : place + 40] = bytes(40)
     path.write_bytes(data)
-    # What is lost is made up for by what comes behind, as far as a margin reaches.
-    assert len(audio.decode(path, sr=16_000, seconds=10)) >= 9.5 * 16_000
+    assert len(audio.decode(path, sr=16_000, seconds=10)) >= 9 * 16_000
     assert "is damaged, what decodes is used" in caplog.text
 
 
