@@ -168,8 +168,8 @@ def print_tables(
         f"{min(command_s):.1f} to {max(command_s):.1f}); the stages' sum is {off:+.0%} off, "
         f"and {abs(totals[0] / cold['wall_s'] - 1):.1%} off its own process's wall time.\n"
         f"Cold, the aim is less than {AIM_S:g} s: {'met' if command < AIM_S else 'missed'} "
-        f"({AIM_S / command:.2f} times as fast). Composing alone: {composing:.1f} s, "
-        f"{PEER_S / max(composing, 1e-3):.1f} times as fast as the peer's {PEER_S:g} s."
+        f"({AIM_S / command:.2f} times as fast). Composing alone: {composing:.1f} s; "
+        f"the peer needs {PEER_S:g} s for a song."
     )
 
 

@@ -45,7 +45,6 @@ FUNCTIONS = (
     ("deep_piano.decode", "Engine.__init__", "preparing the weights"),
     ("deep_piano.compose", "Composer.compose", "composing"),
     ("deep_piano.metrics", "figures", "figures of the piece"),
-    ("deep_piano.versions", "installed", "figures of the piece"),
     ("deep_piano.notes", "write_midi", "writing MIDI"),
     ("deep_piano.pictures", "piano_roll", "drawing the piano roll"),
     ("deep_piano.assets", "ensure", "looking for assets"),
