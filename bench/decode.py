@@ -222,8 +222,8 @@ def engine_loop(engine: Engine, batch: int, notes: int) -> Round:
             heard = engine.hear(state, steps, context.advance(steps))
             for index, mask in enumerate(allowed):
                 logits = engine.logits(heard, steps[:, :index])
-                for slot, rng in enumerate(rngs):
-                    steps[slot, index] = SAMPLING.draw(logits[slot], rng, mask)
+                chances = np.array([rng.random() for rng in rngs])
+                steps[:, index] = SAMPLING.draw_each(logits, chances, mask)
             marks.append(time.perf_counter())
         return np.diff(marks).tolist()
 
@@ -318,9 +318,8 @@ def part_rows(engine: Engine, batch: int) -> list[list[str]]:
         "LSTM layers": lambda: engine.hear(state, steps, features),
         "heads": lambda: [engine.logits(heard, steps[:, :index]) for index in fields],
         "draws": lambda: [
-            SAMPLING.draw(row, rng, mask)
+            SAMPLING.draw_each(rows, rng.random(batch), mask)
             for rows, mask in zip(logits, masks, strict=True)
-            for row in rows
         ],
     }
     took: dict[str, list[float]] = {name: [] for name in parts}

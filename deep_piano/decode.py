@@ -1,12 +1,16 @@
 """Stepping the network without TensorFlow: logits of the next step, and drawing from them.
 
 The engine is NumPy over the checkpoint's own arrays. One step reads every weight once, which is
-what bounds it; a graph would have to win back TensorFlow's import first. `tests/test_decode.py`
-holds it to the Keras model.
+what bounds it; a graph would have to win back TensorFlow's import first. Inside, streams are
+columns: a product is then the weights times the streams, row by row of the weights, and may be
+cut into blocks that BLAS does without copying the weights first (`_product`).
+`tests/test_decode.py` holds it to the Keras model.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +21,12 @@ from deep_piano.checkpoint import Checkpoint
 Array = NDArray[np.float32]
 
 _NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
+_SMALL_PRODUCT = 1_000_000  # multiply-adds up to which OpenBLAS leaves the matrices where they are
 
 
 @dataclass
 class State:
-    """What the LSTM layers carry: h and c, each of shape (layers, batch, units)."""
+    """What the LSTM layers carry: h and c, each of shape (layers, units, batch)."""
 
     h: Array
     c: Array
@@ -37,36 +42,33 @@ class Engine:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         weights, self.spec, self.config = checkpoint.weights, checkpoint.spec, checkpoint.config
-        sizes = [field.size for field in self.spec.fields]
+        fields, units = self.spec.fields, self.config.units
+        sizes = [field.size for field in fields]
         self._starts = np.cumsum([0, *sizes[:-1]])  # row of each field's first class
         kernel = weights["input/kernel"]
-        self._embedding, self._from_context = kernel[: sum(sizes)], kernel[sum(sizes) :]
-        self._input_bias = weights["input/bias"]
+        self._embedding = kernel[: sum(sizes)] + weights["input/bias"] / np.float32(len(sizes))
+        self._from_context = _transposed(kernel[sum(sizes) :])
         self._norms = [
-            (weights[f"{name}/gamma"], weights[f"{name}/beta"])
+            (weights[f"{name}/gamma"][:, None], weights[f"{name}/beta"][:, None])
             for name in [*(f"norm_{n}" for n in range(self.config.layers)), "norm_out"]
         ]
-        # The input's and the state's kernels as one: a single product a layer.
         self._lstms = [
-            (
-                np.concatenate(
-                    [weights[f"lstm_{n}/kernel"], weights[f"lstm_{n}/recurrent_kernel"]]
-                ),
-                weights[f"lstm_{n}/bias"],
-            )
-            for n in range(self.config.layers)
+            _lstm_weights(weights, f"lstm_{n}", units) for n in range(self.config.layers)
         ]
+        hidden = [weights[f"{field.name}_hidden/kernel"] for field in fields]
+        self._hidden = _transposed(np.concatenate([kernel[:units] for kernel in hidden], 1))
+        self._hidden_bias = np.concatenate(
+            [weights[f"{field.name}_hidden/bias"] for field in fields]
+        )[:, None]
+        self._known = [kernel[units:] for kernel in hidden]
         self._heads = [
-            tuple(
-                weights[f"{field.name}{part}"]
-                for part in ("_hidden/kernel", "_hidden/bias", "/kernel", "/bias")
-            )
-            for field in self.spec.fields
+            (_transposed(weights[f"{field.name}/kernel"]), weights[f"{field.name}/bias"][:, None])
+            for field in fields
         ]
 
     def start(self, batch: int) -> State:
         """Return the state before the first step."""
-        shape = (self.config.layers, batch, self.config.units)
+        shape = (self.config.layers, self.config.units, batch)
         return State(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
     def hear(self, state: State, steps: NDArray[np.int32], context: Array) -> Array:
@@ -81,31 +83,34 @@ class Engine:
 
         Returns
         -------
-        ndarray of float32, shape (batch, units)
-            What `logits` needs.
+        ndarray of float32, shape (batch, fields * head_units)
+            What `logits` needs: what each head makes of it, before the fields that are chosen.
         """
-        x = self._embedding[steps + self._starts].sum(1)
-        x += context @ self._from_context
-        x += self._input_bias
+        x = _product(self._from_context, context.T)
+        x += self._embedding[steps + self._starts].sum(1).T
         units = self.config.units
         for layer, (kernel, bias) in enumerate(self._lstms):
             h, c = state.h[layer], state.c[layer]
-            z = np.concatenate([_normalise(x, *self._norms[layer]), h], 1) @ kernel
+            z = _product(kernel, np.concatenate([_normalise(x, *self._norms[layer]), h]))
             z += bias
-            _sigmoid(z[:, : 2 * units])  # input and forget gates
-            _sigmoid(z[:, 3 * units :])  # output gate
-            c *= z[:, units : 2 * units]
-            c += z[:, :units] * np.tanh(z[:, 2 * units : 3 * units])
-            np.multiply(np.tanh(c), z[:, 3 * units :], out=h)
+            np.tanh(z, out=z)
+            gates = z[: 3 * units]  # input, forget, output: the logistic function by tanh
+            gates += 1
+            gates *= 0.5
+            c *= z[units : 2 * units]
+            c += z[:units] * z[3 * units :]
+            np.multiply(np.tanh(c), z[2 * units : 3 * units], out=h)
             x += h
-        return _normalise(x, *self._norms[-1])
+        heard = _product(self._hidden, _normalise(x, *self._norms[-1]))
+        heard += self._hidden_bias
+        return heard.T
 
     def logits(self, heard: Array, chosen: NDArray[np.int32]) -> Array:
         """Return the logits of the next field.
 
         Parameters
         ----------
-        heard : ndarray of float32, shape (batch, units)
+        heard : ndarray of float32, shape (batch, fields * head_units)
             From `hear`.
         chosen : ndarray of int, shape (batch, k)
             The first k fields of the step that is being decoded.
@@ -114,33 +119,57 @@ class Engine:
         -------
         ndarray of float32, shape (batch, size of field k)
         """
-        index = chosen.shape[1]
-        hidden_kernel, hidden_bias, kernel, bias = self._heads[index]
-        hidden: Array = heard @ hidden_kernel[: self.config.units]
-        for known in range(index):
-            hidden += hidden_kernel[self.config.units + self._starts[known] + chosen[:, known]]
-        hidden += hidden_bias
-        np.maximum(hidden, 0, out=hidden)
-        logits: Array = hidden @ kernel
+        index, width = chosen.shape[1], self.config.head_units
+        kernel, bias = self._heads[index]
+        hidden = heard.T[index * width : (index + 1) * width]
+        if index:
+            hidden = hidden + self._known[index][chosen + self._starts[:index]].sum(1).T
+        logits = _product(kernel, np.maximum(hidden, 0))
         logits += bias
-        return logits
+        return logits.T
+
+
+def _transposed(kernel: Array) -> Array:
+    return np.ascontiguousarray(kernel.T)
+
+
+def _lstm_weights(weights: Mapping[str, Array], name: str, units: int) -> tuple[Array, Array]:
+    """Return a layer's kernel, (4 * units, inputs + units), and bias, (4 * units, 1).
+
+    Keras's gates are input, forget, cell, output; here the cell is last, so that one tanh serves
+    all four: sigmoid(x) = (1 + tanh(x / 2)) / 2, and halving a weight rounds nothing.
+    """
+    kernel = np.concatenate([weights[f"{name}/kernel"], weights[f"{name}/recurrent_kernel"]])
+    columns = np.r_[kernel, weights[f"{name}/bias"][None]]
+    first, last = columns[:, : 2 * units], columns[:, 3 * units :]
+    columns = np.concatenate([first / 2, last / 2, columns[:, 2 * units : 3 * units]], 1)
+    return _transposed(columns[:-1]), columns[-1][:, None]
+
+
+def _product(kernel: Array, x: Array) -> Array:
+    """Return the product of a kernel (rows, columns) and streams (columns, batch).
+
+    OpenBLAS copies both matrices of a large product into its own order first, which takes longer
+    than a handful of streams do. It leaves those of a small product alone, so the kernel is cut.
+    """
+    rows, columns = kernel.shape
+    batch = x.shape[1]
+    fitting = _SMALL_PRODUCT // (columns * batch)
+    block = math.gcd(rows, 1 << fitting.bit_length() - 1) if fitting else 1
+    if batch == 1 or block < 8 or block == rows:
+        product: Array = kernel @ x
+        return product
+    return (kernel.reshape(-1, block, columns) @ x).reshape(rows, batch)
 
 
 def _normalise(x: Array, gamma: Array, beta: Array) -> Array:
-    """Layer normalisation (Ba, Kiros and Hinton 2016) over the last axis."""
-    x = x - x.mean(-1, keepdims=True)
-    x *= 1 / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(_NORM_EPSILON))
+    """Layer normalisation (Ba, Kiros and Hinton 2016) of each column."""
+    share = np.float32(1 / len(x))
+    x = x - np.add.reduce(x) * share
+    x *= 1 / np.sqrt(np.add.reduce(x * x) * share + np.float32(_NORM_EPSILON))
     x *= gamma
     x += beta
     return x
-
-
-def _sigmoid(x: Array) -> None:
-    """Logistic function, in place; by tanh, which does not overflow."""
-    x *= 0.5
-    np.tanh(x, out=x)
-    x += 1
-    x *= 0.5
 
 
 @dataclass(frozen=True)
@@ -175,16 +204,42 @@ class Sampling:
         allowed : ndarray of bool, shape (size,), optional
             Classes that may be drawn; at least one.
         """
-        scaled = logits.astype(np.float64) / self.temperature
+        return int(self.draw_each(logits[None], np.array([rng.random()]), allowed)[0])
+
+    def draw_each(
+        self,
+        logits: Array,
+        chances: NDArray[np.float64],
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """Draw one class for each stream of a batch.
+
+        Parameters
+        ----------
+        logits : ndarray, shape (batch, size)
+        chances : ndarray of float64, shape (batch,)
+            At least 0, below 1: a random number a stream.
+        allowed : ndarray of bool, shape (size,) or (batch, size), optional
+            Classes that may be drawn; at least one a stream.
+
+        Returns
+        -------
+        ndarray of int, shape (batch,)
+        """
+        weights = logits.astype(np.float64)
+        weights /= self.temperature
         if allowed is not None:
-            scaled = np.where(allowed, scaled, -np.inf)
-        order = np.argsort(-scaled, kind="stable")
-        weights = np.exp(scaled[order] - scaled[order[0]])
-        if self.top_k:
-            weights[self.top_k :] = 0
-        total = np.cumsum(weights)
-        # Keep each class before which less than top_p of the mass lies.
-        kept = int(np.searchsorted(total, self.top_p * total[-1], side="left")) + 1
-        total = total[:kept]
-        place = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
-        return int(order[min(place, kept - 1)])
+            weights = np.where(allowed, weights, -np.inf)
+        weights -= weights.max(1, keepdims=True)
+        np.exp(weights, out=weights)
+        if self.top_k or self.top_p < 1:
+            falling = -np.sort(-weights, 1)
+            if self.top_k:
+                falling[:, self.top_k :] = 0
+            mass = falling.cumsum(1)
+            # Keep each class before which less than top_p of the mass lies, and its equals.
+            last = (mass < self.top_p * mass[:, -1:]).sum(1)
+            weights[weights < falling[np.arange(len(last)), last][:, None]] = 0
+        mass = weights.cumsum(1)
+        place: NDArray[np.int64] = (mass <= chances[:, None] * mass[:, -1:]).sum(1)
+        return place

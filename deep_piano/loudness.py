@@ -85,9 +85,10 @@ def integrated_lufs(samples: Samples, *, sr: int) -> float:
     """Return the loudness of a whole piece in LUFS (ITU-R BS.1770); -inf where there is none."""
     import pyloudnorm
 
-    if len(samples) < _SHORTEST_S * sr or not np.abs(samples).max(initial=0) > 0:
+    if len(samples) < _SHORTEST_S * sr or not samples.any():
         return -math.inf
-    return float(pyloudnorm.Meter(sr).integrated_loudness(samples.astype(np.float64)))
+    # It filters in float64 and keeps the result in the samples' own type: off by 1e-7 LU.
+    return float(pyloudnorm.Meter(sr).integrated_loudness(samples))
 
 
 def _limit(samples: Samples, ceiling: float, *, sr: int) -> Samples:
@@ -99,7 +100,7 @@ def _limit(samples: Samples, ceiling: float, *, sr: int) -> Samples:
         return samples.astype(np.float32)
     gain = _limiter_gain(level, ceiling, sr=sr)
     gained = samples * (gain if samples.ndim == 1 else gain[:, None])
-    return np.clip(gained, -ceiling, ceiling).astype(np.float32)  # for the last bit's rounding
+    return np.clip(gained, -ceiling, ceiling, out=gained)  # for the last bit's rounding
 
 
 def _limiter_gain(level: Samples, ceiling: float, *, sr: int) -> Samples:
@@ -111,7 +112,8 @@ def _limiter_gain(level: Samples, ceiling: float, *, sr: int) -> Samples:
     """
     from scipy import ndimage
 
-    needed = ceiling / np.maximum(level, ceiling)
+    needed = np.maximum(level, ceiling)
+    np.divide(ceiling, needed, out=needed)
     ahead, hold = max(1, round(_LOOK_AHEAD_S * sr)), round(_HOLD_S * sr)
     # The window of the minimum reaches from `hold` samples back to `ahead` samples forward ...
     width = hold + ahead + 1

