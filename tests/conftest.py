@@ -59,6 +59,32 @@ def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_piano(folder, range(36, 100, 6), layers=((0, 0.5),), partials=30)
 
 
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights."""
+    from deep_piano import checkpoint
+    from tests.fakes import random_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "random"
+    checkpoint.save(folder, random_checkpoint())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _small_piano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.recordings import write_piano
+
+    folder = tmp_path_factory.mktemp("sounds") / "piano"
+    return write_piano(folder, [40, 60, 80], layers=((4, 0.1), (12, 0.5)))
+
+
+@pytest.fixture
+def small_piano(_small_piano: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A piano of three keys, whose prepared samples are kept from one test to the next."""
+    monkeypatch.setenv("DEEP_PIANO_HOME", str(_small_piano.with_name("home")))
+    return _small_piano
+
+
 @pytest.fixture(autouse=True)
 def _own_home(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -53,27 +53,6 @@ def _desk(tmp_path, monkeypatch):
     logger.setLevel(level)
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints") / "random"
-    checkpoint.save(folder, random_checkpoint())
-    return folder
-
-
-@pytest.fixture(scope="session")
-def samples(tmp_path_factory):
-    return recordings.write_piano(
-        tmp_path_factory.mktemp("sounds") / "piano", [40, 60, 80], layers=((4, 0.1), (12, 0.5))
-    )
-
-
-@pytest.fixture
-def piano(samples, monkeypatch):
-    """A small piano, whose prepared samples are kept from one test to the next."""
-    monkeypatch.setenv("DEEP_PIANO_HOME", str(samples.with_name("home")))
-    return samples
-
-
 @pytest.fixture
 def music(rng):
     return arpeggios(12, rng=rng)
@@ -276,14 +255,14 @@ def test_any_name_of_a_seed(transcriber, weights, seed, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_name_of_a_piece(weights, seed, piano, name):
+def test_any_name_of_a_piece(weights, seed, small_piano, name):
     out = Path(f"folder {name}", name + ".flac")
-    last = made(generate(weights, seed, out, "--sound", piano)).splitlines()
+    last = made(generate(weights, seed, out, "--sound", small_piano)).splitlines()
     assert len(last) == 1
     assert sorted(path.name for path in out.parent.iterdir()) == sorted(
         name + kind for kind in (".flac", ".mid", ".png", ".json")
     )
-    result = generate(weights, seed, out, "--sound", piano)
+    result = generate(weights, seed, out, "--sound", small_piano)
     refused(result, "is there already", "--force")
 
 
@@ -338,13 +317,13 @@ def test_a_piece_that_cannot_be_written(transcriber, weights, seed, out, fragmen
 
 
 @pytest.mark.parametrize("there", ["piece.wav", "piece.mid", "piece.png", "piece.json"])
-def test_what_is_there_is_replaced_by_force_alone(weights, seed, piano, there):
+def test_what_is_there_is_replaced_by_force_alone(weights, seed, small_piano, there):
     Path(there).write_text("mine")
     before = everything()
-    result = generate(weights, seed, "piece.wav", "--sound", piano)
+    result = generate(weights, seed, "piece.wav", "--sound", small_piano)
     refused(result, f"{there} is there already", "--force")
     assert everything() == before
-    made(generate(weights, seed, "piece.wav", "--sound", piano, "--force"))
+    made(generate(weights, seed, "piece.wav", "--sound", small_piano, "--force"))
     assert Path(there).read_bytes() != b"mine"
     assert len(everything()) == 5
 
@@ -390,7 +369,7 @@ def test_the_seed_is_never_replaced(transcriber, weights, seed, seed_name, out, 
     assert everything() == before
 
 
-def test_nothing_else_that_was_given_is_replaced(tmp_path, weights, seed, piano):
+def test_nothing_else_that_was_given_is_replaced(tmp_path, weights, seed, small_piano):
     settings = Path("settings.json")
     settings.write_text('{"generate": {"takes": 1}}')
     common = ["generate", seed, "--seconds", 20, "--force"]
@@ -398,7 +377,7 @@ def test_nothing_else_that_was_given_is_replaced(tmp_path, weights, seed, piano)
     for arguments in (
         ["--config", settings, *common, *by, "-o", "settings.mid"],
         [*common, *by, "-o", weights / "checkpoint.mid"],
-        [*common, *by, "-o", piano / "E2v4.flac", "--sound", piano],
+        [*common, *by, "-o", small_piano / "E2v4.flac", "--sound", small_piano],
     ):
         refused(run(*arguments), "one of the files you gave")
     assert sorted(path.name for path in weights.iterdir()) == sorted(
@@ -588,7 +567,7 @@ def test_debug_shows_where_an_error_comes_from(weights):
     assert "no such file" in str(result.exception)
 
 
-def test_ctrl_c_is_one_line_and_leaves_nothing(weights, seed, piano, monkeypatch):
+def test_ctrl_c_is_one_line_and_leaves_nothing(weights, seed, small_piano, monkeypatch):
     def interrupt(*_, seconds, **__):
         if seconds:
             raise KeyboardInterrupt
@@ -596,13 +575,13 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(weights, seed, piano, monkeypatch
 
     monkeypatch.setattr(synth, "render", interrupt)
     before = everything()
-    result = generate(weights, seed, "piece.wav", "--sound", piano)
+    result = generate(weights, seed, "piece.wav", "--sound", small_piano)
     assert result.exit_code == 130
     assert "nothing half-made was kept" in result.stderr
     assert everything() == before
 
 
-def test_a_full_disk(weights, seed, piano, monkeypatch):
+def test_a_full_disk(weights, seed, small_piano, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -658,7 +637,7 @@ def _read(terminal):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_request_to_end_leaves_nothing(weights, seed, piano, number, code):
+def test_a_request_to_end_leaves_nothing(weights, seed, small_piano, number, code):
     script = (
         "import sys, time\n"
         "from deep_piano import cli, synth\n"
@@ -675,7 +654,7 @@ def test_a_request_to_end_leaves_nothing(weights, seed, piano, number, code):
     process = subprocess.Popen(
         [
             *(sys.executable, "-c", script, "generate", str(seed), "-o", "piece.wav"),
-            *("--checkpoint", str(weights), "--sound", str(piano), "--seconds", "20"),
+            *("--checkpoint", str(weights), "--sound", str(small_piano), "--seconds", "20"),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

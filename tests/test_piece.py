@@ -17,31 +17,10 @@ from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
 from deep_piano.notes import make_notes, read_midi, write_midi
 from deep_piano.piece import make_pieces, read_seed
 from tests import recordings
-from tests.fakes import arpeggios, random_checkpoint
+from tests.fakes import arpeggios
 
 TICK_S = 1 / 960
 SECONDS = 22.0
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints") / "random"
-    checkpoint.save(folder, random_checkpoint())
-    return folder
-
-
-@pytest.fixture(scope="session")
-def samples(tmp_path_factory):
-    return recordings.write_piano(
-        tmp_path_factory.mktemp("sounds") / "piano", [40, 60, 80], layers=((4, 0.1), (12, 0.5))
-    )
-
-
-@pytest.fixture
-def piano(samples, monkeypatch):
-    """A small piano, whose prepared samples are kept from one test to the next."""
-    monkeypatch.setenv("DEEP_PIANO_HOME", str(samples.with_name("home")))
-    return samples
 
 
 @pytest.fixture
@@ -52,11 +31,15 @@ def seed(tmp_path, rng):
 
 
 @pytest.fixture
-def make(tmp_path, seed, weights, piano):
+def make(tmp_path, seed, weights, small_piano):
     """Return a function that makes pieces in a folder of their own."""
 
     def make(out="piece.wav", *, source=seed, only_new=False, force=False, **settings):
-        settings = {"checkpoint": str(weights), "sound": str(piano), "seconds": SECONDS} | settings
+        settings = {
+            "checkpoint": str(weights),
+            "sound": str(small_piano),
+            "seconds": SECONDS,
+        } | settings
         return make_pieces(
             source,
             tmp_path / "out" / out,
@@ -95,7 +78,7 @@ def test_every_file_stands_there(make, tmp_path, suffix):
         assert soundfile.info(made.path).channels == 2
 
 
-def test_the_json_says_what_the_piece_is_made_of(make, tmp_path, seed, weights, piano):
+def test_the_json_says_what_the_piece_is_made_of(make, tmp_path, seed, weights, small_piano):
     (made,) = make(random_state=5, temperature=0.9, top_k={"pitch": 20})
     facts = json.loads((tmp_path / "out" / "piece.json").read_text())
     assert facts == made.facts
@@ -110,7 +93,7 @@ def test_the_json_says_what_the_piece_is_made_of(make, tmp_path, seed, weights, 
     settings = facts["settings"]
     assert GenerateConfig(
         checkpoint=str(weights),
-        sound=str(piano),
+        sound=str(small_piano),
         seconds=SECONDS,
         random_state=5,
         temperature=0.9,
@@ -119,7 +102,7 @@ def test_the_json_says_what_the_piece_is_made_of(make, tmp_path, seed, weights, 
     assert settings["only_new"] is False
     assert (facts["random_state"], facts["take"]) == (5, 1)
     assert facts["versions"] == versions.of_a_piece()
-    assert facts["sound"]["name"] == str(piano)
+    assert facts["sound"]["name"] == str(small_piano)
     for file, digest in facts["files"].items():
         assert sha256(tmp_path / "out" / file) == digest
     assert sorted(facts["files"]) == ["piece.mid", "piece.png", "piece.wav"]
@@ -293,12 +276,12 @@ def test_files_have_ordinary_permissions(make, tmp_path):
     assert {path.stat().st_mode for path in made.files} == {ordinary.stat().st_mode}
 
 
-def test_progress_names_each_stage_and_ends_full(tmp_path, seed, weights, piano):
+def test_progress_names_each_stage_and_ends_full(tmp_path, seed, weights, small_piano):
     told = {}
     make_pieces(
         seed,
         tmp_path / "piece.wav",
-        GenerateConfig(checkpoint=str(weights), sound=str(piano), seconds=SECONDS),
+        GenerateConfig(checkpoint=str(weights), sound=str(small_piano), seconds=SECONDS),
         progress=lambda stage, done, total: told.setdefault(stage, []).append((done, total)),
     )
     assert list(told) == ["reading", "composing", "rendering", "encoding"]
