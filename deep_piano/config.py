@@ -42,13 +42,16 @@ class Temperatures(_Section):
 class TopPs(_Section):
     """Probability mass to draw each attribute of a note from; 1 is all of it.
 
+    Only pitch is cut: long gaps and lengths are spread over many classes, and cutting each for
+    being unlikely makes the music hurry.
+
     Holtzman et al., *The Curious Case of Neural Text Degeneration*, ICLR 2020.
     """
 
-    onset: TopP = 0.95
+    onset: TopP = 1.0
     pitch: TopP = 0.95
-    velocity: TopP = 0.95
-    duration: TopP = 0.95
+    velocity: TopP = 1.0
+    duration: TopP = 1.0
 
 
 class TopKs(_Section):
