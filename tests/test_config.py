@@ -62,7 +62,7 @@ def test_one_number_stands_for_every_attribute(settings):
     config = load_config(settings("generate: {temperature: 0.9, top_p: {pitch: 0.8}}"))
     assert set(config.generate.temperature.model_dump().values()) == {0.9}
     assert config.generate.top_p.pitch == 0.8
-    assert config.generate.top_p.onset == 0.95
+    assert config.generate.top_p.onset == 1.0
 
 
 def test_overrides_win_and_none_means_not_given(settings):
