@@ -87,6 +87,23 @@ def ffmpeg_binary() -> Path:
         ) from error
 
 
+def ffmpeg_version() -> str | None:
+    """Return the version that FFmpeg says it is; None where it does not run."""
+    try:
+        run = subprocess.run(
+            [str(ffmpeg_binary()), "-version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    words = run.stdout.split()
+    return words[2] if words[:2] == ["ffmpeg", "version"] else None
+
+
 def decode(
     path: Path,
     *,
@@ -139,7 +156,7 @@ def decode(
         *_input_options(path, start_s=start_s, seconds=asked_s + 0.25),
         # By itself FFmpeg adds float channels up, so that a stereo file at full scale overflows.
         *("-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", "1", "-ar", str(sr)),
-        *("-af", f"aresample={sr}:out_chlayout=mono:rematrix_maxval=1"),
+        *("-af", f"aresample={sr}:rematrix_maxval=1,aformat=channel_layouts=mono"),
         *("-c:a", "pcm_f32le", "-f", "f32le", "-fs", str(4 * (asked + sr)), "pipe:1"),
         timeout_s=timeout_s,
         subject=name,
@@ -284,7 +301,8 @@ def _run_ffmpeg(
     try:
         output, errors = process.communicate(given, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise AudioError(
+        kind = AudioError if given is None else DeepPianoError  # to read it, or to write it
+        raise kind(
             f"FFmpeg did not finish with {subject} within {timeout_s:g} s "
             "and was ended. Try a WAV file, or a shorter stretch."
         ) from error

@@ -38,7 +38,7 @@ class Checkpoint:
     digest : str
         SHA-256 of the weights' file ("" before it is saved).
     facts : mapping
-        Where it comes from: step, figures, corpora; JSON-ready.
+        Where it comes from: step, figures; JSON-ready.
     """
 
     spec: SequenceSpec
@@ -66,7 +66,7 @@ def save(
     optimizer : mapping of str to ndarray, optional
         The optimizer's variables, to resume from.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as to_bytes
 
     dtype = np.float16 if half else np.float32
     weights = {name: array.astype(dtype) for name, array in checkpoint.weights.items()}
@@ -79,14 +79,18 @@ def save(
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         temporary.chmod(0o755)
-        save_file(weights, temporary / WEIGHTS)
+        (temporary / WEIGHTS).write_bytes(to_bytes(weights))
         if optimizer is not None:
-            save_file(dict(optimizer), temporary / OPTIMIZER)
+            (temporary / OPTIMIZER).write_bytes(to_bytes(dict(optimizer)))
         (temporary / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         old = temporary.with_name(temporary.name + ".old")
         if folder.exists():
             folder.replace(old)
-        temporary.replace(folder)
+        try:
+            temporary.replace(folder)
+        except OSError:
+            old.replace(folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -135,7 +139,7 @@ def load(name_or_path: str, *, codec: str) -> Checkpoint:
         config = ModelConfig.from_json(card["config"])
         data = (folder / WEIGHTS).read_bytes()
         weights = {name: a.astype(np.float32) for name, a in load_weights(data).items()}
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint {folder} is damaged: {error}. Give another copy of it."
         ) from error

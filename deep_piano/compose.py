@@ -25,6 +25,7 @@ from deep_piano.codecs.notes import (
     VELOCITY,
     NoteContext,
     encode,
+    velocity_of,
 )
 from deep_piano.decode import Engine, Sampling
 from deep_piano.metrics import key_of
@@ -32,9 +33,11 @@ from deep_piano.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
 LONGEST_GAP_S = 3.0  # from one onset to the next
 LONGEST_NOTE_S = 12.0
+MOST_NOTES_AT_ONCE = 16
 RING_S = 0.75  # left after the last offset for the strings to fall silent
 FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
 FINAL_CHORD_NOTES = 5
+SOFTEST_FINAL_CHORD = 32  # its velocity: it is to be heard to the end
 _ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
 _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long after it began
 _HIGHEST_BASS = 55 - LOWEST_PITCH
@@ -98,7 +101,7 @@ class Composer:
 
     def _hear_seed(self) -> NDArray[np.float32]:
         sequence = encode(self._seed)
-        # The seed is over, as far as the context is concerned, once its last note has been heard.
+        # For the context, the seed is over with the first note of its last onset.
         last_onset_s = float(ONSET_STEPS[sequence[:, ONSET]].sum()) / STEPS_PER_SECOND
         self._context.start(0, seed_seconds=last_onset_s, end_seconds=self._end / STEPS_PER_SECOND)
         for step in sequence:
@@ -110,6 +113,8 @@ class Composer:
         """Draw the next note; None when it is time for the last chord."""
         onsets = self._now + ONSET_STEPS
         gaps = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
+        if self._free_keys(self._now).sum() <= PITCHES - MOST_NOTES_AT_ONCE:
+            gaps &= ONSET_STEPS > 0
         if not self._made:
             gaps = onsets >= self._seed_end  # the seed has been heard: nothing joins it
             gaps &= onsets <= max(onsets[gaps].min(), self._seed_end + STEPS_PER_SECOND)
@@ -147,8 +152,7 @@ class Composer:
         self._now += int(ONSET_STEPS[step[ONSET]])
         if offset is None:
             offset = self._now + int(DURATION_STEPS[step[DURATION]])
-        width = 128 // VELOCITIES
-        velocity = step[VELOCITY] * width + width // 2
+        velocity = int(velocity_of(step[VELOCITY]))
         self._made.append((self._now, offset, step[PITCH] + LOWEST_PITCH, velocity))
         steps = np.array([step], np.int32)
         return self._engine.hear(self._state, steps, self._context.advance(steps))
@@ -166,12 +170,15 @@ class Composer:
         when = (onsets >= earliest) & (onsets <= latest)
         if not when.any():  # the last onset lies far back, or already among the last seconds
             when = ONSET_STEPS[np.abs(onsets - max(latest, self._now)).argmin()] == ONSET_STEPS
+        near = when & (ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND)
+        when = near if near.any() else when
+        heard_well = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
         struck = None
         free = (classes == tonic) & (keys <= _HIGHEST_BASS)
         for _index in range(FINAL_CHORD_NOTES):
             step = [self._draw(heard, [], when)]
             step.append(self._draw(heard, step, free))
-            step.append(self._draw(heard, step, None))
+            step.append(self._draw(heard, step, heard_well))
             step.append(len(DURATION_STEPS) - 1)
             if struck is None:
                 struck = self._now + int(ONSET_STEPS[step[ONSET]])

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from deep_piano.errors import ConfigError
 
 RandomState = Annotated[int, Field(ge=0, lt=2**32)]
-Temperature = Annotated[float, Field(gt=0, le=5)]
+Temperature = Annotated[float, Field(ge=0.01, le=5)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=0, le=1024)]
 

@@ -22,6 +22,7 @@ from deep_piano.notes import MIDI_SUFFIXES, Notes, read_midi
 logger = logging.getLogger(__name__)
 
 TOO_FEW_NOTES = 64
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def load_corpus(
         if not corpus.of(split):
             raise InputError(
                 f"no recording of {folder} falls into the {split} split "
-                f"({len(recordings)} usable of {len(paths)} files). Add more files."
+                f"({len(recordings)} usable of {len(paths)} files). Add more files, raise "
+                "train.validation_share in a --config file, or name the split in a metadata.csv."
             )
     return corpus
 
@@ -114,16 +116,27 @@ def load_corpus(
 def _metadata_splits(folder: Path) -> dict[Path, str]:
     splits: dict[Path, str] = {}
     for table in sorted(folder.rglob("metadata.csv")):
-        with table.open(newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                if row.get("midi_filename") and row.get("split"):
-                    splits[table.parent / row["midi_filename"]] = row["split"]
+        try:
+            with table.open(newline="", encoding="utf-8") as lines:
+                rows = list(csv.DictReader(lines))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{table} cannot be read as UTF-8 CSV: {error}. Mend it.") from error
+        for row in rows:
+            name, split = row.get("midi_filename"), row.get("split")
+            if not (name and split):
+                continue
+            if split not in SPLITS:
+                raise InputError(
+                    f"{table} gives {name} the split {split!r}. Use one of {', '.join(SPLITS)}."
+                )
+            splits[table.parent / name] = split
     return splits
 
 
 def _hash_split(path: Path, validation_share: float) -> str:
     # Clips of one song carry its name and a number (EMOPIA: Q1_<video>_0): keep them together.
-    song = f"{path.parent.name}/{re.sub(r'^Q[0-9]_|_[0-9]+$', '', path.stem)}"
+    clip = re.fullmatch(r"Q[0-9]_(.+)_[0-9]+", path.stem)
+    song = f"{path.parent.name}/{clip[1] if clip else path.stem}"
     digest = hashlib.sha256(song.encode("utf-8", "surrogateescape")).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     return "validation" if share < validation_share else "train"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from deep_piano.notes import Notes
 
@@ -170,42 +170,18 @@ def longest_loop(notes: Notes) -> int:
     return most
 
 
-def overlap_area(a: ArrayLike, b: ArrayLike) -> float:
-    """Return the area that the distributions of two sets of values share.
-
-    Gaussian kernel densities with Scott's bandwidth, as in Yang and Lerch, *On the evaluation of
-    generative models in music*, Neural Computing and Applications 32, 2020. They apply it to
-    distances within and between sets.
-
-    Parameters
-    ----------
-    a, b : array_like, shape (n,) and (m,)
-        Finite values; at least one each.
-
-    Returns
-    -------
-    float
-        0 (nothing in common) to 1 (the same distribution).
-    """
-    x, y = np.asarray(a, "f8").ravel(), np.asarray(b, "f8").ravel()
-    assert min(x.size, y.size) > 0, "an empty set has no distribution"
-    widths = [float(v.std()) * v.size ** (-0.2) for v in (x, y)]
-    # A constant has no width of its own: give it one far below any difference that matters.
-    span = float(max(x.max(), y.max()) - min(x.min(), y.min())) or 1.0
-    widths = [max(width, span * 1e-3) for width in widths]
-    edge = 5 * max(widths)
-    grid = np.linspace(min(x.min(), y.min()) - edge, max(x.max(), y.max()) + edge, 8192)
-    p, q = _density(x, widths[0], grid), _density(y, widths[1], grid)
-    return float(np.minimum(p / p.sum(), q / q.sum()).sum())
-
-
-def figures(seed_notes: Notes, continuation_notes: Notes) -> dict[str, float | str]:
+def figures(
+    seed_notes: Notes, continuation_notes: Notes, *, from_s: float | None = None
+) -> dict[str, float | str]:
     """Return the figures of a piece for its provenance file.
 
     Parameters
     ----------
     seed_notes, continuation_notes : ndarray, dtype `NOTE`, sorted by onset
-        The two parts, on the clock of the piece.
+        The two parts.
+    from_s : float, optional
+        When what stands before the continuation ends, on its clock: a pause from there on is a
+        silence too.
 
     Returns
     -------
@@ -223,7 +199,7 @@ def figures(seed_notes: Notes, continuation_notes: Notes) -> dict[str, float | s
         "seed_density_per_s": density_per_s(seed_notes),
         "continuation_density_per_s": density_per_s(continuation_notes),
         "density_ratio": density_ratio(seed_notes, continuation_notes),
-        "longest_silence_s": longest_silence_s(continuation_notes),
+        "longest_silence_s": longest_silence_s(continuation_notes, start_s=from_s),
         "longest_note_s": longest_note_s(continuation_notes),
         "longest_loop": longest_loop(continuation_notes),
     }
@@ -234,13 +210,3 @@ def _longest_run(flags: NDArray[np.bool_]) -> int:
     """Return the length of the longest run of True."""
     edges = np.flatnonzero(np.diff(np.r_[False, flags, False].astype(np.int8)))
     return int((edges[1::2] - edges[::2]).max(initial=0))
-
-
-def _density(
-    values: NDArray[np.float64], width: float, grid: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the kernel density of the values on a grid, up to a factor."""
-    density = np.zeros_like(grid)
-    for part in np.array_split(values, values.size // 256 + 1):  # bounds the memory
-        density += np.exp(-0.5 * ((grid - part[:, None]) / width) ** 2).sum(axis=0)
-    return density

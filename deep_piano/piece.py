@@ -147,7 +147,11 @@ def make_pieces(
         facts["piece"] = {
             "seconds": settings.seconds,
             "notes": len(notes),
-            **metrics.figures(seed.notes if only_new else seed_part, new_part),
+            **metrics.figures(
+                seed.notes if only_new else seed_part,
+                new_part,
+                from_s=0.0 if only_new else float(seed_part["offset"].max()),
+            ),
         }
         pieces.append(_write(files, notes, facts, settings.seconds, sound, seed_ends_s, tell))
     return pieces
@@ -299,7 +303,7 @@ def _provenance(
         "settings": {**settings.model_dump(), "only_new": only_new},
         "random_state": settings.random_state,
         "take": take + 1,
-        "versions": versions.of_a_piece(),
+        "versions": {**versions.of_a_piece(), "ffmpeg": audio.ffmpeg_version()},
     }
 
 
@@ -332,6 +336,7 @@ def _write(
 
 
 def _render(path: Path, notes: Notes, seconds: float, sound: str, tell: Progress) -> dict[str, Any]:
+    folder = assets.path(sound) if sound in synth.SOUND_NAMES else None
     samples = synth.render(
         notes,
         sound=sound,
@@ -346,6 +351,7 @@ def _render(path: Path, notes: Notes, seconds: float, sound: str, tell: Progress
     peak = float(np.abs(samples).max())
     return {
         "name": sound,
+        "asset": folder.name if folder else None,
         "sr": SR,
         "loudness_lufs": round(loudness.integrated_lufs(samples, sr=SR), 2),
         "peak_dbfs": round(20 * float(np.log10(max(peak, 1e-9))), 2),

@@ -75,7 +75,7 @@ def render(
     (7938000, 2)
     """
     total = max(0, round(seconds * sr))
-    notes = notes[(notes["onset"] >= 0) & (notes["onset"] * sr < total)]
+    notes = notes[(notes["onset"] >= 0) & (np.rint(notes["onset"] * sr) < total)]
     if Path(sound).suffix.lower() == ".sf2":
         mix = _render_soundfont(notes, Path(sound), total=total, sr=sr)
     else:

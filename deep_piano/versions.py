@@ -8,7 +8,9 @@ from importlib import metadata
 import deep_piano
 
 _SAME = {"tensorflow": "tensorflow-cpu"}  # one module, two distributions
-_DECISIVE = ("numpy", "scipy", "tensorflow", "keras", "symusic", "safetensors")
+_DECISIVE = (
+    *("numpy", "scipy", "tensorflow", "symusic", "soxr", "soundfile", "pyloudnorm", "matplotlib"),
+)
 
 
 def version(package: str) -> str | None:
@@ -22,7 +24,7 @@ def version(package: str) -> str | None:
 
 
 def of_a_piece() -> dict[str, str | None]:
-    """Return the versions of what decides over the bytes of a piece."""
+    """Return the versions of the packages that decide over the bytes of a piece."""
     return {
         "deep_piano": deep_piano.__version__,
         "python": platform.python_version(),

@@ -75,7 +75,7 @@ def _small_piano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.recordings import write_piano
 
     folder = tmp_path_factory.mktemp("sounds") / "piano"
-    return write_piano(folder, [40, 60, 80], layers=((4, 0.1), (12, 0.5)))
+    return write_piano(folder, [40, 60, 80], layers=((4, 0.1), (12, 0.5)), seconds=8.0)
 
 
 @pytest.fixture

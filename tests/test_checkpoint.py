@@ -46,6 +46,22 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
         checkpoints.load_optimizer(tmp_path / "c")
 
 
+def test_others_may_read_what_is_saved(tmp_path):
+    checkpoints.save(tmp_path / "c", random_checkpoint(), optimizer={"000": np.ones(3)})
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "c").iterdir())
+
+
+@pytest.mark.parametrize("wrong", [[], 3, {"layers": "two"}])
+def test_a_card_of_the_wrong_shape_is_refused(tmp_path, wrong):
+    checkpoints.save(tmp_path / "c", random_checkpoint())
+    card = tmp_path / "c" / checkpoints.CARD
+    content = json.loads(card.read_text())
+    content["config"] = wrong
+    card.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoints.load(str(tmp_path / "c"), codec=SPEC.codec)
+
+
 def test_a_missing_one_names_those_that_are_shipped():
     with pytest.raises(CheckpointError, match=r"no checkpoint 'nowhere'.*shipped \("):
         checkpoints.load("nowhere", codec=SPEC.codec)

@@ -97,7 +97,10 @@ def test_settings_cannot_be_changed_afterwards():
         ("generate: {seconds: true}", "a valid number. Received: True"),
         ("generate: {takes: 1.5}", "a valid integer. Received: 1.5"),
         ("generate: {takes: 0}", "Received: 0"),
-        ("generate: {temperature: 0}", "'generate.temperature.onset' must be greater than 0"),
+        (
+            "generate: {temperature: 0}",
+            "'generate.temperature.onset' must be greater than or equal to 0.01",
+        ),
         ("generate: {temperature: {pitch: 9}}", "'generate.temperature.pitch' must be less"),
         ("generate: {temperature: warm}", "generate.temperature must be a group of settings"),
         ("generate: {top_p: 1.01}", "less than or equal to 1"),

@@ -79,3 +79,25 @@ def test_an_empty_split_is_an_error(tmp_path):
     write_piece(tmp_path / "only.mid", np.random.default_rng(0))
     with pytest.raises(InputError, match=r"no recording .* \(1 usable of 1 files\)"):
         load_corpus(tmp_path)
+
+
+def test_numbered_files_fall_on_both_sides(tmp_path, rng):
+    write_piece(tmp_path / "take_000.mid", rng)
+    for number in range(1, 120):
+        (tmp_path / f"take_{number:03d}.mid").hardlink_to(tmp_path / "take_000.mid")
+    corpus = load_corpus(tmp_path, validation_share=0.2)
+    assert 8 <= len(corpus.of("validation")) <= 50
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"midi_filename,split\na.mid,val\n", "gives a.mid the split 'val'. Use one of train"),
+        (b"midi_filename,split\n\xff\xfe.mid,train\n", "cannot be read as UTF-8 CSV"),
+    ],
+)
+def test_metadata_that_cannot_be_used_is_refused(tmp_path, rng, content, message):
+    write_piece(tmp_path / "a.mid", rng)
+    (tmp_path / "metadata.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_corpus(tmp_path)

@@ -17,7 +17,6 @@ from deep_piano.metrics import (
     longest_loop,
     longest_note_s,
     longest_silence_s,
-    overlap_area,
     pitch_class_cosine,
     pitch_class_histogram,
 )
@@ -206,24 +205,6 @@ def test_figures_of_time_and_repetition_do_not_depend_on_place(notes, semitones,
     assert density_per_s(moved) == pytest.approx(density_per_s(notes))
 
 
-values = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30)
-
-
-@given(values, values)
-def test_the_overlap_is_symmetric_and_one_for_itself(a, b):
-    assert -1e-9 <= overlap_area(a, b) <= 1 + 1e-9
-    assert overlap_area(a, b) == pytest.approx(overlap_area(b, a), abs=1e-9)
-    assert overlap_area(a, a) == pytest.approx(1.0)
-
-
-def test_the_overlap_of_known_distributions(rng):
-    a, b = rng.normal(0, 1, 2000), rng.normal(2, 1, 2000)
-    assert overlap_area(a, b) == pytest.approx(0.317, abs=0.04)  # 2 * Phi(-1)
-    assert overlap_area(a, a + 50) < 1e-6
-    assert overlap_area([1, 1, 1], [1, 1]) == pytest.approx(1.0)
-    assert overlap_area([1, 1, 1], [2, 2]) < 1e-6
-
-
 @pytest.mark.parametrize(
     ("seed", "continuation"),
     [(EMPTY, EMPTY), (melody([60]), EMPTY), (EMPTY, melody([60])), (melody([60]), melody([64]))],
@@ -241,3 +222,9 @@ def test_figures_of_a_piece():
     assert found["pitch_class_cosine"] > 0.9
     assert found["longest_loop"] == 10
     assert found["longest_silence_s"] == pytest.approx(0.1)
+
+
+def test_the_pause_before_the_continuation_counts():
+    new = make_notes([8, 9], [9, 10], [60, 62], [64] * 2)
+    assert figures(melody([60]), new)["longest_silence_s"] == 0.0
+    assert figures(melody([60]), new, from_s=5.5)["longest_silence_s"] == 2.5

@@ -101,7 +101,10 @@ def test_the_json_says_what_the_piece_is_made_of(make, tmp_path, seed, weights, 
     ) == GenerateConfig(**{k: v for k, v in settings.items() if k != "only_new"})
     assert settings["only_new"] is False
     assert (facts["random_state"], facts["take"]) == (5, 1)
-    assert facts["versions"] == versions.of_a_piece()
+    assert facts["versions"] == {
+        **versions.of_a_piece(),
+        "ffmpeg": audio.ffmpeg_version(),
+    }
     assert facts["sound"]["name"] == str(small_piano)
     for file, digest in facts["files"].items():
         assert sha256(tmp_path / "out" / file) == digest

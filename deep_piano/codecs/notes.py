@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from deep_piano.codecs.base import Field, SequenceSpec
 from deep_piano.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes, make_notes
@@ -107,9 +107,14 @@ def decode(sequence: Sequence, *, start_s: float = 0.0) -> Notes:
     """
     onset = start_s + np.cumsum(ONSET_STEPS[sequence[:, ONSET]]) / STEPS_PER_SECOND
     duration = DURATION_STEPS[sequence[:, DURATION]] / STEPS_PER_SECOND
-    step = 128 // VELOCITIES
-    velocity = sequence[:, VELOCITY] * step + step // 2
+    velocity = velocity_of(sequence[:, VELOCITY])
     return make_notes(onset, onset + duration, sequence[:, PITCH] + LOWEST_PITCH, velocity)
+
+
+def velocity_of(classes: ArrayLike) -> NDArray[np.int64]:
+    """Return the MIDI velocity in the middle of each velocity class."""
+    width = 128 // VELOCITIES
+    return np.asarray(classes, np.int64) * width + width // 2
 
 
 class NoteContext:
