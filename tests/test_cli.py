@@ -433,7 +433,7 @@ def test_a_checkpoint_that_cannot_be_used(weights, seed, tmp_path):
             ["'generate.temperature.pich'", "'generate.temperature.pit"],
         ),
         (["--top-p", 2], ["generate.top_p", "less than or equal to 1", "Received: 2"]),
-        (["--top-p", "velocity=0"], ["generate.top_p.velocity", "greater than or equal to 0.01"]),
+        (["--top-p", "velocity=0"], ["generate.top_p.velocity", "greater than 0"]),
         (["--top-k", -1], ["generate.top_k", "Received: -1"]),
         (["--top-k", 1.5], ["--top-k", "'1.5' is neither"]),
         (["--takes", 0], ["generate.takes", "greater than or equal to 1", "Received: 0"]),
