@@ -84,6 +84,9 @@ def load_corpus(
     if not paths:
         raise InputError(f"{folder} holds no MIDI file (.mid, .midi).")
     splits = _metadata_splits(folder)
+    shares = {path: _hash_share(path) for path in paths if path not in splits}
+    # Of a few songs none may fall below the share: then the lowest one is held out.
+    held_out = max(validation_share, min(shares.values(), default=0.0))
     recordings, rejects = [], {}
     for index, path in enumerate(paths):
         name = path.relative_to(folder).as_posix()
@@ -98,7 +101,7 @@ def load_corpus(
         if len(notes) < TOO_FEW_NOTES:
             rejects[name] = f"{len(notes)} notes, fewer than {TOO_FEW_NOTES}"
             continue
-        split = splits.get(path) or _hash_split(path, validation_share)
+        split = splits.get(path) or ("validation" if shares[path] <= held_out else "train")
         recordings.append(Recording(name, split, notes))
     corpus = Corpus(recordings, rejects)
     for name, reason in rejects.items():
@@ -106,9 +109,8 @@ def load_corpus(
     for split in ("train", "validation"):
         if not corpus.of(split):
             raise InputError(
-                f"no recording of {folder} falls into the {split} split "
-                f"({len(recordings)} usable of {len(paths)} files). Add more files, raise "
-                "train.validation_share in a --config file, or name the split in a metadata.csv."
+                f"no recording of {folder} falls into the {split} split ({len(recordings)} usable "
+                f"of {len(paths)} files). Add more files, or name the split in a metadata.csv."
             )
     return corpus
 
@@ -133,10 +135,10 @@ def _metadata_splits(folder: Path) -> dict[Path, str]:
     return splits
 
 
-def _hash_split(path: Path, validation_share: float) -> str:
+def _hash_share(path: Path) -> float:
+    """Return a number from 0 to 1 that stays with a song, wherever its folder lies."""
     # Clips of one song carry its name and a number (EMOPIA: Q1_<video>_0): keep them together.
     clip = re.fullmatch(r"Q[0-9]_(.+)_[0-9]+", path.stem)
     song = f"{path.parent.name}/{clip[1] if clip else path.stem}"
     digest = hashlib.sha256(song.encode("utf-8", "surrogateescape")).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
-    return "validation" if share < validation_share else "train"
+    return int.from_bytes(digest[:8], "big") / 2**64

@@ -101,3 +101,10 @@ def test_metadata_that_cannot_be_used_is_refused(tmp_path, rng, content, message
     (tmp_path / "metadata.csv").write_bytes(content)
     with pytest.raises(InputError, match=message):
         load_corpus(tmp_path)
+
+
+def test_a_few_files_are_enough(tmp_path, rng):
+    for name in "abc":
+        write_piece(tmp_path / f"{name}.mid", rng)
+    corpus = load_corpus(tmp_path, validation_share=0.0001)
+    assert (len(corpus.of("train")), len(corpus.of("validation"))) == (2, 1)
