@@ -88,7 +88,7 @@ def ffmpeg_binary() -> Path:
 
 
 def ffmpeg_version() -> str | None:
-    """Return the version that FFmpeg says it is; None where it does not run."""
+    """Return the version that FFmpeg says it is; None where there is none that runs."""
     try:
         run = subprocess.run(
             [str(ffmpeg_binary()), "-version"],
@@ -98,7 +98,7 @@ def ffmpeg_version() -> str | None:
             timeout=20,
             check=True,
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, DeepPianoError):
         return None
     words = run.stdout.split()
     return words[2] if words[:2] == ["ffmpeg", "version"] else None

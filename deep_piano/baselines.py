@@ -44,23 +44,25 @@ class MarkovChain:
                     np.add.at(table.reshape(-1), index, 1)
         return self
 
-    def nats(self, sequences: Iterable[NDArray[np.int32]]) -> Floats:
-        """Return the mean nats a step, a field, over all but the first step of each sequence."""
-        tables = [self._probabilities(counts) for counts in self._counts]
+    def nats(self, sequences: Iterable[NDArray[np.int32]], *, order: int | None = None) -> Floats:
+        """Return the mean nats a step, a field, over all but the first step of each sequence.
+
+        A smaller `order` than the chain's own asks the shorter chain within it.
+        """
+        order = self.order if order is None else order
+        tables = [self._probabilities(counts[: order + 1]) for counts in self._counts]
         sums, total = np.zeros(len(self._sizes)), 0
         for sequence in sequences:
             total += len(sequence) - 1
             for field, levels in enumerate(tables):
                 column = sequence[:, field]
-                for step in range(1, min(self.order, len(column))):
+                for step in range(1, min(order, len(column))):
                     # Fewer steps have been heard than the order: the shorter chain answers.
                     places = tuple(column[step - k] for k in range(step, -1, -1))
                     sums[field] -= np.log(levels[step][places])
-                begin = max(1, self.order)
-                places = tuple(
-                    column[begin - k : len(column) - k] for k in range(self.order, -1, -1)
-                )
-                sums[field] -= np.log(levels[self.order][places]).sum()
+                begin = max(1, order)
+                places = tuple(column[begin - k : len(column) - k] for k in range(order, -1, -1))
+                sums[field] -= np.log(levels[order][places]).sum()
         return sums / max(1, total)
 
     @staticmethod

@@ -89,7 +89,8 @@ def save(
         try:
             temporary.replace(folder)
         except OSError:
-            old.replace(folder)
+            if old.exists():
+                old.replace(folder)
             raise
         shutil.rmtree(old, ignore_errors=True)
     finally:

@@ -69,10 +69,11 @@ def score(
         notes = sum(len(recording) - 1 for recording in recordings)
         nats = nats_per_note(model, checkpoint.spec, recordings)
         scores.append(Score(name, "this checkpoint", nats, notes))
+    tell("baselines", 0, len(BASELINES))
+    chain = MarkovChain(checkpoint.spec, order=max(order for _, order in BASELINES))
+    chain.learn(encode(recording.notes) for recording in corpus.of("train"))
     for done, (label, order) in enumerate(BASELINES):
         tell("baselines", done, len(BASELINES))
-        chain = MarkovChain(checkpoint.spec, order=order)
-        chain.learn(encode(recording.notes) for recording in corpus.of("train"))
         for name, recordings in groups.items():
             sequences = [encode(recording) for recording in recordings]
             # First notes are given: their widths do not count either.
@@ -80,7 +81,9 @@ def score(
                 np.concatenate([width[s[1:, index]] for s in sequences]).mean()
                 for index, width in enumerate(LOG_WIDTHS)
             ]
-            nats = dict(zip(fields, (chain.nats(sequences) + widths).tolist(), strict=True))
+            nats = dict(
+                zip(fields, (chain.nats(sequences, order=order) + widths).tolist(), strict=True)
+            )
             scores.append(Score(name, label, nats, sum(len(s) - 1 for s in sequences)))
     if len(groups) > 1:
         scores += [_together(scores, label) for label in dict.fromkeys(s.model for s in scores)]

@@ -139,19 +139,20 @@ def make_pieces(
         )
     sound = _ready_sound(settings.sound, tell) if "sound" in targets[0] else None
     engine = Engine(weights)
+    origin = _provenance(seed, settings, weights, only_new=only_new)
     pieces = []
     for take, files in enumerate(targets):
         notes, seed_ends_s = _compose(engine, seed, settings, take, only_new=only_new, tell=tell)
         seed_part, new_part = _parted(notes, seed_ends_s)
-        facts = _provenance(seed, settings, weights, take, only_new=only_new)
-        facts["piece"] = {
-            "seconds": settings.seconds,
-            "notes": len(notes),
-            **metrics.figures(
-                seed.notes if only_new else seed_part,
-                new_part,
-                from_s=0.0 if only_new else float(seed_part["offset"].max()),
-            ),
+        figures = metrics.figures(
+            seed.notes if only_new else seed_part,
+            new_part,
+            from_s=0.0 if only_new else float(seed_part["offset"].max()),
+        )
+        facts = {
+            **origin,
+            "take": take + 1,
+            "piece": {"seconds": settings.seconds, "notes": len(notes), **figures},
         }
         pieces.append(_write(files, notes, facts, settings.seconds, sound, seed_ends_s, tell))
     return pieces
@@ -288,10 +289,10 @@ def _provenance(
     seed: Seed,
     settings: GenerateConfig,
     weights: checkpoint.Checkpoint,
-    take: int,
     *,
     only_new: bool,
 ) -> dict[str, Any]:
+    """Return the facts that all takes share."""
     return {
         "seed": {
             "file": seed.name,
@@ -302,7 +303,6 @@ def _provenance(
         "checkpoint": {"name": settings.checkpoint, "sha256": weights.digest},
         "settings": {**settings.model_dump(), "only_new": only_new},
         "random_state": settings.random_state,
-        "take": take + 1,
         "versions": {**versions.of_a_piece(), "ffmpeg": audio.ffmpeg_version()},
     }
 

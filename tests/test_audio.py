@@ -412,3 +412,11 @@ def test_content_hash(tmp_path, wav):
     assert audio.content_hash(wav) == hashlib.sha256(wav.read_bytes()).hexdigest()
     with pytest.raises(AudioError, match="no such file"):
         audio.content_hash(tmp_path / "none.wav")
+
+
+def test_without_ffmpeg_there_is_no_version(monkeypatch):
+    def none():
+        raise DeepPianoError("no ffmpeg was found")
+
+    monkeypatch.setattr(audio, "ffmpeg_binary", none)
+    assert audio.ffmpeg_version() is None

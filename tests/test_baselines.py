@@ -45,3 +45,11 @@ def test_short_sequences_are_scored_by_what_is_known(length):
     chain = MarkovChain(SPEC, order=2).learn([sequence([0, 1, 2, 0], [0, 1, 0, 1])])
     nats = chain.nats([sequence([0, 1, 2][:length], [0, 1, 0][:length])])
     assert np.isfinite(nats).all()
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_chain_holds_the_shorter_ones(order, rng):
+    heard = [sequence(rng.integers(0, 3, n), rng.integers(0, 2, n)) for n in (5, 40)]
+    inner = MarkovChain(SPEC, order=2).learn(heard).nats(heard, order=order)
+    alone = MarkovChain(SPEC, order=order).learn(heard).nats(heard)
+    np.testing.assert_array_equal(inner, alone)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +45,23 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
     np.testing.assert_array_equal(loaded.weights["input/kernel"], expected)
     with pytest.raises(CheckpointError, match="cannot be resumed from"):
         checkpoints.load_optimizer(tmp_path / "c")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_was_there_is_put_back_when_it_cannot_be_replaced(tmp_path, monkeypatch, before):
+    if before:
+        checkpoints.save(tmp_path / "c", random_checkpoint(seed=1))
+    replace_path = Path.replace
+
+    def fail(self, target):
+        if self.name.startswith(".c.") and not self.name.endswith(".old"):
+            raise OSError(28, "No space left on device")
+        return replace_path(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(tmp_path / "c", random_checkpoint(seed=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["c"] * before
 
 
 def test_others_may_read_what_is_saved(tmp_path):
