@@ -31,6 +31,7 @@ from typing import Any
 
 import click
 
+from bench.options import output_format
 from bench.tables import machine, markdown
 
 ROOT = Path(__file__).parents[1]
@@ -47,13 +48,7 @@ LEAVING = "leaving Python"
 )
 @click.option("--checkpoint", default="notes", show_default=True, help="Name or folder.")
 @click.option("--seconds", default=180.0, show_default=True, help="Length of the piece.")
-@click.option(
-    "--format",
-    "suffix",
-    default="mp3",
-    show_default=True,
-    type=click.Choice(["mp3", "wav", "flac", "ogg", "mid"]),
-)
+@output_format
 @click.option("--sound", help="As for deep-piano generate.  [the best one that is there]")
 @click.option("--runs", default=3, show_default=True, help="Fresh processes of each kind.")
 @click.option("--fresh-sound", is_flag=True, help="With no sample of the sound prepared.")

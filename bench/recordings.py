@@ -25,6 +25,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.options import output_format
 from bench.tables import markdown
 from deep_piano.cli import PerField
 from deep_piano.errors import DeepPianoError
@@ -131,14 +132,7 @@ CRITERIA = (
     help="May be given several times.",
 )
 @click.option("--seconds", default=180.0, show_default=True, help="Length of a piece.")
-@click.option(
-    "--format",
-    "suffix",
-    default="mp3",
-    show_default=True,
-    type=click.Choice(["mp3", "wav", "flac", "ogg", "mid"]),
-    help="mid: no sound, quick.",
-)
+@output_format
 @click.option("--checkpoint", default="notes", show_default=True, help="Name or folder.")
 @click.option("--temperature", type=PerField(float), help="As for deep-piano generate.")
 @click.option("--top-p", type=PerField(float), help="As for deep-piano generate.")
