@@ -5,7 +5,9 @@ The tree::
     DeepPianoError            a run failed                         exit code 1
     ├── AssetError            third-party weights or sounds are missing or broken
     └── InputError            the caller's mistake                 exit code 2
+        ├── FileError         one file is missing or may not be read
         ├── AudioError        a recording cannot be used
+        │   └── DecodeTimeout its decoder did not finish in time
         ├── MidiError         a MIDI file cannot be used
         ├── CheckpointError   a checkpoint cannot be used
         └── ConfigError       a setting cannot be used
@@ -14,6 +16,11 @@ A message says what is wrong, what was received and what to do, in one line.
 """
 
 from __future__ import annotations
+
+
+def one_line(text: object) -> str:
+    """Return text fit for one line of a message, whatever a file's name is made of."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 class DeepPianoError(Exception):
@@ -32,8 +39,16 @@ class InputError(DeepPianoError):
     exit_code = 2
 
 
+class FileError(InputError):
+    """One file of a folder is missing or may not be read; the others may be sound."""
+
+
 class AudioError(InputError):
     """A recording cannot be decoded, or holds nothing to continue."""
+
+
+class DecodeTimeout(AudioError):
+    """FFmpeg did not finish with a recording in the time it was given."""
 
 
 class MidiError(InputError):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+
+from tests.bucket import UNWANTED, Server, serve
 
 # No test asserts a time, and a run in CI tries the same examples as the run before.
 hypothesis.settings.register_profile("local", deadline=None)
@@ -92,3 +95,23 @@ def _own_home(
     """Keep tests off the user's cache, except those marked `assets`, which read it."""
     if not request.node.get_closest_marker("assets"):
         monkeypatch.setenv("DEEP_PIANO_HOME", str(tmp_path / "deep-piano-home"))
+
+
+@pytest.fixture(scope="session")
+def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(tmp_path_factory.mktemp("s3") / "server.log") as server:
+        yield server
+
+
+@pytest.fixture
+def s3(_s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A real S3 server, to which this test's environment leads; `s3.bucket()` makes a bucket."""
+    from deep_piano.s3 import connect
+
+    for name in UNWANTED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in _s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    connect.cache_clear()  # clients keep the environment that they were made in
+    yield _s3_server
+    connect.cache_clear()
