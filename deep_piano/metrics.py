@@ -68,14 +68,7 @@ def pitch_class_cosine(a: Notes, b: Notes) -> float:
 def key_of(notes: Notes) -> Key | None:
     """Return the key whose profile correlates best with the pitch class histogram.
 
-    The Krumhansl-Schmuckler method (C. L. Krumhansl, *Cognitive Foundations of Musical Pitch*,
-    1990) with the profiles of Krumhansl and Kessler, *Tracing the dynamic changes in perceived
-    tonal organization*, Psychological Review 89, 1982.
-
-    Returns
-    -------
-    Key or None
-        None where no key fits better than any other: no notes, or all pitch classes alike.
+    See `key_of_histogram`.
 
     Examples
     --------
@@ -83,7 +76,26 @@ def key_of(notes: Notes) -> Key | None:
     >>> key_of(make_notes([0, 0, 0], [1, 1, 1], [64, 67, 71], [80, 80, 80])).name
     'E minor'
     """
-    histogram = pitch_class_histogram(notes)
+    return key_of_histogram(pitch_class_histogram(notes))
+
+
+def key_of_histogram(histogram: NDArray[np.float64]) -> Key | None:
+    """Return the key whose profile correlates best with the weights of the pitch classes.
+
+    The Krumhansl-Schmuckler method (C. L. Krumhansl, *Cognitive Foundations of Musical Pitch*,
+    1990) with the profiles of Krumhansl and Kessler, *Tracing the dynamic changes in perceived
+    tonal organization*, Psychological Review 89, 1982.
+
+    Parameters
+    ----------
+    histogram : ndarray, shape (12,)
+        From C; its sum is 1, or 0 without notes.
+
+    Returns
+    -------
+    Key or None
+        None where no key fits better than any other: no notes, or all pitch classes alike.
+    """
     histogram = histogram - histogram.mean()
     if np.abs(histogram).max() < 1e-9:
         return None
