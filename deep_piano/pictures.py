@@ -1,38 +1,42 @@
 """Pictures: the piano roll of a piece, and the history of a training run.
 
-Knows note arrays and rows of figures; knows nothing of audio or models. Draws with matplotlib's
-objects alone, so that no global state is touched and no display is needed. The same input gives
-the same bytes.
+Knows note arrays and rows of figures; knows nothing of audio or models. The same input gives the
+same bytes.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.drawing import (
+    BLUE,
+    FAINT,
+    INK,
+    LINES,
+    ORANGE,
+    PAPER,
+    SHADE,
+    Shades,
+    clock_ticks,
+    hide_spines,
+    save,
+    write_title,
+)
 from deep_piano.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes
-from deep_piano.storage import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Softest and loudest shade of each part, as red, green, blue from 0 to 1.
-_SEED = ((0.96, 0.80, 0.55), (0.78, 0.30, 0.02))
-_CONTINUATION = ((0.66, 0.80, 0.90), (0.03, 0.19, 0.42))
-_PAPER, _BLACK_KEY_ROW, _INK, _FAINT = "#fdfcf9", "#f4f1ea", "#2b2b2b", "#dcd7cb"
-_LINES = ("#0b3c6f", "#c04d05", "#2e7d4f", "#7b4b94", "#8a6d1d", "#b0305c")
-
+_SEED, _CONTINUATION = ORANGE, BLUE
 _BLACK_KEYS = (1, 3, 6, 8, 10)
 _FEWEST_PITCHES = 48  # four octaves: a narrow piece is not blown up to look wide
 _SHORTEST_BAR = 1 / 900  # of the picture's width: a note that can still be seen
-_TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
-_LONGEST_TITLE = 110
 
 
 def piano_roll(path: Path, notes: Notes, *, seed_seconds: float, title: str) -> None:
@@ -55,34 +59,77 @@ def piano_roll(path: Path, notes: Notes, *, seed_seconds: float, title: str) -> 
     InputError
         When the picture's folder cannot be written to.
     """
-    from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
 
     end_s = max(float(notes["offset"].max(initial=0.0)), seed_seconds, 1.0)
-    low, high = _pitch_range(notes)
-    figure = Figure(figsize=(18, 6.4), dpi=100, facecolor=_PAPER)
-    axes = figure.add_axes((0.052, 0.105, 0.935, 0.785), facecolor=_PAPER)
+    low, high = pitch_range(notes)
+    figure = Figure(figsize=(18, 6.4), dpi=100, facecolor=PAPER)
+    axes = figure.add_axes((0.052, 0.105, 0.935, 0.785))
+    draw_roll(axes, notes, low=low, high=high, end_s=end_s, seed_seconds=seed_seconds)
+    draw_keyboard(figure.add_axes((0.030, 0.105, 0.021, 0.785)), low=low, high=high)
+    _draw_legend(figure, notes["onset"] < seed_seconds)
+    write_title(figure, title, x=0.052, y=0.935)
+    save(figure, path)
+
+
+def draw_roll(
+    axes: Axes, notes: Notes, *, low: int, high: int, end_s: float, seed_seconds: float = 0.0
+) -> None:
+    """Draw notes on ruled paper into given axes.
+
+    Parameters
+    ----------
+    axes : Axes
+        Empty; its limits are set.
+    notes : ndarray, dtype `NOTE`
+        What is drawn, whatever of it lies within the limits.
+    low, high : int
+        Pitches of the lowest and the highest row, as of `pitch_range`.
+    end_s : float
+        Where the paper ends.
+    seed_seconds : float
+        Notes that begin before are in the seed's colour.
+    """
+    from matplotlib.collections import PolyCollection
+
+    axes.set_facecolor(PAPER)
     axes.set_xlim(0, end_s)
     axes.set_ylim(low - 0.5, high + 0.5)
     _rule_paper(axes, low, high, end_s)
     if 0 < seed_seconds < end_s:
         axes.axvline(seed_seconds, color=_SEED[1], linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
-
     seed = notes["onset"] < seed_seconds
     bars = PolyCollection(
         list(_bars(notes, shortest_s=end_s * _SHORTEST_BAR)),
         facecolors=np.where(
             seed[:, None], _shades(_SEED, notes), _shades(_CONTINUATION, notes)
         ).tolist(),
-        edgecolors=_PAPER,
+        edgecolors=PAPER,
         linewidths=0.3,
         zorder=3,
     )
     axes.add_collection(bars, autolim=False)
-    _draw_keyboard(figure, low, high)
-    _draw_legend(figure, seed)
-    _write_title(figure, title, x=0.052, y=0.935)
-    _save(figure, path)
+
+
+def draw_keyboard(axes: Axes, *, low: int, high: int) -> None:
+    """Draw the keys from `low` to `high` into given axes, left of a roll, with a name on each C."""
+    from matplotlib.collections import PolyCollection
+
+    axes.set_facecolor("white")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(low - 0.5, high + 0.5)
+    black = [p for p in range(low, high + 1) if p % 12 in _BLACK_KEYS]
+    corners = [[(0, p - 0.5), (0, p + 0.5), (0.62, p + 0.5), (0.62, p - 0.5)] for p in black]
+    # White keys meet at B|C and E|F, and in the middle of each black key.
+    joints = [p - 0.5 for p in range(low, high + 1) if p % 12 in (0, 5)]
+    axes.hlines([*joints, *black], 0, 1, colors="#b9b4a8", linewidths=0.6)
+    axes.add_collection(PolyCollection(corners, facecolors=INK, zorder=3), autolim=False)
+    cs = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
+    axes.set_yticks(cs, [note_name(c) for c in cs])
+    axes.set_xticks([])
+    axes.tick_params(length=0, colors=INK, labelsize=10)
+    for spine in axes.spines.values():
+        spine.set_color("#b9b4a8")
 
 
 def history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -103,7 +150,7 @@ def history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 5.6), dpi=100, facecolor=_PAPER)
+    figure = Figure(figsize=(14, 5.6), dpi=100, facecolor=PAPER)
     whole, parts = figure.subplots(1, 2, gridspec_kw={"wspace": 0.3})
     figure.subplots_adjust(left=0.06, right=0.935, bottom=0.13, top=0.86)
     fields = [
@@ -113,21 +160,15 @@ def history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     ]
     _draw_curves(whole, rows, {"train": "train_nats", "validation": "validation_nats"})
     _draw_curves(parts, rows, {name: f"validation_{name}" for name in fields})
-    whole.set_title("nats a note", loc="left", fontsize=11, color=_INK)
-    parts.set_title("validation, by field", loc="left", fontsize=11, color=_INK)
+    whole.set_title("nats a note", loc="left", fontsize=11, color=INK)
+    parts.set_title("validation, by field", loc="left", fontsize=11, color=INK)
     best = min((row["validation_nats"] for row in rows), default=None)
     title = "Training" if best is None else f"Training: best validation {best:.3f} nats a note"
-    _write_title(figure, title, x=0.06, y=0.935)
-    _save(figure, path)
+    write_title(figure, title, x=0.06, y=0.935)
+    save(figure, path)
 
 
-def note_name(pitch: int) -> str:
-    """Return the name of a MIDI pitch: 60 is C4."""
-    names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-    return f"{names[pitch % 12]}{pitch // 12 - 1}"
-
-
-def _pitch_range(notes: Notes) -> tuple[int, int]:
+def pitch_range(notes: Notes) -> tuple[int, int]:
     """Return the lowest and highest pitch to show: those used and a little air."""
     low = int(notes["pitch"].min(initial=HIGHEST_PITCH)) - 2
     high = int(notes["pitch"].max(initial=LOWEST_PITCH)) + 2
@@ -137,6 +178,12 @@ def _pitch_range(notes: Notes) -> tuple[int, int]:
     low = max(LOWEST_PITCH, low - missing // 2)
     high = min(HIGHEST_PITCH, max(high, low + _FEWEST_PITCHES))
     return min(low, high - _FEWEST_PITCHES), high
+
+
+def note_name(pitch: int) -> str:
+    """Return the name of a MIDI pitch: 60 is C4."""
+    names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+    return f"{names[pitch % 12]}{pitch // 12 - 1}"
 
 
 def _bars(notes: Notes, *, shortest_s: float) -> NDArray[np.float64]:
@@ -149,7 +196,7 @@ def _bars(notes: Notes, *, shortest_s: float) -> NDArray[np.float64]:
     return np.stack([x, y], axis=2)
 
 
-def _shades(ends: tuple[tuple[float, ...], tuple[float, ...]], notes: Notes) -> NDArray[np.float64]:
+def _shades(ends: Shades, notes: Notes) -> NDArray[np.float64]:
     """Return a colour a note, (n, 3), from the softest shade to the loudest."""
     soft, loud = np.array(ends[0]), np.array(ends[1])
     # Most playing lies between 25 and 105; spending the shades there tells touches apart.
@@ -163,39 +210,16 @@ def _rule_paper(axes: Axes, low: int, high: int, end_s: float) -> None:
 
     rows = [pitch for pitch in range(low, high + 1) if pitch % 12 in _BLACK_KEYS]
     corners = [[(0, p - 0.5), (0, p + 0.5), (end_s, p + 0.5), (end_s, p - 0.5)] for p in rows]
-    axes.add_collection(PolyCollection(corners, facecolors=_BLACK_KEY_ROW), autolim=False)
+    axes.add_collection(PolyCollection(corners, facecolors=SHADE), autolim=False)
     cs = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
-    axes.hlines([c - 0.5 for c in cs], 0, end_s, colors=_FAINT, linewidths=0.8, zorder=1)
-    step = next((s for s in _TICK_STEPS_S if end_s / s <= 20), _TICK_STEPS_S[-1])
-    ticks = np.arange(0, end_s + 1e-9, step)
-    axes.set_xticks(ticks, [f"{int(t) // 60}:{int(t) % 60:02d}" for t in ticks])
-    axes.vlines(ticks[1:], low - 0.5, high + 0.5, colors=_FAINT, linewidths=0.5, zorder=1)
+    axes.hlines([c - 0.5 for c in cs], 0, end_s, colors=FAINT, linewidths=0.8, zorder=1)
+    ticks, labels = clock_ticks(end_s)
+    axes.set_xticks(ticks, labels)
+    axes.vlines(ticks[1:], low - 0.5, high + 0.5, colors=FAINT, linewidths=0.5, zorder=1)
     axes.set_yticks([])
-    axes.tick_params(length=3, colors=_INK, labelsize=10)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_FAINT)
-
-
-def _draw_keyboard(figure: Figure, low: int, high: int) -> None:
-    """Draw the keys along the left edge, with the name on each C."""
-    from matplotlib.collections import PolyCollection
-
-    axes = figure.add_axes((0.030, 0.105, 0.021, 0.785), facecolor="white")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(low - 0.5, high + 0.5)
-    black = [p for p in range(low, high + 1) if p % 12 in _BLACK_KEYS]
-    corners = [[(0, p - 0.5), (0, p + 0.5), (0.62, p + 0.5), (0.62, p - 0.5)] for p in black]
-    # White keys meet at B|C and E|F, and in the middle of each black key.
-    joints = [p - 0.5 for p in range(low, high + 1) if p % 12 in (0, 5)]
-    axes.hlines([*joints, *black], 0, 1, colors="#b9b4a8", linewidths=0.6)
-    axes.add_collection(PolyCollection(corners, facecolors=_INK, zorder=3), autolim=False)
-    cs = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
-    axes.set_yticks(cs, [note_name(c) for c in cs])
-    axes.set_xticks([])
-    axes.tick_params(length=0, colors=_INK, labelsize=10)
-    for spine in axes.spines.values():
-        spine.set_color("#b9b4a8")
+    axes.tick_params(length=3, colors=INK, labelsize=10)
+    hide_spines(axes, "top", "right", "left")
+    axes.spines["bottom"].set_color(FAINT)
 
 
 def _draw_legend(figure: Figure, seed: NDArray[np.bool_]) -> None:
@@ -211,7 +235,7 @@ def _draw_legend(figure: Figure, seed: NDArray[np.bool_]) -> None:
         soft, loud = np.array(ends[0]), np.array(ends[1])
         swatch.imshow((soft + (loud - soft) * ramp)[None], aspect="auto")
         swatch.set_axis_off()
-        figure.text(right - text_width, 0.9465, name, fontsize=10.5, va="center", color=_INK)
+        figure.text(right - text_width, 0.9465, name, fontsize=10.5, va="center", color=INK)
         right -= text_width + 0.052
 
 
@@ -219,14 +243,13 @@ def _draw_curves(
     axes: Axes, rows: Sequence[Mapping[str, float]], columns: Mapping[str, str]
 ) -> None:
     """Draw one line a column over the notes seen, named at its end."""
-    axes.set_facecolor(_PAPER)
-    axes.grid(color=_FAINT, linewidth=0.6)
-    axes.set_xlabel("million notes seen", color=_INK)
-    axes.tick_params(colors=_INK, length=3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.set_facecolor(PAPER)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_xlabel("million notes seen", color=INK)
+    axes.tick_params(colors=INK, length=3)
+    hide_spines(axes, "top", "right")
     x = np.array([row["notes"] for row in rows]) / 1e6
-    for (name, column), color in zip(columns.items(), _LINES, strict=False):
+    for (name, column), color in zip(columns.items(), LINES, strict=False):
         y = np.array([row.get(column, np.nan) for row in rows], float)
         axes.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=3)
         if len(y) and np.isfinite(y[-1]):
@@ -239,18 +262,3 @@ def _draw_curves(
                 color=color,
                 fontsize=9.5,
             )
-
-
-def _write_title(figure: Figure, title: str, *, x: float, y: float) -> None:
-    """Write one line, as it is: names of files may hold any character."""
-    line = " ".join(title.split())
-    if len(line) > _LONGEST_TITLE:
-        line = line[: _LONGEST_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    figure.text(x, y, line, fontsize=15, color=_INK, va="baseline", parse_math=False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    metadata: dict[str, Any] = {"Software": None}  # the same bytes from the next release too
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(temporary, format="png", metadata=metadata, facecolor=_PAPER)

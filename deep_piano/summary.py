@@ -1,0 +1,136 @@
+"""What the descriptors of all recordings come to: counts, means, extremes, histograms.
+
+Knows columns of numbers, where None stands for unknown; knows nothing of files, nor of how a
+summary is shown. The same recordings in another order give the same summary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HISTOGRAM_EDGES: Mapping[str, tuple[int, ...]] = {
+    "duration_s": (
+        *(0, 5, 10, 15, 25, 40, 60, 90, 120, 180),
+        *(240, 360, 600, 900, 1200, 1800, 2700, 3600, 7200),
+    ),
+    "tempo_bpm": tuple(range(40, 221, 10)),
+    "density_per_s": tuple(range(19)),
+    "loudness_lufs": tuple(range(-48, -11, 2)),
+}
+"""Edges of the bins of each histogram; the two outermost bins hold what lies beyond as well."""
+
+_VECTORS = ("chroma", "mfcc")
+_DECIMALS = 6
+
+_PITCH_CLASSES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_MAJOR_BY_FIFTHS = ("Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#")
+_MINOR_BY_FIFTHS = ("Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#", "G#", "D#")
+
+KeyCount = tuple[str, int]
+
+
+def summarise(columns: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
+    """Summarise the descriptors of a dataset's recordings.
+
+    Parameters
+    ----------
+    columns : mapping of str to iterable
+        One value a recording for each descriptor, None (or NaN, or infinite) where it is unknown:
+        `key` holds names ("E minor"), `mfcc` and `chroma` hold vectors of one length each, every
+        other column holds numbers.
+
+    Returns
+    -------
+    dict
+        JSON-ready, by name of the descriptor. For `key`, how often each name occurs, the commonest
+        first. For a vector, ``{"count", "mean": [...]}``. For a number, ``{"count", "mean", "min",
+        "max"}``, None where nothing is known, and for those of `HISTOGRAM_EDGES`
+        ``"histogram": {"edges": [...], "counts": [...]}``. `count` is how many are known.
+
+    Examples
+    --------
+    >>> summarise({"notes": [10, 20, None]})
+    {'notes': {'count': 2, 'mean': 15.0, 'min': 10.0, 'max': 20.0}}
+    """
+    return {name: _summarise(name, columns[name]) for name in sorted(columns)}
+
+
+def _summarise(name: str, values: Iterable[Any]) -> dict[str, Any]:
+    if name == "key":
+        names = Counter(str(value) for value in values if value is not None)
+        return dict(sorted(names.items(), key=lambda item: (-item[1], item[0])))
+    if name in _VECTORS:
+        rows = np.array([row for row in values if row is not None], float)
+        rows = rows[np.isfinite(rows).all(axis=-1)] if rows.size else rows
+        columns = rows.T if len(rows) else ()
+        return {"count": len(rows), "mean": [_mean(column) for column in columns]}
+    known_length = isinstance(values, Sequence | np.ndarray)
+    numbers = np.asarray(values if known_length else list(values), float)
+    numbers = numbers[np.isfinite(numbers)]  # None has become NaN
+    summary: dict[str, Any] = {
+        "count": len(numbers),
+        "mean": _mean(numbers) if len(numbers) else None,
+        "min": _rounded(numbers.min()) if len(numbers) else None,
+        "max": _rounded(numbers.max()) if len(numbers) else None,
+    }
+    if name in HISTOGRAM_EDGES:
+        edges = HISTOGRAM_EDGES[name]
+        counts, _ = np.histogram(np.clip(numbers, edges[0], edges[-1]), edges)
+        summary["histogram"] = {"edges": list(edges), "counts": counts.tolist()}
+    return summary
+
+
+def _mean(numbers: NDArray[np.float64]) -> float:
+    return _rounded(math.fsum(numbers.tolist()) / len(numbers))  # fsum: whatever the order
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), _DECIMALS) + 0.0  # never -0.0
+
+
+def keys_by_fifths(counts: Mapping[str, int]) -> tuple[list[tuple[KeyCount, KeyCount]], int]:
+    """Put the counts of keys in the order of the circle of fifths.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        As `summarise` returns them for `key`; C# major and Db major are one key.
+
+    Returns
+    -------
+    rows : list of 12 pairs
+        A major key and its relative minor, each with its name (as it is spelled in `counts`, where
+        it is there) and its count, from Db by way of C to F#.
+    others : int
+        How many have no key, or one of another name.
+    """
+    found: dict[tuple[int, str], KeyCount] = {}
+    others = 0
+    for name in sorted(counts):
+        tonic, _, mode = name.partition(" ")
+        if mode not in ("major", "minor") or tonic[:1] not in _PITCH_CLASSES or not tonic:
+            others += counts[name]
+            continue
+        key = _pitch_class(tonic), mode
+        found[key] = name, counts[name] + found.get(key, ("", 0))[1]
+    rows = []
+    for major, minor in zip(_MAJOR_BY_FIFTHS, _MINOR_BY_FIFTHS, strict=True):
+        default_major, default_minor = (f"{major} major", 0), (f"{minor} minor", 0)
+        rows.append(
+            (
+                found.get((_pitch_class(major), "major"), default_major),
+                found.get((_pitch_class(minor), "minor"), default_minor),
+            )
+        )
+    return rows, others
+
+
+def _pitch_class(tonic: str) -> int:
+    """Return the pitch class of a name such as F# or Bb."""
+    return (_PITCH_CLASSES[tonic[0]] + tonic.count("#") - tonic[1:].count("b")) % 12
