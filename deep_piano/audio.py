@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.errors import AudioError, DeepPianoError, InputError
+from deep_piano.errors import AudioError, DecodeTimeout, DeepPianoError, InputError, one_line
 from deep_piano.storage import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class _Finished:
     def reason(self) -> str:
         """The last complaint and the exit code, in one line."""
         last = self.complaints[-1] if self.complaints else "no reason given"
+        last = re.sub(r" @ 0x[0-9a-f]+", "", last)  # an address, another one every time
         return f"{last} (ffmpeg's exit code: {self.code})"
 
 
@@ -147,7 +148,7 @@ def decode(
         raise AudioError(f"the start must be 0 seconds or later. Received: {start_s}.")
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise AudioError(f"the length must be more than 0 seconds. Received: {seconds}.")
-    name = _shown(path)
+    name = one_line(path)
     _require_readable(path, name)
     asked_s = min(seconds or LONGEST_DECODE_S, LONGEST_DECODE_S)
     asked = round(asked_s * sr)
@@ -178,7 +179,7 @@ def decode(
 
 def duration_s(path: Path, *, timeout_s: float = 20.0) -> float | None:
     """Return how long a recording says it is, in seconds; None where it does not say."""
-    name = _shown(path)
+    name = one_line(path)
     _require_readable(path, name)
     run = _run_ffmpeg("-loglevel", "info", *_input_options(path), timeout_s=timeout_s, subject=name)
     for line in run.complaints:
@@ -242,7 +243,7 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
         When FFmpeg fails.
     """
     options = _ENCODERS.get(path.suffix.lower())
-    name = _shown(path)
+    name = one_line(path)
     if options is None:
         raise InputError(
             f"cannot write audio as {path.suffix or 'a file without a suffix'!r}: {name}. "
@@ -266,7 +267,7 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
 
 def content_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    _require_readable(path, _shown(path))
+    _require_readable(path, one_line(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -301,7 +302,7 @@ def _run_ffmpeg(
     try:
         output, errors = process.communicate(given, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        kind = AudioError if given is None else DeepPianoError  # to read it, or to write it
+        kind = DecodeTimeout if given is None else DeepPianoError
         raise kind(
             f"FFmpeg did not finish with {subject} within {timeout_s:g} s "
             "and was ended. Try a WAV file, or a shorter stretch."
@@ -319,7 +320,7 @@ def _explain_shortfall(
     path: Path, run: _Finished, *, decoded_s: float, start_s: float, asked_s: float
 ) -> None:
     """Raise the reason why less was decoded than asked for, unless the recording just ends."""
-    name, everything = _shown(path), "\n".join(run.complaints)
+    name, everything = one_line(path), "\n".join(run.complaints)
     if "matches no streams" in everything:
         raise AudioError(f"{name} holds no sound. Give a recording with an audio track.")
     if not decoded_s and run.code:
@@ -340,11 +341,11 @@ def _nothing_decoded(path: Path, start_s: float) -> str:
     said_s = duration_s(path)
     if start_s and said_s:
         return (
-            f"{_shown(path)} is {said_s:.1f} s long: it cannot start at {start_s:g} s. "
+            f"{one_line(path)} is {said_s:.1f} s long: it cannot start at {start_s:g} s. "
             "Choose an earlier start."
         )
     beyond = f" from {start_s:g} s on" if start_s else ""
-    return f"{_shown(path)} holds no samples{beyond}. Give another recording or an earlier start."
+    return f"{one_line(path)} holds no samples{beyond}. Give another recording or an earlier start."
 
 
 def _require_readable(path: Path, name: str) -> None:
@@ -362,8 +363,3 @@ def _require_readable(path: Path, name: str) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise AudioError(f"cannot read {name}: {reason}. Check its name and permissions.") from None
-
-
-def _shown(path: Path) -> str:
-    """Return a path fit for a one-line message, whatever bytes its name is made of."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))

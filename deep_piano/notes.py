@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deep_piano.errors import MidiError
+from deep_piano.errors import MidiError, one_line
 from deep_piano.storage import atomic_path
 
 NOTE = np.dtype([("onset", "f8"), ("offset", "f8"), ("pitch", "u1"), ("velocity", "u1")])
@@ -20,7 +20,7 @@ NOTE = np.dtype([("onset", "f8"), ("offset", "f8"), ("pitch", "u1"), ("velocity"
 Notes = NDArray[np.void]
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108
 MIDI_SUFFIXES = frozenset({".mid", ".midi"})
-MAX_MIDI_BYTES = 64 * 2**20
+MAX_MIDI_BYTES = 16 * 2**20
 
 _TICKS_PER_QUARTER = 480  # at 120 quarters a minute: 960 ticks a second
 _TICKS_PER_SECOND = 960
@@ -89,7 +89,38 @@ def fold_pedal(notes: Notes, pedal_down_s: ArrayLike, pedal_up_s: ArrayLike) -> 
     )
 
 
+def pedal_share(notes: Notes, pedal_down_s: ArrayLike, pedal_up_s: ArrayLike) -> float:
+    """Return the share of the time, first onset to last offset, with the sustain pedal down.
+
+    Parameters
+    ----------
+    notes : ndarray, dtype `NOTE`
+    pedal_down_s, pedal_up_s : array_like, shape (k,)
+        When the pedal goes down and comes up, in seconds; several pedals may overlap.
+
+    Returns
+    -------
+    float
+        0 to 1; 0 without notes.
+    """
+    if not len(notes):
+        return 0.0
+    begin, end = float(notes["onset"].min()), float(notes["offset"].max())
+    down = np.clip(np.asarray(pedal_down_s, "f8"), begin, end)
+    up = np.clip(np.asarray(pedal_up_s, "f8"), begin, end)
+    order = np.argsort(down, kind="stable")
+    # What of each stretch lies behind everything before it.
+    before = np.maximum.accumulate(np.r_[begin, up[order]])[:-1]
+    held = np.maximum(0, up[order] - np.maximum(down[order], before))
+    return float(held.sum() / (end - begin))
+
+
 def read_midi(source: Path | bytes) -> Notes:
+    """Return the notes of a MIDI file as they sound; see `read_midi_and_pedal`."""
+    return read_midi_and_pedal(source)[0]
+
+
+def read_midi_and_pedal(source: Path | bytes) -> tuple[Notes, float]:
     """Read a MIDI file, all its tracks but the drums, with the sustain pedal folded in.
 
     Parameters
@@ -99,27 +130,30 @@ def read_midi(source: Path | bytes) -> Notes:
 
     Returns
     -------
-    ndarray, dtype `NOTE`
+    notes : ndarray, dtype `NOTE`
         Empty when the file holds no note of the piano's range.
+    pedal : float
+        The share of the time that a sustain pedal is down.
 
     Raises
     ------
     MidiError
-        When it is not a MIDI file, or is longer than 64 MiB.
+        When it is not a MIDI file, or is longer than 16 MiB.
     """
     from symusic import Score
 
-    name = "the MIDI data" if isinstance(source, bytes) else str(source)
+    name = "the MIDI data" if isinstance(source, bytes) else one_line(source)
+    length = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if length > MAX_MIDI_BYTES:
+        raise MidiError(f"{name} has {length} bytes; a MIDI file may have {MAX_MIDI_BYTES}.")
     data = source if isinstance(source, bytes) else source.read_bytes()
     if not data.startswith(b"MThd"):
         raise MidiError(f"{name} is not a MIDI file: it does not begin with 'MThd'.")
-    if len(data) > MAX_MIDI_BYTES:
-        raise MidiError(f"{name} has {len(data)} bytes; a MIDI file may have {MAX_MIDI_BYTES}.")
     try:
         score = Score.from_midi(data, ttype="second")
     except Exception as error:  # symusic raises whatever its parser threw
         raise MidiError(f"{name} is a broken MIDI file: {error}") from error
-    parts = []
+    parts, pedal_down, pedal_up = [], [], []
     for track in score.tracks:
         if track.is_drum or not len(track.notes):
             continue
@@ -129,16 +163,15 @@ def read_midi(source: Path | bytes) -> Notes:
         offset = np.round(onset + columns["duration"].astype("f8"), 6)
         pedals = track.pedals.numpy()
         down = pedals["time"].astype("f8")
-        parts.append(
-            fold_pedal(
-                make_notes(onset, offset, columns["pitch"], columns["velocity"]),
-                down,
-                down + pedals["duration"].astype("f8"),
-            )
-        )
+        up = down + pedals["duration"].astype("f8")
+        keys = make_notes(onset, offset, columns["pitch"], columns["velocity"])
+        parts.append(fold_pedal(keys, down, up))
+        pedal_down.append(down)
+        pedal_up.append(up)
     if not parts:
-        return np.empty(0, NOTE)
-    return fold_pedal(np.sort(np.concatenate(parts), order=["onset", "pitch"]), [], [])
+        return np.empty(0, NOTE), 0.0
+    notes = fold_pedal(np.sort(np.concatenate(parts), order=["onset", "pitch"]), [], [])
+    return notes, pedal_share(notes, np.concatenate(pedal_down), np.concatenate(pedal_up))
 
 
 def write_midi(path: Path, notes: Notes) -> None:

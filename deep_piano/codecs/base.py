@@ -9,10 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Field:
-    """One attribute of a step: a categorical variable of `size` classes."""
+    """One attribute of a step: one of `size` classes or, where `continuous`, a real number."""
 
     name: str
     size: int
+    continuous: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,13 @@ class SequenceSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as JSON-ready values."""
-        return asdict(self)
+        return {**asdict(self), "fields": [asdict(field) for field in self.fields]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SequenceSpec:
         """Build a specification from what `to_json` returned."""
-        fields = tuple(Field(str(f["name"]), int(f["size"])) for f in value["fields"])
+        fields = tuple(
+            Field(str(f["name"]), int(f["size"]), bool(f.get("continuous", False)))
+            for f in value["fields"]
+        )
         return cls(str(value["codec"]), fields, int(value["context_size"]))

@@ -1,0 +1,66 @@
+"""The sound-wave codecs: a step is a sample, as a number (`samples`) or of 256 classes (`mulaw`).
+
+This module knows samples; it knows nothing of files, notes or networks.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.audio import Samples
+from deep_piano.codecs.base import Field, SequenceSpec
+
+SR: Final = 16_000
+"""Sampling rate in Hz, unless the settings say otherwise."""
+
+SAMPLES_SPEC: Final = SequenceSpec("samples-1", (Field("sample", 1, continuous=True),))
+MULAW_SPEC: Final = SequenceSpec("mulaw-1", (Field("sample", 256),))
+
+_MU = 255
+
+
+def encode_samples(samples: Samples) -> NDArray[np.float32]:
+    """Return samples as a sequence, shape (n, 1); nothing is scaled."""
+    return samples.astype(np.float32)[:, None]
+
+
+def encode_mulaw(samples: Samples) -> NDArray[np.uint8]:
+    """Compand samples to 256 classes.
+
+    The curve of ITU-T G.711, ``sign(x) ln(1 + 255 |x|) / ln 256``, cut into 256 equal parts; class
+    127 ends and class 128 begins at zero, so that the classes are symmetric.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (n,), dtype float32
+        Full scale 1.0; what is beyond it is clipped.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, 1)
+    """
+    clipped = np.clip(samples, -1, 1)
+    companded = np.sign(clipped) * np.log1p(_MU * np.abs(clipped)) / np.float32(np.log1p(_MU))
+    classes = np.floor((companded + 1) * np.float32((_MU + 1) / 2))
+    return np.minimum(classes, _MU).astype(np.uint8)[:, None]
+
+
+def decode_mulaw(sequence: NDArray[np.uint8]) -> Samples:
+    """Return the sample in the middle of each class.
+
+    The error is at most half a class: 0.022 at full scale, 0.00009 at zero.
+
+    Parameters
+    ----------
+    sequence : ndarray of uint8, shape (n, 1)
+
+    Returns
+    -------
+    ndarray, shape (n,), dtype float32
+    """
+    companded = (np.arange(_MU + 1) + 0.5) * (2 / (_MU + 1)) - 1
+    levels = np.sign(companded) * np.expm1(np.abs(companded) * np.log1p(_MU)) / _MU
+    return levels.astype(np.float32)[sequence[:, 0]]
