@@ -5,15 +5,20 @@ Nothing heavy is imported here before a command needs it.
 
 from __future__ import annotations
 
+import functools
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import click
 
 from deep_piano import __version__
-from deep_piano.errors import DeepPianoError
-from deep_piano.terminal import Group, one_line, set_up_logging, stages
+from deep_piano.errors import DeepPianoError, one_line
+from deep_piano.terminal import Group, reports, set_up_logging, stages
+
+Command = TypeVar("Command", bound=Callable[..., None])
 
 FIELDS = ("onset", "pitch", "velocity", "duration")
 
@@ -42,6 +47,18 @@ class PerField(click.ParamType[Any]):
                 param,
                 ctx,
             )
+
+
+def configured(command: Command) -> Command:
+    """Let a command take ``--config`` as well as the group, and hand it the file."""
+
+    @click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
+    @click.pass_obj
+    @functools.wraps(command)
+    def with_settings(of_group: Path | None, /, *, config: Path | None, **given: Any) -> None:
+        command(config or of_group, **given)
+
+    return cast(Command, with_settings)
 
 
 @click.group(
@@ -93,7 +110,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     help="steinway, salamander, an .sf2 file or a folder of samples.  [the best one that is there]",
 )
 @click.option("--force", is_flag=True, help="Replace files that are there.")
-@click.pass_obj
+@configured
 def generate(
     config: Path | None, /, seed: Path, out: Path, only_new: bool, force: bool, **options: Any
 ) -> None:
@@ -129,6 +146,104 @@ def generate(
     click.echo("\n".join(lines) + f", {made} in {took_s:.1f} s")
 
 
+@main.command(epilog="Example: deep-piano prepare recordings/ -o dataset/ --dry-run")
+@click.argument("corpus")
+@click.option("-o", "--output", "dataset", required=True, help="Folder or s3:// of the dataset.")
+@click.option("--codec", help="What recordings become: notes, mulaw or samples.  [notes]")
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what there is to do, and how long it takes."
+)
+@click.option("--rebuild", is_flag=True, help="Go on though the dataset has other settings.")
+@click.option("--retry-failures", is_flag=True, help="Read files again that failed before.")
+@click.option("--max-failures", type=int, help="Stop when more files than this failed.")
+@click.option("--workers", type=int, help="Tasks at a time.  [one a CPU]")
+@click.option("--transcribers", type=int, help="Copies of the transcription network.")
+@click.option("--sr", type=int, help="Sampling rate in Hz.  [the codec's own]")
+@click.option("--min-seconds", type=float, help="Shorter recordings are dropped.  [10]")
+@click.option("--max-seconds", type=float, help="Longer recordings are dropped.  [3600]")
+@click.option("--trim-start-seconds", type=float, help="Cut from the beginning of each.  [0]")
+@click.option("--trim-end-seconds", type=float, help="Cut from the end of each.  [0]")
+@click.option("--group", help="Names with the same first group of this pattern share a split.")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def prepare(
+    config: Path | None,
+    /,
+    corpus: str,
+    dataset: str,
+    dry_run: bool,
+    rebuild: bool,
+    retry_failures: bool,
+    endpoint: str | None,
+    **options: Any,
+) -> None:
+    """Make a dataset of CORPUS, a folder or s3:// prefix of audio and MIDI files, on Ray.
+
+    Every recording is decoded, trimmed, described and encoded; for the codec "notes" sound is
+    transcribed first. The dataset holds Parquet shards, manifest.json and rejects.csv, which
+    says of every file that was left out why. The same command goes on where one was stopped, and
+    brings a dataset up to date when the corpus has changed. All filters are in ray_config.yaml.
+    """
+    from deep_piano.card import dataset_card, encodable
+    from deep_piano.config import load_config
+    from deep_piano.storage import open_folder
+
+    settings = load_config(config, {"prepare": options, "storage": {"endpoint": endpoint}})
+    source, target = (
+        open_folder(uri, endpoint=settings.storage.endpoint, region=settings.storage.region)
+        for uri in (corpus, dataset)
+    )
+    if dry_run:
+        from deep_piano.preview import preview
+
+        with stages() as progress:
+            click.echo(preview(source, target, settings.prepare, progress=progress))
+        return
+    from deep_piano.stages.prepare import prepare as run
+
+    with reports() as report:
+        manifest = run(
+            source,
+            target,
+            settings,
+            rebuild=rebuild,
+            retry_failures=retry_failures,
+            progress=report,
+        )
+    click.echo(encodable(dataset_card(manifest, uri=dataset), sys.stdout.encoding))
+    totals = manifest["totals"]
+    click.echo(
+        f"{totals['files']} files: {totals['recordings']} recordings, {totals['drops']} dropped, "
+        f"{totals['failures']} failed"
+    )
+
+
+@main.command(epilog="Example: deep-piano inspect dataset/ --plot pictures/")
+@click.argument("what")
+@click.option("--plot", type=click.Path(path_type=Path), help="Folder to draw pictures into.")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def inspect(config: Path | None, /, what: str, plot: Path | None, endpoint: str | None) -> None:
+    """Describe WHAT: a dataset, or one recording (audio or MIDI).
+
+    Of a dataset, its card: hours, notes, splits, keys, tempo, density, loudness, and what was left
+    out. Of a recording, its descriptors. With --plot both are drawn as well.
+    """
+    from deep_piano.card import encodable
+    from deep_piano.config import load_config
+    from deep_piano.inspection import inspect_dataset, inspect_recording
+
+    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    if "://" in what or Path(what).is_dir():
+        card, pictures = inspect_dataset(what, storage, plot)
+    else:
+        with stages() as progress:
+            card, pictures = inspect_recording(Path(what), plot, progress=progress)
+    click.echo(encodable(card, sys.stdout.encoding))
+    for picture in pictures:
+        click.echo(one_line(picture))
+
+
 @main.command(epilog="Example: deep-piano train midi/ -o runs/first --preset small")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
@@ -147,7 +262,7 @@ def generate(
 @click.option("--learning-rate", type=float, help="At its highest.")
 @click.option("--eval-every-steps", type=int, help="Updates between two validations.")
 @click.option("--random-state", type=int, help="Another number, another start.  [0]")
-@click.pass_obj
+@configured
 def train(config: Path | None, /, data: Path, run: Path, resume: bool, **options: Any) -> None:
     """Train on DATA, a folder of MIDI files, in this process.
 
@@ -189,7 +304,7 @@ def train(config: Path | None, /, data: Path, run: Path, resume: bool, **options
 @main.command(epilog="Example: deep-piano evaluate runs/first/checkpoint/best midi/")
 @click.argument("checkpoint")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.pass_obj
+@configured
 def evaluate(config: Path | None, /, checkpoint: str, data: Path) -> None:
     """Score CHECKPOINT on the validation split of DATA, beside the baselines.
 

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from deep_piano.errors import ConfigError
 
@@ -85,6 +92,61 @@ class GenerateConfig(_Section):
     sound: Annotated[str, Field(min_length=1)] | None = None
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, le=86400)]
+Megabytes = Annotated[float, Field(gt=0, le=4096)]
+
+
+class PrepareConfig(_Section):
+    """How a corpus becomes a dataset."""
+
+    codec: Literal["notes", "mulaw", "samples"] = "notes"
+    sr: Annotated[int, Field(ge=4_000, le=192_000)] | None = None
+    trim_silence_db: Annotated[float, Field(gt=0, le=200)] | None = 60.0
+    trim_start_seconds: Seconds = 0.0
+    trim_end_seconds: Seconds = 0.0
+    min_seconds: Seconds = 10.0
+    max_seconds: Seconds = 3600.0
+    min_notes: Annotated[int, Field(ge=2, le=100_000)] = 64
+    min_density: Annotated[float, Field(ge=0, le=1000)] = 0.2
+    max_density: Annotated[float, Field(gt=0, le=1000)] = 50.0
+    max_silence_share: Share = 0.8
+    max_clipping_share: Share = 0.01
+    min_tuning_strength: Share = 0.3
+    max_similarity: Annotated[float, Field(gt=0, le=1)] = 0.5
+    descriptor_seconds: Seconds = 30.0
+    split: Literal["auto", "hash", "metadata", "folder"] = "auto"
+    validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    test_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    group: Annotated[str, Field(min_length=1)] | None = None
+    shard_mb: Megabytes = 32.0
+    row_group_mb: Megabytes = 1.0
+    time_limit_seconds: Annotated[float, Field(gt=0, le=86400)] = 300.0
+    max_failures: Annotated[int, Field(ge=0)] | None = None
+    workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    transcribers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    gpus_per_transcriber: Annotated[float, Field(ge=0, le=8)] = 0.25
+
+    @field_validator("group")
+    @classmethod
+    def _is_a_pattern_with_a_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"a regular expression ({error})") from error
+            if not groups:
+                raise ValueError("a regular expression with a group in parentheses")
+        return pattern
+
+
+class StorageConfig(_Section):
+    """Where `s3://` leads; credentials come from the environment or the machine's role alone."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    region: Annotated[str, Field(min_length=1)] | None = None
+
+
 class TrainConfig(_Section):
     """How a folder of MIDI files becomes a checkpoint."""
 
@@ -108,6 +170,8 @@ class Config(_Section):
     """Every setting, one section a command."""
 
     generate: GenerateConfig = GenerateConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    storage: StorageConfig = StorageConfig()
     train: TrainConfig = TrainConfig()
 
 
@@ -219,7 +283,7 @@ def _explain(error: Mapping[str, Any]) -> str:
     received = re.sub(r"\s+", " ", repr(error["input"]))[:60]
     if error["type"] in ("model_type", "model_attributes_type"):
         return f"{name or 'the whole'} must be a group of settings. Received: {received}"
-    wrong = error["msg"].removeprefix("Input should be ")
+    wrong = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"the setting {name!r} must be {wrong}. Received: {received}"
 
 

@@ -7,14 +7,16 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from deep_piano.errors import DeepPianoError
+from deep_piano.errors import DeepPianoError, one_line
 
 logger = logging.getLogger("deep_piano")
 
@@ -70,11 +72,6 @@ def _usage_message(error: click.ClickException) -> str:
     return f"{message}. Run `{command} --help` to see what there is."
 
 
-def one_line(text: object) -> str:
-    """Return text fit for one line of a terminal, whatever a file's name is made of."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
-
-
 class _ToStandardError(logging.Handler):
     """Writes to what is standard error now: on a terminal, the progress display stands in."""
 
@@ -111,6 +108,75 @@ def _endable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a long piece of work stands: how much of how much, and what came of it so far."""
+
+    stage: str
+    done: int
+    total: int
+    failures: int = 0
+    drops: int = 0
+    duration_s: float = 0.0
+
+
+@contextmanager
+def reports(*, every_s: float = 10.0) -> Iterator[Callable[[Report], None]]:
+    """Show how a long piece of work goes on: a bar on a terminal, elsewhere a line now and then."""
+    with stages() as bar:
+        clock = _Clock(every_s)
+
+        def show(report: Report) -> None:
+            facts = clock.facts(report)
+            bar(f"{report.stage}: {facts}", report.done, report.total)
+            if not sys.stderr.isatty() and clock.due(report):
+                count = f"{report.done:,} of {report.total:,}"
+                click.echo(f"{report.stage}: {count}, {facts}", err=True)
+
+        yield show
+
+
+class _Clock:
+    """Tells rates and the time left, and when it is time for a line."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._stage = self._ended = ""
+        self._begun = self._shown = time.monotonic()
+        self._before = 0
+
+    def facts(self, report: Report) -> str:
+        """Return what is known beside the count, in a few words."""
+        now = time.monotonic()
+        if report.stage != self._stage:
+            self._stage, self._begun, self._before = report.stage, now, report.done
+        known = [f"{report.duration_s / 3600:.2f} h of music"] if report.duration_s else []
+        known += [f"{report.drops} dropped"] if report.drops else []
+        known += [f"{report.failures} failed"]
+        done, took_s = report.done - self._before, now - self._begun
+        if done and took_s > 0:
+            left_s = (report.total - report.done) * took_s / done
+            known += [f"{done / took_s:.1f}/s", f"{_minutes(left_s)} left"]
+        return ", ".join(known)
+
+    def due(self, report: Report) -> bool:
+        """Say whether a line is due: after some time, and once at the end of a stage."""
+        now = time.monotonic()
+        ended = report.done == report.total and self._ended != report.stage
+        if now - self._shown < self._every_s and not ended:
+            return False
+        self._shown = now
+        if ended:
+            self._ended = report.stage
+        return True
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @contextmanager

@@ -30,3 +30,16 @@ def of_a_piece() -> dict[str, str | None]:
         "python": platform.python_version(),
         **{package: version(package) for package in _DECISIVE},
     }
+
+
+def of_a_dataset() -> dict[str, str | None]:
+    """Return the versions of what decides over the bytes of a dataset."""
+    from deep_piano.audio import ffmpeg_version
+
+    packages = ("numpy", "scipy", "librosa", "symusic", "pyarrow", "pyloudnorm", "tensorflow")
+    return {
+        "deep_piano": deep_piano.__version__,
+        "python": platform.python_version(),
+        "ffmpeg": ffmpeg_version(),
+        **{package: version(package) for package in packages},
+    }

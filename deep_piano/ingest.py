@@ -1,0 +1,191 @@
+"""One file of a corpus becomes one row of a dataset, or a reason why not.
+
+The way is decode, trim, describe, transcribe where the codec hears notes, encode. This module
+knows one recording at a time; it knows nothing of shards, of other recordings or of Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano import audio, features, fingerprint, rules
+from deep_piano.audio import Samples
+from deep_piano.codecs import CODECS
+from deep_piano.config import PrepareConfig
+from deep_piano.errors import AssetError, DecodeTimeout, one_line
+from deep_piano.features import AudioFeatures, NoteFeatures
+from deep_piano.notes import Notes, excerpt, read_midi_and_pedal
+from deep_piano.rules import Broken, Reject
+from deep_piano.shards import Row
+from deep_piano.sources import Source, hash_split
+
+logger = logging.getLogger(__name__)
+
+Transcribe = Callable[[Samples, int], tuple[Notes, float]]
+"""Takes samples and their rate in Hz; returns the notes as they sound and the pedal's share."""
+
+
+class TranscriberLostError(Exception):
+    """The transcriber is gone, whatever the recording: the file is not to blame."""
+
+
+def ingest(
+    path: Path, source: Source, settings: PrepareConfig, *, transcribe: Transcribe
+) -> Row | Reject:
+    """Read one file.
+
+    Whatever is wrong with the file ends as a `Reject`; only what would befall the next file as
+    well is raised.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file can be read.
+    source : Source
+        What it is in the corpus.
+    settings : PrepareConfig
+    transcribe : callable
+        Used where the codec hears notes and the file is sound.
+
+    Raises
+    ------
+    AssetError, TranscriberLostError
+        When there is no transcription at all.
+    """
+    try:
+        if source.is_midi:
+            outcome = _midi(path, source, settings)
+        else:
+            outcome = _sound(path, source, settings, transcribe)
+    except (AssetError, TranscriberLostError):
+        raise
+    except DecodeTimeout:
+        limit_s = settings.time_limit_seconds
+        return _failure(source, "time_limit", f"it did not decode within {limit_s:g} s")
+    except MemoryError:
+        return _failure(source, "memory", "there is not enough memory to read it")
+    except Exception as error:  # a bad file costs that file, however it goes wrong
+        logger.debug("%s failed", source.name, exc_info=True)
+        reason = str(error).replace(one_line(path), "it") or type(error).__name__
+        return _failure(source, "unreadable", reason)
+    if isinstance(outcome, Broken):
+        return Reject(source.name, "drop", source_sha256=source.sha256, **vars(outcome))
+    return outcome
+
+
+def split_of(source: Source, recording_id: str, settings: PrepareConfig) -> str:
+    """Return a recording's split: what the corpus says, else that of its group's or own hash."""
+    return source.split or hash_split(
+        source.group or recording_id,
+        validation_share=settings.validation_share,
+        test_share=settings.test_share,
+    )
+
+
+def _failure(source: Source, rule: str, reason: str) -> Reject:
+    return Reject(source.name, "failure", rule, reason, source_sha256=source.sha256)
+
+
+def _sound(
+    path: Path, source: Source, settings: PrepareConfig, transcribe: Transcribe
+) -> Row | Broken:
+    codec = CODECS[settings.codec]
+    sr = settings.sr or codec.sr
+    samples = audio.decode(
+        path,
+        sr=sr,
+        # A second more tells a recording that is as long as allowed from one that is longer.
+        seconds=settings.max_seconds + 1,
+        timeout_s=settings.time_limit_seconds,
+    )
+    recording_id = _sha256(np.rint(samples.clip(-1, 1) * 32767).astype("<i2"))
+    broken = rules.broken_by_maximum(len(samples) / sr, settings) or rules.broken_by_peak(samples)
+    if broken:
+        return broken
+    samples = _trimmed(samples, settings, sr=sr)
+    described = features.describe_audio(samples, sr=sr, excerpt_s=settings.descriptor_seconds)
+    broken = rules.broken_by_sound(described, settings)
+    if broken:
+        return broken
+    common = {"recording_id": recording_id, "duration_s": len(samples) / sr, "audio": described}
+    if codec.hears_notes:
+        return _heard(source, settings, *transcribe(samples, sr), **common)
+    prints = fingerprint.of_audio(samples, sr=sr)
+    return _row(source, settings, samples, fingerprint=prints, **common)
+
+
+def _midi(path: Path, source: Source, settings: PrepareConfig) -> Row | Broken:
+    if not CODECS[settings.codec].hears_notes:
+        return Broken("no_audio", f"it holds notes, and the codec {settings.codec} hears sound")
+    notes, pedal = read_midi_and_pedal(path)
+    recording_id = _sha256(notes)
+    first_s = float(notes["onset"].min(initial=0.0)) if len(notes) else 0.0
+    end_s = float(notes["offset"].max(initial=0.0))
+    notes = excerpt(notes, first_s + settings.trim_start_seconds, end_s - settings.trim_end_seconds)
+    duration_s = float(notes["offset"].max(initial=0.0))
+    broken = rules.broken_by_maximum(duration_s, settings) or rules.broken_by_minimum(
+        duration_s, settings
+    )
+    return broken or _heard(
+        source, settings, notes, pedal, recording_id=recording_id, duration_s=duration_s, audio=None
+    )
+
+
+def _heard(
+    source: Source, settings: PrepareConfig, notes: Notes, pedal_share: float, **common: Any
+) -> Row | Broken:
+    """Make a row of notes, unless they break a rule."""
+    described = features.describe_notes(notes, pedal_share=pedal_share)
+    broken = rules.broken_by_notes(described, settings)
+    if broken:
+        return broken
+    from_first = excerpt(notes, float(notes["onset"][0]), np.inf)
+    prints = fingerprint.of_notes(notes)
+    return _row(source, settings, from_first, fingerprint=prints, notes=described, **common)
+
+
+def _row(
+    source: Source,
+    settings: PrepareConfig,
+    heard: Notes | Samples,
+    *,
+    recording_id: str,
+    duration_s: float,
+    fingerprint: NDArray[np.uint32],
+    audio: AudioFeatures | None,
+    notes: NoteFeatures | None = None,
+) -> Row:
+    return Row(
+        id=recording_id,
+        name=source.name,
+        source_sha256=source.sha256,
+        split=split_of(source, recording_id, settings),
+        kind="midi" if source.is_midi else "audio",
+        duration_s=duration_s,
+        sequence=CODECS[settings.codec].encode(heard),
+        fingerprint=fingerprint,
+        audio=audio,
+        notes=notes,
+    )
+
+
+def _trimmed(samples: Samples, settings: PrepareConfig, *, sr: int) -> Samples:
+    """Cut what the settings say from both ends, and then the silence."""
+    first, last = round(settings.trim_start_seconds * sr), round(settings.trim_end_seconds * sr)
+    samples = samples[first : len(samples) - last]
+    if settings.trim_silence_db is None or not samples.any():
+        return samples
+    import librosa
+
+    return librosa.effects.trim(samples, top_db=settings.trim_silence_db)[0]
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()

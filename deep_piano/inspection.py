@@ -1,0 +1,101 @@
+"""What `inspect` shows: the card and the pictures of a dataset, or of one recording.
+
+Knows where things lie and in which order they are read; what they look like is the business of
+`card` and `charts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from deep_piano import audio, features
+from deep_piano.card import dataset_card, recording_card
+from deep_piano.config import StorageConfig
+from deep_piano.errors import InputError
+from deep_piano.manifest import read_manifest
+from deep_piano.notes import MIDI_SUFFIXES, pedal_share, read_midi_and_pedal
+from deep_piano.storage import open_folder
+
+Progress = Callable[[str, float, float], None]
+
+
+def inspect_dataset(
+    uri: str, storage: StorageConfig, plot: Path | None = None
+) -> tuple[str, list[Path]]:
+    """Return a dataset's card, and the pictures that were drawn of it.
+
+    Parameters
+    ----------
+    uri : str
+        A folder, or an ``s3://`` prefix.
+    storage : StorageConfig
+    plot : Path, optional
+        The folder to draw into; without it nothing is drawn.
+
+    Raises
+    ------
+    InputError
+        When there is no dataset.
+    """
+    dataset = open_folder(uri, endpoint=storage.endpoint, region=storage.region)
+    manifest = read_manifest(dataset)
+    if manifest is None:
+        raise InputError(
+            f"{uri} holds no dataset: there is no manifest.json. Make one with `deep-piano prepare`"
+            ", or run that again if it was stopped."
+        )
+    pictures = []
+    if plot is not None:
+        from deep_piano.charts import dataset_charts
+
+        pictures.append(plot / "dataset.png")
+        dataset_charts(pictures[0], manifest)
+    return dataset_card(manifest, uri=uri), pictures
+
+
+def inspect_recording(
+    path: Path, plot: Path | None = None, *, progress: Progress = lambda *_: None
+) -> tuple[str, list[Path]]:
+    """Return a recording's card, and the pictures that were drawn of it.
+
+    Parameters
+    ----------
+    path : Path
+        Audio, which is transcribed, or a MIDI file.
+    plot : Path, optional
+        The folder to draw into; without it nothing is drawn.
+    progress : callable
+        Called with the name of a stage, how much of it is done, and the whole.
+
+    Raises
+    ------
+    AudioError, MidiError
+        When it cannot be read.
+    AssetError
+        When the transcription's weights are missing and cannot be fetched.
+    """
+    samples, described, sr = None, None, 0
+    if path.suffix.lower() in MIDI_SUFFIXES:
+        if not path.is_file():
+            raise InputError(f"no such file: {path}. Check its name.")
+        notes, pedal = read_midi_and_pedal(path)
+    else:
+        from deep_piano import assets, transcribe
+
+        sr = transcribe.SAMPLE_RATE
+        samples = audio.decode(path, sr=sr, timeout_s=300)
+        described = features.describe_audio(samples, sr=sr, excerpt_s=0)
+        performance = transcribe.Transcriber(assets.ensure("transkun")).listen(
+            samples, sr=sr, progress=lambda done, total: progress("transcribing", done, total)
+        )
+        notes = performance.sounding()
+        pedal = pedal_share(notes, performance.pedal_down_s, performance.pedal_up_s)
+    pictures = []
+    if plot is not None:
+        from deep_piano.charts import recording_charts
+
+        pictures.append(plot / f"{path.stem}.png")
+        recording_charts(pictures[0], samples, sr, notes, title=path.name, audio_features=described)
+    note_features = features.describe_notes(notes, pedal_share=pedal)
+    return recording_card(path.name, described, note_features), pictures

@@ -1,0 +1,261 @@
+"""The manifest: what a dataset consists of. Written last, it is the commit.
+
+``manifest.json`` holds settings, shards, totals and every reject; ``rejects.csv`` the rejects for
+people; ``files.parquet`` what is remembered of the corpus's files, so that a rerun hashes only
+those that changed. This module knows these three files; it knows nothing of recordings.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from deep_piano.codecs import CODECS
+from deep_piano.config import PrepareConfig
+from deep_piano.errors import InputError
+from deep_piano.plan import dataset_digest, kept_settings, reading_digest
+from deep_piano.rules import Reject
+from deep_piano.shards import SHARD_NAME, SHARDS, ShardFacts
+from deep_piano.sources import SPLITS, Source
+from deep_piano.storage import Entry, Folder, is_temporary
+from deep_piano.summary import summarise
+
+MANIFEST: Final = "manifest.json"
+REJECTS: Final = "rejects.csv"
+LEDGER: Final = "files.parquet"
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A file as it was when it was hashed."""
+
+    size: int
+    stamp: str
+    sha256: str
+
+
+def make_manifest(
+    corpus_uri: str,
+    settings: PrepareConfig,
+    *,
+    corpus_digest: str,
+    files: int,
+    ignored: int,
+    shards: Sequence[ShardFacts],
+    rejects: Iterable[Reject],
+    versions: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """Put a manifest together; it holds no time of day and nothing of the machine.
+
+    Parameters
+    ----------
+    corpus_uri : str
+    settings : PrepareConfig
+    corpus_digest : str
+    files, ignored : int
+        Files found that are recordings by their name, and others.
+    shards : sequence of ShardFacts
+        In the order of their names.
+    rejects : iterable of Reject
+        Those that stand in no shard.
+    versions : mapping of str to str
+        Of what decides over the bytes.
+    """
+    everything = [*rejects]
+    for shard in shards:
+        everything += [*shard.rejects, *(one.reject for one in shard.set_aside)]
+    everything.sort(key=lambda reject: reject.name)
+    kinds = Counter(reject.kind for reject in everything)
+    groups = [group for shard in shards for group in shard.row_groups]
+    by_split = {split: [g for g in groups if g["split"] == split] for split in SPLITS}
+    return {
+        "format": FORMAT,
+        "codec": CODECS[settings.codec].spec.to_json(),
+        "settings": kept_settings(settings),
+        "settings_digest": dataset_digest(settings),
+        "reading_digest": reading_digest(settings),
+        "versions": dict(versions),
+        "corpus": {"uri": corpus_uri, "digest": corpus_digest},
+        "totals": {
+            "files": files,
+            "ignored": ignored,
+            "drops": kinds["drop"],
+            "failures": kinds["failure"],
+            **_sums(groups),
+            "bytes": sum(shard.bytes for shard in shards),
+            "splits": {split: _sums(chosen) for split, chosen in by_split.items()},
+        },
+        "summary": summarise(descriptors(shards)),
+        "shards": [
+            {
+                "name": shard.name,
+                "bytes": shard.bytes,
+                "sha256": shard.sha256,
+                "row_groups": list(shard.row_groups),
+            }
+            for shard in shards
+        ],
+        "rejects": [asdict(reject) for reject in everything],
+    }
+
+
+def descriptors(shards: Iterable[ShardFacts]) -> dict[str, list[Any]]:
+    """Return every descriptor of every recording, a list each; None where there is none."""
+    found: dict[str, list[Any]] = {}
+    rows = [row for shard in shards for row in shard.table.select(["audio", "notes"]).to_pylist()]
+    for row in rows:
+        # Of a recording that has both, the notes tell key and tempo better than the spectrum.
+        values = {**(row["audio"] or {}), **(row["notes"] or {})}
+        for name in values:
+            found.setdefault(name, [])
+    for row in rows:
+        values = {**(row["audio"] or {}), **(row["notes"] or {})}
+        for name, column in found.items():
+            column.append(values.get(name))
+    return found
+
+
+def _sums(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "recordings": sum(group["recordings"] for group in groups),
+        "steps": sum(group["steps"] for group in groups),
+        "duration_s": round(sum(group["duration_s"] for group in groups), 3),
+    }
+
+
+def read_manifest(dataset: Folder) -> dict[str, Any] | None:
+    """Return a dataset's manifest; None where there is none.
+
+    Raises
+    ------
+    InputError
+        When it cannot be understood.
+    """
+    if not dataset.exists(MANIFEST):
+        return None
+    try:
+        manifest = json.loads(dataset.read_bytes(MANIFEST))
+        known = manifest["format"] == FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{dataset.uri}/{MANIFEST} is broken: {error}. Prepare into another folder, or remove"
+            " it."
+        ) from error
+    if not known:
+        raise InputError(
+            f"{dataset.uri}/{MANIFEST} has the format {manifest['format']}; this version of "
+            f"deep_piano understands {FORMAT}. Prepare the dataset anew."
+        )
+    return dict(manifest)
+
+
+def require_same_settings(
+    manifest: Mapping[str, Any], settings: PrepareConfig, dataset_uri: str
+) -> None:
+    """Raise `InputError` where a dataset was made with other settings, saying which."""
+    if manifest["settings_digest"] == dataset_digest(settings):
+        return
+    before, now = manifest["settings"], kept_settings(settings)
+    changed = [
+        f"{name} {before.get(name)} -> {now.get(name)}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ] or ["how this version of deep_piano reads recordings"]
+    again = manifest["reading_digest"] != reading_digest(settings)
+    cost = "every recording would be read again" if again else "its shards would be laid out anew"
+    raise InputError(
+        f"{dataset_uri} was made with other settings ({'; '.join(changed)}): {cost}. Give another "
+        "folder, the settings it was made with, or --rebuild."
+    )
+
+
+def corpus_digest(sources: Sequence[Source], ignored: int) -> str:
+    """Return the digest of a corpus: names, contents, and the splits that it names."""
+    text = json.dumps([[asdict(source) for source in sources], ignored])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_current(
+    manifest: Mapping[str, Any], settings: PrepareConfig, digest: str, dataset: Folder
+) -> bool:
+    """Say whether a dataset is what these settings make of the corpus with this digest."""
+    return (
+        manifest["settings_digest"] == dataset_digest(settings)
+        and manifest["corpus"]["digest"] == digest
+        and shards_there(dataset) == {shard["name"]: shard["bytes"] for shard in manifest["shards"]}
+    )
+
+
+def commit(dataset: Folder, manifest: Mapping[str, Any]) -> None:
+    """Write the rejects, then the manifest; remove other shards and what a killed run left."""
+    with dataset.write(REJECTS) as path, path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [field.name for field in fields(Reject)])
+        table.writeheader()
+        table.writerows(manifest["rejects"])
+    with dataset.write(MANIFEST) as path:
+        text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+    named = {shard["name"] for shard in manifest["shards"]}
+    for entry in dataset.entries():
+        folder, _, name = entry.name.rpartition("/")
+        superfluous = folder == SHARDS and SHARD_NAME.fullmatch(name) and name not in named
+        if superfluous or is_temporary(name):
+            dataset.remove(entry.name)
+
+
+def shards_there(dataset: Folder) -> dict[str, int]:
+    """Return the shards in a dataset's folder, whether the manifest names them or not: bytes."""
+    names = {entry.name.rpartition("/")[2]: entry.size for entry in dataset.entries(SHARDS)}
+    return {name: size for name, size in names.items() if SHARD_NAME.fullmatch(name)}
+
+
+def read_ledger(dataset: Folder) -> dict[str, Remembered]:
+    """Return what is remembered of the corpus's files, by name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not dataset.exists(LEDGER):
+        return {}
+    try:
+        with dataset.local(LEDGER) as path:
+            rows = pq.read_table(path).to_pylist()
+        return {row.pop("name"): Remembered(**row) for row in rows}
+    except (pa.ArrowInvalid, KeyError, TypeError):
+        return {}  # it only saves time
+
+
+def remembered(entries: Iterable[Entry], ledger: Mapping[str, Remembered]) -> dict[str, str]:
+    """Return the SHA-256 of the files that are as they were, by size and stamp."""
+    found = {}
+    for entry in entries:
+        before = ledger.get(entry.name)
+        if (
+            before
+            and not entry.problem
+            and (before.size, before.stamp) == (entry.size, entry.stamp)
+        ):
+            found[entry.name] = before.sha256
+    return found
+
+
+def write_ledger(dataset: Folder, entries: Sequence[Entry], hashes: Mapping[str, str]) -> None:
+    """Remember the files that were hashed, by name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"name": e.name, "size": e.size, "stamp": e.stamp, "sha256": hashes[e.name]}
+        for e in entries
+        if e.name in hashes
+    ]
+    names = ("name", "size", "stamp", "sha256")
+    types = (pa.string(), pa.int64(), pa.string(), pa.string())
+    table = pa.Table.from_pylist(rows, pa.schema(list(zip(names, types, strict=True))))
+    with dataset.write(LEDGER) as path:
+        pq.write_table(table, path, compression="zstd")

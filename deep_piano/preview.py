@@ -1,0 +1,243 @@
+"""What `prepare --dry-run` says: what there is, what would be left out, and how long it takes.
+
+Some files are opened and a few really read, to measure; nothing is written, and no Ray started.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deep_piano import audio, build, rules
+from deep_piano.audio import Samples
+from deep_piano.codecs import CODECS
+from deep_piano.config import PrepareConfig
+from deep_piano.errors import AudioError, FileError, MidiError, one_line
+from deep_piano.manifest import read_ledger, read_manifest, remembered, require_same_settings
+from deep_piano.notes import NOTE, Notes, read_midi
+from deep_piano.plan import shard_bits
+from deep_piano.shards import Row, write_shard
+from deep_piano.sources import Source, Splits, hash_share, require_apart, survey
+from deep_piano.storage import Folder
+
+OPENED, MEASURED, EXAMPLES = 200, 6, 3
+TRANSCRIBED_S = 28.0  # two segments of the network
+
+Progress = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file, how long it says it is, and the rule that would leave it out ("": none)."""
+
+    source: Source
+    duration_s: float | None
+    rule: str
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """What was measured: CPU-seconds and Parquet bytes for a byte of a kind of file."""
+
+    seconds: float
+    parquet: float
+
+
+def preview(
+    corpus: Folder,
+    dataset: Folder,
+    settings: PrepareConfig,
+    *,
+    rebuild: bool = False,
+    progress: Progress = lambda *_: None,
+) -> str:
+    """Return what a preparation would find and do, for people.
+
+    Lengths are those that files claim; where more than 200 are new, a fair sample stands for all.
+
+    Parameters
+    ----------
+    corpus, dataset : Folder
+    settings : PrepareConfig
+    rebuild : bool
+        As for `stages.prepare.prepare`.
+    progress : callable
+        Called with the name of a stage, how much of it is done, and the whole.
+
+    Raises
+    ------
+    InputError
+        As `stages.prepare.prepare` would, before it does any work.
+    """
+    require_apart(corpus, dataset)
+    manifest = read_manifest(dataset)
+    if manifest is not None and not rebuild:
+        require_same_settings(manifest, settings, dataset.uri)
+    entries, others = survey(corpus)
+    Splits(corpus, others, settings)
+    files = [Source(e.name, e.size, "") for e in entries if not e.problem]
+    known = {} if rebuild else remembered(entries, read_ledger(dataset))
+    new = [source for source in files if source.name not in known]
+    sample = sorted(new, key=lambda source: hash_share(source.name))[:OPENED]
+    opened = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for one in pool.map(lambda source: _open(corpus, source, settings), sample):
+            opened.append(one)
+            progress("opening files", len(opened), len(sample))
+    left_out = defaultdict(list, unreadable=[entry.name for entry in entries if entry.problem])
+    left_out["duplicate"] = _same_bytes(corpus, new)
+    for one in opened:
+        if one.rule:
+            left_out[one.rule].append(one.source.name)
+    useful = [one for one in opened if not one.rule]
+    rates = _measure(corpus, useful, settings, progress)
+    share = len(new) / max(1, len(opened))
+    hours = sum(one.duration_s or 0.0 for one in useful) * share / 3600
+    cpu_s = sum(rates[s.is_midi].seconds * s.size for s in new if s.is_midi in rates)
+    parquet = sum(rates[s.is_midi].parquet * s.size for s in files if s.is_midi in rates)
+    cpus = settings.workers or os.cpu_count() or 1
+    about = "about " if share > 1 else ""
+    lines = [
+        f"{len(entries):,} files that are recordings by their names, "
+        f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others, left alone",
+        f"{len(known):,} of them known from before, {len(new):,} new or changed: "
+        f"{about}{hours:.2f} hours as they claim",
+    ]
+    for rule, names in sorted(left_out.items()):
+        if names:
+            more = ", ..." if len(names) > EXAMPLES else ""
+            shown = ", ".join(one_line(name) for name in names[:EXAMPLES]) + more
+            of = f" of {len(opened)} opened" if about and rule != "duplicate" else ""
+            lines.append(f"would be left out as {rule}: {len(names)}{of} ({shown})")
+    lines += [
+        f"at most {1 << shard_bits(files, settings):,} shards, about {parquet / 1e6:,.1f} MB",
+        f"about {_minutes(cpu_s / cpus)} on {cpus} CPUs, from {min(len(useful), MEASURED)} "
+        "measured recordings a kind" + _unmeasured(new, settings),
+    ]
+    return "\n".join(lines)
+
+
+def _open(corpus: Folder, source: Source, settings: PrepareConfig) -> _Opened:
+    if source.is_midi and not CODECS[settings.codec].hears_notes:
+        return _Opened(source, None, "no_audio")
+    try:
+        with corpus.local(source.name) as path:
+            duration_s = _claimed_s(path, source)
+    except (AudioError, MidiError, FileError, OSError):
+        return _Opened(source, None, "unreadable")
+    if duration_s is None:
+        return _Opened(source, None, "")
+    left_s = duration_s - settings.trim_start_seconds - settings.trim_end_seconds
+    broken = rules.broken_by_maximum(duration_s, settings)
+    broken = broken or rules.broken_by_minimum(left_s, settings)
+    return _Opened(source, duration_s, broken.rule if broken else "")
+
+
+def _claimed_s(path: Path, source: Source) -> float | None:
+    if source.is_midi:
+        return float(read_midi(path)["offset"].max(initial=0.0))
+    return audio.duration_s(path)
+
+
+def _same_bytes(corpus: Folder, sources: Sequence[Source]) -> list[str]:
+    """Return the names of files that hold the same bytes as one before them."""
+    sizes = Counter(source.size for source in sources)
+    suspects = [source.name for source in sources if sizes[source.size] > 1]
+    seen: set[str] = set()
+    found = []
+    for name, sha256, _ in build.hash_files(corpus, suspects):
+        if sha256 in seen:
+            found.append(name)
+        elif sha256:
+            seen.add(sha256)
+    return found
+
+
+def _measure(
+    corpus: Folder, useful: Iterable[_Opened], settings: PrepareConfig, progress: Progress
+) -> dict[bool, _Rates]:
+    """Read a few files of each kind; return the rates by whether they are MIDI."""
+    rates = {}
+    for is_midi in (False, True):
+        chosen = [one for one in useful if one.source.is_midi == is_midi][:MEASURED]
+        rows: list[Row] = []
+        took_s: list[float] = []
+        for one in chosen:
+            begun = time.monotonic()
+            row = build.read(corpus, one.source, settings, transcribe=_no_notes)
+            took_s.append(time.monotonic() - begun)
+            rows += [row] if isinstance(row, Row) else []
+            progress("measuring", len(took_s), len(chosen))
+        if chosen:
+            seconds, parquet = float(np.median(took_s)) * len(chosen), _parquet(rows, settings)
+            if _is_transcribed(is_midi, settings):
+                length_s = sum(one.duration_s or 0.0 for one in chosen)
+                a_second, notes = _transcribing(corpus, chosen[0].source, settings)
+                seconds, parquet = seconds + a_second * length_s, 4 * notes * length_s
+            size = sum(one.source.size for one in chosen)
+            rates[is_midi] = _Rates(seconds / size, parquet / size)
+    return rates
+
+
+def _no_notes(samples: Samples, sr: int) -> tuple[Notes, float]:
+    """Stand in for the network, which is measured by itself."""
+    return np.empty(0, NOTE), 0.0
+
+
+def _is_transcribed(is_midi: bool, settings: PrepareConfig) -> bool:
+    return CODECS[settings.codec].hears_notes and not is_midi
+
+
+def _transcribing(corpus: Folder, source: Source, settings: PrepareConfig) -> tuple[float, float]:
+    """Return the seconds, and the notes, of a second of sound; 0 where the weights are missing."""
+    from deep_piano import assets, transcribe
+
+    folder = assets.path("transkun")
+    if folder is None:
+        return 0.0, 0.0
+    hear = transcribe.Transcriber(folder)
+    sr = transcribe.SAMPLE_RATE
+    with corpus.local(source.name) as path:
+        samples = audio.decode(path, sr=sr, seconds=TRANSCRIBED_S)
+    hear(samples[:sr], sr=sr)  # the network is made ready the first time
+    begun = time.monotonic()
+    notes = hear(samples, sr=sr)
+    length_s = len(samples) / sr
+    return (time.monotonic() - begun) / length_s, len(notes) / length_s
+
+
+def _parquet(rows: Sequence[Row], settings: PrepareConfig) -> float:
+    """Return the bytes that rows take in a shard."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shard.parquet"
+        write_shard(
+            path,
+            rows,
+            rejects=(),
+            set_aside=(),
+            spec=CODECS[settings.codec].spec,
+            digest="",
+            row_group_bytes=settings.row_group_mb * 1e6,
+        )
+        return path.stat().st_size
+
+
+def _unmeasured(new: Sequence[Source], settings: PrepareConfig) -> str:
+    from deep_piano import assets
+
+    heard = any(_is_transcribed(source.is_midi, settings) for source in new)
+    if heard and assets.path("transkun") is None:
+        return "; transcribing comes on top (its weights are not here yet)"
+    return ""
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"

@@ -1,0 +1,313 @@
+"""Shards: Parquet files of recordings, one row each.
+
+Every shard is complete in itself: the rejects of the files that were meant for it, and the settings
+that made it, stand in its metadata. Row groups never mix splits, so that a worker that trains can
+read one by one those it needs. This module knows rows and Parquet; it knows nothing of corpora.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.codecs.base import Field, SequenceSpec
+from deep_piano.features import AudioFeatures, NoteFeatures
+from deep_piano.rules import Reject
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARDS: Final = "shards"
+"""The folder of a dataset that holds them."""
+
+SHARD_NAME: Final = re.compile(r"\d{5}-of-\d{5}-[0-9a-f]{16}\.parquet")
+
+SEQUENCE: Final = "sequence_"
+"""What the names of the columns of steps begin with."""
+
+_METADATA: Final = b"deep_piano"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recording as it stands in a dataset.
+
+    Attributes
+    ----------
+    id : str
+        SHA-256 of what was decoded, before any trimming: the samples in 16 bit, or the notes.
+    name : str
+        The path of its file within the corpus.
+    source_sha256 : str
+        Of its file's bytes.
+    split : str
+        "train", "validation" or "test".
+    kind : str
+        "audio" or "midi".
+    duration_s : float
+        As decoded and trimmed, in seconds.
+    sequence : ndarray, shape (n, fields)
+    fingerprint : ndarray of uint32, shape (64,) or (0,)
+    audio, notes : AudioFeatures or None, NoteFeatures or None
+        None where there is no sound, or where the codec hears none.
+    """
+
+    id: str
+    name: str
+    source_sha256: str
+    split: str
+    kind: str
+    duration_s: float
+    sequence: NDArray[Any]
+    fingerprint: NDArray[np.uint32]
+    audio: AudioFeatures | None
+    notes: NoteFeatures | None
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A recording that another one makes superfluous, and what is needed to reconsider that."""
+
+    reject: Reject
+    id: str
+    fingerprint: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What is known of a shard without its sequences.
+
+    Attributes
+    ----------
+    name : str
+    bytes : int
+        Of its file.
+    sha256 : str
+        Of its file.
+    digest : str
+        Of the settings by which its recordings were read.
+    table : pyarrow.Table
+        Its rows, without the sequences.
+    rejects : tuple of Reject
+        Files that were meant for it and are no recordings.
+    set_aside : tuple of SetAside
+        Recordings that were meant for it.
+    row_groups : tuple of dict
+        `split`, `recordings`, `steps` and `duration_s` of each.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    digest: str
+    table: pa.Table
+    rejects: tuple[Reject, ...]
+    set_aside: tuple[SetAside, ...]
+    row_groups: tuple[dict[str, Any], ...]
+
+
+def write_shard(
+    path: Path,
+    rows: Iterable[Row],
+    *,
+    rejects: Iterable[Reject],
+    set_aside: Iterable[SetAside],
+    spec: SequenceSpec,
+    digest: str,
+    row_group_bytes: float,
+) -> None:
+    """Write a shard; the same recordings give the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+    rows : iterable of Row
+        In any order.
+    rejects, set_aside : iterables of Reject and of SetAside
+        In any order.
+    spec : SequenceSpec
+        Of the codec that made the sequences.
+    digest : str
+        Of the settings by which the recordings were read.
+    row_group_bytes : float
+        About how much of sequences a row group holds; one recording at least.
+    """
+    import pyarrow.parquet as pq
+
+    about = {
+        "codec": spec.to_json(),
+        "digest": digest,
+        "rejects": [asdict(reject) for reject in sorted(rejects, key=lambda r: r.name)],
+        "set_aside": [asdict(one) for one in sorted(set_aside, key=lambda s: s.reject.name)],
+    }
+    schema = _schema(spec).with_metadata({_METADATA: json.dumps(about, sort_keys=True)})
+    classes = [field.name for field in spec.fields if not field.continuous]
+    numbers = [field.name for field in spec.fields if field.continuous]
+    ordered = sorted(rows, key=lambda row: (row.split, row.id))
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=["split", "kind", *(f"{SEQUENCE}{name}.list.element" for name in classes)],
+        use_byte_stream_split=[f"{SEQUENCE}{name}.list.element" for name in numbers],
+    ) as writer:
+        for group in _row_groups(ordered, spec, row_group_bytes):
+            writer.write_table(_table(group, schema, spec), row_group_size=len(group))
+
+
+def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row]:
+    """Yield the rows of a shard, with one row group in memory at a time.
+
+    Parameters
+    ----------
+    path : Path
+    wanted : collection of str, optional
+        The SHA-256 of the files whose rows are wanted; all of them without it.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if name.startswith(SEQUENCE)]
+        for index in range(file.num_row_groups):
+            group = file.read_row_group(index)
+            columns = [group[name].combine_chunks() for name in names]
+            for place, row in enumerate(group.drop_columns(names).to_pylist()):
+                if wanted is None or row["source_sha256"] in wanted:
+                    steps = [column[place].values.to_numpy() for column in columns]
+                    yield _row(row, np.stack(steps, axis=1))
+
+
+def read_facts(path: Path, name: str) -> ShardFacts | None:
+    """Return what is known of a shard; None where the file is not a whole one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            about = json.loads(file.schema_arrow.metadata[_METADATA])
+            plain = [key for key in file.schema_arrow.names if not key.startswith(SEQUENCE)]
+            groups = [file.read_row_group(i, columns=plain) for i in range(file.num_row_groups)]
+            table = pa.concat_tables(groups) if groups else file.read(columns=plain)
+    except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError):
+        return None
+    with path.open("rb") as whole:
+        sha256 = hashlib.file_digest(whole, "sha256").hexdigest()
+    return ShardFacts(
+        name=name,
+        bytes=path.stat().st_size,
+        sha256=sha256,
+        digest=about["digest"],
+        table=table.replace_schema_metadata(None),
+        rejects=tuple(Reject(**reject) for reject in about["rejects"]),
+        set_aside=tuple(
+            SetAside(Reject(**one["reject"]), one["id"], tuple(one["fingerprint"]))
+            for one in about["set_aside"]
+        ),
+        row_groups=tuple(_about_group(group) for group in groups),
+    )
+
+
+def _row_groups(rows: Sequence[Row], spec: SequenceSpec, limit_bytes: float) -> Iterator[list[Row]]:
+    """Cut rows into groups of one split each and about as large as asked."""
+    step_bytes = sum(_type_of(field).bit_width // 8 for field in spec.fields)
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        row_bytes = len(row.sequence) * step_bytes
+        if group and (row.split != group[0].split or size + row_bytes > limit_bytes):
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += row_bytes
+    if group:
+        yield group
+
+
+def _schema(spec: SequenceSpec) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            *[(name, pa.string()) for name in ("id", "name", "source_sha256", "split", "kind")],
+            ("duration_s", pa.float64()),
+            ("steps", pa.int64()),
+            ("fingerprint", pa.list_(pa.uint32())),
+            ("audio", _struct(AudioFeatures)),
+            ("notes", _struct(NoteFeatures)),
+            *[(f"{SEQUENCE}{field.name}", pa.list_(_type_of(field))) for field in spec.fields],
+        ]
+    )
+
+
+def _struct(features: type[AudioFeatures] | type[NoteFeatures]) -> pa.DataType:
+    import pyarrow as pa
+
+    types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+    listed = pa.list_(pa.float64())
+    return pa.struct(
+        [
+            (field.name, types.get(str(field.type).removesuffix(" | None"), listed))
+            for field in fields(features)
+        ]
+    )
+
+
+def _type_of(field: Field) -> pa.DataType:
+    import pyarrow as pa
+
+    if field.continuous:
+        return pa.float32()
+    return pa.uint8() if field.size <= 256 else pa.uint16()
+
+
+def _table(rows: Sequence[Row], schema: pa.Schema, spec: SequenceSpec) -> pa.Table:
+    import pyarrow as pa
+
+    lengths = np.array([len(row.sequence) for row in rows])
+    columns = [
+        *[[getattr(row, name) for row in rows] for name in schema.names[:6]],
+        lengths,
+        [row.fingerprint for row in rows],
+        [asdict(row.audio) if row.audio else None for row in rows],
+        [asdict(row.notes) if row.notes else None for row in rows],
+    ]
+    arrays = [pa.array(column, schema.types[i]) for i, column in enumerate(columns)]
+    offsets = pa.array(np.r_[0, np.cumsum(lengths)], pa.int32())
+    for index, field in enumerate(spec.fields):
+        steps = np.concatenate([row.sequence[:, index] for row in rows])
+        values = pa.array(steps).cast(_type_of(field))
+        arrays.append(pa.ListArray.from_arrays(offsets, values))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _row(values: dict[str, Any], sequence: NDArray[Any]) -> Row:
+    audio, notes = values.pop("audio"), values.pop("notes")
+    del values["steps"]
+    return Row(
+        **{**values, "fingerprint": np.array(values["fingerprint"], np.uint32)},
+        sequence=sequence,
+        audio=AudioFeatures(**_with_tuples(audio)) if audio else None,
+        notes=NoteFeatures(**notes) if notes else None,
+    )
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
+
+def _about_group(group: pa.Table) -> dict[str, Any]:
+    rows = group.select(["split", "steps", "duration_s"]).to_pylist()
+    return {
+        "split": rows[0]["split"],
+        "recordings": len(rows),
+        "steps": sum(row["steps"] for row in rows),
+        "duration_s": round(sum(row["duration_s"] for row in rows), 3),
+    }

@@ -1,0 +1,111 @@
+"""Ray as the stages use it: connect, and keep a bounded number of tasks at work."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from deep_piano.errors import DeepPianoError
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def connected(*, cpus: int | None = None) -> Iterator[None]:
+    """Be connected to Ray within the block.
+
+    A connection that is there is used. Else the cluster that ``RAY_ADDRESS`` names (a submitted
+    job has it), else one of this machine alone that ends with the block: never one that merely
+    happens to run here.
+
+    Parameters
+    ----------
+    cpus : int, optional
+        CPUs of a cluster that is started here; all without it.
+
+    Raises
+    ------
+    DeepPianoError
+        When Ray cannot be reached or started.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and no warning about it
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"log_to_driver": logger.isEnabledFor(logging.DEBUG)}
+    if address == "local":
+        options |= {"num_cpus": cpus, "include_dashboard": False}
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, **options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        where = "here" if address == "local" else f"at RAY_ADDRESS={address}"
+        raise DeepPianoError(f"no Ray cluster could be used {where}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def completed(
+    submit: Callable[[Item], Any], items: Iterable[Item], *, in_flight: Callable[[], int]
+) -> Iterator[tuple[Item, Any]]:
+    """Yield items with their results as they complete, a bounded number of them at work.
+
+    Parameters
+    ----------
+    submit : callable
+        Starts the work on an item and returns its ``ObjectRef``.
+    items : iterable
+        Drawn from as places become free.
+    in_flight : callable
+        Returns the most that may be at work, or wait for a worker; it may change.
+
+    Yields
+    ------
+    item, result
+        The result is an exception, not raised, where Ray or the task failed. When the caller stops
+        early, what is at work is cancelled.
+    """
+    import ray
+
+    waiting: dict[Any, Item] = {}
+    remaining = iter(items)
+    try:
+        while True:
+            while len(waiting) < in_flight():
+                try:
+                    item = next(remaining)
+                except StopIteration:
+                    break
+                waiting[submit(item)] = item
+            if not waiting:
+                return
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            for reference in done:
+                item = waiting.pop(reference)
+                try:
+                    result = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    result = error.cause if isinstance(error.cause, Exception) else error
+                except ray.exceptions.RayError as error:
+                    result = error
+                yield item, result
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
+
+
+def total(resource: str) -> float:
+    """Return how much of a resource the cluster has: "CPU", "GPU"."""
+    import ray
+
+    return float(ray.cluster_resources().get(resource, 0.0))

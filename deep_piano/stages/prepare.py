@@ -1,0 +1,367 @@
+"""PREPARE: a corpus becomes a dataset, on Ray tasks and a pool of transcribers.
+
+Hash, plan, build, commit. Planning and building alternate until nothing is missing: what a round
+reads decides which recordings are superfluous, and so the next plan. Every shard is written whole,
+under a name that says what is in it, so that what is there after a kill is used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from deep_piano import build, versions
+from deep_piano.config import Config, PrepareConfig
+from deep_piano.errors import DeepPianoError
+from deep_piano.ingest import TranscriberLostError
+from deep_piano.manifest import (
+    Remembered,
+    commit,
+    corpus_digest,
+    is_current,
+    make_manifest,
+    read_ledger,
+    read_manifest,
+    remembered,
+    require_same_settings,
+    shards_there,
+    write_ledger,
+)
+from deep_piano.plan import Known, ShardPlan, plan, reading_digest
+from deep_piano.rules import Reject
+from deep_piano.shards import ShardFacts
+from deep_piano.sources import Source, Splits, require_apart, survey
+from deep_piano.stages.cluster import completed, connected, total
+from deep_piano.stages.transcription import Factory, Pool, through, transkun
+from deep_piano.storage import Entry, Folder
+from deep_piano.terminal import Report
+
+logger = logging.getLogger(__name__)
+
+_FILES_A_TASK, _BYTES_A_TASK = 256, 256e6
+_RETRIES = 3
+
+
+def prepare(
+    corpus: Folder,
+    dataset: Folder,
+    config: Config,
+    *,
+    rebuild: bool = False,
+    retry_failures: bool = False,
+    transcriber: Factory = transkun,
+    progress: Callable[[Report], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Make a dataset of a corpus, or bring one up to date.
+
+    Parameters
+    ----------
+    corpus, dataset : Folder
+        Neither may lie in the other. The corpus is only read.
+    config : Config
+    rebuild : bool
+        Go on although the dataset was made with other settings.
+    retry_failures : bool
+        Read files again that failed before.
+    transcriber : callable
+        Makes a `Transcribe`; called once by each transcriber of the pool.
+    progress : callable
+        Called with a `Report` whenever some work is done.
+
+    Returns
+    -------
+    dict
+        The manifest.
+
+    Raises
+    ------
+    InputError
+        When corpus or dataset cannot be used, or the settings differ and `rebuild` is not given.
+    DeepPianoError
+        When too many files failed, or Ray did. What was done is kept: the same call goes on there.
+    """
+    require_apart(corpus, dataset)
+    old = read_manifest(dataset)
+    if old is not None and not rebuild:
+        require_same_settings(old, config.prepare, dataset.uri)
+    entries, ignored = survey(corpus)
+    splits = Splits(corpus, ignored, config.prepare)
+    ledger = read_ledger(dataset)
+    if old is not None and not retry_failures:
+        known_hashes = remembered(entries, ledger)
+        if len(known_hashes) == len(entries):
+            digest = corpus_digest(_sources(entries, known_hashes, splits), len(ignored))
+            if is_current(old, config.prepare, digest, dataset):
+                return old
+    with connected(cpus=config.prepare.workers), Pool(transcriber, config.prepare) as pool:
+        run = _Run(corpus, dataset, config, pool, progress)
+        hashes = run.hash_files(entries, ledger)
+        write_ledger(dataset, entries, hashes)
+        sources = _sources(entries, hashes, splits)
+        run.learn()
+        shards = run.build(run.distinct(sources), retry_failures=retry_failures)
+        manifest = make_manifest(
+            corpus.uri,
+            config.prepare,
+            corpus_digest=corpus_digest(sources, len(ignored)),
+            files=len(entries),
+            ignored=len(ignored),
+            shards=shards,
+            rejects=run.rejects,
+            versions=versions.of_a_dataset(),
+        )
+        commit(dataset, manifest)
+    return manifest
+
+
+def _sources(entries: Iterable[Entry], hashes: dict[str, str], splits: Splits) -> list[Source]:
+    return [
+        Source(e.name, e.size, hashes[e.name], splits.of(e.name), splits.group(e.name))
+        for e in entries
+        if e.name in hashes
+    ]
+
+
+class _Run:
+    """One preparation at work."""
+
+    def __init__(
+        self,
+        corpus: Folder,
+        dataset: Folder,
+        config: Config,
+        pool: Pool,
+        progress: Callable[[Report], None],
+    ) -> None:
+        self._corpus, self._dataset, self._settings = corpus, dataset, config.prepare
+        self._pool, self._progress = pool, progress
+        self._known = Known(reading_digest(config.prepare))
+        self._wanted: set[str] = set()
+        self.rejects: list[Reject] = []
+
+    def hash_files(self, entries: Sequence[Entry], ledger: dict[str, Remembered]) -> dict[str, str]:
+        """Return the SHA-256 of every file that can be read, by name; note the others."""
+        hashes = remembered(entries, ledger)
+        for entry in entries:
+            if entry.problem:
+                self._fail(entry.name, entry.problem)
+        todo = [entry for entry in entries if entry.name not in hashes and not entry.problem]
+        task = _remote(build.hash_files)
+        done = 0
+        for names, result in completed(
+            lambda names: task.remote(self._corpus, names),
+            _batches(todo),
+            in_flight=self._in_flight,
+        ):
+            for name, sha256, problem in _raised(result):
+                if problem:
+                    self._fail(name, problem)
+                else:
+                    hashes[name] = sha256
+            done += len(names)
+            self._progress(Report("looking", done, len(todo), len(self.rejects)))
+            self._require_few_failures()
+        return hashes
+
+    def distinct(self, sources: Iterable[Source]) -> list[Source]:
+        """Return the files of different content; of those with the same bytes the first stays."""
+        first: dict[str, Source] = {}
+        for source in sources:
+            kept = first.setdefault(source.sha256, source)
+            if kept is not source:
+                reason = f"the same file as {kept.name}"
+                self.rejects.append(
+                    Reject(source.name, "drop", "duplicate", reason, source_sha256=source.sha256)
+                )
+        return list(first.values())
+
+    def learn(self) -> None:
+        """Take note of the shards that are there."""
+        task = _remote(build.look_up)
+        for _, facts in completed(
+            lambda name: task.remote(self._dataset, name),
+            shards_there(self._dataset),
+            in_flight=self._in_flight,
+        ):
+            facts = _raised(facts)
+            if facts is not None:
+                self._known.add(facts)
+
+    def build(self, sources: Sequence[Source], *, retry_failures: bool) -> list[ShardFacts]:
+        """Build what is missing until nothing is; return the facts of all shards."""
+        self._wanted = {source.sha256 for source in sources}
+        if retry_failures:
+            self._known.forget_failures()
+        lost: Counter[str] = Counter()
+        while True:
+            plans = plan(sources, self._known, self._settings)
+            missing = [one for one in plans if one.name not in self._known.shards]
+            self._show()
+            if not missing:
+                return [self._known.shards[one.name] for one in plans]
+            self._pool.start_for(
+                source
+                for one in missing
+                for source in one.sources
+                if not self._known.has(source.sha256)
+            )
+            for one, result in completed(
+                self._submit, missing, in_flight=lambda: self._pool.in_flight or self._in_flight()
+            ):
+                self._pool.release(one)
+                if isinstance(result, TranscriberLostError):
+                    lost[one.name] += 1  # the next round tries again
+                    if lost[one.name] > _RETRIES:
+                        _raised(result)
+                elif _crashed(result):
+                    self._isolate(one, result)
+                else:
+                    self._known.add(_raised(result))
+                self._show()
+                self._require_few_failures()
+
+    def _submit(self, one: ShardPlan) -> Any:
+        known = self._known
+        hashes = [source.sha256 for source in one.sources]
+        task = _remote(_build_shard, cpus=self._pool.cpus_beside)
+        return task.remote(
+            self._corpus,
+            self._dataset,
+            one,
+            self._settings,
+            {sha256: known.rejects[sha256] for sha256 in hashes if sha256 in known.rejects},
+            {sha256: known.shard_of[sha256] for sha256 in hashes if sha256 in known.shard_of},
+            self._pool.take(one),
+        )
+
+    def _isolate(self, one: ShardPlan, error: Exception) -> None:
+        """Find the files that end the process which reads them, each in a task of its own."""
+        logger.warning("the work on %s died (%s): each file alone now", one.name, error)
+        suspects = [source for source in one.sources if not self._known.has(source.sha256)]
+        task = _remote(_try, cpus=self._pool.cpus_beside, retries=1)
+        actors = self._pool.take(one)
+        innocent = True
+        for source, result in completed(
+            lambda source: task.remote(self._corpus, source, self._settings, actors),
+            suspects,
+            in_flight=self._in_flight,
+        ):
+            if _crashed(result):
+                innocent = False
+                reason = "the process that read it died, twice"
+                self._known.rejects[source.sha256] = Reject(
+                    source.name, "failure", "crashed", reason, source_sha256=source.sha256
+                )
+            else:
+                _raised(result)
+        self._pool.release(one)
+        if innocent:
+            raise DeepPianoError(
+                f"the work on the shard {one.name} died {_RETRIES + 1} times, and no file of it is "
+                f"to blame: {error}. Run the same command again; it goes on from here."
+            )
+
+    def _in_flight(self) -> int:
+        """Return how many tasks keep the cluster busy: one at work on a CPU, and one ready."""
+        return self._settings.workers or max(2, 2 * round(total("CPU")))
+
+    def _fail(self, name: str, problem: str) -> None:
+        self.rejects.append(Reject(name, "failure", "unreadable", problem))
+
+    def _failures(self) -> list[Reject]:
+        known = (self._known.rejects[sha] for sha in self._wanted & self._known.rejects.keys())
+        return [reject for reject in (*self.rejects, *known) if reject.kind == "failure"]
+
+    def _require_few_failures(self) -> None:
+        failures, limit = self._failures(), self._settings.max_failures
+        if limit is not None and len(failures) > limit:
+            some = min(failures, key=lambda reject: reject.name)
+            raise DeepPianoError(
+                f"stopped: {len(failures)} files failed and {limit} may (one is {some.name}: "
+                f"{some.reason}). What was done is kept, and the same command goes on from here: "
+                "mend or remove such files, or raise max_failures."
+            )
+
+    def _show(self) -> None:
+        known = self._known
+        done = [sha for sha in self._wanted if known.has(sha)]
+        self._progress(
+            Report(
+                "preparing",
+                len(done),
+                len(self._wanted),
+                failures=len(self._failures()),
+                drops=sum(
+                    known.rejects[sha].kind == "drop" for sha in done if sha in known.rejects
+                ),
+                duration_s=sum(known.duration_s[sha] for sha in done if sha in known.duration_s),
+            )
+        )
+
+
+def _build_shard(
+    corpus: Folder,
+    dataset: Folder,
+    one: ShardPlan,
+    settings: PrepareConfig,
+    rejects: dict[str, Reject],
+    rows_in: dict[str, str],
+    actors: list[Any],
+) -> ShardFacts:
+    return build.build_shard(
+        corpus,
+        dataset,
+        one,
+        settings,
+        rejects=rejects,
+        rows_in=rows_in,
+        transcribe=through(actors),
+    )
+
+
+def _try(corpus: Folder, source: Source, settings: PrepareConfig, actors: list[Any]) -> None:
+    build.read(corpus, source, settings, transcribe=through(actors))
+
+
+def _remote(function: Callable[..., Any], *, cpus: float = 1, retries: int = _RETRIES) -> Any:
+    """Make a task of a function, tried again when the process or the node that runs it dies."""
+    import ray
+
+    return ray.remote(function).options(
+        num_cpus=cpus, max_retries=retries, scheduling_strategy="SPREAD"
+    )
+
+
+def _batches(entries: Iterable[Entry]) -> Iterator[list[str]]:
+    """Cut files into batches that one task hashes."""
+    names: list[str] = []
+    size = 0
+    for entry in entries:
+        names.append(entry.name)
+        size += entry.size
+        if len(names) == _FILES_A_TASK or size > _BYTES_A_TASK:
+            yield names
+            names, size = [], 0
+    if names:
+        yield names
+
+
+def _crashed(result: Any) -> bool:
+    """Say whether the process died that was at work, rather than the work having failed."""
+    import ray
+
+    return isinstance(result, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError)
+
+
+def _raised(result: Any) -> Any:
+    """Return a task's result, or raise what it failed with as an error of ours."""
+    if not isinstance(result, Exception):
+        return result
+    if isinstance(result, DeepPianoError):
+        raise result
+    raise DeepPianoError(
+        f"a task failed: {type(result).__name__}: {result}. What was done is kept: run the same "
+        "command again, and it goes on from here."
+    ) from result

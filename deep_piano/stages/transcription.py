@@ -1,0 +1,208 @@
+"""A pool of transcribers: Ray actors that load the network once and hear many recordings."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from deep_piano.audio import Samples
+from deep_piano.codecs import CODECS
+from deep_piano.config import PrepareConfig
+from deep_piano.ingest import Transcribe, TranscriberLostError
+from deep_piano.notes import Notes, pedal_share
+from deep_piano.plan import ShardPlan
+from deep_piano.sources import Source
+from deep_piano.stages.cluster import total
+
+Factory = Callable[[], Transcribe]
+"""Makes a `Transcribe`; called in the actor's own process."""
+
+logger = logging.getLogger(__name__)
+
+
+def transkun() -> Transcribe:
+    """Load the Transkun network, its weights fetched where they are missing.
+
+    Raises
+    ------
+    AssetError
+        When the weights are missing and cannot be fetched, or are broken.
+    """
+    # One thread, so that a recording has the same notes whatever machine hears it.
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    from deep_piano import assets
+    from deep_piano.transcribe import Transcriber
+
+    network = Transcriber(assets.ensure("transkun"))
+
+    def transcribe(samples: Samples, sr: int) -> tuple[Notes, float]:
+        performance = network.listen(samples, sr=sr)
+        notes = performance.sounding()
+        return notes, pedal_share(notes, performance.pedal_down_s, performance.pedal_up_s)
+
+    return transcribe
+
+
+class _Transcriber:
+    """The actor."""
+
+    def __init__(self, factory: Factory) -> None:
+        self._factory = factory
+        self._transcribe: Transcribe | None = None
+
+    def is_placed(self) -> bool:
+        """Answer, and so say that there is a place for this actor."""
+        return True
+
+    def live(self) -> None:
+        """Never answer, so that what this returns fails when the actor is gone."""
+        threading.Event().wait()
+
+    def hear(self, samples: Samples, sr: int) -> tuple[Notes, float]:
+        """Return a recording's notes and its pedal's share."""
+        if self._transcribe is None:
+            self._transcribe = self._factory()
+        return self._transcribe(samples, sr)
+
+
+class Pool:
+    """Transcribers, started when the first recording needs one.
+
+    Only those that Ray has found a place for are given work, and those that die are replaced, so
+    that a cluster which is or becomes smaller than it seemed is slower and no more. Ray's own
+    restarts do not serve here: what is asked of an actor that waits for a place waits with it.
+
+    Parameters
+    ----------
+    factory : callable
+    settings : PrepareConfig
+    """
+
+    def __init__(self, factory: Factory, settings: PrepareConfig) -> None:
+        self._factory, self._settings = factory, settings
+        self._actors: dict[int, Any] = {}
+        self._numbers = itertools.count()
+        self._life_of: dict[Any, int] = {}
+        self._place_of: dict[Any, int] = {}
+        self._load: Counter[int] = Counter()
+        self._taken: dict[str, int] = {}
+        self._options: dict[str, float] = {}
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the transcribers: they would hold their CPUs for as long as Ray runs."""
+        import ray
+
+        for actor in self._actors.values():
+            ray.kill(actor)
+
+    @property
+    def cpus_beside(self) -> float:
+        """CPUs that a task asks for which uses the pool.
+
+        0 where the transcribers hold the CPUs: what feeds them is little work and mostly waits.
+        """
+        return 0.0 if self._options.get("num_cpus") else 1.0
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks that keep the pool busy, one heard and one decoded; 0 where there is no pool."""
+        return 2 * max(1, len(self._placed())) if self._actors else 0
+
+    def start_for(self, sources: Iterable[Source]) -> None:
+        """Start the transcribers if any of these files needs one."""
+        if self._actors or not CODECS[self._settings.codec].hears_notes:
+            return
+        if all(source.is_midi for source in sources):
+            return
+        gpus, share = total("GPU"), self._settings.gpus_per_transcriber
+        if gpus and share:
+            count = max(1, int(gpus / share))
+            self._options = {"num_gpus": share, "num_cpus": 0}
+        else:
+            count = max(1, int(total("CPU")))
+            self._options = {"num_cpus": 1}
+        for _ in range(self._settings.transcribers or count):
+            self._start()
+
+    def take(self, plan: ShardPlan) -> list[Any]:
+        """Return the transcribers, the one with the least to do first; none where there is no pool.
+
+        Waits until one of them has a place.
+        """
+        if not self._actors:
+            return []
+        while not (placed := self._placed(wait_s=1)):
+            pass
+        first = min(placed, key=lambda number: self._load[number])
+        self._load[first] += 1
+        self._taken[plan.name] = first
+        return [self._actors[first], *(self._actors[n] for n in placed if n != first)]
+
+    def release(self, plan: ShardPlan) -> None:
+        """Say that a plan no longer uses its transcriber."""
+        if plan.name in self._taken:
+            self._load[self._taken.pop(plan.name)] -= 1
+
+    def _start(self) -> None:
+        import ray
+
+        kind = ray.remote(concurrency_groups={"life": 1}, **self._options)(_Transcriber)
+        actor = kind.remote(self._factory)
+        number = next(self._numbers)
+        self._actors[number] = actor
+        self._life_of[actor.live.options(concurrency_group="life").remote()] = number
+        self._place_of[actor.is_placed.remote()] = number
+
+    def _placed(self, *, wait_s: float = 0) -> list[int]:
+        """Return the transcribers that have a place, after replacing those that have died."""
+        import ray
+
+        lives = list(self._life_of)
+        for life in ray.wait(lives, num_returns=len(lives), timeout=0)[0]:
+            number = self._life_of.pop(life)
+            logger.warning("a transcriber died; another one takes its place")
+            del self._actors[number]
+            self._place_of = {ref: n for ref, n in self._place_of.items() if n != number}
+            self._start()
+        if waiting := list(self._place_of):
+            enough = len(self._actors) - len(waiting) > 0
+            count, timeout = (len(waiting), 0.0) if enough else (1, wait_s)
+            for reference in ray.wait(waiting, num_returns=count, timeout=timeout)[0]:
+                del self._place_of[reference]
+        without = set(self._place_of.values())
+        return [number for number in self._actors if number not in without]
+
+
+def through(actors: Sequence[Any]) -> Transcribe:
+    """Return a `Transcribe` that asks the first of these actors, or the next where one is gone.
+
+    Raises
+    ------
+    TranscriberLostError
+        When called and none of them is left.
+    """
+
+    def transcribe(samples: Samples, sr: int) -> tuple[Notes, float]:
+        import ray
+
+        lost: Exception | None = None
+        for actor in actors:
+            try:
+                notes, share = ray.get(actor.hear.remote(samples, sr))
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                lost = error  # killed at work, or gone with its node
+            else:
+                return notes, share
+        raise TranscriberLostError(f"no transcriber is left: {lost}")
+
+    return transcribe
