@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from deep_piano.checkpoint import Checkpoint
@@ -34,3 +36,31 @@ def arpeggios(
     pitch = tonic + np.resize([0, 4, 7, 12, 7, 4, 5, 9, 12, 9, 7, 11], count)
     velocity = rng.integers(50, 90, count)
     return make_notes(onset, onset + rng.uniform(0.2, 0.6, count), pitch, velocity)
+
+
+def listener():
+    """Return a `Transcribe` without a network: it hears the loudest key of each tenth second."""
+
+    def transcribe(samples, sr):
+        hop = sr // 10
+        frames = samples[: len(samples) // hop * hop].reshape(-1, hop) * np.hanning(hop)
+        spectra = np.abs(np.fft.rfft(frames, 4 * hop))
+        hz = np.arange(1, spectra.shape[1]) * sr / (4 * hop)
+        keys = np.rint(69 + 12 * np.log2(hz / 440)).astype(int)
+        heard = keys[spectra[:, 1:].argmax(axis=1)]
+        onset = np.arange(len(frames)) / 10
+        loud = spectra.max(axis=1) > 1e-3 * spectra.max(initial=1e-9)
+        return make_notes(onset[loud], onset[loud] + 0.1, heard[loud], np.full(loud.sum(), 64)), 0.5
+
+    return transcribe
+
+
+def slow_listener():
+    """Return a `listener` that takes half a second more, so that there is time to kill it."""
+    hear = listener()
+
+    def transcribe(samples, sr):
+        time.sleep(0.5)
+        return hear(samples, sr)
+
+    return transcribe

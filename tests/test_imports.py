@@ -16,22 +16,27 @@ from deep_piano.cli import main
 PACKAGE = Path(__file__).parents[1] / "deep_piano"
 HEAVY = {
     *("ray", "tensorflow", "keras", "torch", "librosa", "numba", "scipy", "matplotlib", "pandas"),
-    *("pyarrow", "soundfile", "soxr", "symusic", "sklearn"),
+    *("boto3", "botocore", "pyarrow", "soundfile", "soxr", "symusic", "sklearn"),
 }
 
 # From the bottom up. A module may import those of its own layer and of the layers below it, and
 # nothing may import in a circle; a new module must be given its place here.
 LAYERS = [
     {"errors", "__init__"},
-    {"storage", "config", "versions", "backend", "packages"},
+    {"s3", "storage", "config", "backend", "packages"},
     {"notes", "audio", "packages", "torch_archive", "catalogue", "assets"},
-    {"samples", "intervals", "transkun", "transcribe", "synth", "loudness", "corpus", "pictures"},
-    {"outputs", "terminal"},
-    {"codecs.__init__", "codecs.base", "codecs.notes"},
-    {"metrics", "windows", "baselines", "lstm", "model", "checkpoint", "decode"},
+    {"samples", "intervals", "transkun", "transcribe", "synth", "loudness", "corpus", "versions"},
+    {"outputs", "terminal", "metrics", "summary", "spectra", "drawing", "pictures"},
+    {"codecs.__init__", "codecs.base", "codecs.notes", "codecs.waveform"},
+    {"features", "fingerprint", "sources"},
+    {"rules", "shards"},
+    {"ingest", "plan", "build", "manifest"},
+    {"windows", "baselines", "lstm", "model", "checkpoint", "decode"},
     {"compose", "likelihood"},
     {"fit"},
+    {"card", "charts", "preview", "inspection"},
     {"piece", "evaluate", "doctor"},
+    {"stages.__init__", "stages.cluster", "stages.transcription", "stages.prepare"},
     {"cli"},
     {"__main__"},
 ]
