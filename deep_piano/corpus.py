@@ -7,22 +7,21 @@ name and folder does, so that a file stays on its side whatever stands beside it
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import logging
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from deep_piano.errors import InputError, MidiError
+from deep_piano.config import PrepareConfig
+from deep_piano.errors import FileError, InputError, MidiError
 from deep_piano.notes import MIDI_SUFFIXES, Notes, read_midi
+from deep_piano.sources import Splits, hash_share
+from deep_piano.storage import open_folder
 
 logger = logging.getLogger(__name__)
 
 TOO_FEW_NOTES = 64
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -72,36 +71,30 @@ def load_corpus(
     InputError
         When the folder is missing, holds no MIDI file, or leaves a split empty.
     """
-    if not folder.is_dir():
-        raise InputError(f"no such folder: {folder}. Give a folder of MIDI files.")
-    # os.walk follows no links to folders, so a loop of links cannot trap it.
-    paths = sorted(
-        Path(root) / name
-        for root, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in MIDI_SUFFIXES
-    )
-    if not paths:
+    place = open_folder(folder)
+    entries = place.entries()
+    names = [e.name for e in entries if PurePosixPath(e.name).suffix.lower() in MIDI_SUFFIXES]
+    if not names:
         raise InputError(f"{folder} holds no MIDI file (.mid, .midi).")
-    splits = _metadata_splits(folder)
-    shares = {path: _hash_share(path) for path in paths if path not in splits}
+    splits = Splits(place, entries, PrepareConfig(split="auto"))
+    shares = {name: hash_share(_song(name)) for name in names if splits.of(name) is None}
     # Of a few songs none may fall below the share: then the lowest one is held out.
     held_out = max(validation_share, min(shares.values(), default=0.0))
     recordings, rejects = [], {}
-    for index, path in enumerate(paths):
-        name = path.relative_to(folder).as_posix()
+    for index, name in enumerate(names):
         try:
-            notes = read_midi(path)
-        except (MidiError, OSError) as error:
+            with place.local(name) as path:
+                notes = read_midi(path)
+        except (FileError, MidiError, OSError) as error:
             rejects[name] = str(error)
             continue
         finally:
             if progress is not None:
-                progress(index + 1, len(paths))
+                progress(index + 1, len(names))
         if len(notes) < TOO_FEW_NOTES:
             rejects[name] = f"{len(notes)} notes, fewer than {TOO_FEW_NOTES}"
             continue
-        split = splits.get(path) or ("validation" if shares[path] <= held_out else "train")
+        split = splits.of(name) or ("validation" if shares[name] <= held_out else "train")
         recordings.append(Recording(name, split, notes))
     corpus = Corpus(recordings, rejects)
     for name, reason in rejects.items():
@@ -110,35 +103,14 @@ def load_corpus(
         if not corpus.of(split):
             raise InputError(
                 f"no recording of {folder} falls into the {split} split ({len(recordings)} usable "
-                f"of {len(paths)} files). Add more files, or name the split in a metadata.csv."
+                f"of {len(names)} files). Add more files, or name the split in a metadata.csv."
             )
     return corpus
 
 
-def _metadata_splits(folder: Path) -> dict[Path, str]:
-    splits: dict[Path, str] = {}
-    for table in sorted(folder.rglob("metadata.csv")):
-        try:
-            with table.open(newline="", encoding="utf-8") as lines:
-                rows = list(csv.DictReader(lines))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{table} cannot be read as UTF-8 CSV: {error}. Mend it.") from error
-        for row in rows:
-            name, split = row.get("midi_filename"), row.get("split")
-            if not (name and split):
-                continue
-            if split not in SPLITS:
-                raise InputError(
-                    f"{table} gives {name} the split {split!r}. Use one of {', '.join(SPLITS)}."
-                )
-            splits[table.parent / name] = split
-    return splits
-
-
-def _hash_share(path: Path) -> float:
-    """Return a number from 0 to 1 that stays with a song, wherever its folder lies."""
-    # Clips of one song carry its name and a number (EMOPIA: Q1_<video>_0): keep them together.
+def _song(name: str) -> str:
+    """Return what the clips of one song have in common, wherever the corpus lies."""
+    # They carry its name and a number (EMOPIA: Q1_<video>_0).
+    path = PurePosixPath(name)
     clip = re.fullmatch(r"Q[0-9]_(.+)_[0-9]+", path.stem)
-    song = f"{path.parent.name}/{clip[1] if clip else path.stem}"
-    digest = hashlib.sha256(song.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return f"{path.parent.name}/{clip[1] if clip else path.stem}"

@@ -171,11 +171,13 @@ def hash_split(key: str, *, validation_share: float, test_share: float) -> str:
 
 def _read_table(folder: Folder, name: str) -> dict[str, str]:
     """Return the splits that a CSV file gives to the files beside it; none where it is no table."""
-    try:
-        text = folder.read_bytes(name).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text)))
-    except (UnicodeDecodeError, csv.Error):
+    data = folder.read_bytes(name)
+    if b"split" not in data.partition(b"\n")[0]:
         return {}
+    try:
+        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{name} cannot be read as UTF-8 CSV: {error}. Mend it.") from error
     if not rows or "split" not in rows[0]:
         return {}
     found = {}

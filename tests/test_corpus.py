@@ -92,7 +92,7 @@ def test_numbered_files_fall_on_both_sides(tmp_path, rng):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"midi_filename,split\na.mid,val\n", "gives a.mid the split 'val'. Use one of train"),
+        (b"midi_filename,split\na.mid,vel\n", "gives a file the split 'vel'. Use one of train"),
         (b"midi_filename,split\n\xff\xfe.mid,train\n", "cannot be read as UTF-8 CSV"),
     ],
 )

@@ -99,9 +99,16 @@ def test_a_table_with_another_split_is_refused(corpus):
 
 
 def test_a_table_of_something_else_or_of_no_text_says_nothing(corpus, tmp_path):
-    folder = corpus(prices_dot_csv="a,b\n1,2\n", empty_dot_csv="")
-    (tmp_path / "corpus" / "broken.csv").write_bytes(b"split,name\n\xff\xfe")
+    folder = corpus(prices_dot_csv="a,b\n1,2\n", empty_dot_csv="", split_dot_csv="splits\n1\n")
+    (tmp_path / "corpus" / "binary.csv").write_bytes(b"\xff\xfe\n\0")
     assert splits(folder).of("a.mp3") is None
+
+
+def test_a_table_of_splits_that_is_no_text_is_refused(corpus, tmp_path):
+    folder = corpus(a_dot_mp3="")
+    (tmp_path / "corpus" / "broken.csv").write_bytes(b"split,name\ntrain,\xff\xfe\n")
+    with pytest.raises(InputError, match="broken.csv cannot be read as UTF-8 CSV"):
+        splits(folder)
 
 
 def test_a_split_from_metadata_needs_metadata(corpus):
