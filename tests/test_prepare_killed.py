@@ -99,15 +99,15 @@ def test_a_driver_killed_and_run_again_changes_nothing(cluster, corpus, tmp_path
     env = {**os.environ, "RAY_ADDRESS": cluster.address}
 
     def start(name):
-        log = (tmp_path / f"{name}.log").open("wb")
         command = ["-m", "jobs.prepare", midi, "-o", tmp_path / name, "--config", settings]
-        return subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            env=env,
-            stdout=log,
-            stderr=log,
-            cwd=Path(__file__).parents[1],
-        )
+        with (tmp_path / f"{name}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, *map(str, command)],
+                env=env,
+                stdout=log,
+                stderr=log,
+                cwd=Path(__file__).parents[1],
+            )
 
     whole = start("whole")
     assert whole.wait(120) == 0, (tmp_path / "whole.log").read_text()

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
+_PATIENCE_S = 3.0
+
 
 @contextmanager
 def connected(*, cpus: int | None = None) -> Iterator[None]:
@@ -56,7 +58,11 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
 
 
 def completed(
-    submit: Callable[[Item], Any], items: Iterable[Item], *, in_flight: Callable[[], int]
+    submit: Callable[[Item], Any],
+    items: Iterable[Item],
+    *,
+    in_flight: Callable[[], int],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Item, Any]]:
     """Yield items with their results as they complete, a bounded number of them at work.
 
@@ -68,6 +74,8 @@ def completed(
         Drawn from as places become free.
     in_flight : callable
         Returns the most that may be at work, or wait for a worker; it may change.
+    meanwhile : callable
+        Called every few seconds in which nothing completes.
 
     Yields
     ------
@@ -89,7 +97,9 @@ def completed(
                 waiting[submit(item)] = item
             if not waiting:
                 return
-            done, _ = ray.wait(list(waiting), num_returns=1)
+            done, _ = ray.wait(list(waiting), num_returns=1, timeout=_PATIENCE_S)
+            if not done:
+                meanwhile()
             for reference in done:
                 item = waiting.pop(reference)
                 try:

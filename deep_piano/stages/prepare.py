@@ -8,6 +8,7 @@ under a name that says what is in it, so that what is there after a kill is used
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -34,7 +35,7 @@ from deep_piano.rules import Reject
 from deep_piano.shards import ShardFacts
 from deep_piano.sources import Source, Splits, require_apart, survey
 from deep_piano.stages.cluster import completed, connected, total
-from deep_piano.stages.transcription import Factory, Pool, through, transkun
+from deep_piano.stages.transcription import Ears, Factory, Pool, no_ears, transkun
 from deep_piano.storage import Entry, Folder
 from deep_piano.terminal import Report
 
@@ -139,6 +140,7 @@ class _Run:
         self._pool, self._progress = pool, progress
         self._known = Known(reading_digest(config.prepare))
         self._wanted: set[str] = set()
+        self._show_again = 0.0
         self.rejects: list[Reject] = []
 
     def hash_files(self, entries: Sequence[Entry], ledger: dict[str, Remembered]) -> dict[str, str]:
@@ -198,6 +200,8 @@ class _Run:
         while True:
             plans = plan(sources, self._known, self._settings)
             missing = [one for one in plans if one.name not in self._known.shards]
+            if not missing:
+                self._show_again = 0.0
             self._show()
             if not missing:
                 return [self._known.shards[one.name] for one in plans]
@@ -208,7 +212,10 @@ class _Run:
                 if not self._known.has(source.sha256)
             )
             for one, result in completed(
-                self._submit, missing, in_flight=lambda: self._pool.in_flight or self._in_flight()
+                self._submit,
+                missing,
+                in_flight=lambda: self._pool.in_flight or self._in_flight(),
+                meanwhile=self._show,
             ):
                 self._pool.release(one)
                 if isinstance(result, TranscriberLostError):
@@ -241,10 +248,10 @@ class _Run:
         logger.warning("the work on %s died (%s): each file alone now", one.name, error)
         suspects = [source for source in one.sources if not self._known.has(source.sha256)]
         task = _remote(_try, cpus=self._pool.cpus_beside, retries=1)
-        actors = self._pool.take(one)
+        ears = self._pool.take(one)
         innocent = True
         for source, result in completed(
-            lambda source: task.remote(self._corpus, source, self._settings, actors),
+            lambda source: task.remote(self._corpus, source, self._settings, ears),
             suspects,
             in_flight=self._in_flight,
         ):
@@ -285,20 +292,26 @@ class _Run:
             )
 
     def _show(self) -> None:
+        begun = time.monotonic()
+        if begun < self._show_again:
+            return
         known = self._known
         done = [sha for sha in self._wanted if known.has(sha)]
+        heard_s = self._pool.heard_s()
         self._progress(
             Report(
                 "preparing",
-                len(done),
+                min(len(done) + len(heard_s), len(self._wanted)),
                 len(self._wanted),
                 failures=len(self._failures()),
                 drops=sum(
                     known.rejects[sha].kind == "drop" for sha in done if sha in known.rejects
                 ),
-                duration_s=sum(known.duration_s[sha] for sha in done if sha in known.duration_s),
+                duration_s=sum(known.duration_s.get(sha, 0.0) for sha in done) + sum(heard_s),
             )
         )
+        # Counting a million recordings takes a while: it may cost a twentieth of the time.
+        self._show_again = time.monotonic() + 20 * (time.monotonic() - begun)
 
 
 def _build_shard(
@@ -308,7 +321,7 @@ def _build_shard(
     settings: PrepareConfig,
     rejects: dict[str, Reject],
     rows_in: dict[str, str],
-    actors: list[Any],
+    ears: Ears | None,
 ) -> ShardFacts:
     return build.build_shard(
         corpus,
@@ -317,12 +330,12 @@ def _build_shard(
         settings,
         rejects=rejects,
         rows_in=rows_in,
-        transcribe=through(actors),
+        transcribe=ears or no_ears,
     )
 
 
-def _try(corpus: Folder, source: Source, settings: PrepareConfig, actors: list[Any]) -> None:
-    build.read(corpus, source, settings, transcribe=through(actors))
+def _try(corpus: Folder, source: Source, settings: PrepareConfig, ears: Ears | None) -> None:
+    build.read(corpus, source, settings, transcribe=ears or no_ears)
 
 
 def _remote(function: Callable[..., Any], *, cpus: float = 1, retries: int = _RETRIES) -> Any:

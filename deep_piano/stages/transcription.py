@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from deep_piano.audio import Samples
@@ -21,6 +21,8 @@ from deep_piano.stages.cluster import total
 
 Factory = Callable[[], Transcribe]
 """Makes a `Transcribe`; called in the actor's own process."""
+
+_SETTLING_S = 30
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,21 @@ class _Transcriber:
         return self._transcribe(samples, sr)
 
 
+class _Tally:
+    """The actor that is told of every recording heard, for shards that are still being built."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, list[float]] = {}
+
+    def note(self, shard: str, lengths_s: list[float]) -> None:
+        """Take note of the lengths of the recordings of a shard that were heard so far."""
+        self._heard[shard] = lengths_s
+
+    def heard(self, shards: Collection[str]) -> list[float]:
+        """Return the lengths of the recordings heard for some shards."""
+        return [length for shard in shards for length in self._heard.get(shard, [])]
+
+
 class Pool:
     """Transcribers, started when the first recording needs one.
 
@@ -92,6 +109,7 @@ class Pool:
         self._load: Counter[int] = Counter()
         self._taken: dict[str, int] = {}
         self._options: dict[str, float] = {}
+        self._tally: Any = None
 
     def __enter__(self) -> Pool:
         return self
@@ -100,7 +118,7 @@ class Pool:
         """End the transcribers: they would hold their CPUs for as long as Ray runs."""
         import ray
 
-        for actor in self._actors.values():
+        for actor in filter(None, (*self._actors.values(), self._tally)):
             ray.kill(actor)
 
     @property
@@ -122,6 +140,9 @@ class Pool:
             return
         if all(source.is_midi for source in sources):
             return
+        import ray
+
+        self._tally = ray.remote(num_cpus=0, max_restarts=-1)(_Tally).remote()
         gpus, share = total("GPU"), self._settings.gpus_per_transcriber
         if gpus and share:
             count = max(1, int(gpus / share))
@@ -131,20 +152,37 @@ class Pool:
             self._options = {"num_cpus": 1}
         for _ in range(self._settings.transcribers or count):
             self._start()
+        # Those that are there at once share the first shards; late ones join in.
+        ray.wait(list(self._place_of), num_returns=len(self._place_of), timeout=_SETTLING_S)
 
-    def take(self, plan: ShardPlan) -> list[Any]:
-        """Return the transcribers, the one with the least to do first; none where there is no pool.
+    def heard_s(self) -> list[float]:
+        """Return the lengths of the recordings heard for shards that are being built, in seconds.
 
-        Waits until one of them has a place.
+        Empty where nobody can say.
+        """
+        import ray
+
+        if self._tally is None:
+            return []
+        try:
+            return list(ray.get(self._tally.heard.remote(list(self._taken)), timeout=1))
+        except ray.exceptions.RayError:
+            return []
+
+    def take(self, plan: ShardPlan) -> Ears | None:
+        """Return the way to the transcribers, to the one with the least to do first.
+
+        Waits until one of them has a place; None where there is no pool.
         """
         if not self._actors:
-            return []
+            return None
         while not (placed := self._placed(wait_s=1)):
             pass
         first = min(placed, key=lambda number: self._load[number])
         self._load[first] += 1
         self._taken[plan.name] = first
-        return [self._actors[first], *(self._actors[n] for n in placed if n != first)]
+        others = [self._actors[number] for number in placed if number != first]
+        return Ears([self._actors[first], *others], self._tally, plan.name)
 
     def release(self, plan: ShardPlan) -> None:
         """Say that a plan no longer uses its transcriber."""
@@ -181,20 +219,33 @@ class Pool:
         return [number for number in self._actors if number not in without]
 
 
-def through(actors: Sequence[Any]) -> Transcribe:
-    """Return a `Transcribe` that asks the first of these actors, or the next where one is gone.
+class Ears:
+    """A `Transcribe` that asks the first of some transcribers, or the next where one is gone.
+
+    Parameters
+    ----------
+    actors : sequence
+    tally : actor
+        Is told of every recording that was heard.
+    shard : str
+        For which they are heard.
 
     Raises
     ------
     TranscriberLostError
-        When called and none of them is left.
+        When called and none of the transcribers is left.
     """
 
-    def transcribe(samples: Samples, sr: int) -> tuple[Notes, float]:
+    def __init__(self, actors: Sequence[Any], tally: Any, shard: str) -> None:
+        self._actors, self._tally, self._shard = actors, tally, shard
+        self._heard_s: list[float] = []
+
+    def __call__(self, samples: Samples, sr: int) -> tuple[Notes, float]:
+        """Return the notes as they sound, and the pedal's share."""
         import ray
 
         lost: Exception | None = None
-        for actor in actors:
+        for actor in self._actors:
             try:
                 notes, share = ray.get(actor.hear.remote(samples, sr))
             except ray.exceptions.RayTaskError as error:
@@ -202,7 +253,12 @@ def through(actors: Sequence[Any]) -> Transcribe:
             except ray.exceptions.RayError as error:
                 lost = error  # killed at work, or gone with its node
             else:
+                self._heard_s.append(len(samples) / sr)
+                self._tally.note.remote(self._shard, self._heard_s)
                 return notes, share
         raise TranscriberLostError(f"no transcriber is left: {lost}")
 
-    return transcribe
+
+def no_ears(samples: Samples, sr: int) -> tuple[Notes, float]:
+    """Stand where no transcriber is needed."""
+    raise TranscriberLostError("no transcriber was started")
