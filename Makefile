@@ -1,7 +1,7 @@
 # deep_piano: set up, make a piece, test. Needs make and Python 3.11 or 3.12, nothing else.
 #
 #   make piece   set up, then continue the example seed: out/piece.mp3 .mid .png .json
-#   make test    set up, then run the tests
+#   make test    set up, then run all tests
 #   make lint    set up, then check format, style and types
 #   make lock    write constraints.txt again (needs uv)
 #   make clean   remove what the other targets made (fetched assets stay in the user's cache)
@@ -34,7 +34,7 @@ piece: $(VENV)/.ready
 	$(BIN)/deep-piano generate examples/seed.mp3 -o out/piece.mp3 --force
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

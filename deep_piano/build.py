@@ -7,20 +7,27 @@ module knows folders and recordings; it knows nothing of Ray.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from threadpoolctl import threadpool_limits
 
 from deep_piano.codecs import CODECS
 from deep_piano.config import PrepareConfig
 from deep_piano.errors import FileError
-from deep_piano.ingest import Transcribe, ingest, split_of
+from deep_piano.ingest import Transcribe, ingest, reason_of, split_of
 from deep_piano.plan import ShardPlan, reading_digest
 from deep_piano.rules import Reject
 from deep_piano.shards import SHARDS, Row, ShardFacts, read_facts, read_rows, write_shard
 from deep_piano.sources import Source
 from deep_piano.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+_BROKEN: Final = (FileError, OSError, ValueError, TypeError, KeyError, NotImplementedError)
+"""What reading a broken shard raises, depending on where it is broken."""
 
 
 def hash_files(corpus: Folder, names: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -34,7 +41,7 @@ def hash_files(corpus: Folder, names: Sequence[str]) -> list[tuple[str, str, str
             with corpus.local(name) as path, path.open("rb") as file:
                 found.append((name, hashlib.file_digest(file, "sha256").hexdigest(), ""))
         except (FileError, OSError) as error:
-            found.append((name, "", _reason(error, corpus.place(name))))
+            found.append((name, "", reason_of(error, corpus.place(name))))
     return found
 
 
@@ -43,7 +50,7 @@ def look_up(dataset: Folder, name: str) -> ShardFacts | None:
     try:
         with dataset.local(f"{SHARDS}/{name}") as path:
             return read_facts(path, name)
-    except (FileError, OSError):
+    except _BROKEN:
         return None
 
 
@@ -117,14 +124,18 @@ def _outcomes(
 def _rows_there(
     dataset: Folder, wanted: Mapping[str, Source], rows_in: Mapping[str, str]
 ) -> Iterator[Row]:
-    """Yield the rows of wanted files from the shards that hold them."""
+    """Yield the rows of wanted files from the shards that hold them, as far as those are whole."""
     by_shard: dict[str, list[str]] = {}
     for sha256 in wanted:
         if sha256 in rows_in:
             by_shard.setdefault(rows_in[sha256], []).append(sha256)
     for name, hashes in by_shard.items():
-        with dataset.local(f"{SHARDS}/{name}") as path:
-            rows = list(read_rows(path, hashes))
+        try:
+            with dataset.local(f"{SHARDS}/{name}") as path:
+                rows = list(read_rows(path, hashes))
+        except _BROKEN as error:
+            logger.warning("%s is broken, its recordings are read again: %s", name, error)
+            continue
         yield from rows
 
 
@@ -137,10 +148,5 @@ def read(
         with corpus.local(source.name) as path, threadpool_limits(1):
             return ingest(path, source, settings, transcribe=transcribe)
     except (FileError, OSError) as error:
-        reason = _reason(error, corpus.place(source.name))
+        reason = reason_of(error, corpus.place(source.name))
         return Reject(source.name, "failure", "unreadable", reason, source_sha256=source.sha256)
-
-
-def _reason(error: Exception, place: str) -> str:
-    """Return what is wrong with a file, without saying where the corpus lies."""
-    return getattr(error, "strerror", None) or str(error).replace(place, "it")

@@ -197,7 +197,8 @@ def prepare(
         from deep_piano.preview import preview
 
         with stages() as progress:
-            click.echo(preview(source, target, settings.prepare, progress=progress))
+            text = preview(source, target, settings.prepare, rebuild=rebuild, progress=progress)
+        click.echo(encodable(text, sys.stdout.encoding))
         return
     from deep_piano.stages.prepare import prepare as run
 

@@ -106,7 +106,7 @@ class PrepareConfig(_Section):
     trim_start_seconds: Seconds = 0.0
     trim_end_seconds: Seconds = 0.0
     min_seconds: Seconds = 10.0
-    max_seconds: Seconds = 3600.0
+    max_seconds: Annotated[float, Field(ge=0, le=10_000)] = 3600.0
     min_notes: Annotated[int, Field(ge=2, le=100_000)] = 64
     min_density: Annotated[float, Field(ge=0, le=1000)] = 0.2
     max_density: Annotated[float, Field(gt=0, le=1000)] = 50.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from deep_piano import audio, features, fingerprint, rules
 from deep_piano.audio import Samples
 from deep_piano.codecs import CODECS
 from deep_piano.config import PrepareConfig
-from deep_piano.errors import AssetError, DecodeTimeout, one_line
+from deep_piano.errors import DecodeTimeout, DeepPianoError, InputError, one_line
 from deep_piano.features import AudioFeatures, NoteFeatures
 from deep_piano.notes import Notes, excerpt, read_midi_and_pedal
 from deep_piano.rules import Broken, Reject
@@ -27,6 +28,10 @@ from deep_piano.shards import Row
 from deep_piano.sources import Source, hash_split
 
 logger = logging.getLogger(__name__)
+
+_HASHED_AT_ONCE = 2**16
+
+_FRAME_S = 0.05  # how finely silence is trimmed
 
 Transcribe = Callable[[Samples, int], tuple[Notes, float]]
 """Takes samples and their rate in Hz; returns the notes as they sound and the pedal's share."""
@@ -56,15 +61,15 @@ def ingest(
 
     Raises
     ------
-    AssetError, TranscriberLostError
-        When there is no transcription at all.
+    DeepPianoError, ImportError, TranscriberLostError
+        When what every file needs is missing: FFmpeg, the network's weights, a transcriber.
     """
     try:
         if source.is_midi:
             outcome = _midi(path, source, settings)
         else:
             outcome = _sound(path, source, settings, transcribe)
-    except (AssetError, TranscriberLostError):
+    except (ImportError, TranscriberLostError):
         raise
     except DecodeTimeout:
         limit_s = settings.time_limit_seconds
@@ -72,12 +77,31 @@ def ingest(
     except MemoryError:
         return _failure(source, "memory", "there is not enough memory to read it")
     except Exception as error:  # a bad file costs that file, however it goes wrong
+        if isinstance(error, DeepPianoError) and not isinstance(error, InputError):
+            raise
         logger.debug("%s failed", source.name, exc_info=True)
-        reason = str(error).replace(one_line(path), "it") or type(error).__name__
-        return _failure(source, "unreadable", reason)
+        return _failure(source, "unreadable", reason_of(error, path))
     if isinstance(outcome, Broken):
         return Reject(source.name, "drop", source_sha256=source.sha256, **vars(outcome))
     return outcome
+
+
+def reason_of(error: Exception, place: object) -> str:
+    """Return what is wrong with a file, in one line that is the same on every machine.
+
+    Parameters
+    ----------
+    error : Exception
+    place : object
+        Where the file lies; it is not told.
+    """
+    if isinstance(error, DeepPianoError | OSError):
+        text = getattr(error, "strerror", None) or str(error)
+    else:  # a surprise, whose message alone may say little
+        text = ": ".join(filter(None, (type(error).__name__, str(error))))
+    for shown in (str(place), one_line(place), repr(str(place))[1:-1]):
+        text = text.replace(shown, "it")
+    return re.sub(r"( at| @)? 0x[0-9a-f]+", "", one_line(text))
 
 
 def split_of(source: Source, recording_id: str, settings: PrepareConfig) -> str:
@@ -105,7 +129,7 @@ def _sound(
         seconds=settings.max_seconds + 1,
         timeout_s=settings.time_limit_seconds,
     )
-    recording_id = _sha256(np.rint(samples.clip(-1, 1) * 32767).astype("<i2"))
+    recording_id = _content_id(samples)
     broken = rules.broken_by_maximum(len(samples) / sr, settings) or rules.broken_by_peak(samples)
     if broken:
         return broken
@@ -114,7 +138,11 @@ def _sound(
     broken = rules.broken_by_sound(described, settings)
     if broken:
         return broken
-    common = {"recording_id": recording_id, "duration_s": len(samples) / sr, "audio": described}
+    common: dict[str, Any] = {
+        "recording_id": recording_id,
+        "duration_s": len(samples) / sr,
+        "audio": described,
+    }
     if codec.hears_notes:
         return _heard(source, settings, *transcribe(samples, sr), **common)
     prints = fingerprint.of_audio(samples, sr=sr)
@@ -125,17 +153,17 @@ def _midi(path: Path, source: Source, settings: PrepareConfig) -> Row | Broken:
     if not CODECS[settings.codec].hears_notes:
         return Broken("no_audio", f"it holds notes, and the codec {settings.codec} hears sound")
     notes, pedal = read_midi_and_pedal(path)
-    recording_id = _sha256(notes)
-    first_s = float(notes["onset"].min(initial=0.0)) if len(notes) else 0.0
+    common: dict[str, Any] = {"recording_id": _sha256(notes), "audio": None}
     end_s = float(notes["offset"].max(initial=0.0))
-    notes = excerpt(notes, first_s + settings.trim_start_seconds, end_s - settings.trim_end_seconds)
-    duration_s = float(notes["offset"].max(initial=0.0))
-    broken = rules.broken_by_maximum(duration_s, settings) or rules.broken_by_minimum(
-        duration_s, settings
-    )
-    return broken or _heard(
-        source, settings, notes, pedal, recording_id=recording_id, duration_s=duration_s, audio=None
-    )
+    broken = rules.broken_by_maximum(end_s, settings)
+    if broken:
+        return broken
+    start_s, end_s = settings.trim_start_seconds, end_s - settings.trim_end_seconds
+    notes = excerpt(notes, start_s, end_s)
+    notes["offset"] = np.minimum(notes["offset"], end_s - start_s)
+    duration_s = float(notes["offset"].max() - notes["onset"][0]) if len(notes) else 0.0
+    broken = rules.broken_by_minimum(duration_s, settings)
+    return broken or _heard(source, settings, notes, pedal, duration_s=duration_s, **common)
 
 
 def _heard(
@@ -179,13 +207,25 @@ def _row(
 def _trimmed(samples: Samples, settings: PrepareConfig, *, sr: int) -> Samples:
     """Cut what the settings say from both ends, and then the silence."""
     first, last = round(settings.trim_start_seconds * sr), round(settings.trim_end_seconds * sr)
-    samples = samples[first : len(samples) - last]
+    samples = samples[first : max(0, len(samples) - last)]
     if settings.trim_silence_db is None or not samples.any():
         return samples
-    import librosa
+    from librosa.effects import trim
 
-    return librosa.effects.trim(samples, top_db=settings.trim_silence_db)[0]
+    # Frames that do not overlap: the default's take five times the memory of the samples.
+    frame = max(1, round(_FRAME_S * sr))
+    return trim(samples, top_db=settings.trim_silence_db, frame_length=frame, hop_length=frame)[0]
+
+
+def _content_id(samples: Samples) -> str:
+    """Return the SHA-256 of samples in 16 bit, taken block by block, each within the cache."""
+    digest = hashlib.sha256()
+    for start in range(0, len(samples), _HASHED_AT_ONCE):
+        block = samples[start : start + _HASHED_AT_ONCE].clip(-1, 1)
+        block *= 32767
+        digest.update(np.rint(block, out=block).astype("<i2").view(np.uint8))
+    return digest.hexdigest()
 
 
 def _sha256(array: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

@@ -12,10 +12,12 @@ from pathlib import Path
 from deep_piano import audio, features
 from deep_piano.card import dataset_card, recording_card
 from deep_piano.config import StorageConfig
-from deep_piano.errors import InputError
+from deep_piano.errors import InputError, one_line
 from deep_piano.manifest import read_manifest
-from deep_piano.notes import MIDI_SUFFIXES, pedal_share, read_midi_and_pedal
+from deep_piano.notes import MIDI_SUFFIXES, Notes, pedal_share, read_midi_and_pedal
 from deep_piano.storage import open_folder
+
+_DESCRIBED_S = 300.0  # the stretch that the spectral figures describe; an hour takes gigabytes
 
 Progress = Callable[[str, float, float], None]
 
@@ -42,8 +44,8 @@ def inspect_dataset(
     manifest = read_manifest(dataset)
     if manifest is None:
         raise InputError(
-            f"{uri} holds no dataset: there is no manifest.json. Make one with `deep-piano prepare`"
-            ", or run that again if it was stopped."
+            f"{one_line(uri)} holds no dataset: there is no manifest.json. Make one with "
+            "`deep-piano prepare`, or run that again if it was stopped."
         )
     pictures = []
     if plot is not None:
@@ -70,32 +72,46 @@ def inspect_recording(
 
     Raises
     ------
-    AudioError, MidiError
+    InputError
         When it cannot be read.
     AssetError
         When the transcription's weights are missing and cannot be fetched.
     """
     samples, described, sr = None, None, 0
     if path.suffix.lower() in MIDI_SUFFIXES:
-        if not path.is_file():
-            raise InputError(f"no such file: {path}. Check its name.")
-        notes, pedal = read_midi_and_pedal(path)
+        notes, pedal = _read_midi(path)
     else:
         from deep_piano import assets, transcribe
 
         sr = transcribe.SAMPLE_RATE
         samples = audio.decode(path, sr=sr, timeout_s=300)
-        described = features.describe_audio(samples, sr=sr, excerpt_s=0)
+        described = features.describe_audio(samples, sr=sr, excerpt_s=_DESCRIBED_S)
         performance = transcribe.Transcriber(assets.ensure("transkun")).listen(
             samples, sr=sr, progress=lambda done, total: progress("transcribing", done, total)
         )
         notes = performance.sounding()
         pedal = pedal_share(notes, performance.pedal_down_s, performance.pedal_up_s)
+    note_features = features.describe_notes(notes, pedal_share=pedal)
     pictures = []
     if plot is not None:
         from deep_piano.charts import recording_charts
 
         pictures.append(plot / f"{path.stem}.png")
-        recording_charts(pictures[0], samples, sr, notes, title=path.name, audio_features=described)
-    note_features = features.describe_notes(notes, pedal_share=pedal)
+        recording_charts(
+            *(pictures[0], samples, sr, notes),
+            title=path.name,
+            audio_features=described,
+            note_features=note_features,
+        )
     return recording_card(path.name, described, note_features), pictures
+
+
+def _read_midi(path: Path) -> tuple[Notes, float]:
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise InputError(f"no such file: {one_line(path)}. Check its name.")
+        return read_midi_and_pedal(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot read {one_line(path)}: {error.strerror}. Check its name and permissions."
+        ) from error

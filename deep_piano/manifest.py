@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from deep_piano.codecs import CODECS
 from deep_piano.config import PrepareConfig
-from deep_piano.errors import InputError
+from deep_piano.errors import InputError, one_line
 from deep_piano.plan import dataset_digest, kept_settings, reading_digest
 from deep_piano.rules import Reject
 from deep_piano.shards import SHARD_NAME, SHARDS, ShardFacts
@@ -29,6 +29,13 @@ MANIFEST: Final = "manifest.json"
 REJECTS: Final = "rejects.csv"
 LEDGER: Final = "files.parquet"
 FORMAT: Final = 1
+
+_KEYS: Final = frozenset(
+    {
+        *("codec", "settings", "settings_digest", "reading_digest", "corpus", "totals"),
+        *("summary", "shards", "rejects"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -107,18 +114,15 @@ def make_manifest(
 
 def descriptors(shards: Iterable[ShardFacts]) -> dict[str, list[Any]]:
     """Return every descriptor of every recording, a list each; None where there is none."""
-    found: dict[str, list[Any]] = {}
-    rows = [row for shard in shards for row in shard.table.select(["audio", "notes"]).to_pylist()]
-    for row in rows:
+    columns = ["audio", "notes", "duration_s"]
+    rows = [
         # Of a recording that has both, the notes tell key and tempo better than the spectrum.
-        values = {**(row["audio"] or {}), **(row["notes"] or {})}
-        for name in values:
-            found.setdefault(name, [])
-    for row in rows:
-        values = {**(row["audio"] or {}), **(row["notes"] or {})}
-        for name, column in found.items():
-            column.append(values.get(name))
-    return found
+        {**(row["audio"] or {}), **(row["notes"] or {}), "duration_s": row["duration_s"]}
+        for shard in shards
+        for row in shard.table.select(columns).to_pylist()
+    ]
+    names = sorted({name for row in rows for name in row})
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _sums(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -139,20 +143,22 @@ def read_manifest(dataset: Folder) -> dict[str, Any] | None:
     """
     if not dataset.exists(MANIFEST):
         return None
+    problem, manifest = "", {}
     try:
-        manifest = json.loads(dataset.read_bytes(MANIFEST))
-        known = manifest["format"] == FORMAT
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = dict(json.loads(dataset.read_bytes(MANIFEST)))
+    except (ValueError, TypeError) as error:
+        problem = f"is broken: {error}"
+    if not problem and manifest.get("format") != FORMAT:
+        problem = f"has the format {manifest.get('format')!r}, and this version writes {FORMAT}"
+    missing = _KEYS - manifest.keys()
+    if not problem and missing:
+        problem = f"is broken: it lacks {', '.join(sorted(missing))}"
+    if problem:
         raise InputError(
-            f"{dataset.uri}/{MANIFEST} is broken: {error}. Prepare into another folder, or remove"
-            " it."
-        ) from error
-    if not known:
-        raise InputError(
-            f"{dataset.uri}/{MANIFEST} has the format {manifest['format']}; this version of "
-            f"deep_piano understands {FORMAT}. Prepare the dataset anew."
+            f"{dataset.place(MANIFEST)} {one_line(problem)}. Prepare into another folder, or remove"
+            " that file."
         )
-    return dict(manifest)
+    return manifest
 
 
 def require_same_settings(
@@ -170,8 +176,8 @@ def require_same_settings(
     again = manifest["reading_digest"] != reading_digest(settings)
     cost = "every recording would be read again" if again else "its shards would be laid out anew"
     raise InputError(
-        f"{dataset_uri} was made with other settings ({'; '.join(changed)}): {cost}. Give another "
-        "folder, the settings it was made with, or --rebuild."
+        f"{one_line(dataset_uri)} was made with other settings ({one_line('; '.join(changed))}): "
+        f"{cost}. Give another folder, the settings it was made with, or --rebuild."
     )
 
 
@@ -188,6 +194,7 @@ def is_current(
     return (
         manifest["settings_digest"] == dataset_digest(settings)
         and manifest["corpus"]["digest"] == digest
+        and dataset.exists(REJECTS)
         and shards_there(dataset) == {shard["name"]: shard["bytes"] for shard in manifest["shards"]}
     )
 
@@ -226,8 +233,8 @@ def read_ledger(dataset: Folder) -> dict[str, Remembered]:
         with dataset.local(LEDGER) as path:
             rows = pq.read_table(path).to_pylist()
         return {row.pop("name"): Remembered(**row) for row in rows}
-    except (pa.ArrowInvalid, KeyError, TypeError):
-        return {}  # it only saves time
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        return {}  # it is broken, and only saves time
 
 
 def remembered(entries: Iterable[Entry], ledger: Mapping[str, Remembered]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from deep_piano.fingerprint import near_duplicates
 from deep_piano.ingest import split_of
 from deep_piano.rules import Reject
 from deep_piano.shards import SetAside, ShardFacts
-from deep_piano.sources import Source, hash_share
+from deep_piano.sources import Source, hash_share, is_midi
 
 READING_VERSION: Final = 1
 """Raised when the same settings would read recordings otherwise than before."""
@@ -98,6 +98,7 @@ class Known:
         self.rejects: dict[str, Reject] = {}
         self.prints: dict[str, tuple[str, NDArray[np.uint32]]] = {}
         self.duration_s: dict[str, float] = {}
+        self._was_midi: dict[str, bool] = {}
 
     def add(self, facts: ShardFacts) -> bool:
         """Take note of a shard; return whether it says anything."""
@@ -106,16 +107,29 @@ class Known:
         self.shards[facts.name] = facts
         for reject in facts.rejects:
             self.rejects[reject.source_sha256] = reject
+            self._was_midi[reject.source_sha256] = is_midi(reject.name)
         for one in facts.set_aside:
             prints = np.array(one.fingerprint, np.uint32)
             self.prints[one.reject.source_sha256] = (one.id, prints)
-        columns = ["source_sha256", "id", "fingerprint", "duration_s"]
+            self._was_midi[one.reject.source_sha256] = is_midi(one.reject.name)
+        columns = ["source_sha256", "id", "fingerprint", "duration_s", "kind"]
         for row in facts.table.select(columns).to_pylist():
             sha256 = row["source_sha256"]
             self.shard_of[sha256] = facts.name
             self.duration_s[sha256] = row["duration_s"]
+            self._was_midi[sha256] = row["kind"] == "midi"
             self.prints[sha256] = (row["id"], np.array(row["fingerprint"], np.uint32))
         return True
+
+    def forget(self, sources: Iterable[Source]) -> None:
+        """Let files be read again."""
+        for source in sources:
+            for facts in (self.rejects, self.shard_of, self.prints, self.duration_s):
+                facts.pop(source.sha256, None)
+
+    def forget_misnamed(self, sources: Iterable[Source]) -> None:
+        """Let files be read again that were taken for audio and are MIDI now, or the reverse."""
+        self.forget(s for s in sources if self._was_midi.get(s.sha256, s.is_midi) != s.is_midi)
 
     def forget_failures(self) -> None:
         """Let files that failed be read again, and the shards they were meant for be written."""

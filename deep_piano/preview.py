@@ -9,10 +9,11 @@ import os
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,9 +22,16 @@ from deep_piano.audio import Samples
 from deep_piano.codecs import CODECS
 from deep_piano.config import PrepareConfig
 from deep_piano.errors import AudioError, FileError, MidiError, one_line
-from deep_piano.manifest import read_ledger, read_manifest, remembered, require_same_settings
+from deep_piano.manifest import (
+    read_ledger,
+    read_manifest,
+    remembered,
+    require_same_settings,
+    shards_there,
+)
 from deep_piano.notes import NOTE, Notes, read_midi
-from deep_piano.plan import shard_bits
+from deep_piano.plan import Known, reading_digest, shard_bits
+from deep_piano.rules import Reject
 from deep_piano.shards import Row, write_shard
 from deep_piano.sources import Source, Splits, hash_share, require_apart, survey
 from deep_piano.storage import Folder
@@ -32,6 +40,9 @@ OPENED, MEASURED, EXAMPLES = 200, 6, 3
 TRANSCRIBED_S = 28.0  # two segments of the network
 
 Progress = Callable[[str, float, float], None]
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,9 @@ class _Opened:
 
 @dataclass(frozen=True)
 class _Rates:
-    """What was measured: CPU-seconds and Parquet bytes for a byte of a kind of file."""
+    """What was measured of some files of a kind: CPU-seconds and Parquet bytes a byte of them."""
 
+    measured: int
     seconds: float
     parquet: float
 
@@ -83,46 +95,63 @@ def preview(
         require_same_settings(manifest, settings, dataset.uri)
     entries, others = survey(corpus)
     Splits(corpus, others, settings)
-    files = [Source(e.name, e.size, "") for e in entries if not e.problem]
-    known = {} if rebuild else remembered(entries, read_ledger(dataset))
-    new = [source for source in files if source.name not in known]
-    sample = sorted(new, key=lambda source: hash_share(source.name))[:OPENED]
-    opened = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for one in pool.map(lambda source: _open(corpus, source, settings), sample):
-            opened.append(one)
-            progress("opening files", len(opened), len(sample))
+    hashes = remembered(entries, read_ledger(dataset))
+    known = _known(dataset, settings, progress)
+    files = [Source(e.name, e.size, hashes.get(e.name, "")) for e in entries if not e.problem]
+    new = [source for source in files if not known.has(source.sha256)]
     left_out = defaultdict(list, unreadable=[entry.name for entry in entries if entry.problem])
-    left_out["duplicate"] = _same_bytes(corpus, new)
+    left_out["duplicate"] = _same_bytes(corpus, files, progress)
+    again = {*left_out["duplicate"]}
+    distinct = [source for source in new if source.name not in again]
+    sample = sorted(distinct, key=lambda source: hash_share(source.name))[:OPENED]
+    opened = []
+    for one in _at_once(lambda source: _open(corpus, source, settings), sample):
+        opened.append(one)
+        progress("opening files", len(opened), len(sample))
     for one in opened:
         if one.rule:
             left_out[one.rule].append(one.source.name)
     useful = [one for one in opened if not one.rule]
     rates = _measure(corpus, useful, settings, progress)
-    share = len(new) / max(1, len(opened))
+    share = len(distinct) / max(1, len(opened))
     hours = sum(one.duration_s or 0.0 for one in useful) * share / 3600
-    cpu_s = sum(rates[s.is_midi].seconds * s.size for s in new if s.is_midi in rates)
-    parquet = sum(rates[s.is_midi].parquet * s.size for s in files if s.is_midi in rates)
+    measured = [(rates[s.is_midi], s.size) for s in distinct if s.is_midi in rates]
+    cpu_s = sum(rate.seconds * size for rate, size in measured)
+    parquet = sum(rate.parquet * size for rate, size in measured)
+    parquet += sum(facts.bytes for facts in known.shards.values())
     cpus = settings.workers or os.cpu_count() or 1
     about = "about " if share > 1 else ""
     lines = [
         f"{len(entries):,} files that are recordings by their names, "
         f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others, left alone",
-        f"{len(known):,} of them known from before, {len(new):,} new or changed: "
+        f"{len(files) - len(new):,} of them known from before, {len(new):,} new or changed: "
         f"{about}{hours:.2f} hours as they claim",
     ]
     for rule, names in sorted(left_out.items()):
-        if names:
-            more = ", ..." if len(names) > EXAMPLES else ""
-            shown = ", ".join(one_line(name) for name in names[:EXAMPLES]) + more
-            of = f" of {len(opened)} opened" if about and rule != "duplicate" else ""
-            lines.append(f"would be left out as {rule}: {len(names)}{of} ({shown})")
+        of = f" of {len(opened)} opened" if about and rule != "duplicate" else ""
+        lines += [f"would be left out as {rule}: {len(names)}{of} ({_some(names)})"] * bool(names)
     lines += [
-        f"at most {1 << shard_bits(files, settings):,} shards, about {parquet / 1e6:,.1f} MB",
-        f"about {_minutes(cpu_s / cpus)} on {cpus} CPUs, from {min(len(useful), MEASURED)} "
-        "measured recordings a kind" + _unmeasured(new, settings),
+        f"shards: at most {1 << shard_bits(files, settings):,}, about {parquet / 1e6:,.1f} MB",
+        f"time: about {_minutes(cpu_s / cpus)} on {cpus} CPUs, measured on "
+        f"{sum(rate.measured for rate in rates.values())} files" + _unmeasured(distinct, settings),
     ]
     return "\n".join(lines)
+
+
+def _known(dataset: Folder, settings: PrepareConfig, progress: Progress) -> Known:
+    """Return what earlier runs have read, finished or not, as far as it still counts."""
+    known = Known(reading_digest(settings))
+    names = [*shards_there(dataset)]
+    for done, facts in enumerate(_at_once(lambda name: build.look_up(dataset, name), names), 1):
+        if facts is not None:
+            known.add(facts)
+        progress("looking at shards", done, len(names))
+    return known
+
+
+def _at_once(work: Callable[[T], U], things: Sequence[T]) -> Iterator[U]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(work, things)
 
 
 def _open(corpus: Folder, source: Source, settings: PrepareConfig) -> _Opened:
@@ -144,21 +173,29 @@ def _open(corpus: Folder, source: Source, settings: PrepareConfig) -> _Opened:
 def _claimed_s(path: Path, source: Source) -> float | None:
     if source.is_midi:
         return float(read_midi(path)["offset"].max(initial=0.0))
+    audio.decode(path, sr=8_000, seconds=1.0)  # a header may speak of what is not there
     return audio.duration_s(path)
 
 
-def _same_bytes(corpus: Folder, sources: Sequence[Source]) -> list[str]:
+def _same_bytes(corpus: Folder, sources: Sequence[Source], progress: Progress) -> list[str]:
     """Return the names of files that hold the same bytes as one before them."""
     sizes = Counter(source.size for source in sources)
-    suspects = [source.name for source in sources if sizes[source.size] > 1]
+    suspects = [source for source in sources if sizes[source.size] > 1]
     seen: set[str] = set()
     found = []
-    for name, sha256, _ in build.hash_files(corpus, suspects):
+    hashed = _at_once(lambda source: source.sha256 or _sha256(corpus, source), suspects)
+    for done, (source, sha256) in enumerate(zip(suspects, hashed, strict=True), 1):
         if sha256 in seen:
-            found.append(name)
+            found.append(source.name)
         elif sha256:
             seen.add(sha256)
+        progress("comparing files", done, len(suspects))
     return found
+
+
+def _sha256(corpus: Folder, source: Source) -> str:
+    [(_, sha256, _)] = build.hash_files(corpus, [source.name])
+    return sha256
 
 
 def _measure(
@@ -168,22 +205,28 @@ def _measure(
     rates = {}
     for is_midi in (False, True):
         chosen = [one for one in useful if one.source.is_midi == is_midi][:MEASURED]
-        rows: list[Row] = []
+        outcomes: list[Row | Reject] = []
         took_s: list[float] = []
         for one in chosen:
             begun = time.monotonic()
-            row = build.read(corpus, one.source, settings, transcribe=_no_notes)
+            outcomes.append(build.read(corpus, one.source, settings, transcribe=_no_notes))
             took_s.append(time.monotonic() - begun)
-            rows += [row] if isinstance(row, Row) else []
             progress("measuring", len(took_s), len(chosen))
+        rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
+        decoded = [
+            one
+            for one, outcome in zip(chosen, outcomes, strict=True)
+            if isinstance(outcome, Row) or outcome.kind == "drop"
+        ]
         if chosen:
-            seconds, parquet = float(np.median(took_s)) * len(chosen), _parquet(rows, settings)
-            if _is_transcribed(is_midi, settings):
-                length_s = sum(one.duration_s or 0.0 for one in chosen)
-                a_second, notes = _transcribing(corpus, chosen[0].source, settings)
+            seconds = float(np.median(took_s)) * len(chosen)
+            parquet = _parquet(rows, settings) - _parquet([], settings)
+            if decoded and _is_transcribed(is_midi, settings):
+                length_s = sum(one.duration_s or 0.0 for one in decoded)
+                a_second, notes = _transcribing(corpus, decoded[0].source)
                 seconds, parquet = seconds + a_second * length_s, 4 * notes * length_s
             size = sum(one.source.size for one in chosen)
-            rates[is_midi] = _Rates(seconds / size, parquet / size)
+            rates[is_midi] = _Rates(len(chosen), seconds / size, parquet / size)
     return rates
 
 
@@ -196,8 +239,8 @@ def _is_transcribed(is_midi: bool, settings: PrepareConfig) -> bool:
     return CODECS[settings.codec].hears_notes and not is_midi
 
 
-def _transcribing(corpus: Folder, source: Source, settings: PrepareConfig) -> tuple[float, float]:
-    """Return the seconds, and the notes, of a second of sound; 0 where the weights are missing."""
+def _transcribing(corpus: Folder, source: Source) -> tuple[float, float]:
+    """Return the CPU-seconds, and the notes, of a second of sound; 0 without the weights."""
     from deep_piano import assets, transcribe
 
     folder = assets.path("transkun")
@@ -208,10 +251,10 @@ def _transcribing(corpus: Folder, source: Source, settings: PrepareConfig) -> tu
     with corpus.local(source.name) as path:
         samples = audio.decode(path, sr=sr, seconds=TRANSCRIBED_S)
     hear(samples[:sr], sr=sr)  # the network is made ready the first time
-    begun = time.monotonic()
+    begun = time.process_time()  # of all threads: in a pool each network has but one
     notes = hear(samples, sr=sr)
     length_s = len(samples) / sr
-    return (time.monotonic() - begun) / length_s, len(notes) / length_s
+    return (time.process_time() - begun) / length_s, len(notes) / length_s
 
 
 def _parquet(rows: Sequence[Row], settings: PrepareConfig) -> float:
@@ -228,6 +271,11 @@ def _parquet(rows: Sequence[Row], settings: PrepareConfig) -> float:
             row_group_bytes=settings.row_group_mb * 1e6,
         )
         return path.stat().st_size
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = [one_line(name) for name in names[:EXAMPLES]]
+    return ", ".join(shown + ["..."] * (len(names) > EXAMPLES))
 
 
 def _unmeasured(new: Sequence[Source], settings: PrepareConfig) -> str:

@@ -5,8 +5,7 @@ This module knows descriptors and settings; it knows nothing of files or audio.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,10 +42,6 @@ class Reject:
     limit: float | None = None
     source_sha256: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Broken:
@@ -60,12 +55,8 @@ class Broken:
 
 def broken_by_peak(samples: Samples) -> Broken | None:
     """Return the rule that a recording without any sound breaks; samples have shape (n,)."""
-    peak = float(np.abs(samples).max(initial=0))
-    if peak >= 10 ** (SILENCE_DBFS / 20):
-        return None
-    return Broken(
-        "silent", f"its peak is {peak:.6f} of full scale", peak, 10 ** (SILENCE_DBFS / 20)
-    )
+    peak, limit = float(np.abs(samples).max(initial=0)), 10 ** (SILENCE_DBFS / 20)
+    return _first((peak < limit, "silent", "its peak is {value:.6f} of full scale", peak, limit))
 
 
 def broken_by_maximum(duration_s: float, settings: PrepareConfig) -> Broken | None:

@@ -59,7 +59,12 @@ class Source:
     @property
     def is_midi(self) -> bool:
         """Whether it holds notes already."""
-        return _suffix(self.name) in MIDI_SUFFIXES
+        return is_midi(self.name)
+
+
+def is_midi(name: str) -> bool:
+    """Say, by its name, whether a file is MIDI."""
+    return _suffix(name) in MIDI_SUFFIXES
 
 
 def is_recording(name: str) -> bool:

@@ -157,8 +157,9 @@ class _Clock:
         known += [f"{report.failures} failed"]
         done, took_s = report.done - self._before, now - self._begun
         if done and took_s > 0:
-            left_s = (report.total - report.done) * took_s / done
-            known += [f"{done / took_s:.1f}/s", f"{_minutes(left_s)} left"]
+            known += [f"{done / took_s:.1f}/s"]
+            left = report.total - report.done
+            known += [f"{_minutes(left * took_s / done)} left"] if left else []
         return ", ".join(known)
 
     def due(self, report: Report) -> bool:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 
 @contextmanager
-def one_node(cpus=2):
+def one_node(*, cpus=2, gpus=0):
     import ray
 
     ray.init(
         address="local",
         num_cpus=cpus,
+        num_gpus=gpus,
         include_dashboard=False,
         object_store_memory=200 * 2**20,
         log_to_driver=False,

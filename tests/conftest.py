@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +88,19 @@ def small_piano(_small_piano: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A piano of three keys, whose prepared samples are kept from one test to the next."""
     monkeypatch.setenv("DEEP_PIANO_HOME", str(_small_piano.with_name("home")))
     return _small_piano
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in a folder of one's own; leave logging and warnings as they were."""
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "warnoptions", ["error"])  # commands do not hide warnings then
+    logger = logging.getLogger("deep_piano")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

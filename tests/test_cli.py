@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pty
 import signal
@@ -14,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from deep_piano import assets, audio, checkpoint, piece, synth, transcribe
-from deep_piano.cli import FIELDS, main
+from deep_piano.cli import FIELDS
 from deep_piano.codecs.notes import SPEC
 from deep_piano.notes import excerpt, make_notes, read_midi, write_midi
 from tests import recordings
+from tests.commands import everything, in_a_process, made, refused, run
 from tests.fakes import arpeggios, random_checkpoint
+
+pytestmark = pytest.mark.usefixtures("desk")
 
 NAMES = [
     "with spaces",
@@ -38,19 +39,6 @@ NAMES = [
     "bell\a\x1b[31m",
     os.fsdecode(b"latin-\xe9"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _desk(tmp_path, monkeypatch):
-    """Work in a folder of one's own; leave logging and warnings as they were."""
-    desk = tmp_path / "desk"
-    desk.mkdir()
-    monkeypatch.chdir(desk)
-    monkeypatch.setattr(sys, "warnoptions", ["error"])  # the command does not hide warnings then
-    logger = logging.getLogger("deep_piano")
-    level = logger.level
-    yield
-    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -78,40 +66,9 @@ def transcriber(monkeypatch, music):
     return heard
 
 
-def run(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def generate(weights, seed, out, *options):
     arguments = ["generate", "-o", out, "--checkpoint", weights, "--seconds", 20, *options]
     return run(*arguments, "--", seed)
-
-
-def everything():
-    """Return every file and folder on the desk, and its content."""
-    return {
-        path: path.read_bytes() if path.is_file() else None
-        for path in sorted(Path.cwd().rglob("*"))
-    }
-
-
-def refused(result, *fragments, code=2):
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("deep-piano: ")
-    assert result.stderr.endswith("\n")
-    line = result.stderr[:-1]
-    assert line.isprintable()  # hence one line
-    assert "Traceback" not in line
-    for fragment in fragments:
-        assert fragment in line
-    return line
-
-
-def made(result):
-    assert result.exit_code == 0, result.output
-    assert result.stderr == ""
-    return result.stdout
 
 
 def write_broken_midi(path):
@@ -593,16 +550,6 @@ def test_a_full_disk(weights, seed, small_piano, monkeypatch):
     result = generate(weights, seed, "piece.mid")
     refused(result, "cannot write to .: No space left on device", code=1)
     assert everything() == before
-
-
-def in_a_process(*arguments, **options):
-    command = [sys.executable, "-m", "deep_piano", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(Path(piece.__file__).parents[1])},
-        **options,
-    )
 
 
 def test_quiet_where_there_is_no_terminal(weights, seed):

@@ -197,3 +197,15 @@ def test_fingerprints_survive_being_set_aside(know):
     [one] = [one for shard in plan(sources(2), know(rows), SETTINGS) for one in shard.set_aside]
     assert np.array_equal(one.fingerprint, row.fingerprint)
     assert one.id == sha("other")
+
+
+def test_what_was_taken_for_another_kind_is_read_again(know):
+    known = know([note_row("0000.mid")], rejects=[reject("x.mp3")])
+    known.forget_misnamed(
+        [Source("0000.mid", 1, sha("0000.mid")), Source("y.mp3", 1, sha("x.mp3"))]
+    )
+    assert known.has(sha("0000.mid"))
+    assert known.has(sha("x.mp3"))
+    known.forget_misnamed([Source("0.mp3", 1, sha("0000.mid")), Source("x.mid", 1, sha("x.mp3"))])
+    assert not known.has(sha("0000.mid"))
+    assert not known.has(sha("x.mp3"))

@@ -66,7 +66,7 @@ def run(corpus, folder, *, disturb=None):
     assert not waiting, "the run was disturbed"
 
 
-@pytest.mark.parametrize("victim", ["_build_shard", "_Transcriber"])
+@pytest.mark.parametrize("victim", ["build_shard", "_Transcriber"])
 def test_a_process_killed_at_work_changes_nothing(victim, cluster, corpus, undisturbed, tmp_path):
     def kill():
         found = processes(victim)
@@ -121,8 +121,8 @@ def test_a_driver_killed_and_run_again_changes_nothing(cluster, corpus, tmp_path
     driver.kill()
     driver.wait()
     assert not (tmp_path / "dataset" / "manifest.json").exists()
-    there = {path.name for path in shards.glob("*.parquet")}
+    there = len(list(shards.glob("*.parquet")))
+    assert 0 < there < len(list((tmp_path / "whole" / "shards").iterdir()))
     again = start("dataset")
     assert again.wait(120) == 0, (tmp_path / "dataset.log").read_text()
-    assert there
     assert contents(tmp_path / "dataset") == contents(tmp_path / "whole")

@@ -125,3 +125,14 @@ def test_columns_can_be_read_by_anyone(tmp_path, rows):
     assert table["sequence_pitch"][0].as_py() == first.sequence[:, 1].tolist()
     assert table["notes"][0]["pedal_share"].as_py() == 0.25
     assert table["audio"][0].as_py() is None
+
+
+def test_damage_within_a_sequence_is_noticed(tmp_path, rows):
+    path = write(tmp_path / "s", rows)
+    with pq.ParquetFile(path) as file:
+        column = file.metadata.row_group(0).column(file.metadata.num_columns - 1)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 3] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(OSError, match="(?i)corrupt|checksum|CRC"):
+        list(read_rows(path))

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from deep_piano import build, versions
 from deep_piano.config import Config, PrepareConfig
 from deep_piano.errors import DeepPianoError
-from deep_piano.ingest import TranscriberLostError
+from deep_piano.ingest import Transcribe, TranscriberLostError
 from deep_piano.manifest import (
     Remembered,
     commit,
@@ -35,14 +34,14 @@ from deep_piano.rules import Reject
 from deep_piano.shards import ShardFacts
 from deep_piano.sources import Source, Splits, require_apart, survey
 from deep_piano.stages.cluster import completed, connected, total
-from deep_piano.stages.transcription import Ears, Factory, Pool, no_ears, transkun
+from deep_piano.stages.transcription import Factory, Pool, no_ears, transkun
 from deep_piano.storage import Entry, Folder
 from deep_piano.terminal import Report
 
 logger = logging.getLogger(__name__)
 
 _FILES_A_TASK, _BYTES_A_TASK = 256, 256e6
-_RETRIES = 3
+_RETRIES, _LOSSES = 3, 30
 
 
 def prepare(
@@ -194,9 +193,10 @@ class _Run:
     def build(self, sources: Sequence[Source], *, retry_failures: bool) -> list[ShardFacts]:
         """Build what is missing until nothing is; return the facts of all shards."""
         self._wanted = {source.sha256 for source in sources}
+        self._known.forget_misnamed(sources)
         if retry_failures:
             self._known.forget_failures()
-        lost: Counter[str] = Counter()
+        lost = 0
         while True:
             plans = plan(sources, self._known, self._settings)
             missing = [one for one in plans if one.name not in self._known.shards]
@@ -219,9 +219,10 @@ class _Run:
             ):
                 self._pool.release(one)
                 if isinstance(result, TranscriberLostError):
-                    lost[one.name] += 1  # the next round tries again
-                    if lost[one.name] > _RETRIES:
+                    lost += 1
+                    if lost > _LOSSES:
                         _raised(result)
+                    self._known.forget(one.sources)  # and so the next round tries again
                 elif _crashed(result):
                     self._isolate(one, result)
                 else:
@@ -232,15 +233,15 @@ class _Run:
     def _submit(self, one: ShardPlan) -> Any:
         known = self._known
         hashes = [source.sha256 for source in one.sources]
-        task = _remote(_build_shard, cpus=self._pool.cpus_beside)
+        task = _remote(build.build_shard, cpus=self._pool.cpus_beside)
         return task.remote(
             self._corpus,
             self._dataset,
             one,
             self._settings,
-            {sha256: known.rejects[sha256] for sha256 in hashes if sha256 in known.rejects},
-            {sha256: known.shard_of[sha256] for sha256 in hashes if sha256 in known.shard_of},
-            self._pool.take(one),
+            rejects={sha: known.rejects[sha] for sha in hashes if sha in known.rejects},
+            rows_in={sha: known.shard_of[sha] for sha in hashes if sha in known.shard_of},
+            transcribe=self._pool.take(one) or no_ears,
         )
 
     def _isolate(self, one: ShardPlan, error: Exception) -> None:
@@ -248,7 +249,7 @@ class _Run:
         logger.warning("the work on %s died (%s): each file alone now", one.name, error)
         suspects = [source for source in one.sources if not self._known.has(source.sha256)]
         task = _remote(_try, cpus=self._pool.cpus_beside, retries=1)
-        ears = self._pool.take(one)
+        ears = self._pool.take(one) or no_ears
         innocent = True
         for source, result in completed(
             lambda source: task.remote(self._corpus, source, self._settings, ears),
@@ -314,28 +315,8 @@ class _Run:
         self._show_again = time.monotonic() + 20 * (time.monotonic() - begun)
 
 
-def _build_shard(
-    corpus: Folder,
-    dataset: Folder,
-    one: ShardPlan,
-    settings: PrepareConfig,
-    rejects: dict[str, Reject],
-    rows_in: dict[str, str],
-    ears: Ears | None,
-) -> ShardFacts:
-    return build.build_shard(
-        corpus,
-        dataset,
-        one,
-        settings,
-        rejects=rejects,
-        rows_in=rows_in,
-        transcribe=ears or no_ears,
-    )
-
-
-def _try(corpus: Folder, source: Source, settings: PrepareConfig, ears: Ears | None) -> None:
-    build.read(corpus, source, settings, transcribe=ears or no_ears)
+def _try(corpus: Folder, source: Source, settings: PrepareConfig, ears: Transcribe) -> None:
+    build.read(corpus, source, settings, transcribe=ears)
 
 
 def _remote(function: Callable[..., Any], *, cpus: float = 1, retries: int = _RETRIES) -> Any:

@@ -211,9 +211,9 @@ class Pool:
             self._place_of = {ref: n for ref, n in self._place_of.items() if n != number}
             self._start()
         if waiting := list(self._place_of):
-            enough = len(self._actors) - len(waiting) > 0
-            count, timeout = (len(waiting), 0.0) if enough else (1, wait_s)
-            for reference in ray.wait(waiting, num_returns=count, timeout=timeout)[0]:
+            if len(waiting) == len(self._actors):
+                ray.wait(waiting, num_returns=1, timeout=wait_s)
+            for reference in ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]:
                 del self._place_of[reference]
         without = set(self._place_of.values())
         return [number for number in self._actors if number not in without]

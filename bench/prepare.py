@@ -1,0 +1,354 @@
+"""Hours of audio a second that PREPARE makes a dataset of, against the limit and the peers.
+
+Compared in one run, on the same files, at the waveform codecs, which are bound by decoding:
+
+- the limit: FFmpeg alone, by the command line of `audio.decode`, one process a core side by side,
+  and what it decodes is read and thrown away;
+- ours: `stages.prepare.prepare` on Ray, on all cores: hash, decode, describe, encode, write;
+- the same work in a `multiprocessing.Pool`, which shows what Ray itself costs; its shards must be
+  the same to the byte;
+- a serial loop over `librosa.load`, which only loads, on the first files.
+
+Ray and the pool are started anew in every round, and prepare a tiny corpus before the clock runs:
+a process that imports librosa compiles for seconds. What that takes is told apart. Every figure
+is the median of the rounds; the ways are taken in turn, so that other load falls on all of them,
+and Ray's workers run at the ordinary priority, which they do not by themselves.
+
+Aims: 0.9 of the limit; Ray slower than the pool by less than 5 % at 1,000 files; memory that does
+not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from bench import peers
+from bench.processes import SAMPLED_EVERY_S, Memory, memory_watched, processor_s, ray_workers
+from bench.stages import REST, Stopwatch, wrap
+from bench.tables import machine, markdown
+from deep_piano import audio
+from deep_piano.codecs import CODECS
+from deep_piano.config import Config, PrepareConfig
+from deep_piano.errors import DeepPianoError
+from deep_piano.plan import Known, plan, reading_digest
+from deep_piano.sources import survey
+from deep_piano.stages.cluster import connected
+from deep_piano.stages.prepare import prepare
+from deep_piano.storage import open_folder
+
+Result = TypeVar("Result")
+
+AIM, RAY_AIM = 0.9, 0.05
+
+STAGES = (
+    ("deep_piano.build", "hash_files", "hash of the file"),
+    ("deep_piano.audio", "decode", "decode: FFmpeg, its pipe, checks"),
+    ("deep_piano.ingest", "_content_id", "hash of the samples"),
+    ("deep_piano.ingest", "_trimmed", "trim"),
+    ("deep_piano.features", "describe_audio", "descriptors"),
+    ("deep_piano.fingerprint", "of_audio", "fingerprint"),
+    ("deep_piano.ingest", "_row", "encode"),
+    ("deep_piano.shards", "write_shard", "write Parquet"),
+    ("deep_piano.shards", "read_facts", "read back, checksum"),
+)
+
+
+@dataclass
+class Took:
+    """Seconds of a way, one figure a round; `start` and `first` are before the clock runs.
+
+    `processor` is what the run takes of processors, which other load on the machine changes less.
+    """
+
+    start: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    run: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def with_start(self) -> float:
+        """Return the median of all three together."""
+        return statistics.median(map(sum, zip(self.start, self.first, self.run, strict=True)))
+
+
+@dataclass
+class Results:
+    """What was measured on one corpus."""
+
+    files: int
+    audio_s: float
+    limit: Took = field(default_factory=Took)
+    ours: Took = field(default_factory=Took)
+    pool: Took = field(default_factory=Took)
+    memory: Memory | None = None
+    rows: str = ""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("small", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument(
+    "large", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False
+)
+@click.option(
+    "--codec",
+    default="mulaw",
+    show_default=True,
+    type=click.Choice([name for name, codec in CODECS.items() if not codec.hears_notes]),
+)
+@click.option("--cores", type=int, help="Processes of every way.  [all]")
+@click.option("--rounds", default=3, show_default=True, help="Rounds of every way in turn.")
+@click.option(
+    "--serial-files", default=20, show_default=True, help="Files of the librosa.load loop."
+)
+@click.option("--part-files", default=40, show_default=True, help="Files of the table of parts.")
+def main(
+    small: Path,
+    large: Path | None,
+    codec: str,
+    cores: int | None,
+    rounds: int,
+    serial_files: int,
+    part_files: int,
+) -> None:
+    """Print hours of audio a second of PREPARE against FFmpeg alone, as Markdown.
+
+    SMALL and LARGE are folders of recordings, say 100 and 1,000 mp3 of a minute. Without LARGE
+    there is nothing to compare the memory with.
+    """
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    settings = PrepareConfig.model_validate(
+        {"codec": codec, "min_seconds": 1.0, "max_similarity": 1.0}
+    )
+    cores = cores or len(os.sched_getaffinity(0))
+    try:
+        results = [
+            measure(corpus, settings, cores=cores, rounds=rounds)
+            for corpus in filter(None, [small, large])
+        ]
+        tell(f"librosa.load, {serial_files} files one after the other")
+        serial = peers.serial_rate(recordings(small)[:serial_files], sr=CODECS[codec].sr)
+        click.echo(
+            f"Codec {codec}, {cores} processes, {rounds} rounds; {machine()}, "
+            f"ray {metadata.version('ray')}, librosa {metadata.version('librosa')}, "
+            f"FFmpeg {audio.ffmpeg_version()}.\n"
+        )
+        print_rates(results, serial)
+        print_memory(results)
+        print_parts(recordings(small)[:part_files], settings)
+    except DeepPianoError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def measure(corpus: Path, settings: PrepareConfig, *, cores: int, rounds: int) -> Results:
+    """Take every way in turn over a corpus, `rounds` times."""
+    paths = recordings(corpus)
+    commands = peers.decode_commands(paths, settings)
+    results = Results(len(paths), 0.0)
+    with tempfile.TemporaryDirectory() as scratch:
+        tiny = Path(scratch) / "tiny"
+        tiny.mkdir()
+        for path in paths[: 4 * cores]:
+            (tiny / path.name).symlink_to(path.absolute())
+        for turn in range(rounds):
+            tell(f"{len(paths)} files, round {turn + 1} of {rounds}: FFmpeg alone")
+            with counted(results.limit, lambda: []):
+                decoded = peers.decode_alone(commands, cores=cores)
+            results.audio_s = decoded / 4 / (settings.sr or CODECS[settings.codec].sr)
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                tell("  on Ray")
+                ours = on_ray(corpus, tiny, Path(folder), settings, cores=cores, results=results)
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                tell("  in a pool of processes")
+                theirs = on_pool(
+                    corpus, tiny, Path(folder), settings, cores=cores, took=results.pool
+                )
+            if ours != theirs:
+                raise click.ClickException("Ray and the pool made different shards.")
+    return results
+
+
+def on_ray(
+    corpus: Path,
+    tiny: Path,
+    scratch: Path,
+    settings: PrepareConfig,
+    *,
+    cores: int,
+    results: Results,
+) -> dict[str, str]:
+    """Prepare a corpus as `deep-piano prepare` does; return its shards' checksums by name."""
+    begun = time.perf_counter()
+    with connected(cpus=cores):
+        results.ours.start.append(time.perf_counter() - begun)
+        config = Config(prepare=settings)
+        alone = Config(prepare=settings.model_copy(update={"shard_mb": 0.01}))
+        first = partial(prepare, open_folder(tiny), open_folder(scratch / "tiny"), alone)
+        results.ours.first.append(timed(first)[0])
+        with memory_watched() as peaks, counted(results.ours, partial(ray_workers, os.getpid())):
+            manifest = prepare(open_folder(corpus), open_folder(scratch / "all"), config)
+    results.memory = results.memory or (peaks[0] if peaks else None)
+    totals = manifest["totals"]
+    results.rows = f"{totals['recordings']} rows in {len(manifest['shards'])} shards"
+    return {shard["name"]: shard["sha256"] for shard in manifest["shards"]}
+
+
+def on_pool(
+    corpus: Path, tiny: Path, scratch: Path, settings: PrepareConfig, *, cores: int, took: Took
+) -> dict[str, str]:
+    """Do the same in a pool of processes."""
+    begun = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+        took.start.append(time.perf_counter() - begun)
+        alone = settings.model_copy(update={"shard_mb": 0.01})
+        first = partial(peers.pooled, open_folder(tiny), open_folder(scratch / "tiny"), alone, pool)
+        took.first.append(timed(first)[0])
+        with counted(took, lambda: [one.pid or 0 for one in multiprocessing.active_children()]):
+            shards = peers.pooled(open_folder(corpus), open_folder(scratch / "all"), settings, pool)
+    return shards
+
+
+@contextmanager
+def counted(took: Took, workers: Callable[[], list[int]]) -> Iterator[None]:
+    """Count the block as a run, with the processor time of this process and of its workers."""
+    before, own, begun = processor_s(workers()), sum(os.times()[:4]), time.perf_counter()
+    yield
+    took.run.append(time.perf_counter() - begun)
+    after = processor_s(workers())
+    theirs = sum(used - before.get(pid, 0.0) for pid, used in after.items())
+    took.processor.append(sum(os.times()[:4]) - own + theirs)
+
+
+def print_rates(results: Sequence[Results], serial: float) -> None:
+    """Print the times of every way, and what they say about the aims."""
+    median = statistics.median
+    rows = []
+    for one in results:
+        limit = one.audio_s / median(one.limit.run)
+        ways = [
+            ("FFmpeg alone: the limit", median(one.limit.run), one.limit),
+            ("ours, on Ray", median(one.ours.run), one.ours),
+            ("ours, with Ray's start", one.ours.with_start(), None),
+            ("a pool of processes", median(one.pool.run), one.pool),
+            ("a pool, with its start", one.pool.with_start(), None),
+        ]
+        for name, took, way in ways:
+            spread = f"{min(way.run):.1f} to {max(way.run):.1f}" if way else ""
+            processor = f"{median(way.processor):.1f}" if way else ""
+            shares = ratios(one.audio_s / took, limit)
+            rows.append([f"{one.files:,}", name, f"{took:.1f}", spread, processor, *shares])
+    limit = results[0].audio_s / median(results[0].limit.run)
+    rows.append(["", "serial librosa.load", "", "", "", *ratios(serial, limit)])
+    head = ["files", "way", "s", "of the rounds", "of processors, s"]
+    head += ["x real time", "hours a second", "/ limit"]
+    click.echo(markdown(head, rows, words=2))
+    click.echo("\n" + "\n".join(f"- {verdict(one, serial)}" for one in results) + "\n")
+
+
+def verdict(one: Results, serial: float) -> str:
+    """Return what the figures of a corpus say about the aims."""
+    median = statistics.median
+    of_limit = median(one.limit.run) / median(one.ours.run)
+    beyond_pool = median(one.ours.run) / median(one.pool.run) - 1
+    of_limit_cpu = median(one.limit.processor) / median(one.ours.processor)
+    beyond_pool_cpu = median(one.ours.processor) / median(one.pool.processor) - 1
+    met = {True: "met", False: "missed"}
+    return (
+        f"{one.files:,} files, {one.audio_s / 3600:.2f} hours, {one.rows}: ours is {of_limit:.2f} "
+        f"of the limit (the aim is {AIM:g}: {met[of_limit >= AIM]}), takes {beyond_pool:+.1%} of "
+        f"the pool's time (the aim is less than {RAY_AIM:+.0%}: {met[beyond_pool < RAY_AIM]}), and "
+        f"is {one.audio_s / median(one.ours.run) / serial:.1f} times as fast as the serial loop. "
+        f"In processor seconds it is {of_limit_cpu:.2f} of the limit, and {beyond_pool_cpu:+.1%} "
+        f"of the pool's. Before that, Ray starts in {median(one.ours.start):.1f} s, and the first "
+        f"recordings take {median(one.ours.first):.1f} s."
+    )
+
+
+def ratios(rate: float, limit: float) -> list[str]:
+    """Return the last columns: times of real time, hours a second, the share of the limit."""
+    return [f"{rate:,.0f}", f"{rate / 3600:.3f}", f"{rate / limit:.2f}"]
+
+
+def print_memory(results: Sequence[Results]) -> None:
+    """Print the peaks of memory at each size of corpus."""
+    rows = [
+        [f"{one.files:,}"]
+        + [
+            f"{size / 1e6:,.0f}"
+            for size in (one.memory.whole, one.memory.driver, one.memory.largest_worker)
+        ]
+        for one in results
+        if one.memory
+    ]
+    if rows:
+        click.echo(markdown(["files", "driver and workers, MB", "driver", "largest worker"], rows))
+        click.echo(
+            f"\nThe most at once, sampled every {SAMPLED_EVERY_S:g} s: memory of the processes' "
+            "own (RssAnon), without the object store, Ray's services and FFmpeg.\n"
+        )
+
+
+def print_parts(paths: Sequence[Path], settings: PrepareConfig) -> None:
+    """Print where the time of a recording goes, in one process, one after the other."""
+    tell(f"the parts, {len(paths)} files")
+    watch = Stopwatch()
+    with tempfile.TemporaryDirectory() as scratch:
+        for stage in STAGES:
+            wrap(watch, *stage)
+        for name, some in (("first", paths[:1]), ("all", paths)):  # the first one compiles
+            corpus = Path(scratch) / name
+            corpus.mkdir()
+            for path in some:
+                (corpus / path.name).symlink_to(path.absolute())
+            dataset, folder = open_folder(corpus.with_suffix(".out")), open_folder(corpus)
+            watch.reset()
+            sources = peers.survey_hashed(folder, settings, map)
+            for one in plan(sources, Known(reading_digest(settings)), settings):
+                peers.shard(folder, dataset, settings, one, rejects={}, rows_in={})
+            watch.pause()
+    names = [*dict.fromkeys(stage for _, _, stage in STAGES), REST]
+    each_ms = {name: [1e3 * took / len(paths) for took in watch.main[name]] for name in names}
+    total, processor = map(sum, zip(*each_ms.values(), strict=True))
+    rows = [
+        [name, f"{wall:.1f}", f"{own:.1f}", f"{own / processor:.1%}"]
+        for name, (wall, own) in each_ms.items()
+    ]
+    rows.append(["**sum**", f"**{total:.1f}**", f"**{processor:.1f}**", ""])
+    head = ["part, one process", "ms a recording", "of a processor, ms", "share"]
+    click.echo(markdown(head, rows))
+
+
+def recordings(folder: Path) -> list[Path]:
+    """Return the recordings of a folder, as PREPARE finds them."""
+    entries, _ = survey(open_folder(folder))
+    found = [folder / entry.name for entry in entries if not entry.problem]
+    if not found:
+        raise click.ClickException(f"no recording in {folder}")
+    return found
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    """Return how many seconds some work takes, and its result."""
+    begun = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begun, result
+
+
+def tell(text: str) -> None:
+    """Say on standard error what is being measured."""
+    click.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    main()
