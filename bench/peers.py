@@ -54,7 +54,9 @@ def decode_alone(commands: Sequence[list[str]], *, cores: int) -> int:
 
     def discard(command: list[str]) -> int:
         buffer, total = bytearray(_DISCARDED_AT_ONCE), 0
-        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        ) as process:
             assert process.stdout is not None
             while size := process.stdout.readinto(buffer):  # type: ignore[attr-defined]
                 total += size

@@ -214,8 +214,8 @@ def prepare(
     click.echo(encodable(dataset_card(manifest, uri=dataset), sys.stdout.encoding))
     totals = manifest["totals"]
     click.echo(
-        f"{totals['files']} files: {totals['recordings']} recordings, {totals['drops']} dropped, "
-        f"{totals['failures']} failed"
+        f"files found: {totals['files']} = {totals['recordings']} recordings + "
+        f"{totals['drops']} dropped + {totals['failures']} failed"
     )
 
 

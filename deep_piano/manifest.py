@@ -230,8 +230,8 @@ def read_ledger(dataset: Folder) -> dict[str, Remembered]:
     if not dataset.exists(LEDGER):
         return {}
     try:
-        with dataset.local(LEDGER) as path:
-            rows = pq.read_table(path).to_pylist()
+        with dataset.local(LEDGER) as path, path.open("rb") as file:
+            rows = pq.read_table(file).to_pylist()
         return {row.pop("name"): Remembered(**row) for row in rows}
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         return {}  # it is broken, and only saves time
@@ -264,5 +264,6 @@ def write_ledger(dataset: Folder, entries: Sequence[Entry], hashes: Mapping[str,
     names = ("name", "size", "stamp", "sha256")
     types = (pa.string(), pa.int64(), pa.string(), pa.string())
     table = pa.Table.from_pylist(rows, pa.schema(list(zip(names, types, strict=True))))
-    with dataset.write(LEDGER) as path:
-        pq.write_table(table, path, compression="zstd")
+    # An open file: Arrow takes no path that is not UTF-8.
+    with dataset.write(LEDGER) as path, path.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from deep_piano.catalogue import ASSETS
 from deep_piano.codecs import CODECS
 from deep_piano.config import PrepareConfig
+from deep_piano.errors import one_line
 from deep_piano.fingerprint import near_duplicates
 from deep_piano.ingest import split_of
 from deep_piano.rules import Reject
@@ -206,7 +207,7 @@ def _superfluous(
     for source in read:
         kept = first.setdefault(known.prints[source.sha256][0], source)
         if kept is not source:
-            put(source, "duplicate", f"the same sound as {kept.name}", 1.0)
+            put(source, "duplicate", f"the same sound as {one_line(kept.name)}", 1.0)
     if settings.max_similarity < 1:
         candidates = [
             (source.name, *known.prints[source.sha256])
@@ -215,7 +216,7 @@ def _superfluous(
         ]
         near = near_duplicates(candidates, threshold=settings.max_similarity)
         for recording_id, (kept_id, similarity) in near.items():
-            reason = f"{similarity:.0%} like {first[kept_id].name}"
+            reason = f"{similarity:.0%} like {one_line(first[kept_id].name)}"
             put(first[recording_id], "near_duplicate", reason, round(similarity, 4))
     return found
 

@@ -150,16 +150,20 @@ def write_shard(
     }
     schema = _schema(spec).with_metadata({_METADATA: json.dumps(about, sort_keys=True)})
     ordered = sorted(rows, key=lambda row: (row.split, row.id))
-    with pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        write_page_checksum=True,
-        use_dictionary=["split", "kind"],
-        # Parquet knows no integer of 8 bits: it takes four bytes, of which zstd sees three empty
-        # streams. Smaller and quicker than a dictionary.
-        use_byte_stream_split=[f"{SEQUENCE}{field.name}.list.element" for field in spec.fields],
-    ) as writer:
+    # An open file, here and below: Arrow takes no path that is not UTF-8.
+    with (
+        path.open("wb") as file,
+        pq.ParquetWriter(
+            file,
+            schema,
+            compression="zstd",
+            write_page_checksum=True,
+            use_dictionary=["split", "kind"],
+            # Parquet knows no integer of 8 bits: it takes four bytes, of which zstd sees three empty
+            # streams. Smaller and quicker than a dictionary.
+            use_byte_stream_split=[f"{SEQUENCE}{field.name}.list.element" for field in spec.fields],
+        ) as writer,
+    ):
         for group in _row_groups(ordered, spec, row_group_bytes):
             writer.write_table(_table(group, schema, spec), row_group_size=len(group))
 
@@ -175,7 +179,7 @@ def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row
     """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with path.open("rb") as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
         names = [name for name in file.schema_arrow.names if name.startswith(SEQUENCE)]
         for index in range(file.num_row_groups):
             group = file.read_row_group(index)
@@ -192,7 +196,7 @@ def read_facts(path: Path, name: str) -> ShardFacts | None:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             about = json.loads(file.schema_arrow.metadata[_METADATA])
             plain = [key for key in file.schema_arrow.names if not key.startswith(SEQUENCE)]
             groups = [file.read_row_group(i, columns=plain) for i in range(file.num_row_groups)]

@@ -68,7 +68,7 @@ def manifest(dataset="set"):
 class TestPrepare:
     def test_the_card_and_a_last_line_that_counts(self, corpus):
         lines = prepared(run("prepare", corpus, "-o", "set"))
-        assert lines[-1] == "7 files: 5 recordings, 0 dropped, 2 failed"
+        assert lines[-1] == "files found: 7 = 5 recordings + 0 dropped + 2 failed"
         assert lines[0] == "  set"
         assert any("7 = 5 recordings + 0 dropped + 2 failed" in line for line in lines)
         assert any("bad.mid" in line and "'MThd'" in line for line in lines)
@@ -101,7 +101,7 @@ class TestPrepare:
         options |= {"trim-start-seconds": 2, "group": "(.)-", "workers": 1, "transcribers": 1}
         given = [text for name, value in options.items() for text in (f"--{name}", value)]
         lines = prepared(run("prepare", corpus, "-o", "set", *given))
-        assert lines[-1] == "7 files: 0 recordings, 7 dropped, 0 failed"
+        assert lines[-1] == "files found: 7 = 0 recordings + 7 dropped + 0 failed"
         settings = manifest()["settings"]
         for name in ("codec", "sr", "max-seconds", "trim-end-seconds", "trim-start-seconds"):
             assert settings[name.replace("-", "_")] == options[name]
@@ -152,7 +152,7 @@ class TestPrepare:
             (folder / "b" / name).write_text(f"no MIDI {number}")
             shutil.copy(folder / "a" / name, folder / "b" / f"copy of {name}")
         lines = prepared(run("prepare", folder, "-o", "set"))
-        assert lines[-1] == "18 files: 6 recordings, 6 dropped, 6 failed"
+        assert lines[-1] == "files found: 18 = 6 recordings + 6 dropped + 6 failed"
         dry = made(run("prepare", folder, "-o", "other", "--dry-run")).split("\n")[:-1]
         for line in (*lines, *dry, *made(run("inspect", "set")).split("\n")[:-1]):
             assert line.isprintable(), line
@@ -170,7 +170,7 @@ class TestPrepare:
         corpus.rename(name)
         lines = prepared(run("prepare", "-o", dataset, "--", name))
         assert all(line.isprintable() for line in lines)
-        assert lines[-1] == "7 files: 5 recordings, 0 dropped, 2 failed"
+        assert lines[-1] == "files found: 7 = 5 recordings + 0 dropped + 2 failed"
         made(run("inspect", "--plot", f"{dataset}.plots", "--", dataset))
         assert Path(f"{dataset}.plots", "dataset.png").is_file()
 
@@ -188,7 +188,7 @@ class TestPrepare:
             )
             output, errors = process.communicate(timeout=120)
             assert process.returncode == code, errors
-        assert output.endswith("\n7 files: 5 recordings, 0 dropped, 2 failed\n")
+        assert output.endswith("\nfiles found: 7 = 5 recordings + 0 dropped + 2 failed\n")
         here, there = contents(Path("set")), contents(Path("job"))
         assert set(here) == set(there)
         assert {name for name in here if here[name] != there[name]} == {"manifest.json"}
@@ -221,7 +221,7 @@ def test_the_real_command_with_a_cluster_of_its_own_where_all_is_ascii(corpus):
         assert Path("set").exists() == (name != "dry")
     assert r"b\U0001f3b9d.mid" in outputs["dry"]
     assert "#" in outputs["run"]  # the bars
-    assert outputs["run"].endswith("\n7 files: 5 recordings, 0 dropped, 2 failed\n")
+    assert outputs["run"].endswith("\nfiles found: 7 = 5 recordings + 0 dropped + 2 failed\n")
     assert outputs["run"].startswith(outputs["inspect"])
 
 
@@ -291,7 +291,7 @@ def test_a_dataset_that_cannot_be_written_is_refused_before_any_work(corpus, out
     Path("corpus.txt").write_text("mine")
     monkeypatch.setattr("deep_piano.stages.prepare.connected", None)
     before = everything()
-    refused(run("prepare", corpus, "-o", out), f"cannot write to {out}", "Choose another folder")
+    refused(run("prepare", corpus, "-o", out), "cannot write to ", f"{out}: ", "Choose another")
     assert everything() == before
 
 

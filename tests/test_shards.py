@@ -134,5 +134,5 @@ def test_damage_within_a_sequence_is_noticed(tmp_path, rows):
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size - 3] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(OSError, match="(?i)corrupt|checksum|CRC"):
+    with pytest.raises(OSError, match=r"(?i)corrupt|checksum|CRC"):
         list(read_rows(path))

@@ -107,7 +107,7 @@ def test_a_table_of_something_else_or_of_no_text_says_nothing(corpus, tmp_path):
 def test_a_table_of_splits_that_is_no_text_is_refused(corpus, tmp_path):
     folder = corpus(a_dot_mp3="")
     (tmp_path / "corpus" / "broken.csv").write_bytes(b"split,name\ntrain,\xff\xfe\n")
-    with pytest.raises(InputError, match="broken.csv cannot be read as UTF-8 CSV"):
+    with pytest.raises(InputError, match=r"broken.csv cannot be read as UTF-8 CSV"):
         splits(folder)
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from deep_piano import build, versions
 from deep_piano.config import Config, PrepareConfig
-from deep_piano.errors import DeepPianoError
+from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.ingest import Transcribe, TranscriberLostError
 from deep_piano.manifest import (
     Remembered,
@@ -95,6 +96,7 @@ def prepare(
             digest = corpus_digest(_sources(entries, known_hashes, splits), len(ignored))
             if is_current(old, config.prepare, digest, dataset):
                 return old
+    dataset.require_writable()
     with connected(cpus=config.prepare.workers), Pool(transcriber, config.prepare) as pool:
         run = _Run(corpus, dataset, config, pool, progress)
         hashes = run.hash_files(entries, ledger)
@@ -139,16 +141,19 @@ class _Run:
         self._pool, self._progress = pool, progress
         self._known = Known(reading_digest(config.prepare))
         self._wanted: set[str] = set()
+        self._unreadable: list[Reject] = []
+        self._copies: list[tuple[Source, Source]] = []
         self._show_again = 0.0
-        self.rejects: list[Reject] = []
 
     def hash_files(self, entries: Sequence[Entry], ledger: dict[str, Remembered]) -> dict[str, str]:
         """Return the SHA-256 of every file that can be read, by name; note the others."""
         hashes = remembered(entries, ledger)
         for entry in entries:
-            if entry.problem:
-                self._fail(entry.name, entry.problem)
-        todo = [entry for entry in entries if entry.name not in hashes and not entry.problem]
+            if problem := entry.problem or ("" if entry.size else "it is empty (0 bytes)"):
+                self._fail(entry.name, problem)
+                hashes.pop(entry.name, None)
+        failed = {reject.name for reject in self._unreadable}
+        todo = [entry for entry in entries if entry.name not in hashes.keys() | failed]
         task = _remote(build.hash_files)
         done = 0
         for names, result in completed(
@@ -162,7 +167,7 @@ class _Run:
                 else:
                     hashes[name] = sha256
             done += len(names)
-            self._progress(Report("looking", done, len(todo), len(self.rejects)))
+            self._progress(Report("looking", done, len(todo), len(self._unreadable)))
             self._require_few_failures()
         return hashes
 
@@ -172,11 +177,23 @@ class _Run:
         for source in sources:
             kept = first.setdefault(source.sha256, source)
             if kept is not source:
-                reason = f"the same file as {kept.name}"
-                self.rejects.append(
-                    Reject(source.name, "drop", "duplicate", reason, source_sha256=source.sha256)
-                )
+                self._copies.append((source, kept))
         return list(first.values())
+
+    @property
+    def rejects(self) -> list[Reject]:
+        """The files that stand in no shard; a copy of one is rejected as that was."""
+        found = [*self._unreadable]
+        for copy, kept in self._copies:
+            known = self._known.rejects.get(copy.sha256)
+            if known:
+                found.append(replace(known, name=copy.name))
+            else:
+                reason = f"the same file as {one_line(kept.name)}"
+                found.append(
+                    Reject(copy.name, "drop", "duplicate", reason, source_sha256=copy.sha256)
+                )
+        return found
 
     def learn(self) -> None:
         """Take note of the shards that are there."""
@@ -276,7 +293,7 @@ class _Run:
         return self._settings.workers or max(2, 2 * round(total("CPU")))
 
     def _fail(self, name: str, problem: str) -> None:
-        self.rejects.append(Reject(name, "failure", "unreadable", problem))
+        self._unreadable.append(Reject(name, "failure", "unreadable", problem))
 
     def _failures(self) -> list[Reject]:
         known = (self._known.rejects[sha] for sha in self._wanted & self._known.rejects.keys())
@@ -287,9 +304,9 @@ class _Run:
         if limit is not None and len(failures) > limit:
             some = min(failures, key=lambda reject: reject.name)
             raise DeepPianoError(
-                f"stopped: {len(failures)} files failed and {limit} may (one is {some.name}: "
-                f"{some.reason}). What was done is kept, and the same command goes on from here: "
-                "mend or remove such files, or raise max_failures."
+                f"stopped: {len(failures)} files failed and {limit} may (one is "
+                f"{one_line(some.name)}: {some.reason}). What was done is kept, and the same "
+                "command goes on from here: mend or remove such files, or raise max_failures."
             )
 
     def _show(self) -> None:
