@@ -159,8 +159,8 @@ def write_shard(
             compression="zstd",
             write_page_checksum=True,
             use_dictionary=["split", "kind"],
-            # Parquet knows no integer of 8 bits: it takes four bytes, of which zstd sees three empty
-            # streams. Smaller and quicker than a dictionary.
+            # Parquet has no integer of 8 bits: of the four bytes that it takes, zstd sees three
+            # as empty streams. Smaller and quicker than a dictionary.
             use_byte_stream_split=[f"{SEQUENCE}{field.name}.list.element" for field in spec.fields],
         ) as writer,
     ):
