@@ -1,8 +1,8 @@
 """A folder of MIDI files becomes recordings, split into training and validation.
 
-The split is by recording, never by window. A `metadata.csv` with the columns `midi_filename` and
-`split` decides where there is one (MAESTRO's works as it is); elsewhere the hash of the file's
-name and folder does, so that a file stays on its side whatever stands beside it.
+The split is by recording, never by window. A CSV with a column `split` decides where it names a
+file (MAESTRO's works as it is), else a folder named after a split; elsewhere the hash of the
+file's name and folder does, so that a file stays on its side whatever stands beside it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ EXCERPT_S = 30.0
 MFCC = 13
 
 _FFT_AT_16_KHZ = 2048
-_FRAMES_AT_A_TIME = 128
 _MEL_BANDS = 64
 _SILENT_PEAK = 1e-5  # -100 dBFS: below it there is nothing but rounding to describe
 _SILENCE_FRAME_S = 0.05
@@ -233,7 +232,8 @@ def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
 
     n_fft = max(256, round(_FFT_AT_16_KHZ * 2.0 ** math.floor(math.log2(sr / 16_000))))
     hop = n_fft // 4  # 32 ms at 16 kHz: less often, and 117 and 134 quarters a minute are one
-    magnitude = _magnitude(excerpt, n_fft=n_fft, hop=hop)
+    excerpt = np.pad(excerpt, (0, max(0, n_fft - len(excerpt))))
+    magnitude = np.abs(librosa.stft(excerpt, n_fft=n_fft, hop_length=hop))  # (bins, frames)
     power = magnitude**2
     mean = magnitude.mean(axis=1, keepdims=True)  # a mean over frames would describe its rests
     mel = librosa.feature.melspectrogram(S=power, sr=sr, n_mels=_MEL_BANDS)
@@ -255,23 +255,6 @@ def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
         "key": key.name if key else "none",
         "tuning_strength": strength,
     }
-
-
-def _magnitude(samples: Samples, *, n_fft: int, hop: int) -> NDArray[np.float32]:
-    """Return the magnitudes of `librosa.stft`, shape (bins, frames), in less than half its time.
-
-    A frame lies in memory as one piece, and a block of frames in the cache.
-    """
-    from scipy import fft, signal
-
-    samples = np.pad(samples, (n_fft // 2, n_fft // 2 + max(0, n_fft - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]
-    window = signal.get_window("hann", n_fft).astype(np.float32)
-    magnitude = np.empty((len(frames), n_fft // 2 + 1), np.float32)
-    for start in range(0, len(frames), _FRAMES_AT_A_TIME):
-        block = slice(start, start + _FRAMES_AT_A_TIME)
-        np.abs(fft.rfft(frames[block] * window, axis=1), out=magnitude[block])
-    return magnitude.T
 
 
 def _tuning(magnitude: NDArray[np.float32], *, bin_hz: float) -> tuple[float, float]:

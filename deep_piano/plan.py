@@ -42,6 +42,8 @@ RUNNING: Final = frozenset(
 )
 """Settings that leave no trace in a dataset."""
 
+_MOST_SHARD_BITS = 16  # as many as five digits can number, which is what `SHARD_NAME` knows
+
 
 def kept_settings(settings: PrepareConfig) -> dict[str, Any]:
     """Return the settings that a dataset depends on, JSON-ready."""
@@ -146,6 +148,18 @@ class Known:
         """Say whether anything is known of a file."""
         return sha256 in self.rejects or sha256 in self.prints
 
+    def unread(self, plan: ShardPlan) -> list[Source]:
+        """Return the files of a shard that must be read for it.
+
+        Of a recording that was set aside and comes back only the fingerprint is known.
+        """
+        there = {one.reject.source_sha256 for one in plan.set_aside}
+        return [
+            source
+            for source in plan.sources
+            if not any(source.sha256 in known for known in (there, self.rejects, self.shard_of))
+        ]
+
 
 def plan(sources: Sequence[Source], known: Known, settings: PrepareConfig) -> list[ShardPlan]:
     """Lay out the shards.
@@ -182,11 +196,13 @@ def plan(sources: Sequence[Source], known: Known, settings: PrepareConfig) -> li
 def shard_bits(sources: Iterable[Source], settings: PrepareConfig) -> int:
     """Return the binary logarithm of the number of shards that files fill.
 
-    A power of two: as a corpus grows, most of its shards stay as they are.
+    A power of two: as a corpus grows, most of its shards stay as they are. Beyond 65,536 of them
+    they grow instead.
     """
     growth = CODECS[settings.codec].growth
     size_mb = sum(source.size * (1 if source.is_midi else growth) for source in sources) / 1e6
-    return max(0, math.ceil(math.log2(max(1e-9, size_mb / settings.shard_mb))))
+    bits = math.ceil(math.log2(max(1e-9, size_mb / settings.shard_mb)))
+    return min(max(0, bits), _MOST_SHARD_BITS)
 
 
 def _superfluous(

@@ -97,9 +97,11 @@ def preview(
     Splits(corpus, others, settings)
     hashes = remembered(entries, read_ledger(dataset))
     known = _known(dataset, settings, progress)
-    files = [Source(e.name, e.size, hashes.get(e.name, "")) for e in entries if not e.problem]
+    lost = [entry.name for entry in entries if entry.problem or not entry.size]
+    chosen = [entry for entry in entries if entry.size and not entry.problem]
+    files = [Source(e.name, e.size, hashes.get(e.name, "")) for e in chosen]
     new = [source for source in files if not known.has(source.sha256)]
-    left_out = defaultdict(list, unreadable=[entry.name for entry in entries if entry.problem])
+    left_out = defaultdict(list, unreadable=lost)
     left_out["duplicate"] = _same_bytes(corpus, files, progress)
     again = {*left_out["duplicate"]}
     distinct = [source for source in new if source.name not in again]

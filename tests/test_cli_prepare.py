@@ -30,7 +30,7 @@ ODD_NAMES = [
     os.fsdecode(b"latin-\xe9.mid"),
 ]
 ROOT = Path(__file__).parents[1]
-PROGRESS = re.compile(r"(looking|preparing): [\d,]+ of [\d,]+, .*\d failed.*")
+PROGRESS = re.compile(r"(looking|looking at shards|preparing): [\d,]+ of [\d,]+, .*\d failed.*")
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,8 @@ class TestPrepare:
         assert "raise max_failures" in line
         assert not Path("set/manifest.json").exists()
         refused(run("inspect", "set"), "set holds no dataset", "run that again if it was stopped")
-        assert prepared(run("prepare", corpus, "-o", "set", "--max-failures", 2))[-1].startswith(
-            "7"
-        )
+        lines = prepared(run("prepare", corpus, "-o", "set", "--max-failures", 2))
+        assert lines[-1].startswith("files found: 7 = ")
 
     def test_other_settings_are_exit_code_2_without_rebuild(self, corpus):
         prepared(run("prepare", corpus, "-o", "set"))

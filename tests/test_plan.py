@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deep_piano.codecs import CODECS
 from deep_piano.config import PrepareConfig
 from deep_piano.plan import Known, dataset_digest, plan, reading_digest
-from deep_piano.shards import read_facts, write_shard
+from deep_piano.shards import SHARD_NAME, read_facts, write_shard
 from deep_piano.sources import Source
 from tests.rows import note_row, reject, sha
 
@@ -69,6 +69,13 @@ def test_shards_are_as_large_as_asked_and_their_number_is_a_power_of_two():
     assert {shard.name[9:14] for shard in plans} == {"00032"}
     assert max(len(shard.sources) for shard in plans) < 20
     assert len(plan(sources(100), nothing(), PrepareConfig())) == 1
+
+
+@pytest.mark.parametrize("shard_mb", [32.0, 1e-9])
+def test_shards_of_an_immense_corpus_are_found_again(shard_mb):
+    [one] = plan(sources(1, size=10**13), nothing(), PrepareConfig(shard_mb=shard_mb))
+    assert "-of-65536-" in one.name
+    assert SHARD_NAME.fullmatch(one.name)
 
 
 def test_samples_of_a_compressed_file_fill_more_shards_than_its_bytes():
@@ -155,7 +162,10 @@ def test_what_was_set_aside_comes_back_when_the_first_one_leaves(know):
     plans = plan(sources(2), known, SETTINGS)
     after = know(rows[:1], set_aside=[one for shard in plans for one in shard.set_aside])
     assert aside(plan(sources(2), after, SETTINGS)) == aside(plans)
-    assert aside(plan(sources(2)[1:], after, SETTINGS)) == {}
+    assert [after.unread(shard) for shard in plans] == [[]] * len(plans)
+    [alone] = plan(sources(2)[1:], after, SETTINGS)
+    assert aside([alone]) == {}
+    assert after.unread(alone) == sources(2)[1:], "of which only the fingerprint is there"
 
 
 def test_a_small_corpus_holds_out_the_recording_with_the_lowest_hash(know):

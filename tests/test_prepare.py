@@ -218,6 +218,40 @@ def test_too_many_failures_end_the_run_and_what_was_done_is_kept(run, corpus, tm
     assert contents(tmp_path / "dataset") == contents(tmp_path / "fresh")
 
 
+def test_the_same_command_stops_again_however_much_is_done(run, corpus):
+    (corpus / "bad.mid").write_text("no MIDI")
+    (corpus / "empty.mid").touch()
+    for _ in range(2):  # the second run has nothing left to read
+        with pytest.raises(DeepPianoError, match="2 files failed and 1 may"):
+            run(max_failures=1, shard_mb=10.0)
+    manifest = run(max_failures=2, shard_mb=10.0)
+    assert reconciles(manifest)["failures"] == 2
+    with pytest.raises(DeepPianoError, match="2 files failed and 0 may"):
+        run(max_failures=0, shard_mb=10.0)
+
+
+def test_a_recording_that_comes_back_is_heard_again(run, corpus, monkeypatch):
+    quiet = played(improvised(random_state=20)) / 2
+    write_sound(corpus / "30.wav", quiet, sr=SR)
+    assert reconciles(run())["drops"] == 1
+    (corpus / "20.wav").unlink()
+    # At once: it is known only by its fingerprint, and no shard is lost for want of a transcriber.
+    monkeypatch.setattr("deep_piano.stages.prepare._LOSSES", 0)
+    assert reconciles(run())["recordings"] == 14
+    fresh = run("fresh")
+    assert reconciles(fresh)["recordings"] == 14
+
+
+def test_shards_of_other_settings_are_spoken_of(run, tmp_path, caplog):
+    run()
+    (tmp_path / "dataset/manifest.json").unlink()  # as if it had been killed
+    run()
+    assert not caplog.records
+    (tmp_path / "dataset/manifest.json").unlink()
+    run(min_notes=50)
+    assert "from a run with other settings, and of no use to this one" in caplog.text
+
+
 def test_failures_are_read_again_when_asked(run, corpus, monkeypatch, tmp_path):
     (corpus / "bad.mid").write_text("no MIDI")
     assert reconciles(run())["failures"] == 1

@@ -155,9 +155,12 @@ def test_what_would_be_left_out_is_said_with_some_names(look, corpus):
     write_midi(corpus.root / "long.mid", make_notes([0, 4000], [1, 4001], [60, 62], [60, 60]))
     write_silent_film(corpus.root / "film.mp4")
     (corpus.root / "loop.mid").symlink_to("loop.mid")
+    for n in range(2):  # nothing, and not the same nothing twice
+        (corpus.root / f"nothing{n}.mid").touch()
     text = look()
     assert re.search(r"as too_short: 5 \(short\d.wav, short\d.wav, short\d.wav, \.\.\.\)", text)
-    assert r"would be left out as unreadable: 3 (loop.mid, " in text
+    assert r"would be left out as unreadable: 5 (loop.mid, " in text
+    assert "duplicate" not in text
     assert "would be left out as too_long: 1 (long.mid)" in text
     assert "0.02 hours" in text  # of what would stay
     assert all(line.isprintable() for line in text.splitlines())

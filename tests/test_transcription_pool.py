@@ -34,6 +34,7 @@ def _ray():
         ({"gpus_per_transcriber": 0.5}, 2, 1),
         ({"gpus_per_transcriber": 0.0}, 2, 0),  # one a CPU
         ({"transcribers": 1}, 1, 1),
+        ({"workers": 1, "gpus_per_transcriber": 0.0}, 1, 0),
     ],
 )
 def test_transcribers_share_gpus_or_hold_cpus(settings, transcribers, cpus_beside):

@@ -90,9 +90,11 @@ def prepare(
     entries, ignored = survey(corpus)
     splits = Splits(corpus, ignored, config.prepare)
     ledger = read_ledger(dataset)
+    limit = config.prepare.max_failures
     if old is not None and not retry_failures:
         known_hashes = remembered(entries, ledger)
-        if len(known_hashes) == len(entries):
+        few = limit is None or old["totals"]["failures"] <= limit
+        if few and len(known_hashes) == len(entries):
             digest = corpus_digest(_sources(entries, known_hashes, splits), len(ignored))
             if is_current(old, config.prepare, digest, dataset):
                 return old
@@ -102,7 +104,13 @@ def prepare(
         hashes = run.hash_files(entries, ledger)
         write_ledger(dataset, entries, hashes)
         sources = _sources(entries, hashes, splits)
-        run.learn()
+        others = run.learn()
+        if others and old is None:  # what a killed run left; a manifest would have refused
+            logger.warning(
+                "%d shards are there from a run with other settings, and of no use to this one. "
+                "If that is a mistake, stop it now: they stay until it ends.",
+                others,
+            )
         shards = run.build(run.distinct(sources), retry_failures=retry_failures)
         manifest = make_manifest(
             corpus.uri,
@@ -195,17 +203,24 @@ class _Run:
                 )
         return found
 
-    def learn(self) -> None:
-        """Take note of the shards that are there."""
+    def learn(self) -> int:
+        """Take note of the shards that are there; return how many other settings made."""
         task = _remote(build.look_up)
-        for _, facts in completed(
-            lambda name: task.remote(self._dataset, name),
-            shards_there(self._dataset),
-            in_flight=self._in_flight,
+        names = shards_there(self._dataset)
+        others = 0
+        for done, (_, facts) in enumerate(
+            completed(
+                lambda name: task.remote(self._dataset, name),
+                names,
+                in_flight=self._in_flight,
+            ),
+            1,
         ):
             facts = _raised(facts)
             if facts is not None:
-                self._known.add(facts)
+                others += not self._known.add(facts)
+            self._progress(Report("looking at shards", done, len(names)))
+        return others
 
     def build(self, sources: Sequence[Source], *, retry_failures: bool) -> list[ShardFacts]:
         """Build what is missing until nothing is; return the facts of all shards."""
@@ -221,13 +236,9 @@ class _Run:
                 self._show_again = 0.0
             self._show()
             if not missing:
+                self._require_few_failures()  # they may all have been known before
                 return [self._known.shards[one.name] for one in plans]
-            self._pool.start_for(
-                source
-                for one in missing
-                for source in one.sources
-                if not self._known.has(source.sha256)
-            )
+            self._pool.start_for(source for one in missing for source in self._known.unread(one))
             for one, result in completed(
                 self._submit,
                 missing,
@@ -264,7 +275,7 @@ class _Run:
     def _isolate(self, one: ShardPlan, error: Exception) -> None:
         """Find the files that end the process which reads them, each in a task of its own."""
         logger.warning("the work on %s died (%s): each file alone now", one.name, error)
-        suspects = [source for source in one.sources if not self._known.has(source.sha256)]
+        suspects = self._known.unread(one)
         task = _remote(_try, cpus=self._pool.cpus_beside, retries=1)
         ears = self._pool.take(one) or no_ears
         innocent = True
@@ -300,8 +311,8 @@ class _Run:
         return [reject for reject in (*self.rejects, *known) if reject.kind == "failure"]
 
     def _require_few_failures(self) -> None:
-        failures, limit = self._failures(), self._settings.max_failures
-        if limit is not None and len(failures) > limit:
+        limit = self._settings.max_failures
+        if limit is not None and len(failures := self._failures()) > limit:
             some = min(failures, key=lambda reject: reject.name)
             raise DeepPianoError(
                 f"stopped: {len(failures)} files failed and {limit} may (one is "

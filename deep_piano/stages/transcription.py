@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
@@ -150,6 +151,7 @@ class Pool:
         else:
             count = max(1, int(total("CPU")))
             self._options = {"num_cpus": 1}
+        count = min(count, self._settings.workers or count)
         for _ in range(self._settings.transcribers or count):
             self._start()
         # Those that are there at once share the first shards; late ones join in.
@@ -176,8 +178,13 @@ class Pool:
         """
         if not self._actors:
             return None
+        told = time.monotonic()
         while not (placed := self._placed(wait_s=1)):
-            pass
+            if time.monotonic() - told > _SETTLING_S:
+                told = time.monotonic()
+                logger.warning(
+                    "no transcriber has a place in the cluster yet: each needs %s", self._options
+                )
         first = min(placed, key=lambda number: self._load[number])
         self._load[first] += 1
         self._taken[plan.name] = first
