@@ -96,7 +96,7 @@ def inspect_recording(
     if plot is not None:
         from deep_piano.charts import recording_charts
 
-        pictures.append(plot / f"{path.stem}.png")
+        pictures.append(plot / f"{path.stem}.inspect.png")
         recording_charts(
             *(pictures[0], samples, sr, notes),
             title=path.name,

@@ -80,6 +80,8 @@ def make_manifest(
     everything.sort(key=lambda reject: reject.name)
     kinds = Counter(reject.kind for reject in everything)
     groups = [group for shard in shards for group in shard.row_groups]
+    recordings = sum(group["recordings"] for group in groups)
+    assert files == recordings + len(everything), "every file is a row or has a reason why not"
     by_split = {split: [g for g in groups if g["split"] == split] for split in SPLITS}
     return {
         "format": FORMAT,

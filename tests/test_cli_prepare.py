@@ -382,7 +382,7 @@ def test_sound_is_inspected_too_silence_included(monkeypatch):
     for name in ("take", "silence"):
         output = made(run("inspect", f"{name}.wav", "--plot", "plots"))
         assert "LUFS" in output or name == "silence"
-        assert Path(f"plots/{name}.png").is_file()
+        assert Path(f"plots/{name}.inspect.png").is_file()
 
 
 class Clock:

@@ -124,7 +124,7 @@ def test_midi_is_drawn_with_its_descriptors(tmp_path, monkeypatch):
     real = charts.recording_charts
     monkeypatch.setattr(charts, "recording_charts", noting)
     _, pictures = inspect_recording(tmp_path / "etude.mid", tmp_path / "new")
-    assert pictures == [tmp_path / "new" / "etude.png"]
+    assert pictures == [tmp_path / "new" / "etude.inspect.png"]
     assert size(pictures[0])[1] == 1600
     assert drawn["title"] == "etude.mid"
     assert drawn["audio_features"] is None
@@ -142,7 +142,7 @@ def test_sound_is_described_heard_and_drawn(tmp_path, transcriber):
     assert line(card, "loudness").endswith("LUFS")
     assert line(card, "notes ") == "notes 2"
     assert line(card, "pedal down") == "pedal down 50.0% of the time"
-    assert pictures == [tmp_path / "take.png"]
+    assert pictures == [tmp_path / "take.inspect.png"]
     assert size(pictures[0])[0] > 1000  # wave, mel spectrogram, chroma and notes
 
 

@@ -302,3 +302,29 @@ def test_progress_counts_up_to_all(corpus, tmp_path):
     last = seen[-1]
     assert (last.done, last.total, last.failures) == (14, 14, 0)
     assert last.duration_s > 100
+
+
+def test_another_corpus_does_not_replace_a_dataset_unless_asked(run, corpus, tmp_path):
+    run()
+    other = tmp_path / "other"
+    for number in range(60, 63):
+        write_midi(other / f"{number}.mid", improvised(random_state=number))
+    before = contents(tmp_path / "dataset")
+    with pytest.raises(InputError, match="was made of other files, none of which is in this"):
+        run(source=other)
+    assert contents(tmp_path / "dataset") == before
+    assert reconciles(run(source=other, rebuild=True))["recordings"] == 3
+
+
+def test_a_shard_that_rotted_is_built_anew(run, corpus, tmp_path):
+    manifest = run()
+    whole = contents(tmp_path / "dataset")
+    path = tmp_path / "dataset" / "shards" / manifest["shards"][0]["name"]
+    with pq.ParquetFile(path) as file:
+        column = file.metadata.row_group(0).column(file.metadata.num_columns - 1)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 3] ^= 0xFF
+    path.write_bytes(data)
+    (corpus / "03.mid").touch()  # something is to be looked at again
+    assert run() == manifest
+    assert contents(tmp_path / "dataset")[f"shards/{path.name}"] == whole[f"shards/{path.name}"]

@@ -13,7 +13,7 @@ from deep_piano.notes import write_midi
 from deep_piano.stages.prepare import prepare
 from deep_piano.storage import open_folder
 from tests.clusters import one_node
-from tests.fakes import listener
+from tests.fakes import listener, mortal_listener
 from tests.hostile import improvised, played
 from tests.recordings import SR, write_sound
 
@@ -33,28 +33,42 @@ def deadly_ffmpeg(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
 
 
-def test_a_file_that_kills_its_reader_is_a_failure_and_the_rest_is_not(tmp_path, deadly_ffmpeg):
-    corpus = tmp_path / "corpus"
-    for number, name in enumerate(["a.wav", "deadly.wav", "z.wav"]):
-        corpus.mkdir(exist_ok=True)
-        write_sound(corpus / name, played(improvised(random_state=number)), sr=SR)
-    write_midi(corpus / "b.mid", improvised(random_state=9))
+def run(folder, transcriber):
+    return prepare(
+        open_folder(folder / "corpus"),
+        open_folder(folder / "dataset"),
+        load_config(),
+        transcriber=transcriber,
+    )
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    write_midi(folder / "b.mid", improvised(random_state=9))
+    for number, name in enumerate(["a.wav", "z.wav"]):
+        write_sound(folder / name, played(improvised(random_state=number)), sr=SR)
+    return folder
+
+
+def test_a_file_that_kills_its_reader_is_a_failure_and_the_rest_is_not(
+    tmp_path, corpus, deadly_ffmpeg
+):
+    write_sound(corpus / "deadly.wav", played(improvised(random_state=5)), sr=SR)
     with one_node():
-        manifest = prepare(
-            open_folder(corpus),
-            open_folder(tmp_path / "dataset"),
-            load_config(),
-            transcriber=listener,
-        )
+        manifest = run(tmp_path, listener)
         [reject] = manifest["rejects"]
-        assert (reject["name"], reject["kind"], reject["rule"]) == (
-            *("deadly.wav", "failure", "crashed"),
-        )
+        assert (reject["name"], reject["kind"]) == ("deadly.wav", "failure")
+        assert reject["rule"] == "crashed"
         assert manifest["totals"]["recordings"] == 3
-        again = prepare(
-            open_folder(corpus),
-            open_folder(tmp_path / "dataset"),
-            load_config(),
-            transcriber=listener,
-        )
-    assert again == manifest
+        assert run(tmp_path, listener) == manifest
+
+
+def test_a_recording_that_kills_the_transcribers_costs_itself_only(tmp_path, corpus):
+    short = played(improvised(12.0, random_state=5), seconds=12.0)
+    write_sound(corpus / "short.wav", short, sr=SR)
+    with one_node():
+        manifest = run(tmp_path, mortal_listener)
+    [reject] = manifest["rejects"]
+    assert (reject["name"], reject["rule"]) == ("short.wav", "crashed")
+    assert manifest["totals"]["recordings"] == 3

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from deep_piano import build, versions
 from deep_piano.config import Config, PrepareConfig
-from deep_piano.errors import DeepPianoError, one_line
+from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.ingest import Transcribe, TranscriberLostError
 from deep_piano.manifest import (
     Remembered,
@@ -42,7 +43,8 @@ from deep_piano.terminal import Report
 logger = logging.getLogger(__name__)
 
 _FILES_A_TASK, _BYTES_A_TASK = 256, 256e6
-_RETRIES, _LOSSES = 3, 30
+_RETRIES, _LOSSES = 3, 3
+_LOOKS, _LOOK_AGAIN_S = 15, 2
 
 
 def prepare(
@@ -102,9 +104,11 @@ def prepare(
     with connected(cpus=config.prepare.workers), Pool(transcriber, config.prepare) as pool:
         run = _Run(corpus, dataset, config, pool, progress)
         hashes = run.hash_files(entries, ledger)
+        if old is not None and not rebuild:
+            _require_same_corpus(ledger, hashes, dataset)
         write_ledger(dataset, entries, hashes)
         sources = _sources(entries, hashes, splits)
-        others = run.learn()
+        others = run.learn({} if old is None else {s["name"]: s["sha256"] for s in old["shards"]})
         if others and old is None:  # what a killed run left; a manifest would have refused
             logger.warning(
                 "%d shards are there from a run with other settings, and of no use to this one. "
@@ -122,8 +126,36 @@ def prepare(
             rejects=run.rejects,
             versions=versions.of_a_dataset(),
         )
+        _require_there(dataset, shards)
         commit(dataset, manifest)
     return manifest
+
+
+def _require_same_corpus(
+    ledger: Mapping[str, Remembered], hashes: Mapping[str, str], dataset: Folder
+) -> None:
+    """Raise where nothing of what a dataset was made of is left: it is another corpus."""
+    before = {remembered.sha256 for remembered in ledger.values()}
+    if before and before.isdisjoint(hashes.values()):
+        raise InputError(
+            f"{one_line(dataset.uri)} was made of other files, none of which is in this corpus. "
+            "Give another folder for the dataset, or --rebuild to replace it."
+        )
+
+
+def _require_there(dataset: Folder, shards: Iterable[ShardFacts]) -> None:
+    """Raise where shards that tasks have written are not seen here."""
+    wanted = {shard.name: shard.bytes for shard in shards}
+    for _ in range(_LOOKS):
+        there = shards_there(dataset)
+        missing = [name for name, size in wanted.items() if there.get(name) != size]
+        if not missing:
+            return
+        time.sleep(_LOOK_AGAIN_S)  # a shared file system may show them late
+    raise DeepPianoError(
+        f"{len(missing)} shards that were written are not in {one_line(dataset.uri)}, such as "
+        f"{missing[0]}. Give a folder that all nodes of the cluster share, or an s3:// prefix."
+    )
 
 
 def _sources(entries: Iterable[Entry], hashes: dict[str, str], splits: Splits) -> list[Source]:
@@ -203,12 +235,15 @@ class _Run:
                 )
         return found
 
-    def learn(self) -> int:
-        """Take note of the shards that are there; return how many other settings made."""
+    def learn(self, committed: Mapping[str, str]) -> int:
+        """Take note of the shards that are there; return how many other settings made.
+
+        One that is not as it was `committed` (name to SHA-256) has rotted, and is built anew.
+        """
         task = _remote(build.look_up)
         names = shards_there(self._dataset)
         others = 0
-        for done, (_, facts) in enumerate(
+        for done, (name, facts) in enumerate(
             completed(
                 lambda name: task.remote(self._dataset, name),
                 names,
@@ -217,7 +252,7 @@ class _Run:
             1,
         ):
             facts = _raised(facts)
-            if facts is not None:
+            if facts is not None and committed.get(name, facts.sha256) == facts.sha256:
                 others += not self._known.add(facts)
             self._progress(Report("looking at shards", done, len(names)))
         return others
@@ -228,7 +263,7 @@ class _Run:
         self._known.forget_misnamed(sources)
         if retry_failures:
             self._known.forget_failures()
-        lost = 0
+        losses: Counter[str] = Counter()
         while True:
             plans = plan(sources, self._known, self._settings)
             missing = [one for one in plans if one.name not in self._known.shards]
@@ -246,13 +281,18 @@ class _Run:
                 meanwhile=self._show,
             ):
                 self._pool.release(one)
-                if isinstance(result, TranscriberLostError):
-                    lost += 1
-                    if lost > _LOSSES:
-                        _raised(result)
-                    self._known.forget(one.sources)  # and so the next round tries again
-                elif _crashed(result):
-                    self._isolate(one, result)
+                if _crashed(result):
+                    losses[one.name] += 1
+                    if not self._known.unread(one):  # rows that stood in a broken shard
+                        self._known.forget(one.sources)
+                    # Ray has tried a task several times, but a transcriber only once or twice.
+                    again = isinstance(result, TranscriberLostError) and losses[one.name] == 1
+                    if not (again or self._isolate(one, result)) and losses[one.name] > _LOSSES:
+                        raise DeepPianoError(
+                            f"the work on the shard {one.name} died again and again, and no file "
+                            f"of it is to blame: {result}. Run the same command again; it goes on "
+                            "from here."
+                        )
                 else:
                     self._known.add(_raised(result))
                 self._show()
@@ -272,32 +312,36 @@ class _Run:
             transcribe=self._pool.take(one) or no_ears,
         )
 
-    def _isolate(self, one: ShardPlan, error: Exception) -> None:
-        """Find the files that end the process which reads them, each in a task of its own."""
-        logger.warning("the work on %s died (%s): each file alone now", one.name, error)
-        suspects = self._known.unread(one)
+    def _isolate(self, one: ShardPlan, error: Exception) -> bool:
+        """Find the files that end what reads them; say whether there are any."""
+        logger.warning("the work on %s died, each file alone now: %s", one.name, one_line(error))
+        guilty = []
+        for source in self._known.unread(one):
+            # Twice: it may have been handed a transcriber that another one's victim was.
+            if self._kills(one, source) and self._kills(one, source):
+                guilty.append(source)
+        for source in guilty:
+            reason = "what read it died, again and again"
+            self._known.rejects[source.sha256] = Reject(
+                source.name, "failure", "crashed", reason, source_sha256=source.sha256
+            )
+        return bool(guilty)
+
+    def _kills(self, one: ShardPlan, source: Source) -> bool:
+        """Read a file with nothing else of its shard at work; say whether a process died of it."""
         task = _remote(_try, cpus=self._pool.cpus_beside, retries=1)
         ears = self._pool.take(one) or no_ears
-        innocent = True
-        for source, result in completed(
+        [(_, result)] = completed(
             lambda source: task.remote(self._corpus, source, self._settings, ears),
-            suspects,
-            in_flight=self._in_flight,
-        ):
-            if _crashed(result):
-                innocent = False
-                reason = "the process that read it died, twice"
-                self._known.rejects[source.sha256] = Reject(
-                    source.name, "failure", "crashed", reason, source_sha256=source.sha256
-                )
-            else:
-                _raised(result)
+            [source],
+            in_flight=lambda: 1,
+        )
         self._pool.release(one)
-        if innocent:
-            raise DeepPianoError(
-                f"the work on the shard {one.name} died {_RETRIES + 1} times, and no file of it is "
-                f"to blame: {error}. Run the same command again; it goes on from here."
-            )
+        if not _crashed(result):
+            _raised(result)
+            return False
+        time.sleep(_LOOK_AGAIN_S)  # until its death is known
+        return True
 
     def _in_flight(self) -> int:
         """Return how many tasks keep the cluster busy: one at work on a CPU, and one ready."""
@@ -371,10 +415,11 @@ def _batches(entries: Iterable[Entry]) -> Iterator[list[str]]:
 
 
 def _crashed(result: Any) -> bool:
-    """Say whether the process died that was at work, rather than the work having failed."""
+    """Say whether a process died that was at work, rather than the work having failed."""
     import ray
 
-    return isinstance(result, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError)
+    died = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
+    return isinstance(result, (*died, TranscriberLostError))
 
 
 def _raised(result: Any) -> Any:
