@@ -74,12 +74,15 @@ def shard(dataset):
     return write
 
 
-def a_manifest(shards=(), *, rejects=(), settings=SETTINGS, files=0, digest="d"):
+def a_manifest(shards=(), *, rejects=(), settings=SETTINGS, files=None, digest="d"):
+    found = [*rejects]
+    for facts in shards:
+        found += [*facts.rejects, *facts.set_aside, *facts.table["id"]]
     return make_manifest(
         "s3://music/all",
         settings,
         corpus_digest=digest,
-        files=files,
+        files=len(found) if files is None else files,
         ignored=7,
         shards=shards,
         rejects=rejects,
@@ -392,3 +395,8 @@ def test_a_ledger_of_other_columns_only_costs_time(dataset):
         with dataset.write(LEDGER) as path:
             pq.write_table(pa.table(columns), path)
         assert read_ledger(dataset) == {}
+
+
+def test_a_file_that_is_neither_a_row_nor_a_reject_is_noticed(shard):
+    with pytest.raises(AssertionError, match="every file is a row or has a reason"):
+        a_manifest([shard(rows=[note_row()])], files=2)

@@ -48,7 +48,7 @@ def undisturbed(cluster, corpus, tmp_path_factory):
     return contents(folder)
 
 
-def run(corpus, folder, *, disturb=None):
+def run(corpus, folder, *, disturb=None, **settings):
     """Prepare; call `disturb` once, when the first shard is there and others are at work."""
     waiting = [disturb] if disturb else []
 
@@ -59,11 +59,16 @@ def run(corpus, folder, *, disturb=None):
     prepare(
         open_folder(corpus),
         open_folder(folder),
-        load_config(None, {"prepare": SETTINGS}),
+        load_config(None, {"prepare": SETTINGS | settings}),
         transcriber=slow_listener,
         progress=watch,
     )
     assert not waiting, "the run was disturbed"
+
+
+def test_one_worker_makes_the_same_bytes_as_three_nodes(cluster, corpus, undisturbed, tmp_path):
+    run(corpus, tmp_path / "dataset", workers=1)
+    assert contents(tmp_path / "dataset") == undisturbed
 
 
 @pytest.mark.parametrize("victim", ["build_shard", "_Transcriber"])
