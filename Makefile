@@ -17,7 +17,7 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.11 python; do \
 
 # What was tested is what gets installed. pip compiles to bytecode by itself, uv when asked.
 define install
-@echo "Installing $(1) into $(VENV): about 3 GB, mostly TensorFlow."
+@echo "Installing $(1) into $(VENV): about 3.6 GB, mostly TensorFlow."
 @if uv --version >/dev/null 2>&1; then \
 	uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '$(1)'; \
 else \
