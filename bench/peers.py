@@ -17,7 +17,7 @@ from deep_piano.config import PrepareConfig
 from deep_piano.plan import Known, ShardPlan, plan, reading_digest
 from deep_piano.rules import Reject
 from deep_piano.shards import ShardFacts
-from deep_piano.sources import Source, Splits, survey
+from deep_piano.sources import Source, Splits, sources_of, survey
 from deep_piano.storage import Folder
 
 _FILES_A_TASK = 128
@@ -99,12 +99,8 @@ def survey_hashed(
         if not problem
     }
     sources: dict[str, Source] = {}
-    for entry in entries:
-        if sha256 := hashes.get(entry.name):
-            source = Source(
-                entry.name, entry.size, sha256, splits.of(entry.name), splits.group(entry.name)
-            )
-            sources.setdefault(sha256, source)
+    for source in sources_of(entries, hashes, splits):
+        sources.setdefault(source.sha256, source)
     return list(sources.values())
 
 

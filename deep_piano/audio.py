@@ -8,7 +8,6 @@ told to open nothing but the one file: no URL, no playlist, no picture that name
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 import os
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.errors import AudioError, DecodeTimeout, DeepPianoError, InputError, one_line
-from deep_piano.storage import atomic_path
+from deep_piano.storage import atomic_path, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -268,8 +267,7 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
 def content_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     _require_readable(path, one_line(path))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _input_options(

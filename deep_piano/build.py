@@ -6,7 +6,6 @@ module knows folders and recordings; it knows nothing of Ray.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from deep_piano.plan import ShardPlan, reading_digest
 from deep_piano.rules import Reject
 from deep_piano.shards import SHARDS, Row, ShardFacts, read_facts, read_rows, write_shard
 from deep_piano.sources import Source
-from deep_piano.storage import Folder
+from deep_piano.storage import Folder, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +37,8 @@ def hash_files(corpus: Folder, names: Sequence[str]) -> list[tuple[str, str, str
     found = []
     for name in names:
         try:
-            with corpus.local(name) as path, path.open("rb") as file:
-                found.append((name, hashlib.file_digest(file, "sha256").hexdigest(), ""))
+            with corpus.local(name) as path:
+                found.append((name, sha256_of(path), ""))
         except (FileError, OSError) as error:
             found.append((name, "", reason_of(error, corpus.place(name))))
     return found

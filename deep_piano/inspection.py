@@ -14,7 +14,7 @@ from deep_piano.card import dataset_card, recording_card
 from deep_piano.config import StorageConfig
 from deep_piano.errors import InputError, one_line
 from deep_piano.manifest import read_manifest
-from deep_piano.notes import MIDI_SUFFIXES, Notes, pedal_share, read_midi_and_pedal
+from deep_piano.notes import MIDI_SUFFIXES, Notes, read_midi_and_pedal
 from deep_piano.storage import open_folder
 
 _DESCRIBED_S = 300.0  # the stretch that the spectral figures describe; an hour takes gigabytes
@@ -89,8 +89,7 @@ def inspect_recording(
         performance = transcribe.Transcriber(assets.ensure("transkun")).listen(
             samples, sr=sr, progress=lambda done, total: progress("transcribing", done, total)
         )
-        notes = performance.sounding()
-        pedal = pedal_share(notes, performance.pedal_down_s, performance.pedal_up_s)
+        notes, pedal = performance.heard()
     note_features = features.describe_notes(notes, pedal_share=pedal)
     pictures = []
     if plot is not None:

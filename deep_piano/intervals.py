@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.notes import NOTE, Notes, fold_pedal, make_notes
+from deep_piano.notes import NOTE, Notes, fold_pedal, make_notes, pedal_share
 
 SAMPLE_RATE = 44_100
 SEGMENT_S, SEGMENT_HOP_S = 16, 12
@@ -52,6 +52,11 @@ class Performance(NamedTuple):
     def sounding(self) -> Notes:
         """Return the notes as they sound: the pedal folded into their offsets."""
         return fold_pedal(self.keys, self.pedal_down_s, self.pedal_up_s)
+
+    def heard(self) -> tuple[Notes, float]:
+        """Return the notes as they sound, and the share of their time with the pedal down."""
+        notes = self.sounding()
+        return notes, pedal_share(notes, self.pedal_down_s, self.pedal_up_s)
 
 
 def best_intervals(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from deep_piano.codecs import CODECS
 from deep_piano.config import PrepareConfig
-from deep_piano.errors import InputError, one_line
+from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.plan import dataset_digest, kept_settings, reading_digest
 from deep_piano.rules import Reject
 from deep_piano.shards import SHARD_NAME, SHARDS, ShardFacts
@@ -29,6 +30,8 @@ MANIFEST: Final = "manifest.json"
 REJECTS: Final = "rejects.csv"
 LEDGER: Final = "files.parquet"
 FORMAT: Final = 1
+
+_LOOKS, _LOOK_AGAIN_S = 15, 2
 
 _KEYS: Final = frozenset(
     {
@@ -180,6 +183,33 @@ def require_same_settings(
     raise InputError(
         f"{one_line(dataset_uri)} was made with other settings ({one_line('; '.join(changed))}): "
         f"{cost}. Give another folder, the settings it was made with, or --rebuild."
+    )
+
+
+def require_same_corpus(
+    ledger: Mapping[str, Remembered], hashes: Mapping[str, str], dataset_uri: str
+) -> None:
+    """Raise `InputError` where nothing of what a dataset was made of is left in the corpus."""
+    before = {file.sha256 for file in ledger.values()}
+    if before and before.isdisjoint(hashes.values()):
+        raise InputError(
+            f"{one_line(dataset_uri)} was made of other files, none of which is in this corpus. "
+            "Give another folder for the dataset, or --rebuild to replace it."
+        )
+
+
+def require_there(dataset: Folder, shards: Iterable[ShardFacts]) -> None:
+    """Raise `DeepPianoError` where shards that tasks have written are not seen here."""
+    wanted = {shard.name: shard.bytes for shard in shards}
+    for _ in range(_LOOKS):
+        there = shards_there(dataset)
+        missing = [name for name, size in wanted.items() if there.get(name) != size]
+        if not missing:
+            return
+        time.sleep(_LOOK_AGAIN_S)  # a shared file system may show them late
+    raise DeepPianoError(
+        f"{len(missing)} shards that were written are not in {one_line(dataset.uri)}, such as "
+        f"{missing[0]}. Give a folder that all nodes of the cluster share, or an s3:// prefix."
     )
 
 

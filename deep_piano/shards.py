@@ -7,7 +7,6 @@ read one by one those it needs. This module knows rows and Parquet; it knows not
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from deep_piano.codecs.base import Field, SequenceSpec
 from deep_piano.features import AudioFeatures, NoteFeatures
 from deep_piano.rules import Reject
+from deep_piano.storage import sha256_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -203,12 +203,10 @@ def read_facts(path: Path, name: str) -> ShardFacts | None:
             table = pa.concat_tables(groups) if groups else file.read(columns=plain)
     except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError):
         return None
-    with path.open("rb") as whole:
-        sha256 = hashlib.file_digest(whole, "sha256").hexdigest()
     return ShardFacts(
         name=name,
         bytes=path.stat().st_size,
-        sha256=sha256,
+        sha256=sha256_of(path),
         digest=about["digest"],
         table=table.replace_schema_metadata(None),
         rejects=tuple(Reject(**reject) for reject in about["rejects"]),

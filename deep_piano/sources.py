@@ -10,8 +10,8 @@ import hashlib
 import io
 import posixpath
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from deep_piano.config import PrepareConfig
@@ -85,8 +85,8 @@ def survey(corpus: Folder) -> tuple[list[Entry], list[Entry]]:
     InputError
         When there is no corpus, or no recording in it.
     """
-    entries = list(corpus.entries())
-    recordings = [entry for entry in entries if entry.problem or is_recording(entry.name)]
+    entries = corpus.entries()
+    recordings = [_checked(e) for e in entries if e.problem or is_recording(e.name)]
     if not recordings:
         raise InputError(
             f"{corpus.uri} holds no recording ({len(entries)} other files): no audio that FFmpeg "
@@ -94,6 +94,21 @@ def survey(corpus: Folder) -> tuple[list[Entry], list[Entry]]:
         )
     chosen = {entry.name for entry in recordings}
     return recordings, [entry for entry in entries if entry.name not in chosen]
+
+
+def _checked(entry: Entry) -> Entry:
+    """Return an entry, with a problem where it is empty."""
+    empty = not (entry.size or entry.problem)
+    return replace(entry, problem="it is empty (0 bytes)") if empty else entry
+
+
+def sources_of(entries: Iterable[Entry], hashes: Mapping[str, str], splits: Splits) -> list[Source]:
+    """Return the files whose hash is known, by name, with what the corpus says of their splits."""
+    return [
+        Source(e.name, e.size, hashes[e.name], splits.of(e.name), splits.group(e.name))
+        for e in entries
+        if e.name in hashes
+    ]
 
 
 def require_apart(corpus: Folder, dataset: Folder) -> None:

@@ -11,6 +11,7 @@ it would be taken for such an escape, so every file has one name and every name 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -37,6 +38,12 @@ _LONGEST_SUFFIX = 32
 def is_temporary(name: str) -> bool:
     """Tell whether a file's name, without its folder, is one of those that `atomic_path` makes."""
     return re.fullmatch(r"\.[0-9a-f]{12}\.tmp(\.[^.]*)?", name) is not None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

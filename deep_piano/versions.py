@@ -25,11 +25,7 @@ def version(package: str) -> str | None:
 
 def of_a_piece() -> dict[str, str | None]:
     """Return the versions of the packages that decide over the bytes of a piece."""
-    return {
-        "deep_piano": deep_piano.__version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in _DECISIVE},
-    }
+    return _ours() | {package: version(package) for package in _DECISIVE}
 
 
 def of_a_dataset() -> dict[str, str | None]:
@@ -37,9 +33,9 @@ def of_a_dataset() -> dict[str, str | None]:
     from deep_piano.audio import ffmpeg_version
 
     packages = ("numpy", "scipy", "librosa", "symusic", "pyarrow", "pyloudnorm", "tensorflow")
-    return {
-        "deep_piano": deep_piano.__version__,
-        "python": platform.python_version(),
-        "ffmpeg": ffmpeg_version(),
-        **{package: version(package) for package in packages},
-    }
+    found = {package: version(package) for package in packages}
+    return _ours() | {"ffmpeg": ffmpeg_version()} | found
+
+
+def _ours() -> dict[str, str | None]:
+    return {"deep_piano": deep_piano.__version__, "python": platform.python_version()}

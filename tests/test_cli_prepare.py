@@ -10,9 +10,11 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from deep_piano import terminal
+from deep_piano.intervals import Performance
 from deep_piano.notes import write_midi
 from tests.clusters import contents, one_node
 from tests.commands import everything, in_a_process, made, refused, run
@@ -373,7 +375,7 @@ def test_sound_is_inspected_too_silence_included(monkeypatch):
     from tests.hostile import played
 
     heard = improvised(random_state=1)
-    performance = SimpleNamespace(sounding=lambda: heard, pedal_down_s=[], pedal_up_s=[])
+    performance = Performance(heard, np.zeros(0), np.zeros(0))
     network = SimpleNamespace(listen=lambda *_, **__: performance)
     monkeypatch.setattr(assets, "ensure", lambda name: Path(name))
     monkeypatch.setattr(transcribe, "Transcriber", lambda folder: network)

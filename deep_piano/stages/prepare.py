@@ -16,7 +16,7 @@ from typing import Any
 
 from deep_piano import build, versions
 from deep_piano.config import Config, PrepareConfig
-from deep_piano.errors import DeepPianoError, InputError, one_line
+from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.ingest import Transcribe, TranscriberLostError
 from deep_piano.manifest import (
     Remembered,
@@ -27,14 +27,16 @@ from deep_piano.manifest import (
     read_ledger,
     read_manifest,
     remembered,
+    require_same_corpus,
     require_same_settings,
+    require_there,
     shards_there,
     write_ledger,
 )
 from deep_piano.plan import Known, ShardPlan, plan, reading_digest
 from deep_piano.rules import Reject
 from deep_piano.shards import ShardFacts
-from deep_piano.sources import Source, Splits, require_apart, survey
+from deep_piano.sources import Source, Splits, require_apart, sources_of, survey
 from deep_piano.stages.cluster import completed, connected, total
 from deep_piano.stages.transcription import Factory, Pool, no_ears, transkun
 from deep_piano.storage import Entry, Folder
@@ -44,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 _FILES_A_TASK, _BYTES_A_TASK = 256, 256e6
 _RETRIES, _LOSSES = 3, 3
-_LOOKS, _LOOK_AGAIN_S = 15, 2
+_MOURNING_S = 2
 
 
 def prepare(
@@ -97,7 +99,7 @@ def prepare(
         known_hashes = remembered(entries, ledger)
         few = limit is None or old["totals"]["failures"] <= limit
         if few and len(known_hashes) == len(entries):
-            digest = corpus_digest(_sources(entries, known_hashes, splits), len(ignored))
+            digest = corpus_digest(sources_of(entries, known_hashes, splits), len(ignored))
             if is_current(old, config.prepare, digest, dataset):
                 return old
     dataset.require_writable()
@@ -105,9 +107,9 @@ def prepare(
         run = _Run(corpus, dataset, config, pool, progress)
         hashes = run.hash_files(entries, ledger)
         if old is not None and not rebuild:
-            _require_same_corpus(ledger, hashes, dataset)
+            require_same_corpus(ledger, hashes, dataset.uri)
         write_ledger(dataset, entries, hashes)
-        sources = _sources(entries, hashes, splits)
+        sources = sources_of(entries, hashes, splits)
         others = run.learn({} if old is None else {s["name"]: s["sha256"] for s in old["shards"]})
         if others and old is None:  # what a killed run left; a manifest would have refused
             logger.warning(
@@ -126,44 +128,9 @@ def prepare(
             rejects=run.rejects,
             versions=versions.of_a_dataset(),
         )
-        _require_there(dataset, shards)
+        require_there(dataset, shards)
         commit(dataset, manifest)
     return manifest
-
-
-def _require_same_corpus(
-    ledger: Mapping[str, Remembered], hashes: Mapping[str, str], dataset: Folder
-) -> None:
-    """Raise where nothing of what a dataset was made of is left: it is another corpus."""
-    before = {remembered.sha256 for remembered in ledger.values()}
-    if before and before.isdisjoint(hashes.values()):
-        raise InputError(
-            f"{one_line(dataset.uri)} was made of other files, none of which is in this corpus. "
-            "Give another folder for the dataset, or --rebuild to replace it."
-        )
-
-
-def _require_there(dataset: Folder, shards: Iterable[ShardFacts]) -> None:
-    """Raise where shards that tasks have written are not seen here."""
-    wanted = {shard.name: shard.bytes for shard in shards}
-    for _ in range(_LOOKS):
-        there = shards_there(dataset)
-        missing = [name for name, size in wanted.items() if there.get(name) != size]
-        if not missing:
-            return
-        time.sleep(_LOOK_AGAIN_S)  # a shared file system may show them late
-    raise DeepPianoError(
-        f"{len(missing)} shards that were written are not in {one_line(dataset.uri)}, such as "
-        f"{missing[0]}. Give a folder that all nodes of the cluster share, or an s3:// prefix."
-    )
-
-
-def _sources(entries: Iterable[Entry], hashes: dict[str, str], splits: Splits) -> list[Source]:
-    return [
-        Source(e.name, e.size, hashes[e.name], splits.of(e.name), splits.group(e.name))
-        for e in entries
-        if e.name in hashes
-    ]
 
 
 class _Run:
@@ -189,11 +156,9 @@ class _Run:
         """Return the SHA-256 of every file that can be read, by name; note the others."""
         hashes = remembered(entries, ledger)
         for entry in entries:
-            if problem := entry.problem or ("" if entry.size else "it is empty (0 bytes)"):
-                self._fail(entry.name, problem)
-                hashes.pop(entry.name, None)
-        failed = {reject.name for reject in self._unreadable}
-        todo = [entry for entry in entries if entry.name not in hashes.keys() | failed]
+            if entry.problem:
+                self._fail(entry.name, entry.problem)
+        todo = [entry for entry in entries if entry.name not in hashes and not entry.problem]
         task = _remote(build.hash_files)
         done = 0
         for names, result in completed(
@@ -269,10 +234,10 @@ class _Run:
             missing = [one for one in plans if one.name not in self._known.shards]
             if not missing:
                 self._show_again = 0.0
-            self._show()
-            if not missing:
+                self._show()
                 self._require_few_failures()  # they may all have been known before
                 return [self._known.shards[one.name] for one in plans]
+            self._show()
             self._pool.start_for(source for one in missing for source in self._known.unread(one))
             for one, result in completed(
                 self._submit,
@@ -340,7 +305,7 @@ class _Run:
         if not _crashed(result):
             _raised(result)
             return False
-        time.sleep(_LOOK_AGAIN_S)  # until its death is known
+        time.sleep(_MOURNING_S)  # until its death is known
         return True
 
     def _in_flight(self) -> int:

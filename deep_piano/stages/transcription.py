@@ -15,7 +15,7 @@ from deep_piano.audio import Samples
 from deep_piano.codecs import CODECS
 from deep_piano.config import PrepareConfig
 from deep_piano.ingest import Transcribe, TranscriberLostError
-from deep_piano.notes import Notes, pedal_share
+from deep_piano.notes import Notes
 from deep_piano.plan import ShardPlan
 from deep_piano.sources import Source
 from deep_piano.stages.cluster import total
@@ -45,9 +45,7 @@ def transkun() -> Transcribe:
     network = Transcriber(assets.ensure("transkun"))
 
     def transcribe(samples: Samples, sr: int) -> tuple[Notes, float]:
-        performance = network.listen(samples, sr=sr)
-        notes = performance.sounding()
-        return notes, pedal_share(notes, performance.pedal_down_s, performance.pedal_up_s)
+        return network.listen(samples, sr=sr).heard()
 
     return transcribe
 
@@ -190,7 +188,8 @@ class Pool:
         self._load[first] += 1
         self._taken[plan.name] = first
         others = [self._actors[number] for number in placed if number != first]
-        return Ears([self._actors[first], *others], self._tally, plan.name)
+        # A recording that kills transcribers shall not kill them all.
+        return Ears([self._actors[first], *others[: _ASKED - 1]], self._tally, plan.name)
 
     def release(self, plan: ShardPlan) -> None:
         """Say that a plan no longer uses its transcriber."""
@@ -253,7 +252,7 @@ class Ears:
         import ray
 
         lost: Exception | None = None
-        for actor in self._actors[:_ASKED]:  # a recording that kills them shall not kill them all
+        for actor in self._actors:
             try:
                 notes, share = ray.get(actor.hear.remote(samples, sr))
             except ray.exceptions.RayTaskError as error:
