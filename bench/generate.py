@@ -31,8 +31,9 @@ from typing import Any
 
 import click
 
+from bench.machine import machine
 from bench.options import output_format
-from bench.tables import machine, markdown
+from deep_piano.tables import markdown
 
 ROOT = Path(__file__).parents[1]
 AIM_S, PEER_S = 30.0, 20.9

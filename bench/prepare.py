@@ -36,9 +36,9 @@ from typing import TypeVar
 import click
 
 from bench import peers
+from bench.machine import machine
 from bench.processes import SAMPLED_EVERY_S, Memory, memory_watched, processor_s, ray_workers
 from bench.stages import REST, Stopwatch, wrap
-from bench.tables import machine, markdown
 from deep_piano import audio
 from deep_piano.codecs import CODECS
 from deep_piano.config import Config, PrepareConfig
@@ -48,6 +48,7 @@ from deep_piano.sources import survey
 from deep_piano.stages.cluster import connected
 from deep_piano.stages.prepare import prepare
 from deep_piano.storage import open_folder
+from deep_piano.tables import markdown
 
 Result = TypeVar("Result")
 

@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.options import output_format
-from bench.tables import markdown
 from deep_piano.cli import PerField
 from deep_piano.errors import DeepPianoError
 from deep_piano.metrics import longest_loop, longest_note_s, longest_silence_s, pitch_class_cosine
 from deep_piano.notes import Notes, read_midi
+from deep_piano.tables import markdown
 
 SUFFIXES = frozenset({".mp3", ".wav", ".flac", ".ogg", ".m4a", ".opus"})
 QUIET_DBFS = -60.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 
@@ -40,3 +41,30 @@ def load_keras() -> ModuleType:
     import keras
 
     return keras
+
+
+def gpus() -> int:
+    """Return how many GPUs the backend sees; it is loaded for that."""
+    backend = load_keras().backend.backend()
+    if backend == "tensorflow":
+        return len(load_tensorflow().config.list_physical_devices("GPU"))
+    if backend == "torch":
+        import torch
+
+        return int(torch.cuda.device_count())
+    import jax
+
+    return sum(device.platform == "gpu" for device in jax.devices())
+
+
+def mixed_precision() -> str:
+    """Return the dtype policy that this machine is quickest at: bfloat16 where it is native."""
+    if gpus():
+        return "mixed_bfloat16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return "float32"
+    # TensorFlow's products are quicker in bfloat16 with AMX's tiles only: 0.6 of the rate of
+    # float32 with avx512_bf16 alone.
+    return "mixed_bfloat16" if "amx_bf16" in flags else "float32"

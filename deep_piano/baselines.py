@@ -1,8 +1,13 @@
-"""What a model must beat: the frequencies of the classes, and a Markov chain a field."""
+"""What a model must beat.
+
+For classes frequencies, Markov chains and repetition; for numbers the last value, a mean and a
+linear prediction.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +15,7 @@ from numpy.typing import NDArray
 from deep_piano.codecs.base import SequenceSpec
 
 Floats = NDArray[np.float64]
+Sequences = Iterable[NDArray[Any]]
 
 
 class MarkovChain:
@@ -31,20 +37,25 @@ class MarkovChain:
             [np.zeros((size,) * (depth + 1), np.int64) for depth in range(order + 1)]
             for size in self._sizes
         ]
+        self._repeats = np.zeros((2, len(self._sizes)))  # how often a class is the last one again
 
-    def learn(self, sequences: Iterable[NDArray[np.int32]]) -> MarkovChain:
+    def learn(self, sequences: Sequences) -> MarkovChain:
         """Count; each sequence is an array of shape (n, fields). Returns itself."""
         for sequence in sequences:
+            self._repeats[0] += (sequence[1:] == sequence[:-1]).sum(0)
+            self._repeats[1] += max(0, len(sequence) - 1)
             for field, counts in enumerate(self._counts):
-                column = sequence[:, field]
+                column = sequence[:, field].astype(np.int64)
                 for depth, table in enumerate(counts):
+                    if len(column) <= depth:
+                        continue
                     # (x[t - depth], ..., x[t]) as an index into the table
                     places = tuple(column[k : len(column) - depth + k] for k in range(depth + 1))
                     index = np.ravel_multi_index(places, table.shape)
-                    np.add.at(table.reshape(-1), index, 1)
+                    table.reshape(-1)[:] += np.bincount(index, minlength=table.size)
         return self
 
-    def nats(self, sequences: Iterable[NDArray[np.int32]], *, order: int | None = None) -> Floats:
+    def nats(self, sequences: Sequences, *, order: int | None = None) -> Floats:
         """Return the mean nats a step, a field, over all but the first step of each sequence.
 
         A smaller `order` than the chain's own asks the shorter chain within it.
@@ -53,7 +64,7 @@ class MarkovChain:
         tables = [self._probabilities(counts[: order + 1]) for counts in self._counts]
         sums, total = np.zeros(len(self._sizes)), 0
         for sequence in sequences:
-            total += len(sequence) - 1
+            total += max(0, len(sequence) - 1)
             for field, levels in enumerate(tables):
                 column = sequence[:, field]
                 for step in range(1, min(order, len(column))):
@@ -63,6 +74,24 @@ class MarkovChain:
                 begin = max(1, order)
                 places = tuple(column[begin - k : len(column) - k] for k in range(order, -1, -1))
                 sums[field] -= np.log(levels[order][places]).sum()
+        return sums / max(1, total)
+
+    def nats_of_repetition(self, sequences: Sequences) -> Floats:
+        """Return the mean nats a step, a field, of "the last one again, else by frequency".
+
+        How likely the last one is again is the share of repetitions in what was learned.
+        """
+        frequencies = [self._probabilities(counts[:1])[0] for counts in self._counts]
+        again = (self._repeats[0] + 1) / (self._repeats[1] + 2)
+        sums, total = np.zeros(len(self._sizes)), 0
+        for sequence in sequences:
+            last, now = sequence[:-1], sequence[1:]
+            total += len(now)
+            for field, frequency in enumerate(frequencies):
+                other = (1 - again[field]) * frequency[now[:, field]]
+                other /= 1 - frequency[last[:, field]]
+                same = last[:, field] == now[:, field]
+                sums[field] -= np.log(np.where(same, again[field], other)).sum()
         return sums / max(1, total)
 
     @staticmethod
@@ -79,3 +108,52 @@ class MarkovChain:
             lower = (table + weight * lower) / (heard + weight)
             levels.append(lower)
         return levels
+
+
+class LinearPrediction:
+    """The next value as a weighted sum of the last `order` ones: AR(order) by least squares.
+
+    Parameters
+    ----------
+    order : int
+    """
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self._products = np.zeros((order + 1, order + 1))
+
+    def learn(self, sequences: Sequences) -> LinearPrediction:
+        """Add sequences of shape (n, 1) to the normal equations. Returns itself."""
+        for sequence in sequences:
+            for rows in self._rows(sequence):
+                self._products += rows.T @ rows
+        return self
+
+    def errors(self, sequences: Sequences) -> dict[str, tuple[float, int]]:
+        """Return the sum of squared errors, and how many, of this and of two simpler predictions.
+
+        The first `order` values of each sequence are given. "last value" and the mean of the last
+        `order` values stand beside it.
+        """
+        past, target = self._products[:-1, :-1], self._products[:-1, -1]
+        floor = 1e-9 * max(float(np.trace(past)), 1e-30) / self.order  # silence has no inverse
+        weights = np.linalg.solve(past + floor * np.eye(self.order), target)
+        names = (f"linear AR({self.order})", f"mean of the last {self.order}", "last value")
+        sums, count = dict.fromkeys(names, 0.0), 0
+        for sequence in sequences:
+            for rows in self._rows(sequence):
+                past, target = rows[:, :-1], rows[:, -1]
+                predictions = (past @ weights, past.mean(axis=1), past[:, -1])
+                for name, prediction in zip(names, predictions, strict=True):
+                    sums[name] += float(np.square(prediction - target).sum())
+                count += len(rows)
+        return {name: (total, count) for name, total in sums.items()}
+
+    def _rows(self, sequence: NDArray[Any]) -> Iterable[Floats]:
+        """Yield every stretch of `order` values and the next one, some thousands at a time."""
+        values = sequence[:, 0].astype(np.float64)
+        if len(values) <= self.order:
+            return
+        rows = np.lib.stride_tricks.sliding_window_view(values, self.order + 1)
+        for begin in range(0, len(rows), 65_536):
+            yield rows[begin : begin + 65_536]

@@ -1,29 +1,35 @@
 """A checkpoint: one folder with the weights, the codec's specification and the configuration.
 
-``weights.safetensors`` holds float16 or float32 arrays named ``layer/variable``;
-``checkpoint.json`` the rest. Loading executes nothing.
+``checkpoint.json`` names the other files: ``weights-….safetensors``, and in a checkpoint to resume
+from ``training-….safetensors``, each named after its content. It is written last, so that the
+folder, local or in S3, holds the old checkpoint or the new one and nothing between. Loading
+executes nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.base import SequenceSpec
-from deep_piano.errors import CheckpointError
+from deep_piano.errors import CheckpointError, FileError, one_line
 from deep_piano.model import ModelConfig, weight_shapes
+from deep_piano.storage import Folder, open_folder
 
-WEIGHTS, CARD, OPTIMIZER = "weights.safetensors", "checkpoint.json", "optimizer.safetensors"
+CARD: Final = "checkpoint.json"
+BEST: Final = "best.json"
+"""In a folder of runs: which of them is the best so far."""
 SHIPPED = Path(__file__).parent / "checkpoints"
+
+_FILE_NAME = re.compile(r"(weights|training)-[0-9a-f]{16}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -49,80 +55,99 @@ class Checkpoint:
 
 
 def save(
-    folder: Path,
+    folder: Folder,
     checkpoint: Checkpoint,
     *,
     half: bool = False,
-    optimizer: Mapping[str, NDArray[Any]] | None = None,
+    training: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all; one that is there is replaced.
 
     Parameters
     ----------
-    folder : Path
+    folder : Folder
     checkpoint : Checkpoint
     half : bool
         Store float16: half the size, for shipping.
-    optimizer : mapping of str to ndarray, optional
-        The optimizer's variables, to resume from.
-    """
-    from safetensors.numpy import save as to_bytes
+    training : mapping of str to ndarray, optional
+        What training needs to go on from here.
 
+    Raises
+    ------
+    InputError
+        When the folder cannot be written to.
+    """
     dtype = np.float16 if half else np.float32
-    weights = {name: array.astype(dtype) for name, array in checkpoint.weights.items()}
+    arrays = {"weights": {name: a.astype(dtype) for name, a in checkpoint.weights.items()}}
+    if training is not None:
+        arrays["training"] = dict(training)
     card = {
         "spec": checkpoint.spec.to_json(),
         "config": checkpoint.config.to_json(),
         "facts": dict(checkpoint.facts),
+        "files": {kind: _write(folder, kind, named) for kind, named in arrays.items()},
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)
-        (temporary / WEIGHTS).write_bytes(to_bytes(weights))
-        if optimizer is not None:
-            (temporary / OPTIMIZER).write_bytes(to_bytes(dict(optimizer)))
-        (temporary / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        old = temporary.with_name(temporary.name + ".old")
-        if folder.exists():
-            folder.replace(old)
-        try:
-            temporary.replace(folder)
-        except OSError:
-            if old.exists():
-                old.replace(folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with folder.write(CARD) as path:
+        path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    named = {file["name"] for file in card["files"].values()}
+    for entry in folder.entries():
+        if _FILE_NAME.fullmatch(entry.name) and entry.name not in named:
+            folder.remove(entry.name)
+
+
+def _write(folder: Folder, kind: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    from safetensors.numpy import save as to_bytes
+
+    data = to_bytes(dict(arrays))
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"{kind}-{sha256[:16]}.safetensors"
+    with folder.write(name) as path:
+        path.write_bytes(data)
+    return {"name": name, "sha256": sha256}
 
 
 def find(name_or_path: str) -> Path:
-    """Return the folder of a checkpoint: one that ships with the package, or a path.
+    """Return the local folder of a checkpoint.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A folder with a checkpoint, a run (its best one), a folder of runs that `deep-piano runs`
+        has compared (the best one of the best run), or the name of one that ships with the package.
 
     Raises
     ------
     CheckpointError
         When there is none.
     """
-    for folder in (Path(name_or_path), SHIPPED / name_or_path):
+    given = Path(name_or_path)
+    for folder in (given, given / "checkpoint" / "best", SHIPPED / name_or_path):
         if (folder / CARD).is_file():
             return folder
+    if (given / BEST).is_file():
+        try:
+            run = given / str(json.loads((given / BEST).read_text(encoding="utf-8"))["run"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{given / BEST} cannot be read: {error}. Run `deep-piano runs {given}` again."
+            ) from error
+        if (run / "checkpoint" / "best" / CARD).is_file():
+            return run / "checkpoint" / "best"
     shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))) or "none"
     raise CheckpointError(
-        f"no checkpoint {name_or_path!r}: not a folder with {CARD}, and not one of those that "
-        f"are shipped ({shipped}). Give one of these, or the folder of a checkpoint."
+        f"no checkpoint {name_or_path!r}: not a folder with {CARD}, not a run, and not one of "
+        f"those that are shipped ({shipped}). Give one of these."
     )
 
 
-def load(name_or_path: str, *, codec: str) -> Checkpoint:
+def load(where: str | Folder, *, codec: str | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
     ----------
-    name_or_path : str
-        As for `find`.
-    codec : str
+    where : str or Folder
+        As for `find`, an ``s3://`` URI, or a folder that is open already.
+    codec : str, optional
         The codec that it must belong to.
 
     Raises
@@ -130,57 +155,98 @@ def load(name_or_path: str, *, codec: str) -> Checkpoint:
     CheckpointError
         When there is none, it is damaged, or it belongs to another codec.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as load_weights
-
-    folder = find(name_or_path)
+    folder = _open(where)
+    card = _read_card(folder)
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         spec = SequenceSpec.from_json(card["spec"])
         config = ModelConfig.from_json(card["config"])
-        data = (folder / WEIGHTS).read_bytes()
-        weights = {name: a.astype(np.float32) for name, a in load_weights(data).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        weights = {name: a.astype(np.float32) for name, a in _read(folder, card, "weights").items()}
+        digest, facts = str(card["files"]["weights"]["sha256"]), dict(card["facts"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(folder, error) from error
+    if codec is not None and spec.codec != codec:
         raise CheckpointError(
-            f"the checkpoint {folder} is damaged: {error}. Give another copy of it."
-        ) from error
-    if spec.codec != codec:
-        raise CheckpointError(
-            f"the checkpoint {folder} belongs to the codec {spec.codec!r}, not {codec!r}. "
-            "Give one that was trained on it."
+            f"the checkpoint {one_line(folder.uri)} belongs to the codec {spec.codec!r}, not "
+            f"{codec!r}. Give one that was trained on it."
         )
     for name, shape in weight_shapes(spec, config).items():
         found = weights[name].shape if name in weights else "missing"
         if found != shape:
-            raise CheckpointError(
-                f"the checkpoint {folder} is damaged: {name} is {found}, and should be "
-                f"{shape}. Give another copy of it."
-            )
-    digest = hashlib.sha256(data).hexdigest()
-    return Checkpoint(spec, config, weights, digest, card.get("facts", {}))
+            raise _damaged(folder, f"{name} is {found}, and should be {shape}")
+    return Checkpoint(spec, config, weights, digest, facts)
 
 
-def load_optimizer(folder: Path) -> dict[str, NDArray[Any]]:
-    """Read the optimizer's variables that `save` stored.
+def load_training(folder: Folder) -> dict[str, NDArray[Any]]:
+    """Read what `save` stored for training to go on.
 
     Raises
     ------
     CheckpointError
-        When the checkpoint has none, or they are damaged.
+        When the checkpoint has nothing of that kind, or it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+    card = _read_card(folder)
     try:
-        return load_file(folder / OPTIMIZER)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be resumed from: {error}") from error
+        return _read(folder, card, "training")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{one_line(folder.uri)} cannot be resumed from: {error}. Give the run's own folder."
+        ) from error
+
+
+def _open(where: str | Folder) -> Folder:
+    if isinstance(where, Folder):
+        return where
+    return open_folder(where) if "://" in where else open_folder(find(where))
+
+
+def _read_card(folder: Folder) -> dict[str, Any]:
+    try:
+        return dict(json.loads(folder.read_bytes(CARD)))
+    except FileError as error:
+        raise CheckpointError(
+            f"no checkpoint: {one_line(folder.uri)} holds no {CARD} that can be read."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise _damaged(folder, error) from error
+
+
+def _read(folder: Folder, card: Mapping[str, Any], kind: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays of one file of a checkpoint; a ValueError says what is wrong with it."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
+
+    file = card["files"][kind]
+    try:
+        data = folder.read_bytes(str(file["name"]))
+        if hashlib.sha256(data).hexdigest() != file["sha256"]:
+            raise ValueError(f"{file['name']} is not what it was when it was written")
+        arrays: dict[str, NDArray[Any]] = from_bytes(data)
+    except (SafetensorError, FileError) as error:
+        raise ValueError(str(error)) from error
+    return arrays
+
+
+def _damaged(folder: Folder, problem: object) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint {one_line(folder.uri)} is damaged: {one_line(problem)}. "
+        "Give another copy of it."
+    )
+
+
+def digest_of(weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.int32]:
+    """Return the SHA-256 of weights, as 8 integers: tensors of them travel between workers."""
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return np.frombuffer(digest.digest(), np.int32)
 
 
 def weights_of(model: Any) -> dict[str, NDArray[np.float32]]:
     """Return the weights of a Keras model from `build_model`, named ``layer/variable``."""
+    from keras import ops
+
     return {
-        f"{layer.name}/{variable.name}": np.asarray(variable.numpy(), np.float32)
+        f"{layer.name}/{variable.name}": np.asarray(ops.convert_to_numpy(variable), np.float32)
         for layer in model.layers
         for variable in layer.trainable_variables
     }

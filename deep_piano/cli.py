@@ -245,93 +245,149 @@ def inspect(config: Path | None, /, what: str, plot: Path | None, endpoint: str 
         click.echo(one_line(picture))
 
 
-@main.command(epilog="Example: deep-piano train midi/ -o runs/first --preset small")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    "run",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the run.",
-)
+@main.command(epilog="Example: deep-piano train dataset/ -o runs/first --preset small")
+@click.argument("dataset")
+@click.option("-o", "--output", "run", required=True, help="Folder or s3:// prefix of the run.")
+@click.option("--workers", type=int, help="Train on Ray, with so many.  [in this process]")
+@click.option("--gpus-per-worker", type=float, help="0 to train on CPUs.  [1 where there are any]")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
-@click.option("--preset", help="Size of the network: tiny, small or base.  [base]")
-@click.option("--steps", type=int, help="Updates in all.")
-@click.option("--batch", type=int, help="Recordings side by side.")
-@click.option("--window", type=int, help="Notes between two updates.")
-@click.option("--learning-rate", type=float, help="At its highest.")
-@click.option("--eval-every-steps", type=int, help="Updates between two validations.")
+@click.option("--init", help="Begin with the weights of this checkpoint.")
+@click.option("--preset", help="Size of the network: tiny, small, base or large.  [base]")
+@click.option("--steps", type=int, help="Updates in all.  [7000]")
+@click.option("--batch", type=int, help="Windows side by side, all workers together.  [64]")
+@click.option("--window", type=int, help="Steps of a sequence between two updates.  [64]")
+@click.option("--hop", type=int, help="Steps from one window to the next.  [the window]")
+@click.option("--learning-rate", type=float, help="At its highest.  [0.003]")
+@click.option("--eval-every-steps", type=int, help="Updates between two validations.  [250]")
+@click.option("--patience", type=int, help="Stop after so many validations without a better one.")
+@click.option("--precision", help="float32, mixed_bfloat16, mixed_float16 or auto.  [auto]")
 @click.option("--random-state", type=int, help="Another number, another start.  [0]")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
-def train(config: Path | None, /, data: Path, run: Path, resume: bool, **options: Any) -> None:
-    """Train on DATA, a folder of MIDI files, in this process.
+def train(
+    config: Path | None,
+    /,
+    dataset: str,
+    run: str,
+    resume: bool,
+    init: str | None,
+    endpoint: str | None,
+    **options: Any,
+) -> None:
+    """Train the LSTM on DATASET, which `prepare` made: in this process, or on Ray.
 
-    The run's folder holds the best and the last checkpoint, the history with a plot, and the
-    settings. At the end the nats a note of the validation split are printed, a field, beside
-    those of the baselines.
+    Without --workers the one GPU of this machine is used, or its CPUs; KERAS_BACKEND chooses
+    tensorflow, torch or jax. With it a Ray Train job shares every batch among the workers, which
+    train one model. The run's folder holds the best and the last checkpoint, the history with a
+    plot and TensorBoard's log, settings and versions. All settings are in ray_config.yaml.
     """
     from deep_piano.config import load_config
+    from deep_piano.storage import open_folder
 
-    settings = load_config(config, {"train": options}).train
-    with stages() as progress:
-        corpus = _read_corpus(data, settings.validation_share, progress)
-    count = {split: len(corpus.of(split)) for split in ("train", "validation")}
-    click.echo(
-        f"{count['train']} recordings to train on, {count['validation']} to validate, "
-        f"{len(corpus.rejects)} left out",
-        err=True,
+    settings = load_config(config, {"train": options, "storage": {"endpoint": endpoint}})
+    data, target = (
+        open_folder(uri, endpoint=settings.storage.endpoint, region=settings.storage.region)
+        for uri in (dataset, run)
     )
-    from deep_piano.evaluate import score, table
-    from deep_piano.fit import fit
+    from deep_piano.checkpoint import load
+    from deep_piano.dataset import Dataset
+    from deep_piano.fit import begin, go_on
 
-    with stages() as progress:
-        best = fit(
-            corpus,
-            run,
-            settings,
-            resume=resume,
-            progress=lambda p: progress(
-                f"training: {p.train_nats:.2f} nats a note, {p.notes_per_s:,.0f} notes/s",
-                p.step,
-                p.steps,
-            ),
-        )
-        rows = score(best, corpus, progress=progress)
-    click.echo(table(rows))
-    click.echo(f"best checkpoint: {run / 'checkpoint' / 'best'}")
+    given = load(init) if init is not None else None
+    with Dataset(data) as opened, stages() as progress:
+
+        def show(now: Any) -> None:
+            progress(f"training: {now.text}", now.step, now.steps)
+
+        chosen, network = begin(opened, target, settings.train, resume=resume, init=given)
+        if chosen.workers is None:
+            best = go_on(opened, target, chosen, network, init=given, progress=show)
+        else:
+            from deep_piano.stages.train import train as on_ray
+
+            best = on_ray(opened, target, chosen, network, init=given, progress=show)
+    click.echo(
+        f"{one_line(target.place('checkpoint/best'))}: {best.facts['validation_loss']:.4f} on the "
+        f"validation sample, at update {best.facts['step']:,}"
+    )
 
 
-@main.command(epilog="Example: deep-piano evaluate runs/first/checkpoint/best midi/")
-@click.argument("checkpoint")
-@click.argument("data", type=click.Path(path_type=Path))
+@main.command(epilog="Example: deep-piano runs runs/")
+@click.argument("folder", metavar="RUNS")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
-def evaluate(config: Path | None, /, checkpoint: str, data: Path) -> None:
-    """Score CHECKPOINT on the validation split of DATA, beside the baselines.
+def runs(config: Path | None, /, folder: str, endpoint: str | None) -> None:
+    """Compare the runs in the folder RUNS, and name the best so far.
 
-    Nats a note on the grid of 10 ms and 32 velocities, a field and together, for each sub-folder
-    of DATA. The baselines are counted on its training split.
+    `generate --checkpoint RUNS` then uses that one. Runs of different datasets are listed, but
+    not compared.
+    """
+    from deep_piano import runs as found_in
+    from deep_piano.config import load_config
+    from deep_piano.storage import open_folder
+
+    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    place = open_folder(folder, endpoint=storage.endpoint, region=storage.region)
+    found = found_in.find_runs(place)
+    click.echo(found_in.table(found))
+    best = found_in.best_run(found)
+    if best is None:
+        click.echo("no best one: the runs are of different datasets, or not validated yet")
+        return
+    found_in.name_best(place, best)
+    click.echo(f"so far best: {best.name}; deep-piano generate --checkpoint {folder} uses it")
+
+
+@main.command(epilog="Example: deep-piano evaluate runs/first dataset/ --split test")
+@click.argument("checkpoint")
+@click.argument("dataset")
+@click.option(
+    "--split",
+    default="validation",
+    show_default=True,
+    type=click.Choice(["train", "validation", "test"]),
+    help="Which recordings to score.",
+)
+@click.option("--json", "json_to", type=click.Path(path_type=Path), help="File for the figures.")
+@click.option("--plot", type=click.Path(path_type=Path), help="PNG to draw the table into.")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def evaluate(
+    config: Path | None,
+    /,
+    checkpoint: str,
+    dataset: str,
+    split: str,
+    json_to: Path | None,
+    plot: Path | None,
+    endpoint: str | None,
+) -> None:
+    """Score CHECKPOINT on a split of DATASET, beside the baselines and published figures.
+
+    Of notes: nats a note on the grid of 10 ms and 32 velocities, a field and together, nats a
+    second and perplexity, for each top folder of the corpus. The baselines are learned from the
+    training split.
     """
     from deep_piano.checkpoint import load
-    from deep_piano.codecs.notes import SPEC
     from deep_piano.config import load_config
-    from deep_piano.evaluate import score, table
+    from deep_piano.dataset import Dataset
+    from deep_piano.evaluate import evaluate as score
+    from deep_piano.storage import atomic_path, open_folder
 
-    loaded = load(checkpoint, codec=SPEC.codec)
-    with stages() as progress:
-        corpus = _read_corpus(data, load_config(config).train.validation_share, progress)
-        scores = score(loaded, corpus, progress=progress)
-    click.echo(table(scores))
+    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    data = open_folder(dataset, endpoint=storage.endpoint, region=storage.region)
+    loaded = load(checkpoint)
+    with Dataset(data) as opened, stages() as progress:
+        found = score(loaded, opened, split=split, progress=progress)
+    click.echo(found.table())
+    if json_to is not None:
+        with atomic_path(json_to) as temporary:
+            temporary.write_text(found.to_json(), encoding="utf-8")
+    if plot is not None:
+        from deep_piano.pictures import likelihoods
 
-
-def _read_corpus(data: Path, validation_share: float, progress: Any) -> Any:
-    from deep_piano.corpus import load_corpus
-
-    return load_corpus(
-        data,
-        validation_share=validation_share,
-        progress=lambda done, total: progress("reading", done, total),
-    )
+        totals = {group: {s.model: s.total for s in found.of(group)} for group in found.groups}
+        likelihoods(plot, totals, published=found.published, unit=found.unit)
 
 
 @main.group(epilog="Example: deep-piano assets list")

@@ -11,7 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from deep_piano.errors import ConfigError
@@ -148,22 +149,36 @@ class StorageConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """How a folder of MIDI files becomes a checkpoint."""
+    """How a dataset becomes a checkpoint."""
 
-    preset: Literal["tiny", "small", "base"] = "base"
+    preset: Literal["tiny", "small", "base", "large"] = "base"
     window: Annotated[int, Field(ge=8, le=8192)] = 64
+    hop: Annotated[int, Field(ge=1, le=8192)] | None = None
     batch: Annotated[int, Field(ge=1, le=4096)] = 64
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 7_000
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.003
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 200
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     clip_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     transpose_semitones: Annotated[int, Field(ge=0, le=12)] = 6
     tempo_range: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    velocity_range: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     eval_every_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 250
-    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    patience: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     random_state: RandomState = 0
+    workers: Annotated[int, Field(ge=1, le=4096)] | None = None
+    cpus_per_worker: Annotated[float, Field(gt=0, le=1024)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=16)] | None = None
+    max_failures: Annotated[int, Field(ge=0, le=1000)] = 3
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.hop is not None and self.hop > self.window:
+            raise ValueError(f"such that hop is at most window ({self.window})")
+        if self.workers is not None and self.batch % self.workers:
+            raise ValueError(f"such that workers divide batch ({self.batch})")
+        return self
 
 
 class Config(_Section):
@@ -207,7 +222,7 @@ def load_config(
     config = _validate(tree, str(path) if path else "the defaults")
     if not overrides:
         return config
-    merged = config.model_dump()
+    merged = config.model_dump(exclude_unset=True)  # so that what was set can be told afterwards
     for section, settings in overrides.items():
         merged[section] = _merge(merged.get(section, {}), settings)
     return _validate(merged, "the command line")

@@ -4,6 +4,7 @@ The tree::
 
     DeepPianoError            a run failed                         exit code 1
     ├── AssetError            third-party weights or sounds are missing or broken
+    ├── TrainingError         a training that trying again does not mend
     └── InputError            the caller's mistake                 exit code 2
         ├── FileError         one file is missing or may not be read
         ├── AudioError        a recording cannot be used
@@ -31,6 +32,10 @@ class DeepPianoError(Exception):
 
 class AssetError(DeepPianoError):
     """Third-party weights or sounds are missing, broken or cannot be fetched."""
+
+
+class TrainingError(DeepPianoError):
+    """A training cannot go on, and would fail again: raised by all its workers at once."""
 
 
 class InputError(DeepPianoError):

@@ -1,110 +1,289 @@
-"""Nats a note of a checkpoint and of the baselines, on held-out recordings, in one table."""
+"""A checkpoint and its baselines on held-out recordings, in one table.
+
+Classes are scored in nats on the codec's finest grid, numbers by their squared error. The
+recordings are scored as they are, the first step of each given. This module knows datasets, models
+and baselines; it knows nothing of training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deep_piano.backend import load_keras
-from deep_piano.baselines import MarkovChain
+from deep_piano.baselines import LinearPrediction, MarkovChain
 from deep_piano.checkpoint import Checkpoint, assign_weights
-from deep_piano.codecs.notes import LOG_WIDTHS, encode
-from deep_piano.corpus import Corpus
-from deep_piano.likelihood import nats_per_note
+from deep_piano.codecs import Codec
+from deep_piano.dataset import Dataset
+from deep_piano.errors import InputError
+from deep_piano.likelihood import losses
 from deep_piano.model import build_model
+from deep_piano.tables import markdown
 
 _BATCH, _WINDOW = 64, 64
-BASELINES = (("unigram", 0), ("Markov, order 2", 2))
+_PREDICTION_ORDER = 100
+_LEARNED_STEPS = 50_000_000  # of sound: more changes no digit of a baseline
+_MARKOV_CELLS = 20_000_000  # the largest table of a chain: order 2 of notes, order 1 of sound
+
+ALL: Final = "all"
+MINE: Final = "this checkpoint"
+EVENTS_PER_NOTE: Final = 4.130
+"""Of the 388-event vocabulary of Performance RNN in MAESTRO v3's validation split, pedal folded."""
+PUBLISHED: Final = {
+    "Performance RNN (Huang et al. 2018, Table 3)": 1.969 * EVENTS_PER_NOTE,
+    "Music Transformer (Hawthorne et al. 2018)": 1.84 * EVENTS_PER_NOTE,
+}
+"""Nats a note, from nats an event on Piano-e-Competition performances and on MAESTRO."""
+
+Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
 class Score:
-    """Nats a note of one model on one group of recordings.
+    """How well one model foresees one group of recordings.
 
     Attributes
     ----------
     group : str
-        Sub-folder of the corpus; "all" for the whole split.
+        Top folder of the corpus; "all" for the whole split.
     model : str
-    nats : dict of str to float
-        A field, on the grid of 10 ms and 32 velocities.
-    notes : int
-        How many notes were scored.
+    losses : dict of str to float
+        A field: nats, or the squared error, a step.
+    steps : int
+        How many were scored.
+    duration_s : float
+        Of the recordings.
     """
 
     group: str
     model: str
-    nats: dict[str, float]
-    notes: int
+    losses: dict[str, float]
+    steps: int
+    duration_s: float
 
     @property
     def total(self) -> float:
-        """Nats a note: the figure that papers give."""
-        return sum(self.nats.values())
+        """Loss a step; in nats, the figure that papers give."""
+        return sum(self.losses.values())
+
+    @property
+    def per_second(self) -> float:
+        """Loss a second of music."""
+        return self.total * self.steps / self.duration_s
 
 
-def score(
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes
+    ----------
+    checkpoint, dataset : str
+        Digests.
+    split : str
+    step_name : str
+        What people call a step of the codec.
+    continuous : bool
+        The losses are squared errors, not nats.
+    scores : list of Score
+    """
+
+    checkpoint: str
+    dataset: str
+    split: str
+    step_name: str
+    continuous: bool
+    scores: list[Score]
+
+    @property
+    def unit(self) -> str:
+        """What the losses are measured in."""
+        return f"{'squared error' if self.continuous else 'nats'} a {self.step_name}"
+
+    def of(self, group: str) -> list[Score]:
+        """Return the scores of a group."""
+        return [score for score in self.scores if score.group == group]
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups, in the order of the table."""
+        return list(dict.fromkeys(score.group for score in self.scores))
+
+    @property
+    def published(self) -> dict[str, float]:
+        """Published figures in the unit of the losses; none unless that is nats a note."""
+        return dict(PUBLISHED) if self.step_name == "note" else {}
+
+    def table(self) -> str:
+        """Return everything as a Markdown table."""
+        fields = list(self.scores[0].losses)
+        head = ["corpus", "model", f"{self.step_name}s", self.unit]
+        head += ["squared error a second"] if self.continuous else ["nats a second", "perplexity"]
+        head += fields if len(fields) > 1 else ["bits"] if not self.continuous else []
+        rows = []
+        for group in self.groups:
+            for score in self.of(group):
+                row = [group, score.model, f"{score.steps:,}", _number(score.total)]
+                row += [_number(score.per_second)]
+                row += [] if self.continuous else [_number(math.exp(score.total))]
+                if len(fields) > 1:
+                    row += [_number(score.losses[name]) for name in fields]
+                elif not self.continuous:
+                    row += [_number(score.total / math.log(2))]
+                rows.append(row)
+        for name, nats in self.published.items():
+            row = ["published", name, "", _number(nats), "", _number(math.exp(nats))]
+            rows.append(row + [""] * (len(head) - len(row)))
+        return markdown(head, rows, words=2)
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        scores = [
+            asdict(score) | {"total": score.total, "per_second": score.per_second}
+            for score in self.scores
+        ]
+        about = vars(self) | {"unit": self.unit, "scores": scores, "published": self.published}
+        return json.dumps(about, indent=2) + "\n"
+
+
+def evaluate(
     checkpoint: Checkpoint,
-    corpus: Corpus,
+    dataset: Dataset,
     *,
-    progress: Callable[[str, float, float], None] | None = None,
-) -> list[Score]:
-    """Score a checkpoint and the baselines on the validation split, by group and together.
+    split: str = "validation",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a checkpoint and the baselines on a split, by group and together.
 
-    The baselines are counted on the training split. The first note of each recording is given.
+    The baselines are learned from the training split.
+
+    Raises
+    ------
+    InputError
+        When the checkpoint and the dataset are of different codecs, or the split is empty.
     """
     tell = progress or (lambda stage, done, total: None)
-    held_out = corpus.of("validation")
-    names = sorted({recording.group for recording in held_out})
-    groups = {name: [r.notes for r in held_out if r.group == name] for name in names}
-    fields = [field.name for field in checkpoint.spec.fields]
-    load_keras()
-    model = build_model(checkpoint.spec, checkpoint.config, batch=_BATCH, window=_WINDOW)
-    assign_weights(model, checkpoint.weights)
-    scores = []
-    for index, (name, recordings) in enumerate(groups.items()):
-        tell("scoring", index, len(groups))
-        notes = sum(len(recording) - 1 for recording in recordings)
-        nats = nats_per_note(model, checkpoint.spec, recordings)
-        scores.append(Score(name, "this checkpoint", nats, notes))
-    tell("baselines", 0, len(BASELINES))
-    chain = MarkovChain(checkpoint.spec, order=max(order for _, order in BASELINES))
-    chain.learn(encode(recording.notes) for recording in corpus.of("train"))
-    for done, (label, order) in enumerate(BASELINES):
-        tell("baselines", done, len(BASELINES))
-        for name, recordings in groups.items():
-            sequences = [encode(recording) for recording in recordings]
-            # First notes are given: their widths do not count either.
-            widths = [
-                np.concatenate([width[s[1:, index]] for s in sequences]).mean()
-                for index, width in enumerate(LOG_WIDTHS)
-            ]
-            nats = dict(
-                zip(fields, (chain.nats(sequences, order=order) + widths).tolist(), strict=True)
-            )
-            scores.append(Score(name, label, nats, sum(len(s) - 1 for s in sequences)))
+    if checkpoint.spec != dataset.spec:
+        raise InputError(
+            f"the checkpoint is of the codec {checkpoint.spec.codec!r} and the dataset of "
+            f"{dataset.spec.codec!r}. Give a dataset of the checkpoint's codec."
+        )
+    dataset.require(split)
+    sequences: dict[str, list[NDArray[Any]]] = {}
+    durations: dict[str, float] = {}
+    for row in dataset.recordings(split):
+        group = row.name.split("/")[0] if "/" in row.name else "."
+        sequences.setdefault(group, []).append(row.sequence)
+        durations[group] = durations.get(group, 0.0) + row.duration_s
+    codec = dataset.codec
+    continuous = any(field.continuous for field in codec.spec.fields)
+    judge = _Judge(codec, sequences, durations, tell)
+    judge.score_network(checkpoint)
+    train = _learnable(dataset)
+    if continuous:
+        judge.score_prediction(train)
+    else:
+        judge.score_chains(train)
+    scores, groups = judge.scores, sorted(sequences)
     if len(groups) > 1:
-        scores += [_together(scores, label) for label in dict.fromkeys(s.model for s in scores)]
-    return scores
+        scores += [_together(scores, model) for model in dict.fromkeys(s.model for s in scores)]
+    places = {group: index for index, group in enumerate([*groups, ALL])}
+    return Evaluation(
+        checkpoint=checkpoint.digest,
+        dataset=dataset.digest,
+        split=split,
+        step_name=codec.step_name,
+        continuous=continuous,
+        scores=sorted(scores, key=lambda score: places[score.group]),
+    )
+
+
+def _learnable(dataset: Dataset) -> Iterable[NDArray[Any]]:
+    """Yield the training split; of sound, as much of it as makes a difference."""
+    left = math.inf if dataset.codec.hears_notes else _LEARNED_STEPS
+    for row in dataset.recordings("train"):
+        yield row.sequence
+        left -= len(row.sequence)
+        if left <= 0:
+            return
+
+
+class _Judge:
+    """Scores one model after another on the same groups of sequences."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        sequences: dict[str, list[NDArray[Any]]],
+        durations: dict[str, float],
+        tell: Progress,
+    ) -> None:
+        self._codec, self._sequences, self._durations, self._tell = (
+            codec,
+            sequences,
+            durations,
+            tell,
+        )
+        self._names = [field.name for field in codec.spec.fields]
+        self.scores: list[Score] = []
+
+    def _add(self, group: str, model: str, losses: NDArray[np.float64], steps: int) -> None:
+        by_field = dict(zip(self._names, losses.tolist(), strict=True))
+        self.scores.append(Score(group, model, by_field, steps, self._durations[group]))
+
+    def score_network(self, checkpoint: Checkpoint) -> None:
+        load_keras()
+        model = build_model(checkpoint.spec, checkpoint.config, batch=_BATCH, window=_WINDOW)
+        assign_weights(model, checkpoint.weights)
+        for index, (group, sequences) in enumerate(self._sequences.items()):
+            self._tell("scoring", index, len(self._sequences))
+            sums, steps = losses(model, self._codec, sequences)
+            self._add(group, MINE, sums / steps, steps)
+
+    def score_chains(self, train: Iterable[NDArray[Any]]) -> None:
+        self._tell("baselines", 0, 1)
+        sizes = [field.size for field in self._codec.spec.fields]
+        order = 2 if max(sizes) ** 3 <= _MARKOV_CELLS and len(sizes) > 1 else 1
+        chain = MarkovChain(self._codec.spec, order=order).learn(train)
+        labels = [("unigram", 0), *((f"Markov, order {n}", n) for n in range(1, order + 1))]
+        for group, sequences in self._sequences.items():
+            steps = sum(max(0, len(sequence) - 1) for sequence in sequences)
+            # The first steps are given: their widths do not count either.
+            widths = np.array(
+                [
+                    sum(width[s[1:, index]].sum() for s in sequences) / max(1, steps)
+                    for index, width in enumerate(self._codec.log_widths)
+                ]
+            )
+            if len(sizes) == 1:
+                self._add(group, "uniform", np.log(np.array(sizes)) + widths, steps)
+            for label, of_order in labels:
+                self._add(group, label, chain.nats(sequences, order=of_order) + widths, steps)
+            again = chain.nats_of_repetition(sequences) + widths
+            self._add(group, f"repeat the last {self._codec.step_name}", again, steps)
+
+    def score_prediction(self, train: Iterable[NDArray[Any]]) -> None:
+        self._tell("baselines", 0, 1)
+        prediction = LinearPrediction(_PREDICTION_ORDER).learn(train)
+        for group, sequences in self._sequences.items():
+            for name, (total, count) in prediction.errors(sequences).items():
+                self._add(group, name, np.array([total / max(1, count)]), count)
 
 
 def _together(scores: list[Score], model: str) -> Score:
-    mine = [s for s in scores if s.model == model]
-    notes = sum(s.notes for s in mine)
-    nats = {name: sum(s.nats[name] * s.notes for s in mine) / notes for name in mine[0].nats}
-    return Score("all", model, nats, notes)
+    mine = [score for score in scores if score.model == model]
+    steps = sum(score.steps for score in mine)
+    whole = {
+        name: sum(s.losses[name] * s.steps for s in mine) / max(1, steps) for name in mine[0].losses
+    }
+    return Score(ALL, model, whole, steps, sum(score.duration_s for score in mine))
 
 
-def table(scores: list[Score]) -> str:
-    """Return the scores as a Markdown table, nats a note."""
-    fields = list(scores[0].nats)
-    head = ["corpus", "model", "notes", "nats a note", *fields]
-    rows = [
-        [s.group or "all", s.model, f"{s.notes:,}", f"{s.total:.3f}"]
-        + [f"{s.nats[name]:.3f}" for name in fields]
-        for s in sorted(scores, key=lambda s: s.group == "all")
-    ]
-    lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _number(value: float) -> str:
+    return f"{value:,.3f}" if 0.1 <= abs(value) < 1e5 else f"{value:.3g}"

@@ -1,276 +1,414 @@
-"""The training loop of one process: recordings in, a run folder with checkpoints out.
+"""The training loop: a dataset in, a run folder with checkpoints out.
 
-A run folder holds ``checkpoint/best`` (lowest nats a note on the validation sample) and
-``checkpoint/last`` (with the optimizer, to resume from), ``history.parquet``, ``history.png`` and
-``settings.json``. This module knows batches and the model; it knows nothing of audio or of Ray.
+The same loop runs in one process and in each of several `Workers`; the first of them writes. What
+an update does follows from the dataset, the settings and the update's number, so that a run that
+was stopped and resumed ends with the weights of one that was not. This module knows batches, the
+trainer and the run's folder; it knows nothing of Ray.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano import checkpoint as checkpoints
-from deep_piano.backend import load_keras
+from deep_piano import runs, versions
 from deep_piano.checkpoint import Checkpoint
-from deep_piano.codecs.base import SequenceSpec
-from deep_piano.codecs.notes import LOG_WIDTHS, SPEC
-from deep_piano.config import TrainConfig
-from deep_piano.corpus import Corpus
-from deep_piano.errors import DeepPianoError, InputError
-from deep_piano.likelihood import nats_per_note
-from deep_piano.model import PRESETS, build_model, carry_state
-from deep_piano.notes import Notes
-from deep_piano.storage import atomic_path
-from deep_piano.windows import Augmentation, Batch, training_batches
+from deep_piano.codecs import Codec
+from deep_piano.config import TrainConfig, load_config
+from deep_piano.dataset import Dataset
+from deep_piano.errors import (
+    CheckpointError,
+    DeepPianoError,
+    InputError,
+    TrainingError,
+    one_line,
+)
+from deep_piano.likelihood import losses
+from deep_piano.model import PRESETS, ModelConfig
+from deep_piano.storage import Folder
+from deep_piano.trainer import Trainer
+from deep_piano.windows import training_batches
+from deep_piano.workers import Workers
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_SAMPLE_NOTES = 1024  # of each recording of the sample, one recording a slot
+VALIDATION_SAMPLE_STEPS: Final = 1024
+"""Of each recording of the sample; as many recordings as the batch has slots."""
+
+_MAY_CHANGE = frozenset(
+    {"workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "patience"}
+)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, for whoever shows it."""
+    """Where a run stands, for whoever shows it.
+
+    Attributes
+    ----------
+    step, steps : int
+        Updates made, and to be made at most.
+    loss, validation_loss : float
+        Of training since the last validation; None but right after a validation.
+    per_s : float
+        Steps of sequences a second, all workers together.
+    step_name : str
+        What people call a step of the codec.
+    """
 
     step: int
     steps: int
-    train_nats: float
-    validation_nats: float | None
-    notes_per_s: float
+    loss: float
+    validation_loss: float | None
+    per_s: float
+    step_name: str
+
+    @property
+    def text(self) -> str:
+        """What there is to say beside the bar."""
+        unit = "nats" if self.step_name == "note" else "loss"
+        known = [f"{self.loss:.3f} {unit} a {self.step_name}"]
+        known += [f"validation {self.validation_loss:.3f}"] if self.validation_loss else []
+        return ", ".join([*known, f"{self.per_s:,.0f} {self.step_name}s/s"])
 
 
-def fit(
-    corpus: Corpus,
-    run: Path,
+def unit_of(codec: Codec) -> str:
+    """Return what the loss of a codec is measured in."""
+    continuous = any(field.continuous for field in codec.spec.fields)
+    return f"{'squared error' if continuous else 'nats'} a {codec.step_name}"
+
+
+def begin(
+    dataset: Dataset,
+    run: Folder,
     settings: TrainConfig,
     *,
     resume: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-) -> Checkpoint:
-    """Train a model and return its best checkpoint.
+    init: Checkpoint | None = None,
+) -> tuple[TrainConfig, ModelConfig]:
+    """Begin a run, or look whether it can be resumed; return the settings and network it goes by.
 
     Parameters
     ----------
-    corpus : Corpus
-    run : Path
-        The run folder; it must not hold a run already, unless `resume`.
+    dataset : Dataset
+    run : Folder
+        The run's folder; it must not hold a run already, unless `resume`.
     settings : TrainConfig
+        With `resume`, only the settings that are set explicitly are looked at: they must be the
+        run's own, apart from workers and patience.
     resume : bool
-        Go on from ``checkpoint/last``: weights, optimizer and step. The recordings are then
-        drawn anew, by the random state and that step.
-    progress : callable, optional
-        Called with a `Progress` about twice a second.
+    init : Checkpoint, optional
+        Begin with its weights, and with its size of the network.
 
     Raises
     ------
     InputError
-        When the run folder does not fit `resume`.
-    DeepPianoError
-        When the loss is no longer a number.
+        When the run's folder does not fit `resume`; when the dataset, the codec or a setting is
+        not the run's own; when a split is empty.
     """
-    last, best = run / "checkpoint" / "last", run / "checkpoint" / "best"
-    if last.exists() and not resume:
-        raise InputError(f"{run} holds a run already. Give another folder, or --resume.")
-    if resume and not last.exists():
-        raise InputError(f"{run} holds no run to resume: {last} is missing.")
-
-    trainer = _Trainer(SPEC, settings)
-    history: list[dict[str, float]] = []
-    if resume:
-        trainer.restore(last)
-        history = [row for row in _read_history(run) if row["step"] <= trainer.step]
-    best_nats = min((row["validation_nats"] for row in history), default=np.inf)
-    run.mkdir(parents=True, exist_ok=True)
-    with atomic_path(run / "settings.json") as temporary:
-        temporary.write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-    sample = _sample([r.notes for r in corpus.of("validation")], settings.batch)
-    batches = training_batches(
-        [recording.notes for recording in corpus.of("train")],
-        batch=settings.batch,
-        window=settings.window,
-        augmentation=Augmentation(settings.transpose_semitones, settings.tempo_range),
-        rng=np.random.default_rng([settings.random_state, trainer.step]),
-    )
-    clock = _Clock(settings.batch * settings.window)
-    while trainer.step < settings.steps:
-        train_nats = trainer.train(next(batches))
-        validation_nats = None
-        if trainer.step % settings.eval_every_steps == 0 or trainer.step == settings.steps:
-            nats = nats_per_note(trainer.model, trainer.spec, sample)
-            validation_nats = sum(nats.values())
-            history.append(
-                {
-                    "step": trainer.step,
-                    "notes": trainer.step * settings.batch * settings.window,
-                    "train_nats": train_nats,
-                    "validation_nats": validation_nats,
-                    **{f"validation_{name}": value for name, value in nats.items()},
-                }
-            )
-            trainer.reset_figures()
-            facts = {"step": trainer.step, "validation_sample_nats": validation_nats}
-            checkpoints.save(last, trainer.checkpoint(facts), optimizer=trainer.optimizer())
-            if validation_nats < best_nats:
-                best_nats = validation_nats
-                checkpoints.save(best, trainer.checkpoint(facts))
-            _write_history(run, history)
-        if progress is not None and (validation_nats is not None or clock.due()):
-            progress(
-                Progress(
-                    trainer.step, settings.steps, train_nats, validation_nats, clock.notes_per_s
-                )
-            )
-    return checkpoints.load(str(best), codec=SPEC.codec)
+    about = runs.read_about(run)
+    name = one_line(run.uri)
+    if about is not None and not resume:
+        raise InputError(f"{name} holds a run already. Give another folder, or --resume.")
+    if about is None and resume:
+        raise InputError(f"{name} holds no run to resume: {runs.RUN} is missing.")
+    dataset.require("train")
+    dataset.require("validation")
+    if about is not None:
+        return _of_the_run(about, dataset, settings, init, run)
+    config = _network(settings, init, dataset)
+    run.require_writable()
+    runs.write_about(run, _about(dataset, settings, config, init))
+    return settings, config
 
 
-class _Trainer:
-    """The model, its optimizer and the step, behind the few things that `fit` does with them."""
+def go_on(
+    dataset: Dataset,
+    run: Folder,
+    settings: TrainConfig,
+    config: ModelConfig,
+    *,
+    init: Checkpoint | None = None,
+    workers: Workers | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    validated: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Checkpoint:
+    """Train from where a run stands to its end; return its best checkpoint.
 
-    def __init__(self, spec: SequenceSpec, settings: TrainConfig) -> None:
-        keras = load_keras()
-        self.spec, self.settings, self.step = spec, settings, 0
-        self.config = PRESETS[settings.preset]
-        keras.utils.set_random_seed(settings.random_state)
-        self.model = build_model(
-            spec,
-            self.config,
-            batch=settings.batch,
-            window=settings.window,
-            precision=_precision(settings.precision),
+    Parameters
+    ----------
+    dataset, run, init
+        As for `begin`.
+    settings : TrainConfig
+    config : ModelConfig
+        Both as `begin` returned them. `steps` bounds the updates, `patience` the validations
+        without a better one.
+    workers : Workers, optional
+        This process's place among several.
+    progress : callable, optional
+        Called with a `Progress` about twice a second.
+    validated : callable, optional
+        Called with each row of the history, once it and its checkpoint are written.
+
+    Raises
+    ------
+    TrainingError
+        When the loss is no longer a number.
+    DeepPianoError
+        When memory runs out, or files cannot be read or written.
+    """
+    with _memory_explained(settings):
+        loop = _Loop(dataset, run, settings, config, workers or Workers())
+        return loop.run(init, progress, validated)
+
+
+def _of_the_run(
+    about: Mapping[str, Any],
+    dataset: Dataset,
+    settings: TrainConfig,
+    init: Checkpoint | None,
+    run: Folder,
+) -> tuple[TrainConfig, ModelConfig]:
+    name = one_line(run.uri)
+    if about["dataset"]["codec"] != dataset.spec.to_json():
+        raise InputError(
+            f"{name} was begun with the codec {about['dataset']['codec'].get('codec')!r}, and "
+            f"{one_line(dataset.folder.uri)} is of {dataset.spec.codec!r}. Give the run's dataset, "
+            "or another folder for a new run."
         )
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0,
-            max(1, settings.steps - settings.warmup_steps),
-            alpha=0.01,
-            warmup_target=settings.learning_rate,
-            warmup_steps=settings.warmup_steps,
+    if about["dataset"]["digest"] != dataset.digest:
+        raise InputError(
+            f"the dataset has changed since {name} was begun (digest "
+            f"{about['dataset']['digest'][:12]} then, {dataset.digest[:12]} now). Give the dataset "
+            "as it was, or begin a new run with --init to start from these weights."
         )
-        optimizer = keras.optimizers.AdamW(
-            schedule,
-            weight_decay=settings.weight_decay,
-            beta_2=0.98,
-            global_clipnorm=settings.clip_norm,
+    before = TrainConfig.model_validate(about["settings"])
+    given = {field: getattr(settings, field) for field in settings.model_fields_set}
+    changed = [
+        f"{field} {getattr(before, field)} -> {value}"
+        for field, value in sorted(given.items())
+        if field not in _MAY_CHANGE and value != getattr(before, field)
+    ]
+    begun = run.exists(f"{runs.LAST}/{checkpoints.CARD}")
+    if about["init"] != (init.digest if init else None) and not (init is None and begun):
+        changed.append(f"init {about['init'] and about['init'][:12]}")
+    if changed:
+        raise InputError(
+            f"{name} was begun with other settings ({'; '.join(changed)}). Leave them out, or "
+            "begin a new run with --init to start from these weights."
         )
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        self.model.compile(
-            optimizer,
-            loss=[keras.losses.SparseCategoricalCrossentropy(from_logits=True)] * len(spec.fields),
-            jit_compile=False,
-        )
-        self._sums: list[tuple[float, float]] = []
+    kept = {field: value for field, value in given.items() if field in _MAY_CHANGE}
+    merged = load_config(None, {"train": before.model_dump() | kept}).train
+    return merged, ModelConfig.from_json(about["network"])
 
-    def train(self, batch: Batch) -> float:
-        """Take one step; return the mean nats per note since `reset_figures`."""
-        carry_state(self.model, batch.keep)
-        fields = range(len(self.spec.fields))
-        losses = self.model.train_on_batch(
-            [batch.steps, batch.context, batch.targets],
-            [batch.targets[..., index] for index in fields],
-            sample_weight=[batch.weights] * len(fields),
+
+def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -> ModelConfig:
+    if init is None:
+        return PRESETS[settings.preset]
+    if init.spec != dataset.spec:
+        raise CheckpointError(
+            f"the checkpoint to begin with is of the codec {init.spec.codec!r}, and the dataset of "
+            f"{dataset.spec.codec!r}. Give one of the dataset's codec."
         )
-        self.model.reset_metrics()
-        self.step += 1
-        # Keras divides by all places of the batch, those behind a recording's end too.
-        nats = float(losses[0]) * batch.weights.size
-        if not np.isfinite(nats):
-            raise DeepPianoError(
-                f"the loss is not a number at step {self.step}. "
-                "Lower the learning rate, or resume from the last checkpoint."
-            )
-        widths = sum(
-            float((LOG_WIDTHS[index][batch.targets[..., index]] * batch.weights).sum())
-            for index in fields
+    if "preset" in settings.model_fields_set and PRESETS[settings.preset] != init.config:
+        raise CheckpointError(
+            f"the checkpoint to begin with has the size {init.config}, and the preset "
+            f"{settings.preset!r} is {PRESETS[settings.preset]}. Leave the preset out."
         )
-        self._sums.append((nats + widths, float(batch.weights.sum())))
-        return sum(nats for nats, _ in self._sums) / sum(count for _, count in self._sums)
+    return init.config
 
-    def reset_figures(self) -> None:
-        """Begin a new mean."""
-        self._sums = []
 
-    def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint:
-        return Checkpoint(self.spec, self.config, checkpoints.weights_of(self.model), facts=facts)
+def _about(
+    dataset: Dataset, settings: TrainConfig, config: ModelConfig, init: Checkpoint | None
+) -> dict[str, Any]:
+    return {
+        "settings": settings.model_dump(),
+        "network": config.to_json(),
+        "init": init.digest if init else None,
+        "dataset": {
+            "uri": dataset.folder.uri,
+            "digest": dataset.digest,
+            "codec": dataset.spec.to_json(),
+            "splits": dataset.manifest["totals"]["splits"],
+        },
+        "versions": versions.of_a_run(),
+    }
 
-    def optimizer(self) -> dict[str, NDArray[Any]]:
-        return {
-            f"{index:03d}": np.asarray(variable.numpy())
-            for index, variable in enumerate(self.model.optimizer.variables)
+
+class _Loop:
+    """One run at work."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        run: Folder,
+        settings: TrainConfig,
+        config: ModelConfig,
+        workers: Workers,
+    ) -> None:
+        self._dataset, self._settings, self._workers = dataset, settings, workers
+        self._run = run
+        self._trainer = Trainer(dataset.spec, config, settings, workers)
+        self._history: list[dict[str, Any]] = []
+        self._sample = _sample(dataset, settings.batch)[workers.rank :: workers.size]
+        self._begun, self._hours_before = time.monotonic(), 0.0
+
+    def run(
+        self,
+        init: Checkpoint | None,
+        progress: Callable[[Progress], None] | None,
+        validated: Callable[[Mapping[str, Any]], None] | None,
+    ) -> Checkpoint:
+        settings, trainer, workers = self._settings, self._trainer, self._workers
+        self._begin(init)
+        clock = _Clock(settings.batch * settings.window, trainer.step)
+        with training_batches(
+            self._dataset,
+            settings,
+            step=trainer.step,
+            rank=workers.rank,
+            world_size=workers.size,
+        ) as batches:
+            while trainer.step < settings.steps and not self._enough():
+                loss = trainer.train(next(batches))
+                found = None
+                if trainer.step % settings.eval_every_steps == 0 or trainer.step == settings.steps:
+                    row = self._validate(loss)
+                    found = row["validation_loss"]
+                    if validated is not None:
+                        validated(row)
+                if progress is not None and (found is not None or clock.due()):
+                    progress(
+                        Progress(
+                            trainer.step,
+                            settings.steps,
+                            loss,
+                            found,
+                            clock.per_s(trainer.step),
+                            self._dataset.codec.step_name,
+                        )
+                    )
+        return checkpoints.load(self._run.inner(runs.BEST_OF_RUN))
+
+    def _begin(self, init: Checkpoint | None) -> None:
+        """Go on from the last checkpoint, or begin."""
+        last = self._run.inner(runs.LAST)
+        if last.exists(checkpoints.CARD):
+            saved = checkpoints.load(last)
+            self._trainer.restore(saved.weights, checkpoints.load_training(last))
+            self._history = [dict(row) for row in saved.facts["history"]]
+            self._trainer.step = int(saved.facts["step"])
+            self._hours_before = self._history[-1]["hours"]
+        elif init is not None:
+            self._trainer.begin_from(init.weights)
+
+    def _enough(self) -> bool:
+        """Say whether as many validations as patience allows have found nothing better."""
+        found = [row["validation_loss"] for row in self._history]
+        patience = self._settings.patience
+        return patience is not None and len(found) - int(np.argmin([np.inf, *found])) >= patience
+
+    def _validate(self, loss: float) -> dict[str, Any]:
+        """Validate, write the checkpoints, then the history; return its new row."""
+        trainer, dataset = self._trainer, self._dataset
+        rate = trainer.learning_rate
+        sums, steps = losses(trainer.model, dataset.codec, self._sample)
+        every = self._workers.gather(np.append(sums, steps)).sum(axis=0)
+        names = [field.name for field in dataset.spec.fields]
+        by_field = dict(zip(names, (every[:-1] / every[-1]).tolist(), strict=True))
+        row = {
+            "step": trainer.step,
+            "seen": trainer.step * self._settings.batch * self._settings.window,
+            "hours": self._hours_before + (time.monotonic() - self._begun) / 3600,
+            "train_loss": loss,
+            "train_rate": rate,
+            "validation_loss": sum(by_field.values()),
+            **{f"validation_{name}": value for name, value in by_field.items()},
         }
+        best = min((r["validation_loss"] for r in self._history), default=np.inf)
+        self._history.append(row)
+        trainer.reset_figures()
+        state = trainer.training_state()
+        facts = {"step": trainer.step, "validation_loss": row["validation_loss"]}
+        checkpoint = trainer.checkpoint(facts)
+        self._require_one_model(checkpoint)
+        if self._workers.rank == 0:
+            if row["validation_loss"] < best:
+                checkpoints.save(self._run.inner(runs.BEST_OF_RUN), checkpoint)
+            last = trainer.checkpoint(facts | {"history": self._history})
+            checkpoints.save(self._run.inner(runs.LAST), last, training=state)
+            runs.write_history(self._run, self._history, unit=unit_of(dataset.codec))
+        return row
 
-    def restore(self, folder: Path) -> None:
-        saved = checkpoints.load(str(folder), codec=self.spec.codec)
-        if saved.config != self.config:
-            raise InputError(
-                f"{folder} was trained with {saved.config}, and the preset "
-                f"{self.settings.preset!r} is {self.config}. Give the run's own preset."
+    def _require_one_model(self, checkpoint: Checkpoint) -> None:
+        """Raise where the workers' weights are not the same, bit for bit."""
+        digest = checkpoints.digest_of(checkpoint.weights)
+        if len(np.unique(self._workers.gather(digest), axis=0)) > 1:
+            raise TrainingError(
+                f"the workers' weights differ at update {self._trainer.step}: they do not train "
+                "one model. Use workers of one kind of machine, with the same versions."
             )
-        checkpoints.assign_weights(self.model, saved.weights)
-        self.model.optimizer.build(self.model.trainable_variables)
-        arrays = checkpoints.load_optimizer(folder)
-        for index, variable in enumerate(self.model.optimizer.variables):
-            variable.assign(arrays[f"{index:03d}"])
-        self.step = int(saved.facts["step"])
+
+
+@contextmanager
+def _memory_explained(settings: TrainConfig) -> Iterator[None]:
+    """Turn each backend's way of saying that memory ran out into one error."""
+    try:
+        yield
+    except DeepPianoError:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "MemoryError")
+        if not any(sign in text for sign in signs):
+            raise
+        raise DeepPianoError(
+            f"memory ran out with {settings.batch} windows of {settings.window} steps and the "
+            f"preset {settings.preset!r}. Lower train.batch or train.window, take a smaller preset, "
+            "or share the batch among more workers."
+        ) from error
 
 
 class _Clock:
     """Counts steps and says when half a second has passed."""
 
-    def __init__(self, notes_per_step: int) -> None:
-        self._notes = notes_per_step
-        self._steps = 0
+    def __init__(self, steps_an_update: int, first: int) -> None:
+        self._steps_an_update, self._first = steps_an_update, first
         self._begun = self._shown = time.monotonic()
 
     def due(self) -> bool:
-        self._steps += 1
         if time.monotonic() - self._shown < 0.5:
             return False
         self._shown = time.monotonic()
         return True
 
-    @property
-    def notes_per_s(self) -> float:
-        return self._steps * self._notes / max(1e-9, time.monotonic() - self._begun)
+    def per_s(self, step: int) -> float:
+        took_s = max(1e-9, time.monotonic() - self._begun)
+        return (step - self._first) * self._steps_an_update / took_s
 
 
-def _precision(wanted: str) -> str:
-    """Resolve "auto": bfloat16 products where the CPU has instructions for them."""
-    if wanted != "auto":
-        return wanted
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return "float32"
-    return "mixed_bfloat16" if "amx_bf16" in flags else "float32"
+def _sample(dataset: Dataset, count: int) -> list[NDArray[Any]]:
+    """Return the beginnings of some validation recordings, always the same ones.
 
-
-def _sample(recordings: list[Notes], count: int) -> list[Notes]:
-    """Choose the beginnings of recordings, always the same ones."""
-    order = np.random.default_rng(0).permutation(len(recordings))[:count]
-    return [recordings[index][: VALIDATION_SAMPLE_NOTES + 1] for index in order]
-
-
-def _write_history(run: Path, history: list[dict[str, float]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from deep_piano.pictures import history as draw_history
-
-    with atomic_path(run / "history.parquet") as temporary:
-        pq.write_table(pa.Table.from_pylist(history), temporary)
-    draw_history(run / "history.png", history)
-
-
-def _read_history(run: Path) -> list[dict[str, float]]:
-    import pyarrow.parquet as pq
-
-    path = run / "history.parquet"
-    return pq.read_table(path).to_pylist() if path.is_file() else []
+    No more of the split is read than the row groups in which they lie.
+    """
+    groups = dataset.row_groups("validation")
+    everything = [(group, row) for group in groups for row in range(group.recordings)]
+    order = np.random.default_rng(0).permutation(len(everything))[:count]
+    chosen: dict[Any, list[int]] = {}
+    for index in order:
+        group, row = everything[index]
+        chosen.setdefault(group, []).append(row)
+    found = []
+    for group, rows in chosen.items():
+        sequences = dataset.rows(group)
+        found += [sequences[row].sequence[: VALIDATION_SAMPLE_STEPS + 1] for row in rows]
+    return found

@@ -1,53 +1,66 @@
-"""Nats a note: how well a network foresees recordings that it has not heard."""
+"""How well a network foresees recordings that it has not heard."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.base import SequenceSpec
-from deep_piano.codecs.notes import LOG_WIDTHS
-from deep_piano.model import carry_state
-from deep_piano.notes import Notes
-from deep_piano.windows import validation_batches
+from deep_piano.codecs import Codec
+from deep_piano.model import carried, carry_state
+from deep_piano.windows import held_out_batches
+
+Floats = NDArray[np.float64]
 
 
-def nats_per_note(model: Any, spec: SequenceSpec, recordings: list[Notes]) -> dict[str, float]:
-    """Score a network on whole recordings.
+def losses(model: Any, codec: Codec, sequences: Iterable[NDArray[Any]]) -> tuple[Floats, int]:
+    """Score a network on whole sequences.
 
     Parameters
     ----------
     model : keras.Model
         From `build_model`; its carried state is left as it was.
-    spec : SequenceSpec
-    recordings : list of ndarray, dtype `NOTE`
+    codec : Codec
+        The one that made the sequences.
+    sequences : iterable of ndarray, shape (n, fields)
 
     Returns
     -------
-    dict of str to float
-        Nats a note and field on the grid of 10 ms and 32 velocities (the width of a class that
-        holds several cells is counted); their sum is the figure that papers give. The first note
-        of each recording is given, not scored.
+    sums : ndarray, shape (fields,)
+        Of a categorical field nats on the codec's finest grid (of `notes`: 10 ms and 32 velocities;
+        the width of a class that holds several cells is counted), so that their sum over the
+        fields, divided by `steps`, is the figure that papers give. Of a continuous field squared
+        errors.
+    steps : int
+        How many were scored: all but the first of each sequence, which is given.
     """
-    batch, window = model.input_shape[0][:2]
-    states = [state for layer in model.layers for state in getattr(layer, "states", None) or []]
-    carried = [np.asarray(state.numpy()) for state in states]
-    sums, count = np.zeros(len(spec.fields)), 0.0
-    for heard in validation_batches(recordings, batch=batch, window=window):
+    from keras import ops
+
+    batch, window = (
+        model.input_shape[0][:2] if isinstance(model.input_shape, list) else (model.input_shape[:2])
+    )
+    states = carried(model)
+    kept = [ops.convert_to_numpy(state).copy() for state in states]
+    fields = codec.spec.fields
+    sums, steps = np.zeros(len(fields)), 0.0
+    for heard in held_out_batches(sequences, codec, batch=batch, window=window):
         carry_state(model, heard.keep)
-        outputs = model.predict_on_batch([heard.steps, heard.context, heard.targets])
-        for index, logits in enumerate(outputs):
+        outputs = model.predict_on_batch(heard.inputs)
+        for index, (field, output) in enumerate(
+            zip(fields, outputs if isinstance(outputs, list) else [outputs], strict=True)
+        ):
             target = heard.targets[..., index]
-            nats = cross_entropy(logits, target) + LOG_WIDTHS[index][target]
-            sums[index] += (nats * heard.weights).sum()
-        count += heard.weights.sum()
-    for state, value in zip(states, carried, strict=True):
+            if field.continuous:
+                loss = np.square(output[..., 0] - target)
+            else:
+                loss = cross_entropy(output, target) + codec.log_widths[index][target]
+            sums[index] += (loss * heard.weights).sum(dtype=np.float64)
+        steps += heard.weights.sum(dtype=np.float64)
+    for state, value in zip(states, kept, strict=True):
         state.assign(value)
-    return {
-        field.name: float(total / count) for field, total in zip(spec.fields, sums, strict=True)
-    }
+    return sums, int(steps)
 
 
 def cross_entropy(logits: NDArray[np.float32], target: NDArray[np.int32]) -> NDArray[np.float32]:

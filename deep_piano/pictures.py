@@ -132,7 +132,7 @@ def draw_keyboard(axes: Axes, *, low: int, high: int) -> None:
         spine.set_color("#b9b4a8")
 
 
-def history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+def history(path: Path, rows: Sequence[Mapping[str, float]], *, unit: str = "nats a note") -> None:
     """Draw how a training run went.
 
     Parameters
@@ -140,8 +140,10 @@ def history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     path : Path
         Where the PNG is written, 1400 x 560 pixels, whole or not at all.
     rows : sequence of mapping
-        One a validation, ascending: `notes` seen, `train_nats`, `validation_nats`, and
-        `validation_FIELD` for each field; nats a note.
+        One a validation, ascending: steps `seen`, `train_loss`, `validation_loss`, and
+        `validation_FIELD` for each field.
+    unit : str
+        What the losses are measured in.
 
     Raises
     ------
@@ -156,15 +158,67 @@ def history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     fields = [
         name.removeprefix("validation_")
         for name in (rows[0] if rows else ())
-        if name.startswith("validation_") and name != "validation_nats"
+        if name.startswith("validation_") and name != "validation_loss"
     ]
-    _draw_curves(whole, rows, {"train": "train_nats", "validation": "validation_nats"})
+    _draw_curves(whole, rows, {"train": "train_loss", "validation": "validation_loss"})
     _draw_curves(parts, rows, {name: f"validation_{name}" for name in fields})
-    whole.set_title("nats a note", loc="left", fontsize=11, color=INK)
+    whole.set_title(unit, loc="left", fontsize=11, color=INK)
     parts.set_title("validation, by field", loc="left", fontsize=11, color=INK)
-    best = min((row["validation_nats"] for row in rows), default=None)
-    title = "Training" if best is None else f"Training: best validation {best:.3f} nats a note"
+    best = min((row["validation_loss"] for row in rows), default=None)
+    title = "Training" if best is None else f"Training: best validation {best:.3f} {unit}"
     write_title(figure, title, x=0.06, y=0.935)
+    save(figure, path)
+
+
+def likelihoods(
+    path: Path,
+    totals: Mapping[str, Mapping[str, float]],
+    *,
+    published: Mapping[str, float],
+    unit: str,
+) -> None:
+    """Draw how well models foresee groups of recordings: a bar a model, the shorter the better.
+
+    Parameters
+    ----------
+    path : Path
+        Where the PNG is written, whole or not at all.
+    totals : mapping of str to mapping of str to float
+        Group to model to loss.
+    published : mapping of str to float
+        Figures of others, drawn as lines across all groups.
+    unit : str
+        What the losses are measured in.
+    """
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(model for group in totals.values() for model in group))
+    height = 1.6 + 0.24 * len(totals) * (len(models) + 1)
+    figure = Figure(figsize=(12, height), dpi=100, facecolor=PAPER)
+    axes = figure.add_axes((0.16, 0.62 / height, 0.81, 1 - 1.25 / height))
+    axes.set_facecolor(PAPER)
+    hide_spines(axes, "top", "right", "left")
+    for number, losses in enumerate(totals.values()):
+        for place, model in enumerate(models):
+            if model not in losses:
+                continue
+            y = number * (len(models) + 1) + place
+            axes.barh(y, losses[model], color=LINES[place % len(LINES)], height=0.9)
+            text = (
+                f"{model}  {losses[model]:.3g}"
+                if losses[model] < 0.1
+                else (f"{model}  {losses[model]:.3f}")
+            )
+            axes.text(0, y, f"  {text}", va="center", fontsize=8.5, color=PAPER)
+    for name, value in published.items():
+        axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.text(value, -0.8, f" {name}", rotation=0, fontsize=7.5, color=INK, va="bottom")
+    middle = (len(models) - 1) / 2
+    axes.set_yticks([n * (len(models) + 1) + middle for n in range(len(totals))], list(totals))
+    axes.set_ylim(len(totals) * (len(models) + 1) - 1, -1 - bool(published))
+    axes.tick_params(colors=INK, length=0)
+    axes.set_xlabel(unit, color=INK)
+    write_title(figure, f"Held-out recordings: {unit}", x=0.16, y=1 - 0.42 / height)
     save(figure, path)
 
 
@@ -242,13 +296,13 @@ def _draw_legend(figure: Figure, seed: NDArray[np.bool_]) -> None:
 def _draw_curves(
     axes: Axes, rows: Sequence[Mapping[str, float]], columns: Mapping[str, str]
 ) -> None:
-    """Draw one line a column over the notes seen, named at its end."""
+    """Draw one line a column over the steps seen, named at its end."""
     axes.set_facecolor(PAPER)
     axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_xlabel("million notes seen", color=INK)
+    axes.set_xlabel("million steps seen", color=INK)
     axes.tick_params(colors=INK, length=3)
     hide_spines(axes, "top", "right")
-    x = np.array([row["notes"] for row in rows]) / 1e6
+    x = np.array([row["seen"] for row in rows]) / 1e6
     for (name, column), color in zip(columns.items(), LINES, strict=False):
         y = np.array([row.get(column, np.nan) for row in rows], float)
         axes.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=3)

@@ -168,7 +168,12 @@ def write_shard(
             writer.write_table(_table(group, schema, spec), row_group_size=len(group))
 
 
-def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row]:
+def read_rows(
+    path: Path,
+    wanted: Collection[str] | None = None,
+    *,
+    groups: Iterable[int] | None = None,
+) -> Iterator[Row]:
     """Yield the rows of a shard, with one row group in memory at a time.
 
     Parameters
@@ -176,18 +181,29 @@ def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row
     path : Path
     wanted : collection of str, optional
         The SHA-256 of the files whose rows are wanted; all of them without it.
+    groups : iterable of int, optional
+        The indices of the row groups to read; all of them without it.
     """
     import pyarrow.parquet as pq
 
     with path.open("rb") as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
         names = [name for name in file.schema_arrow.names if name.startswith(SEQUENCE)]
-        for index in range(file.num_row_groups):
+        for index in range(file.num_row_groups) if groups is None else groups:
             group = file.read_row_group(index)
             columns = [group[name].combine_chunks() for name in names]
             for place, row in enumerate(group.drop_columns(names).to_pylist()):
                 if wanted is None or row["source_sha256"] in wanted:
                     steps = [column[place].values.to_numpy() for column in columns]
                     yield _row(row, np.stack(steps, axis=1))
+
+
+def read_steps(path: Path, group: int) -> list[int]:
+    """Return the length of each sequence of a row group, without reading the sequences."""
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+        steps: list[int] = file.read_row_group(group, columns=["steps"])["steps"].to_pylist()
+        return steps
 
 
 def read_facts(path: Path, name: str) -> ShardFacts | None:

@@ -161,6 +161,10 @@ class Folder(ABC):
     def remove(self, name: str) -> None:
         """Remove a file; one that is missing is fine."""
 
+    @abstractmethod
+    def inner(self, name: str) -> Folder:
+        """Return a folder within this one; it need not be there yet."""
+
     def read_bytes(self, name: str) -> bytes:
         """Return what a file holds.
 
@@ -247,6 +251,10 @@ class LocalFolder(Folder):
     def _path(self, name: str) -> Path:
         return self.root / _unescape(_require_inside(name))
 
+    def inner(self, name: str) -> LocalFolder:
+        """Return a folder within this one: see `Folder.inner`."""
+        return LocalFolder(self.place(name), self._path(name))
+
     def _found(self, under: str) -> Iterator[Entry]:
         top = self._path(under) if under else self.root
         # A list of folders to visit, not recursion: a tree may be deeper than Python's stack.
@@ -332,6 +340,10 @@ class S3Folder(Folder):
 
     def _key(self, name: str) -> str:
         return self.prefix + _require_inside(name)
+
+    def inner(self, name: str) -> S3Folder:
+        """Return a folder within this one: see `Folder.inner`."""
+        return S3Folder(self.place(name), self.bucket, f"{self._key(name)}/")
 
     def _found(self, under: str) -> Iterator[Entry]:
         prefix = self.prefix + (f"{under}/" if under else "")

@@ -37,5 +37,11 @@ def of_a_dataset() -> dict[str, str | None]:
     return _ours() | {"ffmpeg": ffmpeg_version()} | found
 
 
+def of_a_run() -> dict[str, str | None]:
+    """Return the versions of what decides over the weights that a training ends with."""
+    packages = ("numpy", "keras", "tensorflow", "torch", "jax", "ray")
+    return _ours() | {package: version(package) for package in packages}
+
+
 def _ours() -> dict[str, str | None]:
     return {"deep_piano": deep_piano.__version__, "python": platform.python_version()}

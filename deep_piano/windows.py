@@ -2,20 +2,31 @@
 
 Every slot of a batch plays one recording from its start to its end, window after window, so that
 a recurrent network can carry its state from one window to the next (truncated backpropagation
-through time). This module knows sequences and their context; it knows nothing of networks.
+through time). What a slot plays follows from the dataset, the settings and the random state alone:
+any update's batch can be made again without a record of those before it, and slots may be dealt
+out to any number of workers. This module knows sequences and their context; it knows nothing of
+networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.notes import NoteContext, encode
-from deep_piano.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes
+from deep_piano.codecs import Codec
+from deep_piano.codecs.base import Augmentation, SequenceSpec
+from deep_piano.config import TrainConfig
+from deep_piano.dataset import Dataset, RowGroup
+
+_FROM_THE_MIDDLE = 0.5  # of the plays: seeds are taken from anywhere in a piece
 
 
 @dataclass(frozen=True)
@@ -24,141 +35,251 @@ class Batch:
 
     Attributes
     ----------
-    steps : ndarray of int32, shape (batch, window, fields)
+    steps : ndarray of int32, or of float32 where a field is continuous; (batch, window, fields)
         What has been heard.
     context : ndarray of float32, shape (batch, window, context_size)
         What is known beside it, after each step.
-    targets : ndarray of int32, shape (batch, window, fields)
+    targets : ndarray of the dtype of `steps`, shape (batch, window, fields)
         The step after each step.
     weights : ndarray of float32, shape (batch, window)
         1 where there is a target, 0 behind a recording's end.
     keep : ndarray of float32, shape (batch,)
-        0 where a new recording begins, so that the carried state must be dropped.
+        0 where the carried state must be dropped: a new recording, or a window of its own.
     """
 
-    steps: NDArray[np.int32]
+    steps: NDArray[Any]
     context: NDArray[np.float32]
-    targets: NDArray[np.int32]
+    targets: NDArray[Any]
     weights: NDArray[np.float32]
     keep: NDArray[np.float32]
 
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far a recording may be bent each time it is played.
-
-    Attributes
-    ----------
-    transpose_semitones : int
-        Up or down at most, as far as the keyboard reaches.
-    tempo_range : float
-        0.1: from a tenth slower to a tenth faster.
-    """
-
-    transpose_semitones: int = 6
-    tempo_range: float = 0.1
-
-    def apply(self, notes: Notes, rng: np.random.Generator) -> Notes:
-        """Return a bent copy."""
-        notes = notes.copy()
-        lowest, highest = int(notes["pitch"].min()), int(notes["pitch"].max())
-        down = max(-self.transpose_semitones, LOWEST_PITCH - lowest)
-        up = min(self.transpose_semitones, HIGHEST_PITCH - highest)
-        notes["pitch"] = notes["pitch"] + rng.integers(down, up + 1)
-        tempo = np.exp(rng.uniform(-1, 1) * np.log1p(self.tempo_range))
-        notes["onset"] *= tempo
-        notes["offset"] *= tempo
-        return notes
-
-
-def training_batches(
-    recordings: list[Notes],
-    *,
-    batch: int,
-    window: int,
-    augmentation: Augmentation,
-    rng: np.random.Generator,
-) -> Iterator[Batch]:
-    """Yield batches without end; each recording is played once before any is played again.
-
-    Half of the recordings begin somewhere in their first half, since seeds do too. The seed's
-    length varies, and in half of them the end of the piece is not known.
-    """
-
-    def playlist() -> Iterator[_Stream]:
-        while True:
-            for index in rng.permutation(len(recordings)):
-                notes = augmentation.apply(recordings[index], rng)
-                if rng.random() < 0.5:
-                    notes = notes[rng.integers(0, len(notes) // 2) :]
-                seed_seconds = rng.uniform(3, 15) if rng.random() < 0.9 else None
-                yield _Stream.of(notes, seed_seconds, ends=rng.random() < 0.5)
-
-    return _ahead(_batches(playlist(), batch, window))
-
-
-def validation_batches(
-    recordings: list[Notes], *, batch: int, window: int, seed_seconds: float = 10.0
-) -> Iterator[Batch]:
-    """Yield batches that play every recording once, as it is, its end unknown."""
-    longest_first = sorted(recordings, key=len, reverse=True)
-    return _batches(
-        (_Stream.of(notes, seed_seconds, ends=False) for notes in longest_first), batch, window
-    )
+    @property
+    def inputs(self) -> list[NDArray[Any]]:
+        """What a model from `build_model` takes: steps, and context and targets if it has any."""
+        more = [self.context] if self.context.shape[-1] else []
+        more += [self.targets] if self.targets.shape[-1] > 1 else []
+        return [self.steps, *more]
 
 
 @dataclass
 class _Stream:
-    sequence: NDArray[np.int32]
-    seed_seconds: float | None
-    end_seconds: float | None
+    """A recording being played; `position` is the first step of its next window."""
+
+    sequence: NDArray[Any]
+    rng: np.random.Generator | None
     position: int = 0
 
-    @classmethod
-    def of(cls, notes: Notes, seed_seconds: float | None, *, ends: bool) -> _Stream:
-        notes = notes.copy()
-        start = notes["onset"][0]
-        notes["onset"] -= start
-        notes["offset"] -= start
-        end = float(notes["offset"].max()) if ends else None
-        return cls(encode(notes), seed_seconds, end)
+    @property
+    def ended(self) -> bool:
+        return self.position + 1 >= len(self.sequence)
 
 
-def _batches(playlist: Iterator[_Stream], batch: int, window: int) -> Iterator[Batch]:
-    slots: list[_Stream | None] = [None] * batch
-    context = NoteContext(batch)
-    while True:
-        steps = np.zeros((batch, window, 4), np.int32)
-        targets = np.zeros((batch, window, 4), np.int32)
-        weights = np.zeros((batch, window), np.float32)
-        keep = np.ones(batch, np.float32)
-        for slot in range(batch):
-            stream = slots[slot]
-            if stream is None or stream.position + 1 >= len(stream.sequence):
-                stream = slots[slot] = next(playlist, None)
-                keep[slot] = 0
+class _Slot:
+    """One slot of the global batch: what it plays, from the first recording on without end.
+
+    In each epoch the row groups are shuffled and dealt out to the slots, and each slot shuffles the
+    recordings of its own. Where there are fewer row groups than slots, slots share them.
+    """
+
+    def __init__(self, dataset: Dataset, groups: list[RowGroup], slot: int, settings: TrainConfig):
+        self._dataset, self._groups = dataset, groups
+        self._slot, self._settings = slot, settings
+        self._hop = settings.hop or settings.window
+        self._recordings = self._order()
+        self._held: dict[tuple[RowGroup, int], NDArray[Any]] = {}
+        self._plays = 0
+        self._begin()
+
+    def _order(self) -> Iterator[tuple[RowGroup, int, list[int]]]:
+        """Yield recordings, as a row group and a row, and the rows still to come of the group."""
+        slots, state = self._settings.batch, self._settings.random_state
+        parts = -(-slots // len(self._groups))
+        for epoch in count():
+            order = np.random.default_rng([state, 0, epoch]).permutation(len(self._groups) * parts)
+            for place in order[self._slot :: slots]:
+                part, index = divmod(int(place), len(self._groups))
+                group = self._groups[index]
+                rng = np.random.default_rng([state, 1, epoch, index])
+                rows = rng.permutation(group.recordings)[part::parts].tolist()
+                for done, row in enumerate(rows):
+                    yield group, row, rows[done:]
+
+    def _begin(self) -> None:
+        """Go to the next recording that has a window, without reading it."""
+        while True:
+            self._group, self._row, self._coming = next(self._recordings)
+            random_state = [self._settings.random_state, 2, self._slot, self._plays]
+            self._rng = np.random.default_rng(random_state)
+            self._plays += 1
+            length = self._dataset.lengths(self._group)[self._row]
+            in_the_middle = length > 2 and self._rng.random() < _FROM_THE_MIDDLE
+            self._start = int(self._rng.integers(0, length // 2)) if in_the_middle else 0
+            self._windows = -(-(length - self._start - 1) // self._hop)
+            if self._windows > 0:
+                return
+
+    def skip(self, windows: int) -> _Stream:
+        """Return the stream that is heard after so many windows; what is before is not read."""
+        while windows >= self._windows:
+            windows -= self._windows
+            self._begin()
+        stream = self._stream()
+        stream.position = windows * self._hop
+        return stream
+
+    def next(self) -> _Stream:
+        """Return the next stream."""
+        self._begin()
+        return self._stream()
+
+    def _stream(self) -> _Stream:
+        if (self._group, self._row) not in self._held:
+            rows = self._dataset.rows(self._group)
+            self._held = {(self._group, row): rows[row].sequence for row in self._coming}
+        sequence = self._held.pop((self._group, self._row))
+        codec, settings = self._dataset.codec, self._settings
+        augmentation = Augmentation(
+            settings.transpose_semitones, settings.tempo_range, settings.velocity_range
+        )
+        bent = codec.bend(codec.excerpt(sequence, self._start), augmentation, self._rng)
+        return _Stream(bent, self._rng)
+
+
+@contextmanager
+def training_batches(
+    dataset: Dataset, settings: TrainConfig, *, step: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[Iterator[Batch]]:
+    """Yield a worker's share of the batches from an update on, prepared one ahead, without end.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    settings : TrainConfig
+        Half of the plays begin somewhere in the first half of a recording, since seeds do too.
+    step : int
+        Updates that have been made; their batches are skipped, not read.
+    rank, world_size : int
+        This worker's share is the slots ``rank::world_size``, and with them, where there are as
+        many row groups as slots, the shuffled row groups ``rank::world_size``. `world_size` divides
+        `settings.batch`.
+
+    Raises
+    ------
+    InputError
+        When the dataset holds no recording to train on.
+    """
+    groups = dataset.require("train")
+    places = range(rank, settings.batch, world_size)
+    slots = [_Slot(dataset, groups, place, settings) for place in places]
+    windows = _Windows(
+        dataset.codec,
+        len(slots),
+        settings.window,
+        settings.hop or settings.window,
+        lambda slot: slots[slot].next(),
+    )
+    if step:
+        windows.go_on([slot.skip(step) for slot in slots])
+    else:
+        windows.streams = [slot.skip(0) for slot in slots]
+    with ThreadPoolExecutor(1, thread_name_prefix="windows") as pool:
+        coming = pool.submit(next, windows)
+
+        def ahead() -> Iterator[Batch]:
+            nonlocal coming
+            while True:
+                batch = coming.result()
+                coming = pool.submit(next, windows)
+                yield batch
+
+        yield ahead()
+
+
+def held_out_batches(
+    sequences: Iterable[NDArray[Any]], codec: Codec, *, batch: int, window: int
+) -> Iterator[Batch]:
+    """Yield batches that play every sequence once, as it is, its end unknown."""
+    longest_first = iter(sorted(sequences, key=len, reverse=True))
+
+    def following(slot: int) -> _Stream | None:
+        sequence = next(longest_first, None)
+        return None if sequence is None else _Stream(codec.excerpt(sequence, 0), None)
+
+    return _Windows(codec, batch, window, window, following)
+
+
+class _Windows:
+    """Cuts the streams of all slots into batches of windows."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        batch: int,
+        window: int,
+        hop: int,
+        following: Callable[[int], _Stream | None],
+    ) -> None:
+        self._codec, self._window, self._hop = codec, window, hop
+        self._following = following
+        self._context = codec.context(batch)
+        self.streams: list[_Stream | None] = [None] * batch
+
+    def go_on(self, streams: list[_Stream]) -> None:
+        """Go on within streams: their context is made again from their beginnings."""
+        self.streams = list(streams)
+        longest = max(stream.position for stream in streams)
+        steps = self._empty(longest)
+        begins: dict[int, list[int]] = {}
+        for slot, stream in enumerate(streams):
+            if stream.position:
+                begin = longest - stream.position  # all arrive at their places together
+                steps[slot, begin:] = stream.sequence[: stream.position]
+                begins.setdefault(begin, []).append(slot)
+        edges = [*sorted(begins), longest]
+        for begin, end in pairwise(edges):
+            for slot in begins[begin]:
+                self._context.begin(slot, streams[slot].sequence, streams[slot].rng)
+            self._context.window(steps[:, begin:end])
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        window, hop = self._window, self._hop
+        steps, targets = self._empty(window), self._empty(window)
+        weights = np.zeros(steps.shape[:2], np.float32)
+        keep = np.full(len(steps), float(hop == window), np.float32)
+        for slot, stream in enumerate(self.streams):
+            if stream is None or stream.ended:
+                stream = self.streams[slot] = self._following(slot)
                 if stream is None:
+                    keep[slot] = 0
                     continue
-                context.start(
-                    slot, seed_seconds=stream.seed_seconds, end_seconds=stream.end_seconds
-                )
+            if stream.position == 0:
+                keep[slot] = 0
+                self._context.begin(slot, stream.sequence, stream.rng)
             piece = stream.sequence[stream.position : stream.position + window + 1]
             length = len(piece) - 1
             steps[slot, :length], targets[slot, :length] = piece[:-1], piece[1:]
             weights[slot, :length] = 1
-            stream.position += length
+            stream.position += hop
         if not weights.any():
-            return
-        features = np.empty((batch, window, NoteContext.size), np.float32)
-        for step in range(window):
-            features[:, step] = context.advance(steps[:, step])
-        yield Batch(steps, features, targets, weights, keep)
+            raise StopIteration
+        return Batch(steps, self._hear(steps), targets, weights, keep)
+
+    def _hear(self, steps: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the context of a window, and hear a hop of it."""
+        heard = self._context.window(steps[:, : self._hop])
+        if self._hop == self._window:
+            return heard
+        ahead = copy.deepcopy(self._context)  # what the next windows will hear again
+        return np.concatenate([heard, ahead.window(steps[:, self._hop :])], axis=1)
+
+    def _empty(self, length: int) -> NDArray[Any]:
+        spec = self._codec.spec
+        return np.zeros((len(self.streams), length, len(spec.fields)), dtype_of(spec))
 
 
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Prepare the next batch while this one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield batch
+def dtype_of(spec: SequenceSpec) -> type[np.float32] | type[np.int32]:
+    """Return what steps of a codec are made of."""
+    return np.float32 if any(field.continuous for field in spec.fields) else np.int32

@@ -27,9 +27,9 @@ def rows():
     return [
         {
             "step": step,
-            "notes": 4096 * step,
-            "train_nats": 12.0 - step / 1000,
-            "validation_nats": 12.5 - step / 1000,
+            "seen": 4096 * step,
+            "train_loss": 12.0 - step / 1000,
+            "validation_loss": 12.5 - step / 1000,
             "validation_onset": 3.0,
             "validation_pitch": 4.0 - step / 1000,
         }
@@ -132,7 +132,7 @@ def test_a_history_may_be_young(tmp_path, rows, how_many):
 
 
 def test_a_history_may_have_gaps(tmp_path, rows):
-    rows[1]["train_nats"] = float("nan")
+    rows[1]["train_loss"] = float("nan")
     del rows[2]["validation_onset"]
     history(tmp_path / "history.png", rows)
     assert (tmp_path / "history.png").is_file()

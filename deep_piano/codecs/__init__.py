@@ -1,6 +1,6 @@
 """Codecs: audio or notes become sequences, and sequences become audio or notes again.
 
-A codec hears either notes or samples. This table is all that the stages know of it.
+A codec hears either notes or samples. This table is all that stages and training know of it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs import notes, waveform
-from deep_piano.codecs.base import SequenceSpec
+from deep_piano.codecs.base import Augmentation, Context, NoContext, SequenceSpec
+from deep_piano.errors import InputError
 from deep_piano.intervals import SAMPLE_RATE
 
 
@@ -31,6 +33,16 @@ class Codec:
         Returns a sequence, shape (n, fields).
     growth : float
         Bytes of a sequence for one byte of a compressed recording, roughly.
+    step_name : str
+        What people call a step.
+    excerpt : callable
+        Returns the sequence from a step on, as one that begins there.
+    bend : callable
+        Returns a sequence transposed, hurried, ... by an `Augmentation` and a random generator.
+    context : callable
+        Returns the `Context` of a number of streams.
+    log_widths : tuple of ndarray, shape (size,)
+        A categorical field: log of the cells of its finest grid in each class.
     """
 
     spec: SequenceSpec
@@ -38,10 +50,51 @@ class Codec:
     hears_notes: bool
     encode: Callable[[NDArray[Any]], NDArray[Any]]
     growth: float
+    step_name: str = "sample"
+    excerpt: Callable[[NDArray[Any], int], NDArray[Any]] = waveform.excerpt
+    bend: Callable[[NDArray[Any], Augmentation, np.random.Generator], NDArray[Any]] = waveform.bend
+    context: Callable[[int], Context] = NoContext
+    log_widths: tuple[NDArray[np.float64], ...] = ()
 
 
 CODECS: Final = {
-    "notes": Codec(notes.SPEC, SAMPLE_RATE, True, notes.encode, 1.0),
-    "mulaw": Codec(waveform.MULAW_SPEC, waveform.SR, False, waveform.encode_mulaw, 1.0),
+    "notes": Codec(
+        notes.SPEC,
+        SAMPLE_RATE,
+        True,
+        notes.encode,
+        1.0,
+        step_name="note",
+        excerpt=notes.excerpt,
+        bend=notes.bend,
+        context=notes.NoteContext,
+        log_widths=notes.LOG_WIDTHS,
+    ),
+    "mulaw": Codec(
+        waveform.MULAW_SPEC,
+        waveform.SR,
+        False,
+        waveform.encode_mulaw,
+        1.0,
+        log_widths=(np.zeros(256),),
+    ),
     "samples": Codec(waveform.SAMPLES_SPEC, waveform.SR, False, waveform.encode_samples, 3.0),
 }
+
+
+def codec_of(spec: SequenceSpec) -> Codec:
+    """Return the codec that makes sequences of a specification.
+
+    Raises
+    ------
+    InputError
+        When this version has none: it makes others.
+    """
+    for codec in CODECS.values():
+        if codec.spec == spec:
+            return codec
+    known = ", ".join(codec.spec.codec for codec in CODECS.values())
+    raise InputError(
+        f"these are sequences of the codec {spec.codec!r}, and this version of deep_piano has "
+        f"{known}. Prepare the corpus again."
+    )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,52 @@ class SequenceSpec:
             for f in value["fields"]
         )
         return cls(str(value["codec"]), fields, int(value["context_size"]))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a recording may be bent each time it is trained on; all zero: not at all.
+
+    Attributes
+    ----------
+    transpose_semitones : int
+        Up or down at most.
+    tempo_range : float
+        0.1: from a tenth slower to a tenth faster.
+    velocity_range : float
+        0.1: up to a tenth of the whole range softer or louder.
+    """
+
+    transpose_semitones: int = 0
+    tempo_range: float = 0.0
+    velocity_range: float = 0.0
+
+
+class Context(Protocol):
+    """What is known beside each step, for a batch of streams."""
+
+    def begin(
+        self, slot: int, sequence: NDArray[Any], rng: np.random.Generator | None = None
+    ) -> None:
+        """Begin a new stream in `slot`: a sequence to train on, or without `rng` to be scored."""
+
+    def window(self, steps: NDArray[Any]) -> NDArray[np.float32]:
+        """Hear (batch, window, fields); return the features after each step."""
+
+
+class NoContext:
+    """The context of a codec that has none."""
+
+    size: ClassVar[int] = 0
+
+    def __init__(self, batch: int) -> None:
+        pass
+
+    def begin(
+        self, slot: int, sequence: NDArray[Any], rng: np.random.Generator | None = None
+    ) -> None:
+        """Begin a new stream: see `Context`."""
+
+    def window(self, steps: NDArray[Any]) -> NDArray[np.float32]:
+        """Return no features: shape (batch, window, 0)."""
+        return np.zeros((*steps.shape[:2], 0), np.float32)

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deep_piano.codecs.base import Field, SequenceSpec
+from deep_piano.codecs.base import Augmentation, Field, SequenceSpec
 from deep_piano.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes, make_notes
 
 STEPS_PER_SECOND: Final = 100
@@ -117,6 +117,44 @@ def velocity_of(classes: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(classes, np.int64) * width + width // 2
 
 
+def excerpt(sequence: Sequence, start: int) -> Sequence:
+    """Return the notes from the one with index `start` on, which now begins at time zero."""
+    found = sequence[start:].copy()
+    found[:1, ONSET] = 0
+    return found
+
+
+def bend(sequence: Sequence, augmentation: Augmentation, rng: np.random.Generator) -> Sequence:
+    """Transpose, hurry and strengthen notes by chance, as far as the keyboard reaches.
+
+    Parameters
+    ----------
+    sequence : ndarray of int, shape (n, 4)
+    augmentation : Augmentation
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of int32, shape (n, 4)
+        The number of notes and their order are kept.
+    """
+    semitones, tempo = augmentation.transpose_semitones, augmentation.tempo_range
+    pitch, velocity = sequence[:, PITCH].astype(int), sequence[:, VELOCITY].astype(int)
+    down, up = max(-semitones, -pitch.min()), min(semitones, PITCHES - 1 - pitch.max())
+    transposed = rng.integers(down, up + 1)
+    hurried = np.exp(rng.uniform(-1, 1) * np.log1p(tempo))
+    louder = round(rng.uniform(-1, 1) * augmentation.velocity_range * VELOCITIES)
+    # Times are summed up before they are rounded, so that the errors do not add up.
+    onset = np.rint(np.cumsum(ONSET_STEPS[sequence[:, ONSET]]) * hurried).astype(np.int64)
+    duration = np.rint(DURATION_STEPS[sequence[:, DURATION]] * hurried).astype(np.int64)
+    bent = np.empty(sequence.shape, np.int32)
+    bent[:, ONSET] = _classes(_ONSET_EDGES, np.diff(onset, prepend=0))
+    bent[:, PITCH] = pitch + transposed
+    bent[:, VELOCITY] = np.clip(velocity + louder, 0, VELOCITIES - 1)
+    bent[:, DURATION] = _classes(_DURATION_EDGES, duration)
+    return bent
+
+
 class NoteContext:
     """What a listener knows beside the last note, for a batch of streams.
 
@@ -177,6 +215,38 @@ class NoteContext:
         steps = STEPS_PER_SECOND
         self._seed_end[slot] = -1 if seed_seconds is None else round(seed_seconds * steps)
         self._end[slot] = -1 if end_seconds is None else round(end_seconds * steps)
+
+    def begin(self, slot: int, sequence: Sequence, rng: np.random.Generator | None = None) -> None:
+        """Begin a sequence in `slot`.
+
+        With `rng` it is one to train on: the seed is of 3 to 15 seconds, or in one of ten there is
+        none, and in half of them the end of the piece is known. Without, it is one to be scored:
+        the seed is of 10 seconds, and the end is not known.
+        """
+        if rng is None:
+            self.start(slot)
+            return
+        seed_seconds = rng.uniform(3, 15) if rng.random() < 0.9 else None
+        onset = np.cumsum(ONSET_STEPS[sequence[:, ONSET]])
+        end = (onset + DURATION_STEPS[sequence[:, DURATION]]).max() / STEPS_PER_SECOND
+        self.start(slot, seed_seconds=seed_seconds, end_seconds=end if rng.random() < 0.5 else None)
+
+    def window(self, steps: Sequence) -> NDArray[np.float32]:
+        """Hear a window of notes in every stream.
+
+        Parameters
+        ----------
+        steps : ndarray of int, shape (batch, window, 4)
+
+        Returns
+        -------
+        ndarray of float32, shape (batch, window, `size`)
+            The features after each note.
+        """
+        features = np.empty((*steps.shape[:2], self.size), np.float32)
+        for step in range(steps.shape[1]):
+            features[:, step] = self.advance(steps[:, step])
+        return features
 
     def advance(self, steps: Sequence) -> NDArray[np.float32]:
         """Hear one note in every stream.

@@ -5,13 +5,13 @@ This module knows samples; it knows nothing of files, notes or networks.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.audio import Samples
-from deep_piano.codecs.base import Field, SequenceSpec
+from deep_piano.codecs.base import Augmentation, Field, SequenceSpec
 
 SR: Final = 16_000
 """Sampling rate in Hz, unless the settings say otherwise."""
@@ -64,3 +64,15 @@ def decode_mulaw(sequence: NDArray[np.uint8]) -> Samples:
     companded = (np.arange(_MU + 1) + 0.5) * (2 / (_MU + 1)) - 1
     levels = np.sign(companded) * np.expm1(np.abs(companded) * np.log1p(_MU)) / _MU
     return levels.astype(np.float32)[sequence[:, 0]]
+
+
+def excerpt(sequence: NDArray[Any], start: int) -> NDArray[Any]:
+    """Return the sequence from a step on."""
+    return sequence[start:]
+
+
+def bend(
+    sequence: NDArray[Any], augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[Any]:
+    """Return the sequence as it is: sound is not bent."""
+    return sequence

@@ -1,38 +1,13 @@
-"""Markdown tables, and the line under them that says what was measured on.
-
-Knows nothing of what is measured.
-"""
+"""The line that says what was measured on."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("numpy", "scipy", "tensorflow", "tensorflow-cpu", "keras")
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
-    """Return a Markdown table.
-
-    Parameters
-    ----------
-    head : sequence of str
-    rows : sequence of sequence of str
-    words : int
-        How many of the first columns are words, and stand to the left; the others are numbers.
-
-    Examples
-    --------
-    >>> print(markdown(["what", "s"], [["all", "1.0"]]))
-    | what | s |
-    | --- | ---: |
-    | all | 1.0 |
-    """
-    rule = ["---"] * words + ["---:"] * (len(head) - words)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *rows])
 
 
 def machine() -> str:

@@ -1,0 +1,225 @@
+"""TRAIN on Ray: the loop of `fit`, in several workers that train one model.
+
+Ray Train places the workers, starts them again when one dies, and hands each TensorFlow's cluster;
+the checkpoints are the run's own, written by the first worker into the run's folder before it
+reports. So a run goes on after a kill as it does with ``--resume``, and a run begun here may be
+finished in one process, or the other way round. `fit` decides what a run is; this module only where
+it happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from deep_piano import s3
+from deep_piano.checkpoint import Checkpoint, load
+from deep_piano.config import TrainConfig
+from deep_piano.dataset import Dataset
+from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
+from deep_piano.fit import Progress, go_on
+from deep_piano.model import ModelConfig
+from deep_piano.runs import BEST_OF_RUN
+from deep_piano.stages.cluster import connected, total
+from deep_piano.storage import Folder, LocalFolder, S3Folder
+
+logger = logging.getLogger(__name__)
+
+_RAY = "ray"  # the folder within the run where Ray Train keeps its own notes
+_POLL_S = 0.5
+
+
+def train(
+    dataset: Dataset,
+    run: Folder,
+    settings: TrainConfig,
+    config: ModelConfig,
+    *,
+    init: Checkpoint | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Checkpoint:
+    """Train from where a run stands to its end, on several workers; return its best checkpoint.
+
+    Parameters
+    ----------
+    dataset, run, settings, config, init, progress
+        As for `fit.go_on`. All nodes of the cluster must see dataset and run.
+
+    Raises
+    ------
+    InputError
+        When the cluster lacks the CPUs or GPUs that are asked for.
+    DeepPianoError
+        As `fit.go_on` does, and when workers died more often than `settings.max_failures`.
+    """
+    workers = settings.workers or 1
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise InputError(
+            f"several workers train on TensorFlow only, and KERAS_BACKEND is "
+            f"{os.environ['KERAS_BACKEND']!r}. Unset it, or leave --workers out."
+        )
+    with connected():
+        gpus = _gpus_per_worker(settings, workers)
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.tensorflow import TensorflowTrainer
+        from ray.util.queue import Queue
+
+        for name in ("ray.train", "ray.data", "ray"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        news = Queue(maxsize=100, actor_options={"num_cpus": 0})
+        path, filesystem = _storage(run)
+        trainer = TensorflowTrainer(
+            _work,
+            train_loop_config={
+                "dataset": dataset.folder,
+                "run": run,
+                "settings": settings,
+                "config": config,
+                "init": ray.put(init),
+                "news": news,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": settings.cpus_per_worker}
+                | ({"GPU": gpus} if gpus else {}),
+            ),
+            run_config=RunConfig(
+                name=_RAY,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=FailureConfig(max_failures=settings.max_failures),
+            ),
+        )
+        with _told(news, progress):
+            result = _result(trainer, settings)
+    if "error" in result:
+        raise TrainingError(result["error"])
+    return load(run.inner(BEST_OF_RUN))
+
+
+def _result(trainer: Any, settings: TrainConfig) -> dict[str, Any]:
+    from ray.train import TrainingFailedError
+
+    try:
+        return dict(trainer.fit().return_value or {})
+    except TrainingFailedError as error:
+        logger.debug("training failed", exc_info=True)
+        reasons = [line for line in str(error).splitlines() if line.strip()]
+        raise DeepPianoError(
+            f"the workers failed more than {settings.max_failures} times, the last time with: "
+            f"{one_line(reasons[-1]) if reasons else 'no reason given'}. --resume goes on from the "
+            "last checkpoint; --debug before the command shows more."
+        ) from error
+
+
+def _gpus_per_worker(settings: TrainConfig, workers: int) -> float:
+    """Return the GPUs of each worker; an InputError says what the cluster lacks."""
+    cpus, gpus = total("CPU"), total("GPU")
+    each = settings.gpus_per_worker
+    if each is None:
+        each = 1.0 if gpus >= workers else 0.0
+    for name, asked, there, option in (
+        ("GPUs", workers * each, gpus, "--gpus-per-worker 0 to train on CPUs"),
+        ("CPUs", workers * settings.cpus_per_worker, cpus, "a smaller train.cpus_per_worker"),
+    ):
+        if asked > there:
+            raise InputError(
+                f"{workers} workers ask for {asked:g} {name}, and the cluster has {there:g}. Give "
+                f"fewer --workers, {option}, or add nodes."
+            )
+    return each
+
+
+def _storage(run: Folder) -> tuple[str, Any]:
+    """Return where Ray Train keeps its own notes: a path, and its file system unless local."""
+    if isinstance(run, LocalFolder):
+        return str(run.root.resolve()), None
+    assert isinstance(run, S3Folder)
+    from pyarrow.fs import S3FileSystem
+
+    service = s3.connect(run.bucket.endpoint, run.bucket.region).meta
+    endpoint = urlsplit(service.endpoint_url)
+    filesystem = S3FileSystem(  # credentials: from the environment or a role, as for boto3
+        endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=service.region_name
+    )
+    return f"{run.bucket.name}/{run.prefix}".rstrip("/"), filesystem
+
+
+@contextmanager
+def _told(news: Any, progress: Callable[[Progress], None] | None) -> Iterator[None]:
+    """Pass on what the first worker tells, while the block runs."""
+    ended = threading.Event()
+
+    def listen() -> None:
+        from ray.util.queue import Empty
+
+        while not ended.is_set():
+            try:
+                told = news.get(timeout=_POLL_S)
+            except Empty:
+                continue
+            except Exception:  # the queue's process died, or Ray is shutting down: no news
+                logger.debug("no more news of the workers", exc_info=True)
+                return
+            if progress is not None:
+                progress(told)
+
+    listener = threading.Thread(target=listen, name="news of the workers", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        listener.join(timeout=5)
+
+
+def _work(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Train in one worker; return the error that another try would not mend, if there is one.
+
+    After a kill Ray Train calls it anew in all workers: the run goes on from its last checkpoint.
+    """
+    import ray
+    import ray.train
+
+    settings: TrainConfig = job["settings"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    threads = max(1, int(settings.cpus_per_worker))
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    from deep_piano.workers import TensorFlowWorkers, Workers
+
+    size = ray.train.get_context().get_world_size()
+    workers = TensorFlowWorkers() if size > 1 else Workers()
+
+    def tell(now: Progress) -> None:
+        try:
+            job["news"].put_nowait(now)
+        except Exception:  # full, or gone: news are not worth a training
+            logger.debug("no news of the worker", exc_info=True)
+
+    def report(row: Mapping[str, Any]) -> None:
+        ray.train.report(dict(row))
+
+    try:
+        with Dataset(job["dataset"]) as dataset:
+            go_on(
+                dataset,
+                job["run"],
+                settings,
+                job["config"],
+                init=ray.get(job["init"]),
+                workers=workers,
+                progress=tell if workers.rank == 0 else None,
+                validated=report,
+            )
+    except TrainingError as error:  # all workers have it, and would have it again
+        return {"error": str(error)}
+    return {}

@@ -1,0 +1,243 @@
+"""One update after another: a model, its optimizer, and what is needed to go on later.
+
+TensorFlow steps through our own graph, alone or with other workers; Keras's own step does it on
+torch and jax. This module knows batches and models; it knows nothing of datasets or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano import checkpoint as checkpoints
+from deep_piano.backend import load_keras, mixed_precision
+from deep_piano.checkpoint import Checkpoint
+from deep_piano.codecs import codec_of
+from deep_piano.codecs.base import SequenceSpec
+from deep_piano.config import TrainConfig
+from deep_piano.errors import CheckpointError, TrainingError
+from deep_piano.model import ModelConfig, build_model, carried, carry_state
+from deep_piano.windows import Batch
+from deep_piano.workers import Workers
+
+_LOWEST_RATE = 0.01  # of the highest: where the cosine ends
+
+
+class Trainer:
+    """A model in training.
+
+    Parameters
+    ----------
+    spec : SequenceSpec
+    config : ModelConfig
+    settings : TrainConfig
+        Its `batch` is the whole one; each worker has its share.
+    workers : Workers, optional
+
+    Attributes
+    ----------
+    step : int
+        Updates made so far.
+    model : keras.Model
+    """
+
+    def __init__(
+        self,
+        spec: SequenceSpec,
+        config: ModelConfig,
+        settings: TrainConfig,
+        workers: Workers | None = None,
+    ) -> None:
+        keras = load_keras()
+        self.spec, self.config, self.step = spec, config, 0
+        self._workers = workers or Workers()
+        self._log_widths = codec_of(spec).log_widths
+        keras.utils.set_random_seed(settings.random_state)
+        self.model = build_model(
+            spec,
+            config,
+            batch=settings.batch // self._workers.size,
+            window=settings.window,
+            precision=mixed_precision() if settings.precision == "auto" else settings.precision,
+        )
+        self._optimizer = _optimizer(keras, settings)
+        categorical = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        losses = [
+            keras.losses.MeanSquaredError() if field.continuous else categorical
+            for field in spec.fields
+        ]
+        self.model.compile(self._optimizer, loss=losses, jit_compile=False)
+        self._optimizer.build(self.model.trainable_variables)
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        self._update = self._tensorflow_step() if on_tensorflow else self._keras_step
+        self._sums = np.zeros(2)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next update."""
+        return float(self._optimizer.learning_rate)
+
+    def train(self, batch: Batch) -> float:
+        """Make one update; return the mean loss of a step since `reset_figures`.
+
+        Cross-entropy in nats on the codec's finest grid, or the squared error.
+
+        Raises
+        ------
+        TrainingError
+            When the loss is no longer a number; on all workers at once.
+        """
+        widths = sum(
+            float((width[batch.targets[..., index]] * batch.weights).sum())
+            for index, width in enumerate(self._log_widths)
+        )
+        count = float(batch.weights.sum())
+        loss, count, widths = self._update(batch, count, widths)
+        self.step += 1
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"the loss is not a number any more at update {self.step}. Lower "
+                "train.learning_rate or train.clip_norm, or use --precision float32; --resume goes "
+                "on from the last checkpoint."
+            )
+        # Keras divides by all places of the batch, those behind a recording's end too.
+        self._sums += loss * batch.weights.size + widths, count
+        return float(self._sums[0] / self._sums[1])
+
+    def reset_figures(self) -> None:
+        """Begin a new mean."""
+        self._sums[:] = 0
+
+    def _targets(self, batch: Batch) -> tuple[list[NDArray[Any]], list[NDArray[np.float32]]]:
+        fields = range(len(self.spec.fields))
+        return [batch.targets[..., index] for index in fields], [batch.weights for _ in fields]
+
+    def _tensorflow_step(self) -> Any:
+        import tensorflow as tf
+
+        model, optimizer, workers = self.model, self._optimizer, self._workers
+        variables = [variable.value for variable in model.trainable_variables]
+        states = carried(model)
+
+        @tf.function(jit_compile=False)
+        def update(
+            inputs: Any, targets: Any, weights: Any, keep: Any, count: Any, widths: Any
+        ) -> Any:
+            for state in states:
+                state.assign(state * tf.cast(keep[:, None], state.dtype))
+            with tf.GradientTape() as tape:
+                outputs = model(inputs, training=True)
+                loss = model.compute_loss(
+                    x=inputs,
+                    y=targets,
+                    y_pred=outputs,
+                    sample_weight=weights,
+                    training=True,
+                )
+                scaled = optimizer.scale_loss(loss)
+            # Tensors: Adam would square the parts of a sparse gradient without adding them up.
+            gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
+            *gradients, loss, count, widths = workers.mean([*gradients, loss, count, widths])
+            optimizer.apply(gradients, model.trainable_variables)
+            return tf.stack([loss, count, widths])
+
+        def step(batch: Batch, count: float, widths: float) -> NDArray[np.float32]:
+            targets, weights = self._targets(batch)
+            figures = update(
+                [tf.convert_to_tensor(array) for array in batch.inputs],
+                [tf.convert_to_tensor(array) for array in targets],
+                [tf.convert_to_tensor(array) for array in weights],
+                tf.convert_to_tensor(batch.keep),
+                tf.constant(count, tf.float32),
+                tf.constant(widths, tf.float32),
+            )
+            return np.asarray(figures)
+
+        return step
+
+    def _keras_step(self, batch: Batch, count: float, widths: float) -> tuple[float, float, float]:
+        carry_state(self.model, batch.keep)
+        targets, weights = self._targets(batch)
+        logs = self.model.train_on_batch(
+            batch.inputs, targets, sample_weight=weights, return_dict=True
+        )
+        self.model.reset_metrics()
+        return float(logs["loss"]), count, widths
+
+    def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint:
+        """Return the weights as a checkpoint."""
+        return Checkpoint(self.spec, self.config, checkpoints.weights_of(self.model), facts=facts)
+
+    def training_state(self) -> dict[str, NDArray[Any]]:
+        """Return the optimizer's variables and the carried state of all slots of the batch.
+
+        Every worker must call it, and all get the same.
+        """
+        arrays = {
+            f"optimizer/{index:03d}": _array(variable)
+            for index, variable in enumerate(self._optimizer.variables)
+        }
+        for index, state in enumerate(carried(self.model)):
+            every = self._workers.gather(_array(state))  # (workers, batch / workers, units)
+            # Slot j of worker r is slot j * workers + r of the whole batch.
+            arrays[f"carried/{index:03d}"] = np.ascontiguousarray(
+                every.swapaxes(0, 1).reshape(-1, every.shape[-1])
+            )
+        return arrays
+
+    def restore(
+        self, weights: Mapping[str, NDArray[np.float32]], state: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Go on from weights and from what `training_state` returned, on any number of workers.
+
+        Raises
+        ------
+        CheckpointError
+            When they are another model's.
+        """
+        workers = self._workers
+        checkpoints.assign_weights(self.model, weights)
+        try:
+            for index, variable in enumerate(self._optimizer.variables):
+                variable.assign(state[f"optimizer/{index:03d}"])
+            for index, variable in enumerate(carried(self.model)):
+                variable.assign(state[f"carried/{index:03d}"][workers.rank :: workers.size])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"the last checkpoint does not fit the run's settings: {error}. Begin a new run, "
+                "with --init to start from its weights."
+            ) from error
+
+    def begin_from(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take another checkpoint's weights, and nothing else, to begin with."""
+        checkpoints.assign_weights(self.model, weights)
+
+
+def _optimizer(keras: Any, settings: TrainConfig) -> Any:
+    """Return AdamW (Loshchilov and Hutter, ICLR 2019) with a warm-up and a cosine decay."""
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        max(1, settings.steps - settings.warmup_steps),
+        alpha=_LOWEST_RATE,
+        warmup_target=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=settings.weight_decay,
+        beta_2=0.98,
+        global_clipnorm=settings.clip_norm,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if settings.precision == "mixed_float16":  # whose small gradients would vanish
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _array(variable: Any) -> NDArray[Any]:
+    from keras import ops
+
+    return np.asarray(ops.convert_to_numpy(variable))
