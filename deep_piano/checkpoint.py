@@ -55,7 +55,7 @@ class Checkpoint:
 
 
 def save(
-    folder: Folder,
+    place: Folder | Path,
     checkpoint: Checkpoint,
     *,
     half: bool = False,
@@ -65,7 +65,7 @@ def save(
 
     Parameters
     ----------
-    folder : Folder
+    place : Folder or Path
     checkpoint : Checkpoint
     half : bool
         Store float16: half the size, for shipping.
@@ -77,6 +77,7 @@ def save(
     InputError
         When the folder cannot be written to.
     """
+    folder = place if isinstance(place, Folder) else open_folder(place)
     dtype = np.float16 if half else np.float32
     arrays = {"weights": {name: a.astype(dtype) for name, a in checkpoint.weights.items()}}
     if training is not None:
@@ -243,10 +244,8 @@ def digest_of(weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.int32]:
 
 def weights_of(model: Any) -> dict[str, NDArray[np.float32]]:
     """Return the weights of a Keras model from `build_model`, named ``layer/variable``."""
-    from keras import ops
-
     return {
-        f"{layer.name}/{variable.name}": np.asarray(ops.convert_to_numpy(variable), np.float32)
+        f"{layer.name}/{variable.name}": np.asarray(variable.numpy(), np.float32)
         for layer in model.layers
         for variable in layer.trainable_variables
     }

@@ -313,13 +313,13 @@ def train(
 
 
 @main.command(epilog="Example: deep-piano runs runs/")
-@click.argument("folder", metavar="RUNS")
+@click.argument("folder")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def runs(config: Path | None, /, folder: str, endpoint: str | None) -> None:
-    """Compare the runs in the folder RUNS, and name the best so far.
+    """Compare the runs in FOLDER, and name the best so far.
 
-    `generate --checkpoint RUNS` then uses that one. Runs of different datasets are listed, but
+    `generate --checkpoint FOLDER` then uses that one. Runs of different datasets are listed, but
     not compared.
     """
     from deep_piano import runs as found_in

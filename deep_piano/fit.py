@@ -372,8 +372,8 @@ def _memory_explained(settings: TrainConfig) -> Iterator[None]:
             raise
         raise DeepPianoError(
             f"memory ran out with {settings.batch} windows of {settings.window} steps and the "
-            f"preset {settings.preset!r}. Lower train.batch or train.window, take a smaller preset, "
-            "or share the batch among more workers."
+            f"preset {settings.preset!r}. Lower train.batch or train.window, or take a smaller "
+            "preset, or share the batch among more workers."
         ) from error
 
 

@@ -36,13 +36,11 @@ def losses(model: Any, codec: Codec, sequences: Iterable[NDArray[Any]]) -> tuple
     steps : int
         How many were scored: all but the first of each sequence, which is given.
     """
-    from keras import ops
-
     batch, window = (
         model.input_shape[0][:2] if isinstance(model.input_shape, list) else (model.input_shape[:2])
     )
     states = carried(model)
-    kept = [ops.convert_to_numpy(state).copy() for state in states]
+    kept = [np.asarray(state.numpy()).copy() for state in states]
     fields = codec.spec.fields
     sums, steps = np.zeros(len(fields)), 0.0
     for heard in held_out_batches(sequences, codec, batch=batch, window=window):

@@ -177,11 +177,13 @@ class Trainer:
         Every worker must call it, and all get the same.
         """
         arrays = {
-            f"optimizer/{index:03d}": _array(variable)
+            f"optimizer/{index:03d}": np.asarray(variable.numpy())
             for index, variable in enumerate(self._optimizer.variables)
         }
         for index, state in enumerate(carried(self.model)):
-            every = self._workers.gather(_array(state))  # (workers, batch / workers, units)
+            every = self._workers.gather(
+                np.asarray(state.numpy())
+            )  # (workers, batch / workers, units)
             # Slot j of worker r is slot j * workers + r of the whole batch.
             arrays[f"carried/{index:03d}"] = np.ascontiguousarray(
                 every.swapaxes(0, 1).reshape(-1, every.shape[-1])
@@ -235,9 +237,3 @@ def _optimizer(keras: Any, settings: TrainConfig) -> Any:
     if settings.precision == "mixed_float16":  # whose small gradients would vanish
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
-
-
-def _array(variable: Any) -> NDArray[Any]:
-    from keras import ops
-
-    return np.asarray(ops.convert_to_numpy(variable))

@@ -52,3 +52,52 @@ def sound_row(codec, name="a.wav", *, split="train", seconds=1.0, seed=0):
 
 def reject(name="bad.mp3", *, kind="failure", rule="unreadable"):
     return Reject(name, kind, rule, "it is broken", source_sha256=sha(name))
+
+
+def write_dataset(folder, rows, *, codec="notes", row_group_bytes=1e6, shards=2, **settings):
+    """Write a dataset of rows as `prepare` does, without a corpus; return its folder."""
+    from deep_piano import manifest
+    from deep_piano.config import PrepareConfig
+    from deep_piano.shards import read_facts, write_shard
+    from deep_piano.storage import open_folder
+
+    place = open_folder(folder)
+    facts = []
+    for index in range(shards):
+        name = f"{index:05d}-of-{shards:05d}-{sha(str(folder))[:16]}.parquet"
+        with place.write(f"shards/{name}") as path:
+            write_shard(
+                path,
+                rows[index::shards],
+                rejects=[],
+                set_aside=[],
+                spec=CODECS[codec].spec,
+                digest="d",
+                row_group_bytes=row_group_bytes,
+            )
+            facts.append(read_facts(path, name))
+    about = manifest.make_manifest(
+        "corpus",
+        PrepareConfig(codec=codec, **settings),
+        corpus_digest="c",
+        files=len(rows),
+        ignored=0,
+        shards=facts,
+        rejects=[],
+        versions={},
+    )
+    manifest.commit(place, about)
+    return place
+
+
+def arpeggio_rows(count=16, *, seconds=30.0, held_out=4):
+    """Return recordings of music by rule, every fourth one held out, in two folders."""
+    return [
+        note_row(
+            f"{'ab'[n % 8 == 0]}/{n}.mid",
+            split="validation" if n % held_out == 0 else "train",
+            seconds=seconds,
+            seed=24 * n,
+        )
+        for n in range(count)
+    ]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,15 @@ from deep_piano import checkpoint as checkpoints
 from deep_piano.codecs.notes import SPEC
 from deep_piano.errors import CheckpointError
 from deep_piano.model import build_model
+from deep_piano.storage import LocalFolder, open_folder
 from tests.fakes import TINY, random_checkpoint
+
+STATE = {"optimizer/000": np.ones(3), "carried/000": np.zeros((2, 4), np.float32)}
+
+
+def weights_file(folder, kind="weights"):
+    [path] = folder.glob(f"{kind}-*.safetensors")
+    return path
 
 
 def test_round_trip(tmp_path):
@@ -24,11 +31,22 @@ def test_round_trip(tmp_path):
         np.testing.assert_array_equal(loaded.weights[name], array)
 
 
+def test_round_trip_in_s3(s3):
+    place = open_folder(f"s3://{s3.bucket()}/runs/one")
+    checkpoints.save(place, random_checkpoint(seed=1), training=STATE)
+    checkpoints.save(place, random_checkpoint(seed=2), training=STATE)
+    assert len(place.entries()) == 3
+    loaded = checkpoints.load(place.uri)
+    expected = random_checkpoint(seed=2).weights["input/kernel"]
+    np.testing.assert_array_equal(loaded.weights["input/kernel"], expected)
+    assert checkpoints.load_training(place).keys() == STATE.keys()
+
+
 def test_half_precision_is_near_and_half_the_size(tmp_path):
     saved = random_checkpoint()
     checkpoints.save(tmp_path / "full", saved)
     checkpoints.save(tmp_path / "half", saved, half=True)
-    sizes = [(tmp_path / name / checkpoints.WEIGHTS).stat().st_size for name in ("full", "half")]
+    sizes = [weights_file(tmp_path / name).stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.6 * sizes[0]
     loaded = checkpoints.load(str(tmp_path / "half"), codec=SPEC.codec)
     for name, array in saved.weights.items():
@@ -37,52 +55,89 @@ def test_half_precision_is_near_and_half_the_size(tmp_path):
 
 
 def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
-    checkpoints.save(tmp_path / "c", random_checkpoint(seed=1), optimizer={"000": np.ones(3)})
+    checkpoints.save(tmp_path / "c", random_checkpoint(seed=1), training=STATE)
     checkpoints.save(tmp_path / "c", random_checkpoint(seed=2))
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    assert sorted(p.name.split("-")[0] for p in (tmp_path / "c").iterdir()) == [
+        "checkpoint.json",
+        "weights",
+    ]
     loaded = checkpoints.load(str(tmp_path / "c"), codec=SPEC.codec)
     expected = random_checkpoint(seed=2).weights["input/kernel"]
     np.testing.assert_array_equal(loaded.weights["input/kernel"], expected)
     with pytest.raises(CheckpointError, match="cannot be resumed from"):
-        checkpoints.load_optimizer(tmp_path / "c")
+        checkpoints.load_training(open_folder(tmp_path / "c"))
 
 
-@pytest.mark.parametrize("before", [True, False])
-def test_what_was_there_is_put_back_when_it_cannot_be_replaced(tmp_path, monkeypatch, before):
-    if before:
-        checkpoints.save(tmp_path / "c", random_checkpoint(seed=1))
-    replace_path = Path.replace
+@pytest.mark.parametrize("at", ["weights", "training", checkpoints.CARD])
+def test_what_was_there_stays_whole_however_saving_fails(tmp_path, monkeypatch, at):
+    checkpoints.save(tmp_path / "c", random_checkpoint(seed=1), training=STATE)
+    write = LocalFolder.write
 
-    def fail(self, target):
-        if self.name.startswith(".c.") and not self.name.endswith(".old"):
+    def fail(self, name):
+        if name.startswith(at):
             raise OSError(28, "No space left on device")
-        return replace_path(self, target)
+        return write(self, name)
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(LocalFolder, "write", fail)
+    more = STATE | {"optimizer/000": np.zeros(3)}
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(tmp_path / "c", random_checkpoint(seed=2))
-    assert [path.name for path in tmp_path.iterdir()] == ["c"] * before
+        checkpoints.save(tmp_path / "c", random_checkpoint(seed=2), training=more)
+    monkeypatch.undo()
+    loaded = checkpoints.load(str(tmp_path / "c"))
+    expected = random_checkpoint(seed=1).weights["input/kernel"]
+    np.testing.assert_array_equal(loaded.weights["input/kernel"], expected)
+    state = checkpoints.load_training(open_folder(tmp_path / "c"))
+    np.testing.assert_array_equal(state["optimizer/000"], np.ones(3))
 
 
 def test_others_may_read_what_is_saved(tmp_path):
-    checkpoints.save(tmp_path / "c", random_checkpoint(), optimizer={"000": np.ones(3)})
+    checkpoints.save(tmp_path / "c", random_checkpoint(), training=STATE)
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "c").iterdir())
 
 
 @pytest.mark.parametrize("wrong", [[], 3, {"layers": "two"}])
-def test_a_card_of_the_wrong_shape_is_refused(tmp_path, wrong):
+@pytest.mark.parametrize("part", ["config", "files", "spec"])
+def test_a_card_of_the_wrong_shape_is_refused(tmp_path, part, wrong):
     checkpoints.save(tmp_path / "c", random_checkpoint())
     card = tmp_path / "c" / checkpoints.CARD
     content = json.loads(card.read_text())
-    content["config"] = wrong
+    content[part] = wrong
     card.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="is damaged"):
         checkpoints.load(str(tmp_path / "c"), codec=SPEC.codec)
 
 
+def test_a_card_names_no_file_elsewhere(tmp_path):
+    checkpoints.save(tmp_path / "c", random_checkpoint())
+    checkpoints.save(tmp_path / "other", random_checkpoint())
+    card = tmp_path / "c" / checkpoints.CARD
+    content = json.loads(card.read_text())
+    content["files"]["weights"]["name"] = f"../other/{content['files']['weights']['name']}"
+    card.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"is damaged.*not the name of a file"):
+        checkpoints.load(str(tmp_path / "c"))
+
+
 def test_a_missing_one_names_those_that_are_shipped():
     with pytest.raises(CheckpointError, match=r"no checkpoint 'nowhere'.*shipped \("):
         checkpoints.load("nowhere", codec=SPEC.codec)
+
+
+def test_a_run_stands_for_its_best_and_a_folder_of_runs_for_the_one_that_is_named(tmp_path):
+    best = tmp_path / "runs" / "first" / "checkpoint" / "best"
+    checkpoints.save(best, random_checkpoint())
+    assert checkpoints.find(str(best)) == best
+    assert checkpoints.find(str(tmp_path / "runs" / "first")) == best
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        checkpoints.find(str(tmp_path / "runs"))
+    named = tmp_path / "runs" / checkpoints.BEST
+    named.write_text('{"run": "first"}')
+    assert checkpoints.find(str(tmp_path / "runs")) == best
+    for broken in ("", "[]", "{}"):
+        named.write_text(broken)
+        with pytest.raises(CheckpointError, match="deep-piano runs"):
+            checkpoints.find(str(tmp_path / "runs"))
 
 
 def test_another_codec_is_refused(tmp_path):
@@ -91,17 +146,21 @@ def test_another_codec_is_refused(tmp_path):
         checkpoints.load(str(tmp_path / "c"), codec="mulaw-1")
 
 
-@pytest.mark.parametrize("part", [checkpoints.CARD, checkpoints.WEIGHTS])
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "garbage"])
+@pytest.mark.parametrize("part", ["card", "weights"])
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "garbage", "gone"])
 def test_a_damaged_one_is_refused(tmp_path, part, damage):
-    checkpoints.save(tmp_path / "c", random_checkpoint())
-    path = tmp_path / "c" / part
+    folder = tmp_path / "c"
+    checkpoints.save(folder, random_checkpoint())
+    path = folder / checkpoints.CARD if part == "card" else weights_file(folder)
     content = path.read_bytes()
-    path.write_bytes(
-        {"truncated": content[: len(content) // 2], "emptied": b""}.get(damage, b"\x93")
-    )
-    with pytest.raises(CheckpointError, match="is damaged"):
-        checkpoints.load(str(tmp_path / "c"), codec=SPEC.codec)
+    if damage == "gone":
+        path.unlink()
+    else:
+        wrong = {"truncated": content[: len(content) // 2], "emptied": b""}
+        path.write_bytes(wrong.get(damage, b"\x93"))
+    missing = part == "card" and damage == "gone"
+    with pytest.raises(CheckpointError, match="no checkpoint" if missing else "is damaged"):
+        checkpoints.load(str(folder), codec=SPEC.codec)
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):
@@ -123,3 +182,7 @@ def test_weights_go_into_a_keras_model_and_come_back():
     assert again.keys() == saved.keys()
     for name, array in saved.items():
         np.testing.assert_array_equal(again[name], array)
+    one, other = checkpoints.digest_of(saved), checkpoints.digest_of(again)
+    np.testing.assert_array_equal(one, other)
+    again["norm_out/beta"][0] += 1e-6
+    assert (checkpoints.digest_of(again) != one).any()

@@ -1,23 +1,50 @@
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
+import pytest
 
-from deep_piano.codecs.notes import PITCH, NoteContext, encode
-from deep_piano.notes import make_notes
-from deep_piano.windows import Augmentation, training_batches, validation_batches
+from deep_piano.codecs import CODECS
+from deep_piano.codecs.notes import PITCH, NoteContext, encode, excerpt
+from deep_piano.config import TrainConfig
+from deep_piano.dataset import Dataset
+from deep_piano.errors import InputError
+from deep_piano.windows import held_out_batches, training_batches
 from tests.fakes import arpeggios
+from tests.rows import arpeggio_rows, note_row, sound_row, write_dataset
 
-NONE = Augmentation(transpose_semitones=0, tempo_range=0.0)
+NOTES = CODECS["notes"]
+PLAIN = TrainConfig(
+    batch=4, window=16, transpose_semitones=0, tempo_range=0.0, velocity_range=0.0, random_state=3
+)
 
 
-def test_validation_plays_every_note_once_and_in_order(rng):
-    recordings = [arpeggios(seconds, rng=rng) for seconds in (8, 30, 17)]
+@pytest.fixture(scope="module", params=[1e6, 800], ids=["few row groups", "many row groups"])
+def dataset(request, tmp_path_factory):
+    rows = arpeggio_rows(24, seconds=20, held_out=6)
+    rows = [row for index, row in enumerate(rows) if index % 5 or index == 0]
+    folder = tmp_path_factory.mktemp("dataset")
+    return Dataset(write_dataset(folder, rows, row_group_bytes=request.param))
+
+
+def first(count, dataset, settings, **share):
+    with training_batches(dataset, settings, **share) as batches:
+        return list(islice(batches, count))
+
+
+def same(a, b):
+    return all(
+        np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True)
+    )
+
+
+def test_held_out_recordings_are_played_once_and_in_order(rng):
+    sequences = [encode(arpeggios(seconds, rng=rng)) for seconds in (8, 30, 17)]
     heard: dict[int, list[np.ndarray]] = {}
     playing = {}
     coming = iter(range(3))
-    for batch in validation_batches(recordings, batch=2, window=16):
+    for batch in held_out_batches(sequences, NOTES, batch=2, window=16):
         for slot in range(2):
             if batch.keep[slot] == 0 and batch.weights[slot].any():
                 playing[slot] = next(coming)
@@ -25,56 +52,110 @@ def test_validation_plays_every_note_once_and_in_order(rng):
             if length:
                 heard.setdefault(playing[slot], []).append(batch.targets[slot, :length])
                 assert (batch.steps[slot, 1:length] == batch.targets[slot, : length - 1]).all()
-    longest_first = sorted(recordings, key=len, reverse=True)
-    for index, notes in enumerate(longest_first):
-        np.testing.assert_array_equal(np.concatenate(heard[index]), encode(notes)[1:])
+    longest_first = sorted(sequences, key=len, reverse=True)
+    for index, sequence in enumerate(longest_first):
+        np.testing.assert_array_equal(np.concatenate(heard[index]), sequence[1:])
 
 
 def test_context_is_that_of_the_step_before_the_target(rng):
-    notes = arpeggios(10, rng=rng)
-    batch = next(validation_batches([notes], batch=1, window=20))
+    sequence = encode(arpeggios(10, rng=rng))
+    batch = next(held_out_batches([sequence], NOTES, batch=1, window=20))
     context = NoteContext(1)
     context.start(0)
-    for step, row in zip(encode(notes)[:20], batch.context[0], strict=True):
+    for step, row in zip(excerpt(sequence, 0)[:20], batch.context[0], strict=True):
         np.testing.assert_array_equal(context.advance(step[None])[0], row)
 
 
-def test_training_does_not_end_and_is_the_same_for_the_same_rng(rng):
-    recordings = [arpeggios(seconds, rng=rng) for seconds in (8, 30, 17)]
+def test_a_random_state_fixes_every_batch(dataset):
+    settings = PLAIN.model_copy(update={"transpose_semitones": 6, "tempo_range": 0.1})
+    once, again = (first(40, dataset, settings) for _ in range(2))
+    other = first(40, dataset, settings.model_copy(update={"random_state": 4}))
+    assert all(same(a, b) for a, b in zip(once, again, strict=True))
+    assert not all(same(a, b) for a, b in zip(once, other, strict=True))
 
-    def first(count, seed):
-        batches = training_batches(
-            recordings,
-            batch=2,
-            window=16,
-            augmentation=Augmentation(),
-            rng=np.random.default_rng(seed),
+
+@pytest.mark.parametrize("step", [1, 7, 40])
+@pytest.mark.parametrize("hop", [None, 8])
+def test_going_on_is_as_if_it_had_never_stopped(dataset, step, hop):
+    settings = PLAIN.model_copy(update={"transpose_semitones": 6, "tempo_range": 0.1, "hop": hop})
+    whole = first(step + 10, dataset, settings)
+    rest = first(10, dataset, settings, step=step)
+    assert all(same(a, b) for a, b in zip(whole[step:], rest, strict=True))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("step", [0, 13])
+def test_workers_share_the_batches_of_one(dataset, world_size, step):
+    whole = first(25, dataset, PLAIN, step=step)
+    for rank in range(world_size):
+        share = first(25, dataset, PLAIN, step=step, rank=rank, world_size=world_size)
+        for batch, part in zip(whole, share, strict=True):
+            for name, array in vars(batch).items():
+                np.testing.assert_array_equal(array[rank::world_size], getattr(part, name))
+
+
+def test_workers_read_row_groups_of_their_own_where_there_are_enough(tmp_path, monkeypatch):
+    rows = [note_row(f"{n}.mid", seconds=10, seed=n) for n in range(16)]
+    dataset = Dataset(write_dataset(tmp_path, rows, row_group_bytes=1))
+    assert len(dataset.row_groups("train")) == 16
+    read = {0: set(), 1: set()}
+    for rank, seen in read.items():
+        monkeypatch.setattr(
+            dataset,
+            "rows",
+            lambda group, seen=seen: seen.add(group) or Dataset.rows(dataset, group),
         )
-        return list(islice(batches, count))
-
-    once, again, other = first(40, 1), first(40, 1), first(40, 2)
-    assert all((a.steps == b.steps).all() for a, b in zip(once, again, strict=True))
-    assert any((a.steps != b.steps).any() for a, b in zip(once, other, strict=True))
-
-
-def test_every_recording_is_played_before_any_is_played_again(rng):
-    recordings = [
-        make_notes(
-            np.arange(80) / 10, np.arange(80) / 10 + 0.1, np.full(80, pitch), np.full(80, 64)
-        )
-        for pitch in range(30, 50)
-    ]
-    batches = training_batches(recordings, batch=1, window=128, augmentation=NONE, rng=rng)
-    order = [int(batch.steps[0, 0, PITCH]) for batch in islice(batches, 40)]
-    assert sorted(order[:20]) == sorted(order[20:]) == [p - 21 for p in range(30, 50)]
+        settings = PLAIN.model_copy(update={"window": 64})
+        first(2, dataset, settings, rank=rank, world_size=2)
+    assert read[0]
+    assert not read[0] & read[1]
 
 
-def test_augmentation_keeps_within_the_keyboard(rng):
-    notes = make_notes([0, 1], [1, 2], [21, 107], [64, 64])
-    for _ in range(50):
-        bent = Augmentation(transpose_semitones=6, tempo_range=0.1).apply(notes, rng)
-        assert int(bent["pitch"][1]) - int(bent["pitch"][0]) == 86
-        assert bent["pitch"].min() >= 21
-        assert bent["pitch"].max() <= 108
-        assert 1 / 1.1 - 1e-9 <= bent["onset"][1] <= 1.1 + 1e-9
-    assert notes["pitch"].tolist() == [21, 107]
+def test_every_recording_is_played_before_any_is_played_again(tmp_path):
+    rows = [note_row(f"{n}.mid", seconds=20, seed=n) for n in range(24)]
+    for n, row in enumerate(rows):
+        row.sequence[:, PITCH] = n  # a name that can be heard
+    dataset = Dataset(write_dataset(tmp_path, rows))
+    settings = PLAIN.model_copy(update={"batch": 1, "window": 128})
+    order = [int(batch.steps[0, 0, PITCH]) for batch in first(48, dataset, settings)]
+    assert sorted(order[:24]) == sorted(order[24:]) == list(range(24))
+    assert order[:24] != order[24:]
+
+
+def test_windows_never_cross_recordings_and_follow_each_other(dataset):
+    known = [excerpt(row.sequence, 0) for row in dataset.recordings("train")]
+    for batch in first(30, dataset, PLAIN):
+        for slot in range(PLAIN.batch):
+            length = int(batch.weights[slot].sum())
+            piece = np.concatenate([batch.steps[slot, :length], batch.targets[slot, length - 1 :]])
+            piece = piece[: length + 1]
+            assert any(
+                (piece[1:] == sequence[start + 1 : start + length + 1]).all()
+                for sequence in known
+                for start in range(len(sequence) - length)
+            )
+
+
+def test_a_hop_shorter_than_the_window_starts_each_anew(dataset):
+    settings = PLAIN.model_copy(update={"batch": 1, "hop": 4})
+    batches = first(3, dataset, settings)
+    assert all(batch.keep[0] == 0 for batch in batches)
+    for a, b in pairwise(batches):
+        np.testing.assert_array_equal(a.steps[:, 4:], b.steps[:, :-4])
+        np.testing.assert_array_equal(a.context[:, 4:], b.context[:, :-4])
+
+
+@pytest.mark.parametrize(("codec", "dtype"), [("mulaw", np.int32), ("samples", np.float32)])
+def test_sound_has_no_context_and_keeps_its_kind(tmp_path, codec, dtype):
+    rows = [sound_row(codec, f"{n}.wav", seed=n) for n in range(4)]
+    dataset = Dataset(write_dataset(tmp_path, rows, codec=codec))
+    [batch] = first(1, dataset, PLAIN)
+    assert batch.steps.dtype == batch.targets.dtype == dtype
+    assert [array.shape for array in batch.inputs] == [(4, 16, 1)]
+    np.testing.assert_array_equal(batch.steps[:, 1:], batch.targets[:, :-1])
+
+
+def test_nothing_to_train_on_is_said(tmp_path):
+    dataset = Dataset(write_dataset(tmp_path, [note_row(split="test")]))
+    with pytest.raises(InputError, match=r"'train'.*holds 0 recordings"):
+        first(1, dataset, PLAIN)
