@@ -111,9 +111,15 @@ class Trainer:
         """Begin a new mean."""
         self._sums[:] = 0
 
-    def _targets(self, batch: Batch) -> tuple[list[NDArray[Any]], list[NDArray[np.float32]]]:
-        fields = range(len(self.spec.fields))
-        return [batch.targets[..., index] for index in fields], [batch.weights for _ in fields]
+    def _targets(self, batch: Batch) -> tuple[Any, Any]:
+        """Return targets and their weights as Keras wants them: a list of several, or the one."""
+        targets = [
+            batch.targets[..., index : index + 1] if field.continuous else batch.targets[..., index]
+            for index, field in enumerate(self.spec.fields)
+        ]
+        if len(targets) == 1:
+            return targets[0], batch.weights
+        return targets, [batch.weights] * len(targets)
 
     def _tensorflow_step(self) -> Any:
         import tensorflow as tf
@@ -145,16 +151,10 @@ class Trainer:
             return tf.stack([loss, count, widths])
 
         def step(batch: Batch, count: float, widths: float) -> NDArray[np.float32]:
-            targets, weights = self._targets(batch)
-            figures = update(
-                [tf.convert_to_tensor(array) for array in batch.inputs],
-                [tf.convert_to_tensor(array) for array in targets],
-                [tf.convert_to_tensor(array) for array in weights],
-                tf.convert_to_tensor(batch.keep),
-                tf.constant(count, tf.float32),
-                tf.constant(widths, tf.float32),
-            )
-            return np.asarray(figures)
+            given = (batch.inputs, *self._targets(batch), batch.keep)
+            scalars = np.float32(count), np.float32(widths)
+            tensors = tf.nest.map_structure(tf.convert_to_tensor, (*given, *scalars))
+            return np.asarray(update(*tensors))
 
         return step
 
