@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deep_piano.baselines import MarkovChain
+from deep_piano.baselines import LinearPrediction, MarkovChain
 from deep_piano.codecs.base import Field, SequenceSpec
 
 SPEC = SequenceSpec("toy", (Field("a", 3), Field("b", 2)))
@@ -53,3 +53,41 @@ def test_a_chain_holds_the_shorter_ones(order, rng):
     inner = MarkovChain(SPEC, order=2).learn(heard).nats(heard, order=order)
     alone = MarkovChain(SPEC, order=order).learn(heard).nats(heard)
     np.testing.assert_array_equal(inner, alone)
+
+
+def test_repetition_is_a_distribution(rng):
+    spec = SequenceSpec("toy", (Field("x", 4),))
+    chain = MarkovChain(spec, order=0).learn([rng.integers(0, 4, (200, 1))])
+    for last in range(4):
+        likely = [
+            np.exp(-chain.nats_of_repetition([np.array([[last], [now]])])[0]) for now in range(4)
+        ]
+        assert sum(likely) == pytest.approx(1)
+
+
+def test_repetition_foresees_what_repeats_itself():
+    spec = SequenceSpec("toy", (Field("x", 4),))
+    sequence = np.repeat([0, 1, 2, 3, 1, 0], 50)[:, None]
+    chain = MarkovChain(spec, order=0).learn([sequence])
+    assert chain.nats_of_repetition([sequence])[0] < 0.3 < chain.nats([sequence])[0]
+
+
+def test_a_linear_prediction_finds_the_process_that_made_a_signal(rng):
+    noise = rng.normal(0, 0.1, 20_000)
+    values = np.zeros(len(noise))
+    for t in range(2, len(values)):
+        values[t] = 1.6 * values[t - 1] - 0.8 * values[t - 2] + noise[t]
+    signal = values.astype(np.float32)[:, None]
+    prediction = LinearPrediction(4).learn([signal[:15_000]])
+    found = prediction.errors([signal[15_000:]])
+    means = {name: total / count for name, (total, count) in found.items()}
+    assert means["linear AR(4)"] == pytest.approx(0.01, rel=0.1)  # the noise's own variance
+    assert means["linear AR(4)"] < means["last value"] < means["mean of the last 4"]
+    assert {count for _, count in found.values()} == {5_000 - 4}
+
+
+@pytest.mark.parametrize("length", [0, 3, 4, 5])
+def test_silence_and_short_sequences_are_fine(length):
+    prediction = LinearPrediction(4).learn([np.zeros((length, 1), np.float32)])
+    found = prediction.errors([np.zeros((length, 1), np.float32)])
+    assert found["last value"] == (0.0, max(0, length - 4))

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 
-from bench import decode, generate, peers, prepare, processes, recordings
+from bench import decode, generate, peers, prepare, processes, recordings, train
 from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
 from bench.stages import REST, Stopwatch
 from deep_piano import audio
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config import PrepareConfig
+from deep_piano.fit import Progress
 from deep_piano.model import ModelConfig, weight_shapes
 from deep_piano.notes import make_notes
 from deep_piano.storage import open_folder
@@ -29,6 +31,7 @@ from tests.fakes import TINY, random_checkpoint
         (generate, "--checkpoint"),
         (recordings, "--checkpoint"),
         (prepare, "--codec"),
+        (train, "--preset"),
     ],
 )
 def test_each_script_says_what_it_does(script, option):
@@ -217,3 +220,62 @@ def test_memory_is_watched_within_the_block(monkeypatch):
     assert peak.largest_worker == 0
     assert processes.ray_workers(os.getpid()) == []
     assert processes.processor_s([os.getpid(), 2**22 + 1]).keys() == {os.getpid()}
+
+
+def test_training_multiplies_each_kernel_three_times_a_note():
+    units, hidden, sizes = TINY.units, TINY.head_units, [field.size for field in SPEC.fields]
+    known = sum(sum(sizes[:index]) for index in range(len(sizes)))
+    kernels = (
+        (sum(sizes) + SPEC.context_size) * units
+        + TINY.layers * 8 * units * units
+        + (len(sizes) * units + known) * hidden
+        + hidden * sum(sizes)
+    )
+    assert train.flops_a_note(SPEC, TINY) == 6 * kernels
+
+
+def test_an_update_is_timed_between_validations_only():
+    notes, elapsed_s = 10, {1: 9.0, 2: 12.0, 3: 13.0, 4: 14.0, 6: 19.0, 7: 20.5}
+    told = [
+        Progress(step, 8, 1.0, 2.0 if step in (2, 6) else None, step * notes / seconds, "note")
+        for step, seconds in elapsed_s.items()
+    ]
+    assert train.update_s(told, notes) == pytest.approx((1.0 + 1.0 + 1.5) / 3)
+    with pytest.raises(ClickException, match="raise --updates"):
+        train.update_s(told[:2], notes)
+
+
+@pytest.mark.parametrize(
+    ("ours_s", "waiting", "ray_s", "said"),
+    [
+        (
+            1.0,
+            0.01,
+            2.04,
+            ["0.80 of the arithmetic of a large product (the aim is 0.7: met)",
+             "1.50 times as fast as plain fit (the aim is 1: met)",
+             "1.0% of the time (the aim is less than 2%: met)",
+             "+2.0% (the aim is less than +3%: met)"],
+        ),
+        (
+            2.0,
+            0.03,
+            2.1,
+            ["0.40 of the arithmetic of a large product (the aim is 0.7: missed)",
+             "0.75 times as fast as plain fit (the aim is 1: missed)",
+             "3.0% of the time (the aim is less than 2%: missed)",
+             "+5.0% (the aim is less than +3%: missed)"],
+        ),
+        (1.0, 0.0, None, ["Ray was left out."]),
+    ],
+)  # fmt: skip
+def test_training_is_held_against_its_aims(ours_s, waiting, ray_s, said):
+    stretch = train.Stretch
+    took = {
+        train.OURS: [stretch(ours_s, waiting)] * 2 + [stretch(99.0, 1.0)],
+        train.PLAIN: [stretch(1.5)],
+    }
+    runs = {train.ALONE: [stretch(2.0, 9.0)], train.ON_RAY: [stretch(ray_s, 20.0)]} if ray_s else {}
+    text = train.verdict(train.ratios(took, runs, least_s=0.8))
+    assert [one for one in said if one not in text] == []
+    assert train.way_rows(took, 10, 100, 1250.0)[0][-2:] == [f"{0.8 / ours_s:.2f}", "1.00"]

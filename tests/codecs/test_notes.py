@@ -5,17 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deep_piano.codecs.base import SequenceSpec
+from deep_piano.codecs.base import Augmentation, SequenceSpec
 from deep_piano.codecs.notes import (
     DURATION,
     DURATION_STEPS,
     LOG_WIDTHS,
     ONSET,
     ONSET_STEPS,
+    PITCH,
     SPEC,
+    VELOCITY,
     NoteContext,
+    bend,
     decode,
     encode,
+    excerpt,
 )
 from deep_piano.notes import NOTE, make_notes
 from tests.fakes import arpeggios
@@ -133,3 +137,59 @@ def test_a_slot_starts_anew(rng):
     fresh = features(context, notes)
     context.start(0, seed_seconds=4)
     np.testing.assert_array_equal(features(context, notes), fresh)
+
+
+@given(NOTE_ROWS, st.integers(0, 2**32 - 1))
+def test_bending_keeps_notes_in_order_and_on_the_keyboard(rows, seed):
+    gap, duration, pitch, velocity = np.array(rows).T
+    onset = np.cumsum(gap) / 100
+    sequence = encode(make_notes(onset, onset + duration / 100, pitch, velocity))
+    bent = bend(sequence, Augmentation(6, 0.1, 0.1), np.random.default_rng(seed))
+    assert bent.shape == sequence.shape
+    for column, field in zip(bent.T, SPEC.fields, strict=True):
+        assert ((column >= 0) & (column < field.size)).all()
+    intervals = np.diff(sequence[:, PITCH])
+    np.testing.assert_array_equal(np.diff(bent[:, PITCH]), intervals)
+
+
+def test_bending_by_nothing_changes_nothing(rng):
+    sequence = encode(make_notes([0.0, 0.5, 0.5], [0.9, 3.0, 0.7], [21, 60, 108], [1, 64, 127]))
+    np.testing.assert_array_equal(bend(sequence, Augmentation(), rng), sequence)
+
+
+def test_bending_reaches_as_far_as_it_may(rng):
+    sequence = encode(make_notes([0.0, 1.0], [0.5, 2.0], [60, 64], [64, 64]))
+    augmentation = Augmentation(transpose_semitones=2, tempo_range=0.1, velocity_range=0.1)
+    bent = [bend(sequence, augmentation, rng) for _ in range(300)]
+    moved = {int(one[0, PITCH] - sequence[0, PITCH]) for one in bent}
+    assert moved == {-2, -1, 0, 1, 2}
+    gaps = [int(ONSET_STEPS[one[1, ONSET]]) for one in bent]
+    assert 91 <= min(gaps) < 93
+    assert 108 < max(gaps) <= 110
+    louder = {int(one[0, VELOCITY] - sequence[0, VELOCITY]) for one in bent}
+    assert louder == set(range(-3, 4))
+
+
+def test_an_excerpt_begins_at_zero():
+    sequence = encode(make_notes([0.5, 1.0, 2.0], [1.0, 2.0, 3.0], [60, 62, 64], [64] * 3))
+    np.testing.assert_array_equal(excerpt(sequence, 1)[:, ONSET], [0, sequence[2, ONSET]])
+    assert sequence[0, ONSET] != 0
+    assert excerpt(sequence, 0)[0, ONSET] == 0
+
+
+def test_a_stream_to_train_on_may_know_its_seed_and_its_end(rng):
+    sequence = encode(make_notes(np.arange(60) / 2, np.arange(60) / 2 + 1, [60] * 60, [64] * 60))
+    ends, seeds = set(), set()
+    for _ in range(60):
+        context = NoteContext(1)
+        context.begin(0, sequence, rng)
+        features = context.window(sequence[None])[0]
+        ends.add(bool(features[-1, 208]))
+        seeds.add(bool(features[-1, 203]))
+        if features[-1, 208]:
+            left_s = -2 * np.log(features[-1, 205])
+            assert left_s == pytest.approx(1.0, abs=0.02)  # the last note is held so long
+    assert ends == seeds == {True, False}
+    context = NoteContext(1)
+    context.begin(0, sequence)
+    assert not context.window(sequence[None])[0, :, 208].any()
