@@ -73,14 +73,10 @@ class Stretch(NamedTuple):
     beside: float = 0.0
 
 
-Way = Callable[[int], Stretch]
-"""Makes so many updates."""
-
-Took = Mapping[str, Sequence[Stretch]]
-"""One stretch a round of every way."""
-
-Job = tuple[Folder, Folder, TrainConfig, ModelConfig]
-"""Dataset, run, settings and network."""
+Way = Callable[[int], Stretch]  # makes so many updates
+Took = Mapping[str, Sequence[Stretch]]  # one stretch a round of every way
+Job = tuple[Folder, Folder, TrainConfig, ModelConfig]  # dataset, run, settings, network
+Work = Callable[[Job], list[Progress]]
 
 
 class Ratios(NamedTuple):
@@ -106,7 +102,8 @@ def main(dataset: str, preset: str, updates: int, rounds: int, workers: int) -> 
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # several processes use it
     os.environ.setdefault("RAY_worker_niceness", "0")
     backend = load_keras().backend.backend()
-    settings, runs = TrainConfig.model_validate({"preset": preset}), {}
+    settings = TrainConfig.model_validate({"preset": preset})
+    runs: Took = {}
     try:
         with Dataset(open_folder(dataset)) as opened:
             if workers and backend == "tensorflow":
@@ -159,7 +156,7 @@ def loops(
             for each in peaks:
                 peaks[each] = max(peaks[each], product_flops(each))
             for name, way in ways.items():
-                tell(f"round {turn + 1} of {rounds}: {name}")
+                click.echo(f"round {turn + 1} of {rounds}: {name}", err=True)
                 took[name].append(way(updates))
     return peaks, took, dtype
 
@@ -229,15 +226,13 @@ def whole_runs(
     took: dict[str, list[Stretch]] = {ALONE: [], ON_RAY: []}
     for turn in range(rounds):
         for name, work, more in ((ALONE, in_a_process, {}), (ON_RAY, on_ray, shares)):
-            tell(f"run {turn + 1} of {rounds}: {name}")
+            click.echo(f"run {turn + 1} of {rounds}: {name}", err=True)
             this = settings.model_copy(update=lengths | more)
             took[name].append(whole_run(dataset, this, work))
     return took
 
 
-def whole_run(
-    dataset: Dataset, settings: TrainConfig, work: Callable[[Job], list[Progress]]
-) -> Stretch:
+def whole_run(dataset: Dataset, settings: TrainConfig, work: Work) -> Stretch:
     """Train into a temporary folder; it tells the seconds before and after the loop, too."""
     with TemporaryDirectory() as scratch:
         run = open_folder(scratch)
@@ -333,11 +328,6 @@ def in_ms(some: Sequence[Stretch]) -> list[str]:
     """Return the median of an update, and the span of the rounds."""
     every = [1e3 * one.update_s for one in some]
     return [f"{1e3 * median(some):,.0f}", f"{min(every):,.0f} to {max(every):,.0f}"]
-
-
-def tell(text: str) -> None:
-    """Say on standard error what is being measured."""
-    click.echo(text, err=True)
 
 
 if __name__ == "__main__":

@@ -266,7 +266,7 @@ def _check_checkpoint(name: str) -> Check:
     try:
         loaded = checkpoint.load(name, codec=SPEC.codec)
     except DeepPianoError as error:
-        advice = "Name another with --checkpoint, or train one: deep-piano train DATA -o RUN"
+        advice = "Name another with --checkpoint, or train one: deep-piano train DATASET -o RUN"
         return Check("checkpoint", "missing", str(error), advice)
     parameters = sum(array.size for array in loaded.weights.values())
     found = f"{name}: {parameters / 1e6:.1f} M parameters, digest {loaded.digest[:12]}"

@@ -193,7 +193,7 @@ def likelihoods(
     from matplotlib.figure import Figure
 
     models = list(dict.fromkeys(model for group in totals.values() for model in group))
-    height = 1.6 + 0.24 * len(totals) * (len(models) + 1)
+    height = 1.6 + 0.24 * (len(totals) * (len(models) + 1) + len(published))
     figure = Figure(figsize=(12, height), dpi=100, facecolor=PAPER)
     axes = figure.add_axes((0.16, 0.62 / height, 0.81, 1 - 1.25 / height))
     axes.set_facecolor(PAPER)
@@ -210,12 +210,13 @@ def likelihoods(
                 else (f"{model}  {losses[model]:.3f}")
             )
             axes.text(0, y, f"  {text}", va="center", fontsize=8.5, color=PAPER)
-    for name, value in published.items():
+    for row, (name, value) in enumerate(published.items(), 1):
         axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.text(value, -0.8, f" {name}", rotation=0, fontsize=7.5, color=INK, va="bottom")
+        label = f" {name}  {value:.3f}"
+        axes.text(value, -row, label, fontsize=8.5, color=INK, va="center", backgroundcolor=PAPER)
     middle = (len(models) - 1) / 2
     axes.set_yticks([n * (len(models) + 1) + middle for n in range(len(totals))], list(totals))
-    axes.set_ylim(len(totals) * (len(models) + 1) - 1, -1 - bool(published))
+    axes.set_ylim(len(totals) * (len(models) + 1) - 1, -1 - len(published))
     axes.tick_params(colors=INK, length=0)
     axes.set_xlabel(unit, color=INK)
     write_title(figure, f"Held-out recordings: {unit}", x=0.16, y=1 - 0.42 / height)

@@ -112,7 +112,10 @@ def test_settings_cannot_be_changed_afterwards():
         ("generate:", "generate must be a group of settings. Received: None"),
         ("[1, 2]", r"must be a group of settings. Received: \[1, 2\]"),
         ("train: {preset: huge}", "'train.preset' must be 'tiny', 'small', 'base' or 'large'. R"),
-        ("train: {velocity_range: 0.6}", "'train.velocity_range' must be less than or equal to 0.5"),
+        (
+            "train: {velocity_range: 0.6}",
+            "'train.velocity_range' must be less than or equal to 0.5",
+        ),
         ("train: {batch: 1, batch: 2}", "line 1 cannot be understood: 'batch' is given twice"),
         ("generate:\n  seconds: [1,\n", "line 3 cannot be understood"),
         ("generate: !!python/object:os.system {}", "could not determine a constructor"),

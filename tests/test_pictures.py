@@ -9,7 +9,7 @@ import pytest
 
 from deep_piano.errors import InputError
 from deep_piano.notes import NOTE, make_notes
-from deep_piano.pictures import history, note_name, piano_roll
+from deep_piano.pictures import history, likelihoods, note_name, piano_roll
 
 EMPTY = np.empty(0, NOTE)
 SEED_COLOUR, CONTINUATION_COLOUR = (198, 77, 5), (8, 48, 107)
@@ -156,3 +156,16 @@ def test_drawing_loads_no_pyplot(tmp_path):
     subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "roll.png")], check=True, cwd=root
     )
+
+
+@pytest.mark.parametrize("groups", [1, 7])
+def test_likelihoods_are_drawn_for_every_group(tmp_path, groups):
+    totals = {f"corpus {n}": {"mine": 10.0 + n, "chain": 13.5, "tiny": 1e-5} for n in range(groups)}
+    picture = tmp_path / "l.png"
+    likelihoods(picture, totals, published={"another": 8.13}, unit="nats a note")
+    image = pixels(picture)
+    assert image.shape[1] == 1200
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10
+    first = picture.read_bytes()
+    likelihoods(picture, totals, published={}, unit="nats a note")
+    assert picture.read_bytes() != first

@@ -222,6 +222,18 @@ def test_the_stamp_changes_with_the_content(folder):
     assert after[1] == before[1]
 
 
+def test_a_folder_within_a_folder_is_one_too(folder):
+    put(folder.inner("runs/one"), "a", b"inner")
+    assert folder.read_bytes("runs/one/a") == b"inner"
+    inner = folder.inner("runs")
+    assert names(inner.entries()) == ["one/a"]
+    assert inner.inner("one").read_bytes("a") == b"inner"
+    assert inner.place("one/a") == folder.place("runs/one/a")
+    for outside in ("", "..", "a/../..", "/tmp"):
+        with pytest.raises(ValueError, match="not the name of a file within"):
+            folder.inner(outside)
+
+
 def test_a_file_is_removed_once_and_missed_never(folder):
     put(folder, "a")
     put(folder, "b")
