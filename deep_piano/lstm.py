@@ -26,7 +26,10 @@ class LSTM(keras.layers.LSTM):
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> Any:
         """Run over a batch: (batch, steps, features) to (batch, steps, units)."""
-        if keras.backend.backend() != "tensorflow" or mask is not None or _has_gpu():
+        backend = keras.backend.backend()
+        if backend == "torch":  # where the state is written anew before the gradient has read it
+            initial_state = [keras.ops.copy(state) for state in initial_state]
+        if backend != "tensorflow" or mask is not None or _has_gpu():
             return super().inner_loop(sequences, initial_state, mask, training)
         import tensorflow as tf
 
