@@ -44,11 +44,12 @@ import numpy as np
 
 from bench.machine import machine
 from deep_piano.backend import gpus, load_keras
+from deep_piano.begin import begin
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError
-from deep_piano.fit import Progress, begin, go_on
+from deep_piano.fit import Progress, go_on
 from deep_piano.model import PRESETS, ModelConfig, weight_shapes
 from deep_piano.runs import read_history
 from deep_piano.stages.cluster import connected

@@ -10,13 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from deep_piano import __version__
 from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.terminal import Group, reports, set_up_logging, stages
+
+if TYPE_CHECKING:
+    from deep_piano.config import StorageConfig
+    from deep_piano.storage import Folder
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -186,13 +190,9 @@ def prepare(
     """
     from deep_piano.card import dataset_card, encodable
     from deep_piano.config import load_config
-    from deep_piano.storage import open_folder
 
     settings = load_config(config, {"prepare": options, "storage": {"endpoint": endpoint}})
-    source, target = (
-        open_folder(uri, endpoint=settings.storage.endpoint, region=settings.storage.region)
-        for uri in (corpus, dataset)
-    )
+    source, target = _open(settings.storage, corpus, dataset)
     if dry_run:
         from deep_piano.preview import preview
 
@@ -282,16 +282,13 @@ def train(
     plot and TensorBoard's log, settings and versions. All settings are in ray_config.yaml.
     """
     from deep_piano.config import load_config
-    from deep_piano.storage import open_folder
 
     settings = load_config(config, {"train": options, "storage": {"endpoint": endpoint}})
-    data, target = (
-        open_folder(uri, endpoint=settings.storage.endpoint, region=settings.storage.region)
-        for uri in (dataset, run)
-    )
+    data, target = _open(settings.storage, dataset, run)
+    from deep_piano.begin import begin
     from deep_piano.checkpoint import load
     from deep_piano.dataset import Dataset
-    from deep_piano.fit import begin, go_on
+    from deep_piano.fit import go_on
 
     given = load(init) if init is not None else None
     with Dataset(data) as opened, stages() as progress:
@@ -324,10 +321,9 @@ def runs(config: Path | None, /, folder: str, endpoint: str | None) -> None:
     """
     from deep_piano import runs as found_in
     from deep_piano.config import load_config
-    from deep_piano.storage import open_folder
 
     storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
-    place = open_folder(folder, endpoint=storage.endpoint, region=storage.region)
+    [place] = _open(storage, folder)
     found = found_in.find_runs(place)
     click.echo(found_in.table(found))
     best = found_in.best_run(found)
@@ -372,10 +368,10 @@ def evaluate(
     from deep_piano.config import load_config
     from deep_piano.dataset import Dataset
     from deep_piano.evaluate import evaluate as score
-    from deep_piano.storage import atomic_path, open_folder
+    from deep_piano.storage import atomic_path
 
     storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
-    data = open_folder(dataset, endpoint=storage.endpoint, region=storage.region)
+    [data] = _open(storage, dataset)
     loaded = load(checkpoint)
     with Dataset(data) as opened, stages() as progress:
         found = score(loaded, opened, split=split, progress=progress)
@@ -434,6 +430,13 @@ def doctor() -> None:
             click.echo(f"{'':8}{check.advice}")
     if missing:
         raise DeepPianoError("something that is needed is missing; see above.")
+
+
+def _open(storage: StorageConfig, *uris: str) -> list[Folder]:
+    """Return the folders that are named, local or in the S3 service of the settings."""
+    from deep_piano.storage import open_folder
+
+    return [open_folder(u, endpoint=storage.endpoint, region=storage.region) for u in uris]
 
 
 def _clock(seconds: float) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from deep_piano import checkpoint as checkpoints
 from deep_piano import fit as module
+from deep_piano.begin import begin
 from deep_piano.codecs import CODECS
 from deep_piano.codecs.notes import LOG_WIDTHS, SPEC, NoteContext, encode, excerpt
 from deep_piano.config import TrainConfig
@@ -20,7 +21,7 @@ from deep_piano.dataset import Dataset
 from deep_piano.decode import Engine
 from deep_piano.errors import CheckpointError, DeepPianoError, InputError, TrainingError
 from deep_piano.evaluate import MINE, evaluate
-from deep_piano.fit import begin, go_on
+from deep_piano.fit import go_on
 from deep_piano.likelihood import cross_entropy, losses
 from deep_piano.model import PRESETS, build_model
 from deep_piano.storage import open_folder

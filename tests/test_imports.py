@@ -34,7 +34,7 @@ LAYERS = [
     {"dataset", "workers"},
     {"windows", "baselines", "lstm", "model", "checkpoint", "decode"},
     {"compose", "likelihood", "trainer", "runs"},
-    {"fit"},
+    {"begin", "fit"},
     {"card", "charts", "preview", "inspection"},
     {"piece", "evaluate", "doctor"},
     {"stages.__init__", "stages.cluster", "stages.transcription", "stages.prepare", "stages.train"},

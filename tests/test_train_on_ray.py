@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from deep_piano import checkpoint as checkpoints
+from deep_piano.begin import begin
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError
-from deep_piano.fit import begin, go_on
+from deep_piano.fit import go_on
 from deep_piano.stages.train import train
 from deep_piano.storage import open_folder
 from tests.clusters import one_node, processes
