@@ -276,6 +276,6 @@ def test_training_is_held_against_its_aims(ours_s, waiting, ray_s, said):
         train.PLAIN: [stretch(1.5)],
     }
     runs = {train.ALONE: [stretch(2.0, 9.0)], train.ON_RAY: [stretch(ray_s, 20.0)]} if ray_s else {}
-    text = train.verdict(train.ratios(took, runs, least_s=0.8))
+    text = train.verdict(took, runs, least_s=0.8)
     assert [one for one in said if one not in text] == []
     assert train.way_rows(took, 10, 100, 1250.0)[0][-2:] == [f"{0.8 / ours_s:.2f}", "1.00"]
