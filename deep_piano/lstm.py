@@ -1,4 +1,4 @@
-"""Keras's LSTM, with a training pass that a CPU runs about twice as fast.
+"""Keras's LSTM, with a training pass that suits a CPU better.
 
 On GPUs every Keras backend has a fused kernel, and this layer leaves the work to it. On a CPU
 TensorFlow steps through the sequence and adds up the gradient of every weight at each step: four
