@@ -52,7 +52,7 @@ class MarkovChain:
                     # (x[t - depth], ..., x[t]) as an index into the table
                     places = tuple(column[k : len(column) - depth + k] for k in range(depth + 1))
                     index = np.ravel_multi_index(places, table.shape)
-                    table.reshape(-1)[:] += np.bincount(index, minlength=table.size)
+                    np.add.at(table.reshape(-1), index, 1)
         return self
 
     def nats(self, sequences: Sequences, *, order: int | None = None) -> Floats:
