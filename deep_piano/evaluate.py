@@ -241,10 +241,16 @@ class _Judge:
         load_keras()
         model = build_model(checkpoint.spec, checkpoint.config, batch=_BATCH, window=_WINDOW)
         assign_weights(model, checkpoint.weights)
-        for index, (group, sequences) in enumerate(self._sequences.items()):
-            self._tell("scoring", index, len(self._sequences))
-            sums, steps = losses(model, self._codec, sequences)
-            self._add(group, MINE, sums / steps, steps)
+        self._tell("scoring", 0, 1)
+        # All groups in one go: the batch is full until the last recordings end.
+        every = [s for sequences in self._sequences.values() for s in sequences]
+        sums, steps = losses(model, self._codec, every)
+        done = 0
+        for group, sequences in self._sequences.items():
+            mine = slice(done, done + len(sequences))
+            done += len(sequences)
+            count = int(steps[mine].sum())
+            self._add(group, MINE, sums[mine].sum(axis=0) / max(1, count), count)
 
     def score_chains(self, train: Iterable[NDArray[Any]]) -> None:
         self._tell("baselines", 0, 1)

@@ -194,7 +194,7 @@ class _Loop:
         trainer, dataset = self._trainer, self._dataset
         rate = trainer.learning_rate
         sums, steps = losses(trainer.model, dataset.codec, self._sample)
-        every = self._workers.gather(np.append(sums, steps)).sum(axis=0)
+        every = self._workers.gather(np.append(sums.sum(axis=0), steps.sum())).sum(axis=0)
         names = [field.name for field in dataset.spec.fields]
         by_field = dict(zip(names, (every[:-1] / every[-1]).tolist(), strict=True))
         row = {

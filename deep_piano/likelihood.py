@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from deep_piano.windows import held_out_batches
 Floats = NDArray[np.float64]
 
 
-def losses(model: Any, codec: Codec, sequences: Iterable[NDArray[Any]]) -> tuple[Floats, int]:
-    """Score a network on whole sequences.
+def losses(
+    model: Any, codec: Codec, sequences: Sequence[NDArray[Any]]
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Score a network on whole sequences, side by side.
 
     Parameters
     ----------
@@ -24,28 +26,28 @@ def losses(model: Any, codec: Codec, sequences: Iterable[NDArray[Any]]) -> tuple
         From `build_model`; its carried state is left as it was.
     codec : Codec
         The one that made the sequences.
-    sequences : iterable of ndarray, shape (n, fields)
+    sequences : sequence of ndarray, shape (n, fields)
 
     Returns
     -------
-    sums : ndarray, shape (fields,)
+    sums : ndarray, shape (sequences, fields)
         Of a categorical field nats on the codec's finest grid (of `notes`: 10 ms and 32 velocities;
         the width of a class that holds several cells is counted), so that their sum over the
         fields, divided by `steps`, is the figure that papers give. Of a continuous field squared
         errors.
-    steps : int
+    steps : ndarray, shape (sequences,)
         How many were scored: all but the first of each sequence, which is given.
     """
-    batch, window = (
-        model.input_shape[0][:2] if isinstance(model.input_shape, list) else (model.input_shape[:2])
-    )
+    several = isinstance(model.input_shape, list)
+    batch, window = (model.input_shape[0] if several else model.input_shape)[:2]
     states = carried(model)
     kept = [np.asarray(state.numpy()).copy() for state in states]
     fields = codec.spec.fields
-    sums, steps = np.zeros(len(fields)), 0.0
-    for heard in held_out_batches(sequences, codec, batch=batch, window=window):
+    sums = np.zeros((len(sequences), len(fields)))
+    for heard, places in held_out_batches(sequences, codec, batch=batch, window=window):
         carry_state(model, heard.keep)
         outputs = model.predict_on_batch(heard.inputs)
+        playing = places >= 0
         for index, (field, output) in enumerate(
             zip(fields, outputs if isinstance(outputs, list) else [outputs], strict=True)
         ):
@@ -54,11 +56,11 @@ def losses(model: Any, codec: Codec, sequences: Iterable[NDArray[Any]]) -> tuple
                 loss = np.square(output[..., 0] - target)
             else:
                 loss = cross_entropy(output, target) + codec.log_widths[index][target]
-            sums[index] += (loss * heard.weights).sum(dtype=np.float64)
-        steps += heard.weights.sum(dtype=np.float64)
+            per_slot = (loss * heard.weights).sum(axis=1, dtype=np.float64)
+            sums[places[playing], index] += per_slot[playing]
     for state, value in zip(states, kept, strict=True):
         state.assign(value)
-    return sums, int(steps)
+    return sums, np.array([max(0, len(sequence) - 1) for sequence in sequences], np.int64)
 
 
 def cross_entropy(logits: NDArray[np.float32], target: NDArray[np.int32]) -> NDArray[np.float32]:

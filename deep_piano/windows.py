@@ -11,7 +11,7 @@ networks.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +68,7 @@ class _Stream:
     sequence: NDArray[Any]
     rng: np.random.Generator | None
     position: int = 0
+    place: int = -1  # among the sequences to be scored
 
     @property
     def ended(self) -> bool:
@@ -196,16 +197,23 @@ def training_batches(
 
 
 def held_out_batches(
-    sequences: Iterable[NDArray[Any]], codec: Codec, *, batch: int, window: int
-) -> Iterator[Batch]:
-    """Yield batches that play every sequence once, as it is, its end unknown."""
-    longest_first = iter(sorted(sequences, key=len, reverse=True))
+    sequences: Sequence[NDArray[Any]], codec: Codec, *, batch: int, window: int
+) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
+    """Yield batches that play every sequence once, as it is, its end unknown.
+
+    With each batch come the places of what its slots play among the sequences; -1 is nothing.
+    """
+    longest_first = iter(np.argsort([-len(sequence) for sequence in sequences], kind="stable"))
 
     def following(slot: int) -> _Stream | None:
-        sequence = next(longest_first, None)
-        return None if sequence is None else _Stream(codec.excerpt(sequence, 0), None)
+        place = next(longest_first, None)
+        if place is None:
+            return None
+        return _Stream(codec.excerpt(sequences[place], 0), None, place=int(place))
 
-    return _Windows(codec, batch, window, window, following)
+    windows = _Windows(codec, batch, window, window, following)
+    for heard in windows:
+        yield heard, np.array([stream.place if stream else -1 for stream in windows.streams])
 
 
 class _Windows:

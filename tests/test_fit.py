@@ -120,8 +120,10 @@ def test_losses_are_those_of_the_engine_step_by_step(dataset, trained):
     sequence = next(dataset.recordings("validation")).sequence
     model = build_model(SPEC, best.config, batch=2, window=16)
     checkpoints.assign_weights(model, best.weights)
-    sums, steps = losses(model, CODECS["notes"], [sequence])
-    assert steps == len(sequence) - 1
+    others = [row.sequence[:40] for row in dataset.recordings("train")]
+    every, counts = losses(model, CODECS["notes"], [others[0], sequence, *others[1:4]])
+    assert counts.tolist() == [39, len(sequence) - 1, 39, 39, 39]
+    sums, steps = every[1], counts[1]
 
     engine = Engine(best)
     state, context = engine.start(1), NoteContext(1)
@@ -292,7 +294,7 @@ def test_workers_that_drift_apart_are_noticed(dataset, tmp_path, monkeypatch):
 def test_one_batch_can_be_learned_by_heart(rng):
     settings = changed(batch=2, window=12, learning_rate=0.03)
     sequences = [encode(arpeggios(3, rng=rng))] * 2
-    batch = next(held_out_batches(sequences, CODECS["notes"], batch=2, window=12))
+    batch, _ = next(held_out_batches(sequences, CODECS["notes"], batch=2, window=12))
     trainer = Trainer(SPEC, PRESETS["tiny"], settings)
     for _ in range(150):
         trainer.reset_figures()
