@@ -292,4 +292,6 @@ def _together(scores: list[Score], model: str) -> Score:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.3f}" if 0.1 <= abs(value) < 1e5 else f"{value:.3g}"
+    if 0.1 <= abs(value) < 1000:
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
