@@ -65,7 +65,8 @@ class Progress:
     def text(self) -> str:
         """What there is to say beside the bar."""
         unit = "nats" if self.step_name == "note" else "loss"
-        known = [f"{self.loss:.3f} {unit} a {self.step_name}"]
+        known = [f"update {self.step:,} of {self.steps:,}"]
+        known += [f"{self.loss:.3f} {unit} a {self.step_name}"]
         known += [f"validation {self.validation_loss:.3f}"] if self.validation_loss else []
         return ", ".join([*known, f"{self.per_s:,.0f} {self.step_name}s/s"])
 

@@ -112,7 +112,8 @@ def test_the_run_folder_holds_what_it_should(dataset, trained):
     assert [p.validation_loss for p in told if p.validation_loss is not None] == [
         row["validation_loss"] for row in history
     ]
-    assert "nats a note" in told[-1].text
+    assert told[-1].text.startswith("update 80 of 80, ")
+    assert "nats a note, validation " in told[-1].text
 
 
 def test_losses_are_those_of_the_engine_step_by_step(dataset, trained):
