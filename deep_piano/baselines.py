@@ -7,6 +7,7 @@ linear prediction.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class MarkovChain:
 
     def learn(self, sequences: Sequences) -> MarkovChain:
         """Count; each sequence is an array of shape (n, fields). Returns itself."""
+        self.__dict__.pop("_levels", None)  # those of what was learned before
         for sequence in sequences:
             self._repeats[0] += (sequence[1:] == sequence[:-1]).sum(0)
             self._repeats[1] += max(0, len(sequence) - 1)
@@ -61,11 +63,10 @@ class MarkovChain:
         A smaller `order` than the chain's own asks the shorter chain within it.
         """
         order = self.order if order is None else order
-        tables = [self._probabilities(counts[: order + 1]) for counts in self._counts]
         sums, total = np.zeros(len(self._sizes)), 0
         for sequence in sequences:
             total += max(0, len(sequence) - 1)
-            for field, levels in enumerate(tables):
+            for field, levels in enumerate(self._levels):
                 column = sequence[:, field]
                 for step in range(1, min(order, len(column))):
                     # Fewer steps have been heard than the order: the shorter chain answers.
@@ -81,7 +82,7 @@ class MarkovChain:
 
         How likely the last one is again is the share of repetitions in what was learned.
         """
-        frequencies = [self._probabilities(counts[:1])[0] for counts in self._counts]
+        frequencies = [levels[0] for levels in self._levels]
         again = (self._repeats[0] + 1) / (self._repeats[1] + 2)
         sums, total = np.zeros(len(self._sizes)), 0
         for sequence in sequences:
@@ -93,6 +94,11 @@ class MarkovChain:
                 same = last[:, field] == now[:, field]
                 sums[field] -= np.log(np.where(same, again[field], other)).sum()
         return sums / max(1, total)
+
+    @cached_property
+    def _levels(self) -> list[list[Floats]]:
+        """What `_probabilities` returns of each field; a shorter chain is the first of them."""
+        return [self._probabilities(counts) for counts in self._counts]
 
     @staticmethod
     def _probabilities(counts: list[NDArray[np.int64]]) -> list[Floats]:

@@ -27,6 +27,8 @@ from deep_piano.storage import Folder, open_folder
 CARD: Final = "checkpoint.json"
 BEST: Final = "best.json"
 """In a folder of runs: which of them is the best so far."""
+BEST_OF_RUN: Final = "checkpoint/best"
+"""Within a run."""
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 _FILE_NAME = re.compile(r"(weights|training)-[0-9a-f]{16}\.safetensors")
@@ -122,7 +124,7 @@ def find(name_or_path: str) -> Path:
         When there is none.
     """
     given = Path(name_or_path)
-    for folder in (given, given / "checkpoint" / "best", SHIPPED / name_or_path):
+    for folder in (given, given / BEST_OF_RUN, SHIPPED / name_or_path):
         if (folder / CARD).is_file():
             return folder
     if (given / BEST).is_file():
@@ -132,8 +134,8 @@ def find(name_or_path: str) -> Path:
             raise CheckpointError(
                 f"{given / BEST} cannot be read: {error}. Run `deep-piano runs {given}` again."
             ) from error
-        if (run / "checkpoint" / "best" / CARD).is_file():
-            return run / "checkpoint" / "best"
+        if (run / BEST_OF_RUN / CARD).is_file():
+            return run / BEST_OF_RUN
     shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))) or "none"
     raise CheckpointError(
         f"no checkpoint {name_or_path!r}: not a folder with {CARD}, not a run, and not one of "

@@ -286,7 +286,7 @@ def train(
     settings = load_config(config, {"train": options, "storage": {"endpoint": endpoint}})
     data, target = _open(settings.storage, dataset, run)
     from deep_piano.begin import begin
-    from deep_piano.checkpoint import load
+    from deep_piano.checkpoint import BEST_OF_RUN, load
     from deep_piano.dataset import Dataset
     from deep_piano.fit import go_on
 
@@ -304,7 +304,7 @@ def train(
 
             best = on_ray(opened, target, chosen, network, init=given, progress=show)
     click.echo(
-        f"{one_line(target.place('checkpoint/best'))}: {best.facts['validation_loss']:.4f} on the "
+        f"{one_line(target.place(BEST_OF_RUN))}: {best.facts['validation_loss']:.4f} on the "
         f"validation sample, at update {best.facts['step']:,}"
     )
 

@@ -98,25 +98,24 @@ class Dataset:
             if group["split"] == split
         ]
 
-    def require(self, split: str, recordings: int = 1) -> list[RowGroup]:
+    def require(self, split: str) -> list[RowGroup]:
         """Return the row groups of a split.
 
         Raises
         ------
         InputError
-            When it holds fewer recordings.
+            When it holds no recording.
         """
         groups = self.row_groups(split)
-        found = sum(group.recordings for group in groups)
-        if found < recordings:
+        if not groups:
             others = ", ".join(
                 f"{name} {sums['recordings']}"
                 for name, sums in sorted(self.manifest["totals"]["splits"].items())
             )
             raise InputError(
-                f"the split {split!r} of {one_line(self.folder.uri)} holds {found} recordings "
-                f"({others}), and {recordings} are needed. Prepare more recordings, other shares "
-                "of the splits (prepare.validation_share), or lower train.batch."
+                f"the split {split!r} of {one_line(self.folder.uri)} holds 0 recordings "
+                f"({others}). Prepare more recordings, or other shares of the splits "
+                "(prepare.validation_share)."
             )
         return groups
 

@@ -20,6 +20,7 @@ from deep_piano.backend import load_keras
 from deep_piano.baselines import LinearPrediction, MarkovChain
 from deep_piano.checkpoint import Checkpoint, assign_weights
 from deep_piano.codecs import Codec
+from deep_piano.codecs.base import loss_unit
 from deep_piano.dataset import Dataset
 from deep_piano.errors import InputError
 from deep_piano.likelihood import losses
@@ -104,7 +105,7 @@ class Evaluation:
     @property
     def unit(self) -> str:
         """What the losses are measured in."""
-        return f"{'squared error' if self.continuous else 'nats'} a {self.step_name}"
+        return loss_unit(self.step_name, continuous=self.continuous)
 
     def of(self, group: str) -> list[Score]:
         """Return the scores of a group."""
@@ -182,11 +183,10 @@ def evaluate(
         sequences.setdefault(group, []).append(row.sequence)
         durations[group] = durations.get(group, 0.0) + row.duration_s
     codec = dataset.codec
-    continuous = any(field.continuous for field in codec.spec.fields)
     judge = _Judge(codec, sequences, durations, tell)
     judge.score_network(checkpoint)
     train = _learnable(dataset)
-    if continuous:
+    if codec.spec.continuous:
         judge.score_prediction(train)
     else:
         judge.score_chains(train)
@@ -199,7 +199,7 @@ def evaluate(
         dataset=dataset.digest,
         split=split,
         step_name=codec.step_name,
-        continuous=continuous,
+        continuous=codec.spec.continuous,
         scores=sorted(scores, key=lambda score: places[score.group]),
     )
 
@@ -224,12 +224,8 @@ class _Judge:
         durations: dict[str, float],
         tell: Progress,
     ) -> None:
-        self._codec, self._sequences, self._durations, self._tell = (
-            codec,
-            sequences,
-            durations,
-            tell,
-        )
+        self._codec, self._tell = codec, tell
+        self._sequences, self._durations = sequences, durations
         self._names = [field.name for field in codec.spec.fields]
         self.scores: list[Score] = []
 

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from deep_piano import checkpoint as checkpoints
 from deep_piano import runs
 from deep_piano.checkpoint import Checkpoint
-from deep_piano.codecs import Codec
+from deep_piano.codecs.base import loss_unit
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, TrainingError
@@ -52,6 +52,8 @@ class Progress:
         Steps of sequences a second, all workers together.
     step_name : str
         What people call a step of the codec.
+    unit : str
+        What the losses are measured in.
     """
 
     step: int
@@ -60,21 +62,14 @@ class Progress:
     validation_loss: float | None
     per_s: float
     step_name: str
+    unit: str
 
     @property
     def text(self) -> str:
         """What there is to say beside the bar."""
-        unit = "nats" if self.step_name == "note" else "loss"
-        known = [f"update {self.step:,} of {self.steps:,}"]
-        known += [f"{self.loss:.3f} {unit} a {self.step_name}"]
+        known = [f"update {self.step:,} of {self.steps:,}", f"{self.loss:.3f} {self.unit}"]
         known += [f"validation {self.validation_loss:.3f}"] if self.validation_loss else []
         return ", ".join([*known, f"{self.per_s:,.0f} {self.step_name}s/s"])
-
-
-def unit_of(codec: Codec) -> str:
-    """Return what the loss of a codec is measured in."""
-    continuous = any(field.continuous for field in codec.spec.fields)
-    return f"{'squared error' if continuous else 'nats'} a {codec.step_name}"
 
 
 def go_on(
@@ -130,6 +125,7 @@ class _Loop:
     ) -> None:
         self._dataset, self._settings, self._workers = dataset, settings, workers
         self._run = run
+        self._unit = loss_unit(dataset.codec.step_name, continuous=dataset.spec.continuous)
         self._trainer = Trainer(dataset.spec, config, settings, workers)
         self._history: list[dict[str, Any]] = []
         self._sample = _sample(dataset, settings.batch)[workers.rank :: workers.size]
@@ -168,9 +164,10 @@ class _Loop:
                             found,
                             clock.per_s(trainer.step),
                             self._dataset.codec.step_name,
+                            self._unit,
                         )
                     )
-        return checkpoints.load(self._run.inner(runs.BEST_OF_RUN))
+        return checkpoints.load(self._run.inner(checkpoints.BEST_OF_RUN))
 
     def _begin(self, init: Checkpoint | None) -> None:
         """Go on from the last checkpoint, or begin."""
@@ -216,10 +213,10 @@ class _Loop:
         self._require_one_model(checkpoint)
         if self._workers.rank == 0:
             if row["validation_loss"] < best:
-                checkpoints.save(self._run.inner(runs.BEST_OF_RUN), checkpoint)
-            last = trainer.checkpoint(facts | {"history": self._history})
+                checkpoints.save(self._run.inner(checkpoints.BEST_OF_RUN), checkpoint)
+            last = replace(checkpoint, facts=facts | {"history": self._history})
             checkpoints.save(self._run.inner(runs.LAST), last, training=state)
-            runs.write_history(self._run, self._history, unit=unit_of(dataset.codec))
+            runs.write_history(self._run, self._history, unit=self._unit)
         return row
 
     def _require_one_model(self, checkpoint: Checkpoint) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import keras
 
+from deep_piano.backend import gpus
+
 
 @keras.saving.register_keras_serializable(package="deep_piano")
 class LSTM(keras.layers.LSTM):
@@ -29,7 +31,7 @@ class LSTM(keras.layers.LSTM):
         backend = keras.backend.backend()
         if backend == "torch":  # where the state is written anew before the gradient has read it
             initial_state = [keras.ops.copy(state) for state in initial_state]
-        if backend != "tensorflow" or mask is not None or _has_gpu():
+        if backend != "tensorflow" or mask is not None or gpus():
             return super().inner_loop(sequences, initial_state, mask, training)
         import tensorflow as tf
 
@@ -43,12 +45,6 @@ class LSTM(keras.layers.LSTM):
             tf.cast(self.cell.bias, tf.float32),
         )
         return h, outputs, [h, tf.cast(c, dtype)]
-
-
-def _has_gpu() -> bool:
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _lstm(x: Any, h0: Any, c0: Any, kernel: Any, recurrent: Any, bias: Any) -> Any:

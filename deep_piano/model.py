@@ -113,7 +113,7 @@ def build_model(
     from deep_piano.lstm import LSTM
 
     shape = (batch, window, len(spec.fields))
-    dtype = "float32" if any(field.continuous for field in spec.fields) else "int32"
+    dtype = "float32" if spec.continuous else "int32"
     steps = keras.Input(batch_shape=shape, dtype=dtype, name="steps")
     targets = keras.Input(batch_shape=shape, dtype=dtype, name="targets")
     context = keras.Input(batch_shape=(*shape[:2], spec.context_size), name="context")

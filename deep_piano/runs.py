@@ -27,7 +27,7 @@ from deep_piano.storage import Folder
 from deep_piano.tables import markdown
 
 RUN: Final = "run.json"
-LAST, BEST_OF_RUN = "checkpoint/last", "checkpoint/best"
+LAST: Final = "checkpoint/last"
 _HISTORY = "history.parquet"
 _RUNS = r"[^/]+/run\.json"
 _EVENTS = "tensorboard/events.out.tfevents.0.deep_piano"

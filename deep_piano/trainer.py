@@ -182,9 +182,8 @@ class Trainer:
             for index, variable in enumerate(self._optimizer.variables)
         }
         for index, state in enumerate(carried(self.model)):
-            every = self._workers.gather(
-                np.asarray(state.numpy())
-            )  # (workers, batch / workers, units)
+            # (workers, batch / workers, units)
+            every = self._workers.gather(np.asarray(state.numpy()))
             # Slot j of worker r is slot j * workers + r of the whole batch.
             arrays[f"carried/{index:03d}"] = np.ascontiguousarray(
                 every.swapaxes(0, 1).reshape(-1, every.shape[-1])

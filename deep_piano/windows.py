@@ -179,10 +179,7 @@ def training_batches(
         settings.hop or settings.window,
         lambda slot: slots[slot].next(),
     )
-    if step:
-        windows.go_on([slot.skip(step) for slot in slots])
-    else:
-        windows.streams = [slot.skip(0) for slot in slots]
+    windows.go_on([slot.skip(step) for slot in slots])
     with ThreadPoolExecutor(1, thread_name_prefix="windows") as pool:
         coming = pool.submit(next, windows)
 
@@ -290,4 +287,4 @@ class _Windows:
 
 def dtype_of(spec: SequenceSpec) -> type[np.float32] | type[np.int32]:
     """Return what steps of a codec are made of."""
-    return np.float32 if any(field.continuous for field in spec.fields) else np.int32
+    return np.float32 if spec.continuous else np.int32

@@ -237,7 +237,15 @@ def test_training_multiplies_each_kernel_three_times_a_note():
 def test_an_update_is_timed_between_validations_only():
     notes, elapsed_s = 10, {1: 9.0, 2: 12.0, 3: 13.0, 4: 14.0, 6: 19.0, 7: 20.5}
     told = [
-        Progress(step, 8, 1.0, 2.0 if step in (2, 6) else None, step * notes / seconds, "note")
+        Progress(
+            step,
+            8,
+            1.0,
+            2.0 if step in (2, 6) else None,
+            step * notes / seconds,
+            "note",
+            "nats a note",
+        )
         for step, seconds in elapsed_s.items()
     ]
     assert train.update_s(told, notes) == pytest.approx((1.0 + 1.0 + 1.5) / 3)

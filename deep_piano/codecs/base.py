@@ -37,6 +37,11 @@ class SequenceSpec:
     fields: tuple[Field, ...]
     context_size: int = 0
 
+    @property
+    def continuous(self) -> bool:
+        """Whether a step holds real numbers, so that losses are squared errors and not nats."""
+        return any(field.continuous for field in self.fields)
+
     def to_json(self) -> dict[str, Any]:
         """Return the specification as JSON-ready values."""
         return {**asdict(self), "fields": [asdict(field) for field in self.fields]}
@@ -49,6 +54,11 @@ class SequenceSpec:
             for f in value["fields"]
         )
         return cls(str(value["codec"]), fields, int(value["context_size"]))
+
+
+def loss_unit(step_name: str, *, continuous: bool) -> str:
+    """Return what losses are measured in, such as "nats a note"."""
+    return f"{'squared error' if continuous else 'nats'} a {step_name}"
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deep_piano import s3
-from deep_piano.checkpoint import Checkpoint, load
+from deep_piano.checkpoint import BEST_OF_RUN, Checkpoint, load
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
 from deep_piano.fit import Progress, go_on
 from deep_piano.model import ModelConfig
-from deep_piano.runs import BEST_OF_RUN
 from deep_piano.stages.cluster import connected, total
 from deep_piano.storage import Folder, LocalFolder, S3Folder
 
