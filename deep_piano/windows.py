@@ -67,12 +67,13 @@ class _Stream:
 
     sequence: NDArray[Any]
     rng: np.random.Generator | None
+    length: int  # as planned: augmentation may have left less of the sequence
     position: int = 0
     place: int = -1  # among the sequences to be scored
 
     @property
     def ended(self) -> bool:
-        return self.position + 1 >= len(self.sequence)
+        return self.position + 1 >= self.length
 
 
 class _Slot:
@@ -140,10 +141,13 @@ class _Slot:
         sequence = self._held.pop((self._group, self._row))
         codec, settings = self._dataset.codec, self._settings
         augmentation = Augmentation(
-            settings.transpose_semitones, settings.tempo_range, settings.velocity_range
+            settings.transpose_semitones,
+            settings.tempo_range,
+            settings.velocity_range,
+            settings.transcription_noise,
         )
         bent = codec.bend(codec.excerpt(sequence, self._start), augmentation, self._rng)
-        return _Stream(bent, self._rng)
+        return _Stream(bent, self._rng, len(sequence) - self._start)
 
 
 @contextmanager
@@ -206,7 +210,8 @@ def held_out_batches(
         place = next(longest_first, None)
         if place is None:
             return None
-        return _Stream(codec.excerpt(sequences[place], 0), None, place=int(place))
+        sequence = codec.excerpt(sequences[place], 0)
+        return _Stream(sequence, None, len(sequence), place=int(place))
 
     windows = _Windows(codec, batch, window, window, following)
     for heard in windows:
@@ -238,7 +243,8 @@ class _Windows:
         for slot, stream in enumerate(streams):
             if stream.position:
                 begin = longest - stream.position  # all arrive at their places together
-                steps[slot, begin:] = stream.sequence[: stream.position]
+                heard = stream.sequence[:-1][: stream.position]  # the last one is a target only
+                steps[slot, begin : begin + len(heard)] = heard
                 begins.setdefault(begin, []).append(slot)
         edges = [*sorted(begins), longest]
         for begin, end in pairwise(edges):
@@ -264,11 +270,11 @@ class _Windows:
                 keep[slot] = 0
                 self._context.begin(slot, stream.sequence, stream.rng)
             piece = stream.sequence[stream.position : stream.position + window + 1]
-            length = len(piece) - 1
+            length = max(0, len(piece) - 1)
             steps[slot, :length], targets[slot, :length] = piece[:-1], piece[1:]
             weights[slot, :length] = 1
             stream.position += hop
-        if not weights.any():
+        if all(stream is None for stream in self.streams):
             raise StopIteration
         return Batch(steps, self._hear(steps), targets, weights, keep)
 

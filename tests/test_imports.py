@@ -32,7 +32,7 @@ LAYERS = [
     {"rules", "shards"},
     {"ingest", "plan", "build", "manifest"},
     {"dataset", "workers"},
-    {"windows", "baselines", "lstm", "model", "checkpoint", "decode"},
+    {"windows", "baselines", "lstm", "model", "checkpoint", "decode", "originality"},
     {"compose", "likelihood", "trainer", "runs"},
     {"begin", "fit"},
     {"card", "charts", "preview", "inspection"},

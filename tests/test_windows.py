@@ -16,7 +16,13 @@ from tests.rows import arpeggio_rows, note_row, sound_row, write_dataset
 
 NOTES = CODECS["notes"]
 PLAIN = TrainConfig(
-    batch=4, window=16, transpose_semitones=0, tempo_range=0.0, velocity_range=0.0, random_state=3
+    batch=4,
+    window=16,
+    transpose_semitones=0,
+    tempo_range=0.0,
+    velocity_range=0.0,
+    transcription_noise=0.0,
+    random_state=3,
 )
 
 
@@ -76,11 +82,20 @@ def test_a_random_state_fixes_every_batch(dataset):
 
 @pytest.mark.parametrize("step", [1, 7, 40])
 @pytest.mark.parametrize("hop", [None, 8])
-def test_going_on_is_as_if_it_had_never_stopped(dataset, step, hop):
-    settings = PLAIN.model_copy(update={"transpose_semitones": 6, "tempo_range": 0.1, "hop": hop})
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_going_on_is_as_if_it_had_never_stopped(dataset, step, hop, noise):
+    bent = {"transpose_semitones": 6, "tempo_range": 0.1, "transcription_noise": noise, "hop": hop}
+    settings = PLAIN.model_copy(update=bent)
     whole = first(step + 10, dataset, settings)
     rest = first(10, dataset, settings, step=step)
     assert all(same(a, b) for a, b in zip(whole[step:], rest, strict=True))
+
+
+def test_missed_notes_leave_every_play_as_many_windows_as_before(dataset):
+    plain = first(60, dataset, PLAIN)
+    missed = first(60, dataset, PLAIN.model_copy(update={"transcription_noise": 1.0}))
+    assert all((a.keep == b.keep).all() for a, b in zip(plain, missed, strict=True))
+    assert sum(b.weights.sum() for b in missed) < sum(b.weights.sum() for b in plain)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

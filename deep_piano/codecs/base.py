@@ -73,11 +73,14 @@ class Augmentation:
         0.1: from a tenth slower to a tenth faster.
     velocity_range : float
         0.1: up to a tenth of the whole range softer or louder.
+    transcription_noise : float
+        0.5: in half of the plays the first seconds are as a transcription would hear them.
     """
 
     transpose_semitones: int = 0
     tempo_range: float = 0.0
     velocity_range: float = 0.0
+    transcription_noise: float = 0.0
 
 
 class Context(Protocol):
