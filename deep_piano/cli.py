@@ -113,6 +113,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     "--sound",
     help="steinway, salamander, an .sf2 file or a folder of samples.  [the best one that is there]",
 )
+@click.option("--index", help="Of a corpus: say what each piece shares with it.  [none]")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @configured
 def generate(
@@ -384,6 +385,37 @@ def evaluate(
 
         totals = {group: {s.model: s.total for s in found.of(group)} for group in found.groups}
         likelihoods(plot, totals, published=found.published, unit=found.unit)
+
+
+@main.command(epilog="Example: deep-piano index dataset/ -o corpus.index")
+@click.argument("dataset")
+@click.option(
+    "-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="File to write."
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def index(
+    config: Path | None, /, dataset: str, out: Path, force: bool, endpoint: str | None
+) -> None:
+    """Index the training split of DATASET, so that pieces can be compared with it.
+
+    `generate --index FILE` then writes into each piece's .json the longest run of notes that its
+    continuation shares with any recording: same pitches or all transposed, same times to 50 ms.
+    The index takes 6 bytes a note.
+    """
+    from deep_piano.config import load_config
+    from deep_piano.dataset import Dataset
+    from deep_piano.originality import CorpusIndex
+    from deep_piano.outputs import require_free
+
+    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    [data] = _open(storage, dataset)
+    require_free(out, force=force)
+    with Dataset(data) as opened, stages() as progress:
+        found = CorpusIndex.of_dataset(opened, progress=progress)
+    found.save(out)
+    click.echo(f"{one_line(out)}: {len(found.names):,} recordings, {found.notes:,} notes")
 
 
 @main.group(epilog="Example: deep-piano assets list")

@@ -91,6 +91,7 @@ class GenerateConfig(_Section):
     takes: Annotated[int, Field(ge=1, le=100)] = 1
     checkpoint: Annotated[str, Field(min_length=1)] = "notes"
     sound: Annotated[str, Field(min_length=1)] | None = None
+    index: Annotated[str, Field(min_length=1)] | None = None
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

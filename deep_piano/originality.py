@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.notes import ONSET, ONSET_STEPS, PITCH, PITCHES, Sequence
+from deep_piano.dataset import Dataset
 from deep_piano.errors import InputError, one_line
 from deep_piano.storage import open_folder
 
@@ -107,6 +108,36 @@ class CorpusIndex:
         tokens = np.concatenate([*parts, np.full(_GRAM, _BETWEEN)])
         order = np.argsort(_grams(tokens), kind="stable").astype(np.uint32)
         return cls(tokens, order, np.array(starts, np.int64), names, dataset)
+
+    @classmethod
+    def of_dataset(cls, dataset: Dataset, *, progress: Progress | None = None) -> Self:
+        """Index the training split of a dataset.
+
+        Raises
+        ------
+        InputError
+            When its codec is another one than `notes`, or nothing is in that split.
+        """
+        if not dataset.codec.hears_notes:
+            raise InputError(
+                f"the dataset is of the codec {dataset.spec.codec!r}, and only notes can be "
+                "indexed. Give one that `deep-piano prepare` made with the codec notes."
+            )
+        groups = dataset.require("train")
+        count = sum(group.recordings for group in groups)
+
+        def recordings() -> Iterator[tuple[str, Sequence]]:
+            for done, row in enumerate(dataset.recordings("train"), 1):
+                yield row.name, row.sequence
+                if progress is not None:
+                    progress("indexing", done, count)
+
+        return cls.build(recordings(), dataset=dataset.digest)
+
+    @property
+    def notes(self) -> int:
+        """How many notes it holds: one more than ways between them, a recording."""
+        return int((self.tokens != _BETWEEN).sum()) + len(self.names)
 
     def save(self, path: Path) -> None:
         """Write the index to a file, whole or not at all."""

@@ -55,7 +55,7 @@ def targets(
         found.append({**beside, **main})
     identities = {_identity(path) for path in _with_contents(given)} - {None}
     for path in (path for files in found for path in files.values()):
-        _require_free(path, force=force, given=identities)
+        require_free(path, force=force, given=identities)
     _require_writable(out.parent)
     return found
 
@@ -77,8 +77,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return state.st_dev, state.st_ino
 
 
-def _require_free(path: Path, *, force: bool, given: Collection[object]) -> None:
-    """Raise unless a file may be written there."""
+def require_free(path: Path, *, force: bool, given: Collection[object] = ()) -> None:
+    """Raise an InputError unless a file may be written there."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

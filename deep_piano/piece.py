@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from deep_piano import assets, audio, checkpoint, loudness, metrics, outputs, synth, versions
-from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND
+from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND, encode
 from deep_piano.compose import Composer
 from deep_piano.config import GenerateConfig
 from deep_piano.decode import Engine, Sampling
@@ -31,6 +31,7 @@ from deep_piano.notes import (
     read_midi,
     write_midi,
 )
+from deep_piano.originality import CorpusIndex
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +125,11 @@ def make_pieces(
     given = [seed_path, checkpoint.find(settings.checkpoint), *keep]
     if settings.sound and settings.sound not in synth.SOUND_NAMES:
         given.append(Path(settings.sound))
+    if settings.index is not None:
+        given.append(Path(settings.index))
     targets = outputs.targets(out, settings.takes, force=force, given=given)
     weights = checkpoint.load(settings.checkpoint, codec=SPEC.codec)
+    index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     seed = read_seed(
         seed_path,
         start_s=settings.seed_start,
@@ -142,7 +146,9 @@ def make_pieces(
     origin = _provenance(seed, settings, weights, only_new=only_new)
     pieces = []
     for take, files in enumerate(targets):
-        notes, seed_ends_s = _compose(engine, seed, settings, take, only_new=only_new, tell=tell)
+        notes, seed_ends_s = compose(
+            engine, seed, settings, take=take, only_new=only_new, progress=tell
+        )
         seed_part, new_part = _parted(notes, seed_ends_s)
         figures = metrics.figures(
             seed.notes if only_new else seed_part,
@@ -154,6 +160,8 @@ def make_pieces(
             "take": take + 1,
             "piece": {"seconds": settings.seconds, "notes": len(notes), **figures},
         }
+        if index is not None:
+            facts["originality"] = _originality(index, new_part)
         pieces.append(_write(files, notes, facts, settings.seconds, sound, seed_ends_s, tell))
     return pieces
 
@@ -239,18 +247,38 @@ def _ready_sound(asked: str | None, tell: Progress) -> str:
     return sound
 
 
-def _compose(
+def compose(
     engine: Engine,
     seed: Seed,
     settings: GenerateConfig,
-    take: int,
     *,
-    only_new: bool,
-    tell: Progress,
+    take: int = 0,
+    only_new: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Notes, float]:
-    """Return the notes of the piece, and when its seed ends in it."""
+    """Continue a seed in notes.
+
+    Parameters
+    ----------
+    engine : Engine
+    seed : Seed
+    settings : GenerateConfig
+    take : int
+        From 0; each has its own chances.
+    only_new : bool
+        Leave the seed out: the piece is the continuation alone, as long as asked.
+    progress : callable, optional
+
+    Returns
+    -------
+    notes : ndarray, dtype `NOTE`
+        The whole piece, sorted by onset.
+    seed_ends_s : float
+        When the seed ends in it.
+    """
     from threadpoolctl import threadpool_limits
 
+    tell = progress or (lambda stage, done, total: None)
     seconds = settings.seconds + (seed.seconds if only_new else 0)
     composer = Composer(
         engine,
@@ -278,6 +306,16 @@ def _compose(
         return new, 0.0
     # Folded again: a key that still sounds from the seed is let go where it is struck anew.
     return fold_pedal(np.concatenate([seed.notes, new]), [], []), seed.seconds
+
+
+def _originality(index: CorpusIndex, continuation: Notes) -> dict[str, Any]:
+    """Return what the continuation shares with the corpus, for the provenance file."""
+    shared = index.longest_run(encode(continuation))
+    return {
+        "longest_shared_run_notes": shared.notes,
+        "recording": shared.recording or None,
+        "dataset_sha256": index.dataset,
+    }
 
 
 def _parted(notes: Notes, seed_ends_s: float) -> tuple[Notes, Notes]:

@@ -11,17 +11,20 @@ import pytest
 from click import ClickException
 from click.testing import CliRunner
 
-from bench import decode, generate, peers, prepare, processes, recordings, train
+from bench import continuations, decode, generate, peers, prepare, processes, recordings, train
 from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
 from bench.stages import REST, Stopwatch
 from deep_piano import audio
 from deep_piano.codecs.notes import SPEC
+from deep_piano.codecs.notes import decode as decode_notes
 from deep_piano.config import PrepareConfig
 from deep_piano.fit import Progress
 from deep_piano.model import ModelConfig, weight_shapes
 from deep_piano.notes import make_notes
+from deep_piano.originality import CorpusIndex
 from deep_piano.storage import open_folder
 from tests.fakes import TINY, random_checkpoint
+from tests.rows import note_row, write_dataset
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,7 @@ from tests.fakes import TINY, random_checkpoint
     [
         (decode, "--checkpoint"),
         (generate, "--checkpoint"),
+        (continuations, "--index"),
         (recordings, "--checkpoint"),
         (prepare, "--codec"),
         (train, "--preset"),
@@ -287,3 +291,44 @@ def test_training_is_held_against_its_aims(ours_s, waiting, ray_s, said):
     text = train.verdict(took, runs, least_s=0.8)
     assert [one for one in said if one not in text] == []
     assert train.way_rows(took, 10, 100, 1250.0)[0][-2:] == [f"{0.8 / ours_s:.2f}", "1.00"]
+
+
+def test_continuations_are_held_against_what_was_played(tmp_path, weights):
+    rows = [
+        note_row(f"{c}/{n}.mid", split="validation", seconds=40, seed=n)
+        for c in "ab"
+        for n in (1, 2)
+    ]
+    write_dataset(tmp_path / "dataset", [*rows, note_row()])
+    CorpusIndex.build([(row.name, row.sequence) for row in rows]).save(tmp_path / "index")
+    options = [
+        "--checkpoint",
+        weights,
+        "--index",
+        tmp_path / "index",
+        "--seconds",
+        30,
+        "--workers",
+        1,
+    ]
+    arguments = [str(a) for a in (tmp_path / "dataset", *options)]
+    shown = CliRunner().invoke(continuations.main, arguments)
+    assert shown.exit_code == 0, shown.output
+    tables = shown.stdout.split("\n\n")
+    assert [table.count("\n") for table in tables] == [4, 4, 4, 4, 1]  # a, b, all
+    adherence, _, _, originality, verdict = tables
+    assert [line.split(" | ")[1:3] for line in adherence.splitlines()[2:]] == [
+        ["2", "4"], ["2", "4"], ["4", "8"],
+    ]  # fmt: skip
+    # What was really played is in this index, from the end of the seed on.
+    assert int(originality.splitlines()[-1].split(" | ")[-1].strip(" |")) > 100
+    assert "of 8 pieces" in verdict
+
+
+def test_what_was_played_overlaps_with_itself_and_keeps_to_itself():
+    notes = decode_notes(note_row(seconds=60).sequence)
+    case = continuations.Case("a", "a.mid", Path("a.mid"), notes, notes[notes["onset"] < 10], 10.0)
+    case.pieces = [case.real, case.real]
+    found = continuations.adherence([case])
+    assert (found.cosine, found.same_key) == (found.real_cosine, found.real_same_key)
+    assert {ours for ours, _ in continuations.overlaps([case]).values()} == {1.0}

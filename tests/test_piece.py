@@ -12,9 +12,11 @@ import pytest
 import soundfile
 
 from deep_piano import assets, audio, metrics, piece, synth, transcribe, versions
+from deep_piano.codecs.notes import encode
 from deep_piano.config import GenerateConfig
 from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
 from deep_piano.notes import make_notes, read_midi, write_midi
+from deep_piano.originality import CorpusIndex
 from deep_piano.piece import make_pieces, read_seed
 from tests import recordings
 from tests.fakes import arpeggios
@@ -381,3 +383,23 @@ def test_the_callers_files_are_kept(tmp_path, seed, weights):
     with pytest.raises(InputError, match="one of the files you gave"):
         make_pieces(seed, tmp_path / "mine.mid", settings, force=True, keep=[Path(mine)])
     assert mine.read_text() == "{}"
+
+
+def test_with_an_index_the_json_says_what_the_piece_shares_with_the_corpus(make, tmp_path):
+    (plain,) = make("plain.mid")
+    assert "originality" not in plain.facts
+    notes = read_midi(tmp_path / "out" / "plain.mid")
+    copied = encode(notes[notes["onset"] >= plain.facts["seed"]["seconds"]])
+    index = tmp_path / "corpus.index"
+    CorpusIndex.build([("other.mid", copied[:12]), ("copied.mid", copied)], dataset="d").save(index)
+    before = index.read_bytes()
+    (piece,) = make("piece.mid", index=str(index))
+    assert piece.facts["originality"] == {
+        "longest_shared_run_notes": len(copied),
+        "recording": "copied.mid",
+        "dataset_sha256": "d",
+    }
+    assert index.read_bytes() == before
+    (tmp_path / "out" / "no.mid").write_bytes(b"")
+    with pytest.raises(InputError, match="no index of a corpus"):
+        make("never.mid", index=str(tmp_path / "out" / "no.mid"))

@@ -1,0 +1,410 @@
+"""Pieces beside what pianists played: adherence to the seed, distributions, faults, originality.
+
+The seeds are the first ten seconds of held-out recordings of a dataset, a number of each corpus,
+and of the recordings in a folder of sound, which are transcribed. Each is continued at several
+random states, and every continuation is held against the real one over the same span of time:
+
+- *cosine* of the pitch classes of the seed and its continuation; the control compares with the
+  seeds of the other pieces of the corpus, the mean over all ways of shuffling them;
+- *same key*: the share of continuations in the key of the seed;
+- *density*: the mean |log| of the continuation's notes a second over the seed's;
+- *overlapped area* of the distributions of `metrics.FEATURES`, over all pieces of a corpus; the
+  control holds half of the real continuations against the other half;
+- faults, over the whole piece: silence of more than 4 s, a pattern heard more than 16 times in a
+  row, one half more than twice as dense as the other;
+- with an index of the training corpus, the longest run of notes that a continuation shares with it.
+
+Real notes are put on the codec's grid first, as those of the pieces are.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.recordings import find_recordings
+from deep_piano import checkpoint, piece
+from deep_piano.cli import PerField
+from deep_piano.codecs.notes import decode, encode
+from deep_piano.config import GenerateConfig, load_config
+from deep_piano.dataset import Dataset
+from deep_piano.decode import Engine
+from deep_piano.errors import DeepPianoError
+from deep_piano.metrics import (
+    FEATURES,
+    density_drift,
+    density_ratio,
+    feature_histograms,
+    key_of,
+    longest_loop,
+    longest_silence_s,
+    overlapped_area,
+    pitch_class_cosine,
+)
+from deep_piano.notes import NOTE, Notes, excerpt, write_midi
+from deep_piano.originality import SHORTEST_RUN, CorpusIndex
+from deep_piano.shards import Row
+from deep_piano.storage import open_folder
+from deep_piano.tables import markdown
+
+LONGEST_SILENCE_S, MOST_REPETITIONS, MOST_DRIFT = 4.0, 16, 2.0
+ADHERENCE_AIM, OVERLAP_AIM = 0.05, 0.85
+SHORTEST_CONTINUATION_S = 10.0
+HEARD_S = 60.0  # of each recording in a folder of sound
+RECORDINGS = "recordings"
+
+
+@dataclass
+class Case:
+    """A seed with what really followed it, and the pieces that were made of it.
+
+    Attributes
+    ----------
+    corpus, name : str
+    path : Path
+        What is continued.
+    whole : ndarray, dtype `NOTE`
+        Seed and real continuation, on the codec's grid, the first onset at time zero.
+    seed : ndarray, dtype `NOTE`
+    seed_s : float
+        When the seed ends.
+    pieces : list of ndarray, dtype `NOTE`
+        The continuations that were made, one a random state.
+    """
+
+    corpus: str
+    name: str
+    path: Path
+    whole: Notes
+    seed: Notes = field(default_factory=lambda: np.empty(0, NOTE))
+    seed_s: float = 0.0
+    pieces: list[Notes] = field(default_factory=list)
+
+    @property
+    def real(self) -> Notes:
+        """What really followed."""
+        return self.whole[self.whole["onset"] >= self.seed_s]
+
+    @property
+    def alike(self) -> list[Notes]:
+        """The continuations, each as far as the real one goes."""
+        last = self.real["onset"].max(initial=0.0)
+        return [piece[piece["onset"] <= last] for piece in self.pieces]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("dataset")
+@click.option("--pieces", default=20, show_default=True, help="Seeds of each corpus.")
+@click.option("--audio", type=click.Path(path_type=Path), help="Folder of recordings as well.")
+@click.option(
+    "--random-state",
+    "states",
+    multiple=True,
+    type=int,
+    default=(0, 1),
+    show_default="0 and 1",
+    help="May be given several times.",
+)
+@click.option("--index", help="Of the training corpus, from deep-piano index.")
+@click.option("--brief", is_flag=True, help="One line: for comparing settings.")
+@click.option("--workers", default=os.cpu_count(), help="Processes.  [one a CPU]")
+@click.option("--seconds", default=180.0, show_default=True, help="Length of a piece.")
+@click.option("--checkpoint", default="notes", show_default=True, help="Name or folder.")
+@click.option("--temperature", type=PerField(float), help="As for deep-piano generate.")
+@click.option("--top-p", type=PerField(float), help="As for deep-piano generate.")
+@click.option("--top-k", type=PerField(int), help="As for deep-piano generate.")
+def main(
+    dataset: str,
+    pieces: int,
+    audio: Path | None,
+    states: Sequence[int],
+    index: str | None,
+    brief: bool,
+    workers: int,
+    **options: Any,
+) -> None:
+    """Print tables of pieces beside what was really played, as Markdown.
+
+    DATASET is a folder that `deep-piano prepare` made with the codec notes; the seeds are of its
+    validation split.
+    """
+    try:
+        settings = load_config(None, {"generate": options}).generate
+        corpus = CorpusIndex.load(Path(index)) if index is not None else None
+        with tempfile.TemporaryDirectory() as folder:
+            with Dataset(open_folder(dataset)) as opened:
+                cases = list(held_out(opened, pieces, Path(folder), settings.seed_seconds))
+            cases += transcribed(find_recordings(audio, None)) if audio is not None else []
+            cases = made(cases, settings, states, workers)
+    except DeepPianoError as error:
+        raise click.ClickException(str(error)) from error
+    if brief:
+        click.echo(verdict(cases))
+        return
+    tables = [adherence_table(cases), overlap_table(cases), faults_table(cases)]
+    tables += [originality_table(cases, corpus)] if corpus is not None else []
+    click.echo("\n\n".join([*tables, verdict(cases)]))
+
+
+def held_out_rows(dataset: Dataset, count: int, seed_s: float) -> Iterator[tuple[str, Row]]:
+    """Yield recordings from each corpus of the validation split, always the same ones."""
+    shortest_s = seed_s + SHORTEST_CONTINUATION_S
+    corpora: dict[str, list[Row]] = {}
+    for row in dataset.recordings("validation"):
+        if row.duration_s >= shortest_s:
+            corpora.setdefault(row.name.split("/")[0], []).append(row)
+    for corpus, rows in sorted(corpora.items()):
+        for index in np.random.default_rng(0).permutation(len(rows))[:count]:
+            yield corpus, rows[index]
+
+
+def held_out(dataset: Dataset, count: int, folder: Path, seed_s: float) -> Iterator[Case]:
+    """Yield cases whose seeds are MIDI files."""
+    for number, (corpus, row) in enumerate(held_out_rows(dataset, count, seed_s)):
+        notes = decode(row.sequence)
+        whole = excerpt(notes, float(notes["onset"][0]), math.inf)
+        path = folder / f"{number}.mid"
+        write_midi(path, excerpt(whole, 0.0, seed_s))
+        yield Case(corpus, row.name, path, whole)
+
+
+def transcribed(recordings: Iterable[Path]) -> Iterator[Case]:
+    """Yield cases from recordings of sound; what really followed is transcribed too."""
+    from deep_piano import audio
+    from deep_piano.transcribe import SAMPLE_RATE, transcribe
+
+    for path in recordings:
+        samples = audio.decode(path, sr=SAMPLE_RATE, start_s=0.0, seconds=HEARD_S)
+        notes = decode(encode(transcribe(samples, sr=SAMPLE_RATE)))
+        whole = excerpt(notes, float(notes["onset"][0]), math.inf)
+        yield Case(RECORDINGS, path.name, path, whole)
+
+
+Job = tuple[Case, GenerateConfig, Sequence[int]]
+
+
+def made(
+    cases: Iterable[Case], settings: GenerateConfig, states: Sequence[int], workers: int
+) -> list[Case]:
+    """Return the cases with their pieces, made in so many processes."""
+    jobs: list[Job] = [(case, settings, states) for case in cases]
+    with (
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        click.progressbar(pool.map(continued, jobs), length=len(jobs), file=sys.stderr) as shown,
+    ):
+        return list(shown)
+
+
+def continued(job: Job) -> Case:
+    """Return a case with its pieces, as `deep-piano generate` makes them."""
+    case, settings, states = job
+    seed = piece.read_seed(
+        case.path, start_s=0.0, seconds=settings.seed_seconds, progress=lambda *_: None
+    )
+    case.seed, case.seed_s = seed.notes, seed.seconds
+    for state in states:
+        chosen = settings.model_copy(update={"random_state": state})
+        notes, seed_ends_s = piece.compose(_engine(settings.checkpoint), seed, chosen)
+        case.pieces.append(notes[notes["onset"] >= seed_ends_s])
+    return case
+
+
+@cache
+def _engine(name: str) -> Engine:
+    return Engine(checkpoint.load(name))
+
+
+@dataclass(frozen=True)
+class Adherence:
+    """How pieces of a corpus keep to their seeds, beside the real continuations."""
+
+    cosine: float
+    real_cosine: float
+    shuffled_cosine: float
+    same_key: float
+    real_same_key: float
+    density: float
+    real_density: float
+
+
+def adherence(cases: Sequence[Case]) -> Adherence:
+    """Return the mean figures of the pieces of cases."""
+
+    def ours(figure: Callable[[Notes, Notes], float]) -> float:
+        return _mean(figure(case.seed, piece) for case in cases for piece in case.alike)
+
+    def real(figure: Callable[[Notes, Notes], float]) -> float:
+        return _mean(figure(case.seed, case.real) for case in cases)
+
+    shuffled = _mean(
+        pitch_class_cosine(other.seed, piece)
+        for case in cases
+        for other in cases
+        if other is not case and other.corpus == case.corpus
+        for piece in case.alike
+    )
+    return Adherence(
+        ours(pitch_class_cosine),
+        real(pitch_class_cosine),
+        shuffled,
+        ours(_same_key),
+        real(_same_key),
+        ours(_density_distance),
+        real(_density_distance),
+    )
+
+
+def _same_key(a: Notes, b: Notes) -> float:
+    return float(key_of(a) == key_of(b))
+
+
+def _density_distance(seed: Notes, continuation: Notes) -> float:
+    return abs(math.log(max(density_ratio(seed, continuation), 0.01)))
+
+
+def overlaps(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
+    """Return a feature's overlapped area: ours with the real one, and half of that with half."""
+
+    def summed(parts: Iterable[Notes]) -> dict[str, NDArray[np.float64]]:
+        sums = feature_histograms(np.empty(0, NOTE))
+        for part in parts:
+            for name, counts in feature_histograms(part).items():
+                sums[name] += counts
+        return sums
+
+    ours = summed(piece for case in cases for piece in case.alike)
+    real = summed(case.real for case in cases)
+    halves = [summed(case.real for case in cases[half::2]) for half in (0, 1)]
+    return {
+        name: (overlapped_area(ours[name], real[name]), overlapped_area(*(h[name] for h in halves)))
+        for name in FEATURES
+    }
+
+
+def adherence_table(cases: Sequence[Case]) -> str:
+    """Return a line a corpus."""
+    head = ["corpus", "seeds", "pieces", "cosine with the seed", "of the real", "of other seeds"]
+    head += ["same key", "of the real", "density", "of the real"]
+    rows = []
+    for corpus, some in by_corpus(cases):
+        found = adherence(some)
+        pieces = sum(len(case.pieces) for case in some)
+        rows.append(
+            [
+                corpus,
+                str(len(some)),
+                str(pieces),
+                f"{found.cosine:.3f}",
+                f"{found.real_cosine:.3f}",
+                f"{found.shuffled_cosine:.3f}",
+                f"{found.same_key:.2f}",
+                f"{found.real_same_key:.2f}",
+                f"{found.density:.2f}",
+                f"{found.real_density:.2f}",
+            ]
+        )
+    return markdown(head, rows)
+
+
+def overlap_table(cases: Sequence[Case]) -> str:
+    """Return a line a corpus: ours, and in brackets the real halves against each other."""
+    rows = []
+    for corpus, some in by_corpus(cases):
+        found = overlaps(some)
+        pairs = [*found.values(), mean_overlap(some)]
+        rows.append([corpus, *(f"{ours:.3f} ({halves:.3f})" for ours, halves in pairs)])
+    return markdown(["overlapped area", *FEATURES, "mean"], rows)
+
+
+def mean_overlap(cases: Sequence[Case]) -> tuple[float, float]:
+    """Return the means over the features: ours, and the control's."""
+    ours, halves = zip(*overlaps(cases).values(), strict=True)
+    return _mean(ours), _mean(halves)
+
+
+def faults(notes: Notes, start_s: float) -> tuple[bool, bool, bool]:
+    """Say of a continuation whether it is silent for long, loops, and drifts."""
+    return (
+        longest_silence_s(notes, start_s=start_s) > LONGEST_SILENCE_S,
+        longest_loop(notes) > MOST_REPETITIONS,
+        density_drift(notes) > MOST_DRIFT,
+    )
+
+
+def faults_table(cases: Sequence[Case]) -> str:
+    """Return a line a corpus: shares of whole continuations, and in brackets of the real ones."""
+    rows = []
+    for corpus, some in by_corpus(cases):
+        ours = np.mean([faults(p, case.seed_s) for case in some for p in case.pieces], axis=0)
+        real = np.mean([faults(case.real, case.seed_s) for case in some], axis=0)
+        pairs = zip(ours, real, strict=True)
+        rows.append([corpus, *(f"{mine:.2f} ({theirs:.2f})" for mine, theirs in pairs)])
+    head = [f"silence over {LONGEST_SILENCE_S:g} s", f"more than {MOST_REPETITIONS} repetitions"]
+    return markdown(["share of pieces", *head, f"density drifts over {MOST_DRIFT:g}x"], rows)
+
+
+def originality_table(cases: Sequence[Case], corpus: CorpusIndex) -> str:
+    """Return a line a corpus: the longest shared runs of the pieces, then of the real ones."""
+
+    def runs(parts: Iterable[Notes]) -> list[str]:
+        found = [corpus.longest_run(encode(part)).notes for part in parts]
+        marks = (*np.percentile(found, [50, 90]), max(found))
+        return [f"{mark:.0f}" if mark else f"< {SHORTEST_RUN}" for mark in marks]
+
+    rows = []
+    for name, some in by_corpus(cases):
+        ours = runs(piece for case in some for piece in case.alike)
+        rows.append([name, *ours, *runs(case.real for case in some)])
+    head = ["median", "9 in 10 below", "longest"]
+    return markdown(["shared run, notes", *head, *(f"real: {name}" for name in head)], rows)
+
+
+def verdict(cases: Sequence[Case]) -> str:
+    """Return one line: what is aimed at, over all pieces."""
+    found = adherence(cases)
+    ours, halves = mean_overlap(cases)
+    parts = [(case, part) for case in cases for part in case.pieces]
+    bad = np.mean([faults(part, case.seed_s) for case, part in parts], axis=0)
+    gap = found.real_cosine - found.cosine
+    return (
+        f"Cosine {found.cosine:.3f}, the real ones' {found.real_cosine:.3f}: "
+        f"{_verdict(gap <= ADHERENCE_AIM)} (aim: within {ADHERENCE_AIM}). "
+        f"Same key {found.same_key:.2f} ({found.real_same_key:.2f}), "
+        f"density {found.density:.2f} ({found.real_density:.2f}). "
+        f"Mean overlapped area {ours:.3f} ({halves:.3f}): {_verdict(ours >= OVERLAP_AIM)} "
+        f"(aim: {OVERLAP_AIM}). "
+        f"Silences {bad[0]:.2f}, loops {bad[1]:.2f}, drifts {bad[2]:.2f} of {len(parts)} pieces."
+    )
+
+
+def by_corpus(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
+    """Yield each corpus with its cases, then all together."""
+    for corpus in dict.fromkeys(case.corpus for case in cases):
+        yield corpus, [case for case in cases if case.corpus == corpus]
+    yield "all", list(cases)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return float(np.mean(found)) if found else math.nan
+
+
+def _verdict(right: bool) -> str:
+    return "kept" if right else "**missed**"
+
+
+if __name__ == "__main__":
+    main()
