@@ -1,14 +1,16 @@
-"""A seed's notes become a piece's notes: the network hears the seed, then goes on.
+"""Seeds' notes become pieces' notes: the network hears a seed, then goes on, many pieces at once.
 
 Here are the rules that a piece keeps whatever the network wishes: it lasts as long as asked, no
 note is cut off or stuck, no silence is long, and it ends with a chord of its key that rings out.
-They are kept by choosing among the classes that obey them, not by mending afterwards. This module
-knows notes and the engine; it knows nothing of audio or files.
+They are kept by choosing among the classes that obey them, not by mending afterwards. Pieces are
+decoded side by side, and each is the same whatever pieces are beside it. This module knows notes
+and the engine; it knows nothing of audio or files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from deep_piano.codecs.notes import (
     VELOCITIES,
     VELOCITY,
     NoteContext,
+    Sequence,
     encode,
     velocity_of,
 )
@@ -41,165 +44,274 @@ SOFTEST_FINAL_CHORD = 32  # its velocity: it is to be heard to the end
 _ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
 _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long after it began
 _HIGHEST_BASS = 55 - LOWEST_PITCH
+_CHANCES_AT_ONCE = 1024
+
+Mask = NDArray[np.bool_]
+
+_ANY_KEY = np.ones(PITCHES, bool)
+_ANY_VELOCITY = np.ones(VELOCITIES, bool)
+_NEAR = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
+_SHORT = DURATION_STEPS <= LONGEST_NOTE_S * STEPS_PER_SECOND
+_LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
+_LONGEST = np.arange(len(DURATION_STEPS)) == len(DURATION_STEPS) - 1
+_KEYS = np.arange(PITCHES)
+_CLASSES = (_KEYS + LOWEST_PITCH) % 12
 
 
-class Composer:
-    """One piece in the making.
+@dataclass(frozen=True)
+class Commission:
+    """A piece to compose.
 
-    Parameters
+    Attributes
     ----------
-    engine : Engine
     seed : ndarray, dtype `NOTE`
         At least one note; the first onset is the piece's zero.
     seed_seconds : float
         When the seed ends; the continuation begins there or later.
     seconds : float
         When the piece ends.
-    sampling : mapping of str to Sampling
-        One a field.
     rng : numpy.random.Generator
+        The chances of this piece; nothing else is taken from it.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        seed: Notes,
-        *,
-        seed_seconds: float,
-        seconds: float,
-        sampling: Mapping[str, Sampling],
-        rng: np.random.Generator,
-    ) -> None:
-        self._engine, self._rng = engine, rng
+    seed: Notes
+    seed_seconds: float
+    seconds: float
+    rng: np.random.Generator
+
+
+class Composer:
+    """Pieces in the making, any number of them, that come and go as they please.
+
+    Parameters
+    ----------
+    engine : Engine
+    sampling : mapping of str to Sampling
+        One a field.
+    """
+
+    def __init__(self, engine: Engine, sampling: Mapping[str, Sampling]) -> None:
+        self._engine = engine
         self._sampling = [sampling[field.name] for field in engine.spec.fields]
-        self._seed = seed
-        self._seed_end = round(seed_seconds * STEPS_PER_SECOND)
-        self._end = round((seconds - RING_S) * STEPS_PER_SECOND)
-        latest, earliest = (self._end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
-        # The last chord is struck within this span, and never within the seed.
-        self._final = max(earliest, self._seed_end), max(latest, self._seed_end + _ROLL_STEPS)
-        self._state = engine.start(1)
-        self._context = NoteContext(1)
-        self._now = 0
-        self._made: list[tuple[int, int, int, int]] = []  # onset, offset, pitch, velocity in steps
+        self._pieces: list[_Piece] = []
+        self._state = engine.start(0)
+        self._context = NoteContext(0)
 
-    def compose(self, progress: Callable[[float], None] | None = None) -> Notes:
-        """Return the continuation, on the seed's clock.
+    def __len__(self) -> int:
+        return len(self._pieces)
 
-        Parameters
-        ----------
-        progress : callable, optional
-            Called with the seconds that have been composed.
-        """
-        heard = self._hear_seed()
-        while (step := self._next(heard)) is not None:
-            heard = self._take(step)
-            if progress is not None:
-                progress(self._now / STEPS_PER_SECOND)
-        self._final_chord(heard)
-        return fold_pedal(self._notes(), [], [])
-
-    def _hear_seed(self) -> NDArray[np.float32]:
-        sequence = encode(self._seed)
+    def add(self, name: Hashable, commission: Commission) -> None:
+        """Begin a piece; `step` says its name when it is done."""
+        self._arrange([*range(len(self)), -1])
+        piece = _Piece(name, commission)
+        self._pieces.append(piece)
         # For the context, the seed is over with the first note of its last onset.
-        last_onset_s = float(ONSET_STEPS[sequence[:, ONSET]].sum()) / STEPS_PER_SECOND
-        self._context.start(0, seed_seconds=last_onset_s, end_seconds=self._end / STEPS_PER_SECOND)
-        for step in sequence:
-            heard = self._engine.hear(self._state, step[None], self._context.advance(step[None]))
-        self._now = round(float(self._seed["onset"][-1]) * STEPS_PER_SECOND)
-        return heard
+        last_onset_s = float(ONSET_STEPS[piece.seed[:, ONSET]].sum()) / STEPS_PER_SECOND
+        end_s = piece.end / STEPS_PER_SECOND
+        self._context.start(len(self) - 1, seed_seconds=last_onset_s, end_seconds=end_s)
 
-    def _next(self, heard: NDArray[np.float32]) -> list[int] | None:
-        """Draw the next note; None when it is time for the last chord."""
-        onsets = self._now + ONSET_STEPS
-        gaps = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
-        if self._free_keys(self._now).sum() <= PITCHES - MOST_NOTES_AT_ONCE:
-            gaps &= ONSET_STEPS > 0
-        if not self._made:
-            gaps = onsets >= self._seed_end  # the seed has been heard: nothing joins it
-            gaps &= onsets <= max(onsets[gaps].min(), self._seed_end + STEPS_PER_SECOND)
-        onset = self._draw(heard, [], gaps)
-        now = int(onsets[onset])
-        if now > self._final[0]:
-            return None
-        step = [onset]
-        step.append(self._draw(heard, step, self._free_keys(now)))
-        step.append(self._draw(heard, step, None))
-        longest = min(self._end - now, round(LONGEST_NOTE_S * STEPS_PER_SECOND))
-        step.append(self._draw(heard, step, longest >= DURATION_STEPS))
-        return step
+    def composed_s(self, name: Hashable) -> float:
+        """Return how far a piece has come, in seconds."""
+        return next(p.now for p in self._pieces if p.name == name) / STEPS_PER_SECOND
 
-    def _free_keys(self, now: int) -> NDArray[np.bool_]:
-        """Return which keys have not been struck at this very moment."""
-        free = np.ones(PITCHES, bool)
-        for onset, _, pitch, _ in reversed(self._made):
-            if onset < now:
-                break
-            free[pitch - LOWEST_PITCH] = False
-        return free
+    def step(self) -> dict[Hashable, Notes]:
+        """Take every piece one note further; return the continuations that are complete.
+
+        Returns
+        -------
+        dict of name to ndarray, dtype `NOTE`
+            On the seed's clock. Those pieces are no longer in the making.
+        """
+        steps = np.array([piece.coming for piece in self._pieces], np.int32).reshape(-1, 4)
+        heard = self._engine.hear(self._state, steps, self._context.advance(steps))
+        choosing = [index for index, piece in enumerate(self._pieces) if piece.heard()]
+        if choosing:
+            self._choose([self._pieces[index] for index in choosing], heard[choosing])
+        done = {piece.name: piece.notes() for piece in self._pieces if piece.done}
+        if done:
+            left = [index for index, piece in enumerate(self._pieces) if not piece.done]
+            self._pieces = [self._pieces[index] for index in left]
+            self._arrange(left)
+        return done
+
+    def _arrange(self, order: list[int]) -> None:
+        """Keep the streams of these indices, in this order; -1 is a new one."""
+        self._state.arrange(order)
+        self._context.arrange(order)
+
+    def _choose(self, pieces: list[_Piece], heard: NDArray[np.float32]) -> None:
+        """Draw the next note of each piece, field by field."""
+        onset = self._draw(pieces, heard, np.empty((len(pieces), 0), np.int32))
+        late = [index for index, piece in enumerate(pieces) if piece.is_late(onset[index])]
+        if late:  # it is time for their last chords: the time is drawn again, among theirs
+            for index in late:
+                pieces[index].begin_last_chord()
+            some = [pieces[index] for index in late]
+            onset[late] = self._draw(some, heard[late], np.empty((len(late), 0), np.int32))
+        chosen = onset[:, None]
+        for _field in range(1, len(self._sampling)):
+            drawn = self._draw(pieces, heard, chosen)
+            chosen = np.concatenate([chosen, drawn[:, None]], 1)
+        for piece, step in zip(pieces, chosen.tolist(), strict=True):
+            piece.take(step)
 
     def _draw(
-        self,
-        heard: NDArray[np.float32],
-        chosen: list[int],
-        allowed: NDArray[np.bool_] | None,
-    ) -> int:
-        logits = self._engine.logits(heard, np.array([chosen], np.int32).reshape(1, -1))
-        return self._sampling[len(chosen)].draw(logits[0], self._rng, allowed)
+        self, pieces: list[_Piece], heard: NDArray[np.float32], chosen: NDArray[np.int32]
+    ) -> NDArray[np.int32]:
+        index = chosen.shape[1]
+        allowed = np.stack(
+            [piece.allowed(step) for piece, step in zip(pieces, chosen.tolist(), strict=True)]
+        )
+        chances = np.array([piece.chance() for piece in pieces])
+        logits = self._engine.logits(heard, chosen)
+        return self._sampling[index].draw_each(logits, chances, allowed).astype(np.int32)
 
-    def _take(self, step: list[int], *, offset: int | None = None) -> NDArray[np.float32]:
-        """Write a note down and let the network hear it."""
-        self._now += int(ONSET_STEPS[step[ONSET]])
-        if offset is None:
-            offset = self._now + int(DURATION_STEPS[step[DURATION]])
+
+@dataclass
+class _Chord:
+    """The last chord of a piece: when its next note may be struck, and which keys are free."""
+
+    when: Mask
+    free: Mask
+    triad: Mask
+    struck: int | None = None
+    notes: int = 0
+
+
+@dataclass
+class _Piece:
+    """One piece in the making; times are in steps of the grid.
+
+    Attributes
+    ----------
+    coming : list of int
+        The note that the network is to hear next.
+    made : list of tuple
+        Onset, offset, pitch and velocity of each note of the continuation.
+    struck : ndarray of bool, shape (PITCHES,)
+        The keys of the continuation that were struck at this very moment.
+    """
+
+    name: Hashable
+    commission: Commission
+    seed: Sequence = field(init=False)
+    coming: list[int] = field(init=False)
+    now: int = field(init=False)
+    seed_end: int = field(init=False)
+    end: int = field(init=False)
+    made: list[tuple[int, int, int, int]] = field(default_factory=list)
+    struck: Mask = field(default_factory=lambda: np.zeros(PITCHES, bool))
+    chord: _Chord | None = None
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        asked = self.commission
+        self.seed = encode(asked.seed)
+        self.coming = self.seed[0].tolist()
+        self._position = 1
+        self.now = round(float(asked.seed["onset"][-1]) * STEPS_PER_SECOND)
+        self.seed_end = round(asked.seed_seconds * STEPS_PER_SECOND)
+        self.end = round((asked.seconds - RING_S) * STEPS_PER_SECOND)
+        latest, earliest = (self.end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
+        # The last chord is struck within this span, and never within the seed.
+        self._final = max(earliest, self.seed_end), max(latest, self.seed_end + _ROLL_STEPS)
+        self._chances: list[float] = []
+
+    def chance(self) -> float:
+        """Return the next random number, at least 0 and below 1."""
+        if not self._chances:
+            self._chances = self.commission.rng.random(_CHANCES_AT_ONCE)[::-1].tolist()
+        return self._chances.pop()
+
+    def heard(self) -> bool:
+        """Say that the coming note was heard, and whether the next one is to be chosen."""
+        if self._position == len(self.seed):
+            return True
+        self.coming = self.seed[self._position].tolist()
+        self._position += 1
+        return False
+
+    def allowed(self, step: list[int]) -> Mask:
+        """Return the classes that obey the rules, of the field after those in `step`."""
+        index = len(step)
+        if self.chord is not None:
+            return (self.chord.when, self.chord.free, _LOUD, _LONGEST)[index]
+        if index == ONSET:
+            return self._allowed_onsets()
+        if index == PITCH:
+            return ~self.struck if ONSET_STEPS[step[ONSET]] == 0 else _ANY_KEY
+        if index == VELOCITY:
+            return _ANY_VELOCITY
+        left = self.end - self.now - int(ONSET_STEPS[step[ONSET]])
+        return _SHORT & (left >= DURATION_STEPS)
+
+    def _allowed_onsets(self) -> Mask:
+        if not self.made:
+            onsets = self.now + ONSET_STEPS
+            gaps = onsets >= self.seed_end  # the seed has been heard: nothing joins it
+            return gaps & (onsets <= max(onsets[gaps].min(), self.seed_end + STEPS_PER_SECOND))
+        if self.struck.sum() >= MOST_NOTES_AT_ONCE:
+            return _NEAR & (ONSET_STEPS > 0)
+        return _NEAR
+
+    def is_late(self, onset: int) -> bool:
+        """Say whether a note with this onset would come when it is time for the last chord."""
+        return self.chord is None and self.now + int(ONSET_STEPS[onset]) > self._final[0]
+
+    def take(self, step: list[int]) -> None:
+        """Write a note down; it is the next one to be heard."""
+        gap = int(ONSET_STEPS[step[ONSET]])
+        self.now += gap
+        if gap or not self.made:
+            self.struck[:] = False
+        self.struck[step[PITCH]] = True
+        offset = self.end if self.chord else self.now + int(DURATION_STEPS[step[DURATION]])
         velocity = int(velocity_of(step[VELOCITY]))
-        self._made.append((self._now, offset, step[PITCH] + LOWEST_PITCH, velocity))
-        steps = np.array([step], np.int32)
-        return self._engine.hear(self._state, steps, self._context.advance(steps))
+        if self.chord is not None:
+            self._take_into(self.chord, step)
+        self.made.append((self.now, offset, step[PITCH] + LOWEST_PITCH, velocity))
+        self.coming = step
 
-    def _final_chord(self, heard: NDArray[np.float32]) -> None:
-        """Strike the tonic triad of the piece's key and let it ring until the end.
+    def begin_last_chord(self) -> None:
+        """Be about to strike the tonic triad of the piece's key, which rings until the end.
 
         The network chooses when, which keys of the triad and how loud; the bass is the tonic.
         """
         tonic, triad = self._tonic_triad()
-        keys = np.arange(PITCHES)
-        classes = (keys + LOWEST_PITCH) % 12
         earliest, latest = self._final
-        onsets = self._now + ONSET_STEPS
+        onsets = self.now + ONSET_STEPS
         when = (onsets >= earliest) & (onsets <= latest)
         if not when.any():  # the last onset lies far back, or already among the last seconds
-            when = ONSET_STEPS[np.abs(onsets - max(latest, self._now)).argmin()] == ONSET_STEPS
-        near = when & (ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND)
-        when = near if near.any() else when
-        heard_well = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
-        struck = None
-        free = (classes == tonic) & (keys <= _HIGHEST_BASS)
-        for _index in range(FINAL_CHORD_NOTES):
-            step = [self._draw(heard, [], when)]
-            step.append(self._draw(heard, step, free))
-            step.append(self._draw(heard, step, heard_well))
-            step.append(len(DURATION_STEPS) - 1)
-            if struck is None:
-                struck = self._now + int(ONSET_STEPS[step[ONSET]])
-                limit = struck + _PEDAL_CHANGE_STEPS
-                self._made = [(a, min(b, limit), p, v) for a, b, p, v in self._made]
-                free = np.isin(classes, triad) & (keys >= step[PITCH] + 3)
-            heard = self._take(step, offset=self._end)
-            free &= np.abs(keys - step[PITCH]) > 2
-            when = struck + _ROLL_STEPS - self._now >= ONSET_STEPS
-            if not free.any():
-                break
+            when = ONSET_STEPS[np.abs(onsets - max(latest, self.now)).argmin()] == ONSET_STEPS
+        near = when & _NEAR
+        bass = (tonic == _CLASSES) & (_KEYS <= _HIGHEST_BASS)
+        self.chord = _Chord(near if near.any() else when, bass, np.isin(_CLASSES, triad))
+
+    def _take_into(self, chord: _Chord, step: list[int]) -> None:
+        """Take note of one more key of the last chord."""
+        if chord.struck is None:
+            chord.struck = self.now
+            limit = self.now + _PEDAL_CHANGE_STEPS
+            self.made = [(a, min(b, limit), p, v) for a, b, p, v in self.made]
+            chord.free = chord.triad & (step[PITCH] + 3 <= _KEYS)
+        chord.free = chord.free & (np.abs(_KEYS - step[PITCH]) > 2)
+        chord.when = chord.struck + _ROLL_STEPS - self.now >= ONSET_STEPS
+        chord.notes += 1
+        self.done = chord.notes == FINAL_CHORD_NOTES or not chord.free.any()
 
     def _tonic_triad(self) -> tuple[int, list[int]]:
         """Return the tonic and the pitch classes of its triad, by the music of the last minutes."""
-        recent = self._notes()[-400:] if self._made else self._seed
+        recent = self._made_notes()[-400:] if self.made else self.commission.seed
         key = key_of(recent)
         tonic = key.tonic if key else int(recent["pitch"][0]) % 12
         third = 3 if key and key.mode == "minor" else 4
         return tonic, [tonic, (tonic + third) % 12, (tonic + 7) % 12]
 
-    def _notes(self) -> Notes:
-        columns = np.array(self._made).T
+    def notes(self) -> Notes:
+        """Return the continuation, on the seed's clock."""
+        return fold_pedal(self._made_notes(), [], [])
+
+    def _made_notes(self) -> Notes:
+        columns = np.array(self.made).T
         times = columns[:2] / STEPS_PER_SECOND
         return make_notes(times[0], times[1], columns[2], columns[3])

@@ -1,35 +1,36 @@
 """Stepping the network without TensorFlow: logits of the next step, and drawing from them.
 
 The engine is NumPy over the checkpoint's own arrays. One step reads every weight once, which is
-what bounds it; a graph would have to win back TensorFlow's import first. Inside, streams are
-columns: a product is then the weights times the streams, row by row of the weights, and may be
-cut into blocks that BLAS does without copying the weights first (`_product`).
-`tests/test_decode.py` holds it to the Keras model.
+what bounds it; a graph would have to win back TensorFlow's import first. A stream's numbers do not
+depend on the streams beside it, to the last bit: products are `products.Kernel`'s, and everything
+else goes row by row. `tests/test_decode.py` holds it to the Keras model.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.checkpoint import Checkpoint
-
-Array = NDArray[np.float32]
+from deep_piano.codecs.base import rearranged
+from deep_piano.products import Array, Kernel
 
 _NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
-_SMALL_PRODUCT = 1_000_000  # multiply-adds up to which OpenBLAS leaves the matrices where they are
 
 
 @dataclass
 class State:
-    """What the LSTM layers carry: h and c, each of shape (layers, units, batch)."""
+    """What the LSTM layers carry: h and c, each of shape (layers, batch, units)."""
 
     h: Array
     c: Array
+
+    def arrange(self, order: Sequence[int]) -> None:
+        """Keep the streams of these indices, in this order; -1 is a new one."""
+        self.h, self.c = (rearranged(array, order, axis=1) for array in (self.h, self.c))
 
 
 class Engine:
@@ -46,29 +47,27 @@ class Engine:
         sizes = [field.size for field in fields]
         self._starts = np.cumsum([0, *sizes[:-1]])  # row of each field's first class
         kernel = weights["input/kernel"]
-        self._embedding = kernel[: sum(sizes)] + weights["input/bias"] / np.float32(len(sizes))
-        self._from_context = _transposed(kernel[sum(sizes) :])
+        self._embedding = kernel[: sum(sizes)]
+        self._from_context = Kernel(kernel[sum(sizes) :], weights["input/bias"])
         self._norms = [
-            (weights[f"{name}/gamma"][:, None], weights[f"{name}/beta"][:, None])
+            (weights[f"{name}/gamma"], weights[f"{name}/beta"])
             for name in [*(f"norm_{n}" for n in range(self.config.layers)), "norm_out"]
         ]
-        self._lstms = [
-            _lstm_weights(weights, f"lstm_{n}", units) for n in range(self.config.layers)
-        ]
+        self._lstms = [_lstm_kernel(weights, f"lstm_{n}", units) for n in range(self.config.layers)]
         hidden = [weights[f"{field.name}_hidden/kernel"] for field in fields]
-        self._hidden = _transposed(np.concatenate([kernel[:units] for kernel in hidden], 1))
-        self._hidden_bias = np.concatenate(
-            [weights[f"{field.name}_hidden/bias"] for field in fields]
-        )[:, None]
+        self._hidden = Kernel(
+            np.concatenate([kernel[:units] for kernel in hidden], 1),
+            np.concatenate([weights[f"{field.name}_hidden/bias"] for field in fields]),
+        )
         self._known = [kernel[units:] for kernel in hidden]
         self._heads = [
-            (_transposed(weights[f"{field.name}/kernel"]), weights[f"{field.name}/bias"][:, None])
+            Kernel(weights[f"{field.name}/kernel"], weights[f"{field.name}/bias"])
             for field in fields
         ]
 
     def start(self, batch: int) -> State:
         """Return the state before the first step."""
-        shape = (self.config.layers, self.config.units, batch)
+        shape = (self.config.layers, batch, self.config.units)
         return State(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
     def hear(self, state: State, steps: NDArray[np.int32], context: Array) -> Array:
@@ -86,24 +85,22 @@ class Engine:
         ndarray of float32, shape (batch, fields * head_units)
             What `logits` needs: what each head makes of it, before the fields that are chosen.
         """
-        x = _product(self._from_context, context.T)
-        x += self._embedding[steps + self._starts].sum(1).T
+        x = self._from_context(context)
+        for rows in (steps + self._starts).T:
+            x += self._embedding[rows]
         units = self.config.units
-        for layer, (kernel, bias) in enumerate(self._lstms):
+        for layer, kernel in enumerate(self._lstms):
             h, c = state.h[layer], state.c[layer]
-            z = _product(kernel, np.concatenate([_normalise(x, *self._norms[layer]), h]))
-            z += bias
+            z = kernel(np.concatenate([_normalise(x, *self._norms[layer]), h], 1))
             np.tanh(z, out=z)
-            gates = z[: 3 * units]  # input, forget, output: the logistic function by tanh
+            gates = z[:, : 3 * units]  # input, forget, output: the logistic function by tanh
             gates += 1
             gates *= 0.5
-            c *= z[units : 2 * units]
-            c += z[:units] * z[3 * units :]
-            np.multiply(np.tanh(c), z[2 * units : 3 * units], out=h)
+            c *= z[:, units : 2 * units]
+            c += z[:, :units] * z[:, 3 * units :]
+            np.multiply(np.tanh(c), z[:, 2 * units : 3 * units], out=h)
             x += h
-        heard = _product(self._hidden, _normalise(x, *self._norms[-1]))
-        heard += self._hidden_bias
-        return heard.T
+        return self._hidden(_normalise(x, *self._norms[-1]))
 
     def logits(self, heard: Array, chosen: NDArray[np.int32]) -> Array:
         """Return the logits of the next field.
@@ -120,53 +117,30 @@ class Engine:
         ndarray of float32, shape (batch, size of field k)
         """
         index, width = chosen.shape[1], self.config.head_units
-        kernel, bias = self._heads[index]
-        hidden = heard.T[index * width : (index + 1) * width]
-        if index:
-            hidden = hidden + self._known[index][chosen + self._starts[:index]].sum(1).T
-        logits = _product(kernel, np.maximum(hidden, 0))
-        logits += bias
-        return logits.T
+        hidden = heard[:, index * width : (index + 1) * width].copy()
+        for rows in (chosen + self._starts[:index]).T:
+            hidden += self._known[index][rows]
+        return self._heads[index](np.maximum(hidden, 0, out=hidden))
 
 
-def _transposed(kernel: Array) -> Array:
-    return np.ascontiguousarray(kernel.T)
-
-
-def _lstm_weights(weights: Mapping[str, Array], name: str, units: int) -> tuple[Array, Array]:
-    """Return a layer's kernel, (4 * units, inputs + units), and bias, (4 * units, 1).
+def _lstm_kernel(weights: Mapping[str, Array], name: str, units: int) -> Kernel:
+    """Return a layer's kernel: from inputs and h to the gates.
 
     Keras's gates are input, forget, cell, output; here the cell is last, so that one tanh serves
     all four: sigmoid(x) = (1 + tanh(x / 2)) / 2, and halving a weight rounds nothing.
     """
     kernel = np.concatenate([weights[f"{name}/kernel"], weights[f"{name}/recurrent_kernel"]])
-    columns = np.r_[kernel, weights[f"{name}/bias"][None]]
-    first, last = columns[:, : 2 * units], columns[:, 3 * units :]
-    columns = np.concatenate([first / 2, last / 2, columns[:, 2 * units : 3 * units]], 1)
-    return _transposed(columns[:-1]), columns[-1][:, None]
-
-
-def _product(kernel: Array, x: Array) -> Array:
-    """Return the product of a kernel (rows, columns) and streams (columns, batch).
-
-    OpenBLAS copies both matrices of a large product into its own order first, which takes longer
-    than a handful of streams do. It leaves those of a small product alone, so the kernel is cut.
-    """
-    rows, columns = kernel.shape
-    batch = x.shape[1]
-    fitting = _SMALL_PRODUCT // (columns * batch)
-    block = math.gcd(rows, 1 << fitting.bit_length() - 1) if fitting else 1
-    if batch == 1 or block < 8 or block == rows:
-        product: Array = kernel @ x
-        return product
-    return (kernel.reshape(-1, block, columns) @ x).reshape(rows, batch)
+    rows = np.r_[kernel, weights[f"{name}/bias"][None]]
+    first, last = rows[:, : 2 * units], rows[:, 3 * units :]
+    rows = np.concatenate([first / 2, last / 2, rows[:, 2 * units : 3 * units]], 1)
+    return Kernel(rows[:-1], rows[-1])
 
 
 def _normalise(x: Array, gamma: Array, beta: Array) -> Array:
-    """Layer normalisation (Ba, Kiros and Hinton 2016) of each column."""
-    share = np.float32(1 / len(x))
-    x = x - np.add.reduce(x) * share
-    x *= 1 / np.sqrt(np.add.reduce(x * x) * share + np.float32(_NORM_EPSILON))
+    """Layer normalisation (Ba, Kiros and Hinton 2016) of each row."""
+    share = np.float32(1 / x.shape[1])
+    x = np.subtract(x, np.add.reduce(x, 1, keepdims=True) * share)
+    x *= 1 / np.sqrt(np.add.reduce(x * x, 1, keepdims=True) * share + np.float32(_NORM_EPSILON))
     x *= gamma
     x += beta
     return x

@@ -18,7 +18,7 @@ import numpy as np
 
 from deep_piano import assets, audio, checkpoint, loudness, metrics, outputs, synth, versions
 from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND, encode
-from deep_piano.compose import Composer
+from deep_piano.compose import Commission, Composer
 from deep_piano.config import GenerateConfig
 from deep_piano.decode import Engine, Sampling
 from deep_piano.errors import AudioError, InputError, MidiError
@@ -276,30 +276,45 @@ def compose(
     seed_ends_s : float
         When the seed ends in it.
     """
-    from threadpoolctl import threadpool_limits
-
     tell = progress or (lambda stage, done, total: None)
     seconds = settings.seconds + (seed.seconds if only_new else 0)
-    composer = Composer(
-        engine,
+    composer = Composer(engine, sampling_of(settings))
+    composer.add(take, commission(seed, settings, take=take, only_new=only_new))
+    done: dict[Any, Notes] = {}
+    while not done:
+        tell("composing", composer.composed_s(take), seconds)
+        done = composer.step()
+    tell("composing", seconds, seconds)
+    return joined(seed, done[take], only_new=only_new)
+
+
+def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
+    """Return how each field of a note is drawn."""
+    return {
+        field.name: Sampling(
+            temperature=getattr(settings.temperature, field.name),
+            top_k=getattr(settings.top_k, field.name),
+            top_p=getattr(settings.top_p, field.name),
+        )
+        for field in SPEC.fields
+    }
+
+
+def commission(
+    seed: Seed, settings: GenerateConfig, *, take: int = 0, only_new: bool = False
+) -> Commission:
+    """Return what the composer is to do for a take."""
+    return Commission(
         seed.notes,
         seed_seconds=seed.seconds,
-        seconds=seconds,
-        sampling={
-            field.name: Sampling(
-                temperature=getattr(settings.temperature, field.name),
-                top_k=getattr(settings.top_k, field.name),
-                top_p=getattr(settings.top_p, field.name),
-            )
-            for field in engine.spec.fields
-        },
+        seconds=settings.seconds + (seed.seconds if only_new else 0),
         # The seed's content is part of it, so that two seeds do not share their chances.
         rng=np.random.default_rng([settings.random_state, take, int(seed.digest[:16], 16)]),
     )
-    # One thread: a product this small gains nothing from more, and beside other load loses much.
-    with threadpool_limits(1):
-        new = composer.compose(lambda done: tell("composing", done, seconds))
-    tell("composing", seconds, seconds)
+
+
+def joined(seed: Seed, new: Notes, *, only_new: bool) -> tuple[Notes, float]:
+    """Return the notes of a piece, and when its seed ends in it."""
     if only_new:
         new["onset"] -= seed.seconds
         new["offset"] -= seed.seconds

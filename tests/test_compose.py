@@ -11,10 +11,12 @@ from deep_piano.compose import (
     LONGEST_NOTE_S,
     MOST_NOTES_AT_ONCE,
     RING_S,
+    Commission,
     Composer,
 )
 from deep_piano.decode import Engine, Sampling
 from deep_piano.metrics import longest_silence_s
+from deep_piano.model import ModelConfig
 from deep_piano.notes import make_notes
 from tests.fakes import arpeggios, random_checkpoint
 
@@ -23,15 +25,20 @@ FIELDS = [field.name for field in ENGINE.spec.fields]
 
 
 def compose(seed, *, seconds=40.0, random_state=0, sampling=None, engine=ENGINE, seed_seconds=8.0):
-    composer = Composer(
-        engine,
-        seed,
-        seed_seconds=seed_seconds,
-        seconds=seconds,
-        sampling=sampling or dict.fromkeys(FIELDS, Sampling()),
-        rng=np.random.default_rng(random_state),
-    )
-    return composer.compose()
+    composer = Composer(engine, sampling or dict.fromkeys(FIELDS, Sampling()))
+    composer.add("mine", commission(seed, seed_seconds, seconds, random_state))
+    return finished(composer)["mine"]
+
+
+def commission(seed, seed_seconds=8.0, seconds=40.0, random_state=0):
+    return Commission(seed, seed_seconds, seconds, np.random.default_rng(random_state))
+
+
+def finished(composer):
+    done = {}
+    while len(composer):
+        done |= composer.step()
+    return done
 
 
 @given(st.integers(0, 10_000), st.floats(14, 60))
@@ -93,17 +100,43 @@ def test_the_shortest_piece_is_the_last_chord(rng):
 
 
 def test_progress_goes_forward(rng):
+    composer = Composer(ENGINE, dict.fromkeys(FIELDS, Sampling()))
+    composer.add(1, commission(arpeggios(8, rng=rng), seconds=30.0))
     told = []
-    Composer(
-        ENGINE,
-        arpeggios(8, rng=rng),
-        seed_seconds=8,
-        seconds=30,
-        sampling=dict.fromkeys(FIELDS, Sampling()),
-        rng=rng,
-    ).compose(told.append)
+    while len(composer):
+        told.append(composer.composed_s(1))
+        composer.step()
     assert told == sorted(told)
-    assert 8 <= told[0] < told[-1] <= 30
+    assert 7 <= told[0] < told[-1] <= 30
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=10)
+def test_a_piece_is_the_same_whatever_pieces_come_and_go_beside_it(random_state):
+    rng = np.random.default_rng(random_state)
+    scale = rng.uniform(0.05, 1)
+    engine = Engine(random_checkpoint(ModelConfig(2, 24, 20), seed=random_state, scale=scale))
+    sampling = dict.fromkeys(FIELDS, Sampling(top_p=0.95))
+    seeds = [arpeggios(rng.uniform(2, 9), rng=rng, tonic=48 + n) for n in range(7)]
+    commissions = [
+        lambda n=n: commission(seeds[n], 9.0, seconds=12.0 + 4 * n, random_state=n)
+        for n in range(7)
+    ]
+    alone = {}
+    for n, make in enumerate(commissions):
+        composer = Composer(engine, sampling)
+        composer.add(n, make())
+        alone |= finished(composer)
+    together, coming = {}, rng.permutation(7).tolist()
+    composer = Composer(engine, sampling)
+    while coming or len(composer):
+        while coming and len(composer) < 3:  # the next takes the place of one that ends
+            n = coming.pop()
+            composer.add(n, commissions[n]())
+        together |= composer.step()
+    assert together.keys() == alone.keys()
+    for n, notes in alone.items():
+        np.testing.assert_array_equal(notes, together[n])
 
 
 def test_one_note_is_enough_of_a_seed():

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_piano.checkpoint import assign_weights
 from deep_piano.codecs.notes import SPEC
 from deep_piano.decode import Engine, Sampling
-from deep_piano.model import build_model, carry_state
+from deep_piano.model import ModelConfig, build_model, carry_state
 from tests.fakes import TINY, random_checkpoint
 from tests.test_model import random_inputs
 
@@ -31,14 +31,37 @@ def test_the_engine_gives_the_logits_of_the_keras_model(rng):
             np.testing.assert_allclose(logits, expected[index][:, t], atol=1e-4)
 
 
-def test_one_stream_of_a_batch_is_like_that_stream_alone(rng):
-    engine = Engine(random_checkpoint())
-    steps, context, _ = random_inputs(rng, batch=4, window=20)
-    together, alone = engine.start(4), engine.start(1)
-    for t in range(20):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+@settings(max_examples=20)
+def test_a_stream_is_the_same_to_the_last_bit_whatever_streams_are_beside_it(seed, batch):
+    rng = np.random.default_rng(seed)
+    engine = Engine(random_checkpoint(ModelConfig(2, 72, 40), seed=seed))  # no powers of two
+    steps, context, targets = random_inputs(rng, batch=batch, window=6)
+    mine = int(rng.integers(batch))
+    together, alone = engine.start(batch), engine.start(1)
+    for t in range(6):
         both = engine.hear(together, steps[:, t], context[:, t])
-        one = engine.hear(alone, steps[2:3, t], context[2:3, t])
-        np.testing.assert_allclose(both[2:3], one, atol=1e-5)
+        one = engine.hear(alone, steps[mine : mine + 1, t], context[mine : mine + 1, t])
+        np.testing.assert_array_equal(both[mine], one[0])
+        for index in range(len(SPEC.fields)):
+            logits = engine.logits(both, targets[:, t, :index])
+            own = engine.logits(one, targets[mine : mine + 1, t, :index])
+            np.testing.assert_array_equal(logits[mine], own[0])
+
+
+def test_streams_keep_their_state_when_others_come_and_go(rng):
+    engine = Engine(random_checkpoint())
+    steps, context, _ = random_inputs(rng, batch=3, window=2)
+    state = engine.start(3)
+    engine.hear(state, steps[:, 0], context[:, 0])
+    expected = engine.hear(state, steps[:, 1], context[:, 1])
+    other = engine.start(3)
+    engine.hear(other, steps[:, 0], context[:, 0])
+    other.arrange([2, -1, 0])
+    assert not other.h[:, 1].any()
+    rows = [2, 1, 0]
+    found = engine.hear(other, steps[rows, 1], context[rows, 1])
+    np.testing.assert_array_equal(found[[0, 2]], expected[[2, 0]])
 
 
 LOGITS = st.lists(st.floats(-20, 20), min_size=2, max_size=30).map(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -111,3 +111,16 @@ class NoContext:
     def window(self, steps: NDArray[Any]) -> NDArray[np.float32]:
         """Return no features: shape (batch, window, 0)."""
         return np.zeros((*steps.shape[:2], 0), np.float32)
+
+
+def rearranged(array: NDArray[Any], order: Sequence[int], *, axis: int = 0) -> NDArray[Any]:
+    """Return the streams of these indices along an axis, in this order; -1 is a new one of zeros.
+
+    Examples
+    --------
+    >>> rearranged(np.array([1, 2, 3]), [2, 0, -1]).tolist()
+    [3, 1, 0]
+    """
+    new = np.zeros_like(array, shape=(*array.shape[:axis], 1, *array.shape[axis + 1 :]))
+    taken: NDArray[Any] = np.take(np.concatenate([array, new], axis), order, axis)
+    return taken

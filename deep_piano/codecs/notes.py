@@ -11,12 +11,13 @@ This module knows note arrays; it knows nothing of audio, files or networks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deep_piano.codecs.base import Augmentation, Field, SequenceSpec
+from deep_piano.codecs.base import Augmentation, Field, SequenceSpec, rearranged
 from deep_piano.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes, make_notes
 
 STEPS_PER_SECOND: Final = 100
@@ -224,6 +225,13 @@ class NoteContext:
         self._end = np.full(batch, -1)
         self._rows = np.arange(batch)
         self._features = np.zeros((batch, self.size), np.float32)
+
+    def arrange(self, order: Iterable[int]) -> None:
+        """Keep the streams of these indices, in this order; -1 is a new one, to be started."""
+        order = list(order)
+        for name, array in vars(self).items():
+            setattr(self, name, rearranged(array, order))
+        self._rows = np.arange(len(order))
 
     def start(
         self, slot: int, *, seed_seconds: float | None = 10.0, end_seconds: float | None = None
