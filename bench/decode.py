@@ -3,12 +3,12 @@
 Compared in one run, on one thread, at each batch size:
 
 - the engine as `compose` uses it: context, network, and one draw a field with a mask and top-p;
-- at batch 1 also the composer itself, with all its rules, over a whole piece;
+- the composer itself, with all its rules, over whole pieces;
 - the bound: the weights that a step needs are read once (at the bandwidth of memory, measured on
   an array that no cache holds), or its multiply-adds are done (at the rate of a large product of
   square matrices), whichever takes longer; and the same with the bandwidth measured on an array
   as large as the weights, which may lie in a cache between two steps;
-- the products of a step alone, by the same BLAS at the same shapes: what calling a library leaves;
+- the products of a step alone, by BLAS at the same shapes: what calling a library leaves;
 - a loop over `model.predict` of the Keras model with a window of one note and a carried state.
   One call a note, with the note known, although a chained head would need four: a lower bound.
 
@@ -37,7 +37,7 @@ import numpy as np  # noqa: E402
 from bench.machine import machine  # noqa: E402
 from deep_piano import checkpoint as checkpoints  # noqa: E402
 from deep_piano.codecs.notes import SPEC, NoteContext, encode  # noqa: E402
-from deep_piano.compose import Composer  # noqa: E402
+from deep_piano.compose import Commission, Composer  # noqa: E402
 from deep_piano.decode import Engine, Sampling  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
 from deep_piano.notes import Notes, make_notes  # noqa: E402
@@ -57,7 +57,7 @@ SEED_S = 10.0
     "batches",
     multiple=True,
     type=int,
-    default=(1, 16),
+    default=(1, 8, 32, 128),
     show_default=True,
     help="Streams decoded together; may be given several times.",
 )
@@ -95,9 +95,10 @@ def main(
     rows, parts = [], []
     for batch in batches:
         tell(f"batch {batch}")
-        ways = {"engine": engine_loop(engine, batch, notes)}
-        if batch == 1:
-            ways["composer"] = composer_loop(engine, piece_seconds)
+        ways = {
+            "engine": engine_loop(engine, batch, notes),
+            "composer": composer_loop(engine, batch, piece_seconds),
+        }
         ways["products"] = products_loop(weights, batch, notes)
         if predict_notes:
             ways["predict"] = predict_loop(weights, batch, predict_notes)
@@ -231,21 +232,22 @@ def engine_loop(engine: Engine, batch: int, notes: int) -> Round:
     return run
 
 
-def composer_loop(engine: Engine, seconds: float) -> Round:
-    """Return a round: the notes of a piece, without its last chord."""
+def composer_loop(engine: Engine, batch: int, seconds: float) -> Round:
+    """Return a round: the notes of pieces side by side, without their last chords."""
+    seed = scale(SEED_S)
 
     def run() -> list[float]:
-        composer = Composer(
-            engine,
-            scale(SEED_S),
-            seed_seconds=SEED_S,
-            seconds=SEED_S + seconds,
-            sampling={field.name: SAMPLING for field in engine.spec.fields},
-            rng=np.random.default_rng(0),
-        )
-        marks: list[float] = []
-        composer.compose(lambda _: marks.append(time.perf_counter()))
-        return np.diff(marks).tolist()
+        composer = Composer(engine, {field.name: SAMPLING for field in engine.spec.fields})
+        for slot in range(batch):
+            rng = np.random.default_rng(slot)
+            composer.add(slot, Commission(seed, SEED_S, SEED_S + seconds, rng))
+        for _ in seed:
+            composer.step()
+        marks = [time.perf_counter()]
+        while len(composer) == batch:
+            composer.step()
+            marks.append(time.perf_counter())
+        return np.diff(marks)[:-1].tolist()
 
     return run
 

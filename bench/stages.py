@@ -43,7 +43,7 @@ FUNCTIONS = (
     ("deep_piano.transkun", "Transkun.__call__", "running the transcription network"),
     ("deep_piano.intervals", "best_intervals", "Viterbi"),
     ("deep_piano.decode", "Engine.__init__", "preparing the weights"),
-    ("deep_piano.compose", "Composer.compose", "composing"),
+    ("deep_piano.piece", "compose", "composing"),
     ("deep_piano.metrics", "figures", "figures of the piece"),
     ("deep_piano.notes", "write_midi", "writing MIDI"),
     ("deep_piano.pictures", "piano_roll", "drawing the piano roll"),
