@@ -217,8 +217,7 @@ def continued(job: Job) -> Case:
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:
         chosen = settings.model_copy(update={"random_state": state})
-        notes, seed_ends_s = piece.compose(_engine(settings.checkpoint), seed, chosen)
-        case.pieces.append(notes[notes["onset"] >= seed_ends_s])
+        case.pieces.append(piece.compose(_engine(settings.checkpoint), seed, chosen))
     return case
 
 

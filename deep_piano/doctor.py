@@ -30,7 +30,7 @@ LEAST_DISK_GB: Final = 1.0
 _PACKAGES = (
     *("tensorflow", "keras", "numpy", "scipy", "soundfile", "soxr", "symusic"),
     *("safetensors", "pyarrow", "pydantic", "PyYAML", "click", "rich", "matplotlib"),
-    *("pyloudnorm", "imageio-ffmpeg", "threadpoolctl", "ray", "librosa", "boto3"),
+    *("pyloudnorm", "imageio-ffmpeg", "threadpoolctl", "ray", "librosa", "numba", "boto3"),
 )
 
 # What each library says of GPUs, asked in a process of its own: loading one takes seconds, and

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from deep_piano.notes import (
     read_midi,
     write_midi,
 )
-from deep_piano.originality import CorpusIndex
+from deep_piano.originality import CorpusIndex, SharedRun
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ FEWEST_SEED_NOTES = 4
 # speech in twelve voices has at most 0.15: some give twenty notes, but each as short as a click.
 LEAST_SOUNDING_SHARE = 0.2
 LONGEST_TRAILING_SILENCE_S = 2.0
+SHORTEST_CONTINUATION_S = 5.0
 
 Progress = Callable[[str, float, float], None]
 """Called with the name of the stage, what is done of it, and all of it."""
@@ -122,7 +123,9 @@ def make_pieces(
         When the files cannot be written after all, as on a full disk.
     """
     tell = progress or (lambda stage, done, total: None)
-    given = [seed_path, checkpoint.find(settings.checkpoint), *keep]
+    given = [seed_path, *keep]
+    if "://" not in settings.checkpoint:
+        given.append(checkpoint.find(settings.checkpoint))
     if settings.sound and settings.sound not in synth.SOUND_NAMES:
         given.append(Path(settings.sound))
     if settings.index is not None:
@@ -136,33 +139,26 @@ def make_pieces(
         seconds=settings.seed_seconds,
         progress=tell,
     )
-    if not only_new and settings.seconds < seed.seconds + 5:
-        raise InputError(
-            f"a piece of {settings.seconds:g} s leaves no room to continue a seed of "
-            f"{seed.seconds:.1f} s. Give more --seconds, or fewer --seed-seconds."
-        )
-    sound = _ready_sound(settings.sound, tell) if "sound" in targets[0] else None
+    require_room(seed, settings, only_new=only_new)
+    sound = ready_sound(settings.sound, tell) if "sound" in targets[0] else None
     engine = Engine(weights)
-    origin = _provenance(seed, settings, weights, only_new=only_new)
     pieces = []
     for take, files in enumerate(targets):
-        notes, seed_ends_s = compose(
-            engine, seed, settings, take=take, only_new=only_new, progress=tell
+        new = compose(engine, seed, settings, take=take, only_new=only_new, progress=tell)
+        pieces.append(
+            finish(
+                files,
+                seed,
+                new,
+                settings,
+                take=take,
+                checkpoint_sha256=weights.digest,
+                only_new=only_new,
+                sound=sound,
+                shared=index.longest_run(encode(new)) if index is not None else None,
+                progress=tell,
+            )
         )
-        seed_part, new_part = _parted(notes, seed_ends_s)
-        figures = metrics.figures(
-            seed.notes if only_new else seed_part,
-            new_part,
-            from_s=0.0 if only_new else float(seed_part["offset"].max()),
-        )
-        facts = {
-            **origin,
-            "take": take + 1,
-            "piece": {"seconds": settings.seconds, "notes": len(notes), **figures},
-        }
-        if index is not None:
-            facts["originality"] = _originality(index, new_part)
-        pieces.append(_write(files, notes, facts, settings.seconds, sound, seed_ends_s, tell))
     return pieces
 
 
@@ -213,6 +209,15 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress)
     return Seed(notes, ends, digest, path.name)
 
 
+def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False) -> None:
+    """Raise `InputError` where a piece is no longer than its seed."""
+    if not only_new and settings.seconds < seed.seconds + SHORTEST_CONTINUATION_S:
+        raise InputError(
+            f"a piece of {settings.seconds:g} s leaves no room to continue a seed of "
+            f"{seed.seconds:.1f} s. Give more --seconds, or fewer --seed-seconds."
+        )
+
+
 def _begins_as_midi(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4) == b"MThd"
@@ -238,7 +243,7 @@ def _fetch(name: str, tell: Progress) -> None:
     assets.ensure(name, progress=lambda done, total, what: tell(what, done, total))
 
 
-def _ready_sound(asked: str | None, tell: Progress) -> str:
+def ready_sound(asked: str | None, tell: Progress) -> str:
     """Return the sound to play with, fetched and known to work before anything is composed."""
     sound = asked or synth.default_sound()
     if sound in synth.SOUND_NAMES:
@@ -255,7 +260,7 @@ def compose(
     take: int = 0,
     only_new: bool = False,
     progress: Progress | None = None,
-) -> tuple[Notes, float]:
+) -> Notes:
     """Continue a seed in notes.
 
     Parameters
@@ -266,26 +271,24 @@ def compose(
     take : int
         From 0; each has its own chances.
     only_new : bool
-        Leave the seed out: the piece is the continuation alone, as long as asked.
+        The continuation alone is as long as asked.
     progress : callable, optional
 
     Returns
     -------
-    notes : ndarray, dtype `NOTE`
-        The whole piece, sorted by onset.
-    seed_ends_s : float
-        When the seed ends in it.
+    ndarray, dtype `NOTE`
+        The continuation, on the seed's clock.
     """
     tell = progress or (lambda stage, done, total: None)
-    seconds = settings.seconds + (seed.seconds if only_new else 0)
+    asked = commission(seed, settings, take=take, only_new=only_new)
     composer = Composer(engine, sampling_of(settings))
-    composer.add(take, commission(seed, settings, take=take, only_new=only_new))
-    done: dict[Any, Notes] = {}
+    composer.add(take, asked)
+    done: dict[Hashable, Notes] = {}
     while not done:
-        tell("composing", composer.composed_s(take), seconds)
+        tell("composing", composer.composed_s(take), asked.seconds)
         done = composer.step()
-    tell("composing", seconds, seconds)
-    return joined(seed, done[take], only_new=only_new)
+    tell("composing", asked.seconds, asked.seconds)
+    return done[take]
 
 
 def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
@@ -313,51 +316,73 @@ def commission(
     )
 
 
-def joined(seed: Seed, new: Notes, *, only_new: bool) -> tuple[Notes, float]:
-    """Return the notes of a piece, and when its seed ends in it."""
-    if only_new:
-        new["onset"] -= seed.seconds
-        new["offset"] -= seed.seconds
-        return new, 0.0
-    # Folded again: a key that still sounds from the seed is let go where it is struck anew.
-    return fold_pedal(np.concatenate([seed.notes, new]), [], []), seed.seconds
-
-
-def _originality(index: CorpusIndex, continuation: Notes) -> dict[str, Any]:
-    """Return what the continuation shares with the corpus, for the provenance file."""
-    shared = index.longest_run(encode(continuation))
-    return {
-        "longest_shared_run_notes": shared.notes,
-        "recording": shared.recording or None,
-        "dataset_sha256": index.dataset,
-    }
-
-
-def _parted(notes: Notes, seed_ends_s: float) -> tuple[Notes, Notes]:
-    old = notes["onset"] < seed_ends_s
-    return notes[old], notes[~old]
-
-
-def _provenance(
+def finish(
+    files: dict[str, Path],
     seed: Seed,
+    new: Notes,
     settings: GenerateConfig,
-    weights: checkpoint.Checkpoint,
     *,
-    only_new: bool,
-) -> dict[str, Any]:
-    """Return the facts that all takes share."""
-    return {
+    take: int,
+    checkpoint_sha256: str,
+    only_new: bool = False,
+    sound: str | None = None,
+    shared: SharedRun | None = None,
+    progress: Progress | None = None,
+) -> Piece:
+    """Write all files of a piece, or none.
+
+    Parameters
+    ----------
+    files : dict of str to Path
+        As `outputs.targets` returns them.
+    seed : Seed
+    new : ndarray, dtype `NOTE`
+        From `compose`.
+    settings : GenerateConfig
+    take : int
+    checkpoint_sha256 : str
+    only_new : bool
+    sound : str, optional
+        From `ready_sound`; None: no sound is written.
+    shared : SharedRun, optional
+        What the continuation shares with a corpus.
+    progress : callable, optional
+    """
+    if only_new:
+        notes = new.copy()
+        notes["onset"] -= seed.seconds
+        notes["offset"] -= seed.seconds
+        seed_ends_s = 0.0
+    else:
+        # Folded again: a key that still sounds from the seed is let go where it is struck anew.
+        notes, seed_ends_s = fold_pedal(np.concatenate([seed.notes, new]), [], []), seed.seconds
+    old = notes["onset"] < seed_ends_s
+    figures = metrics.figures(
+        seed.notes if only_new else notes[old],
+        notes[~old],
+        from_s=0.0 if only_new else float(notes["offset"][old].max()),
+    )
+    facts = {
         "seed": {
             "file": seed.name,
             "sha256": seed.digest,
             "seconds": round(seed.seconds, 3),
             "notes": len(seed.notes),
         },
-        "checkpoint": {"name": settings.checkpoint, "sha256": weights.digest},
-        "settings": {**settings.model_dump(), "only_new": only_new},
+        "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint_sha256},
+        "settings": {**settings.model_dump(exclude={"takes"}), "only_new": only_new},
         "random_state": settings.random_state,
         "versions": {**versions.of_a_piece(), "ffmpeg": audio.ffmpeg_version()},
+        "take": take + 1,
+        "piece": {"seconds": settings.seconds, "notes": len(notes), **figures},
     }
+    if shared is not None:
+        facts["originality"] = {
+            "longest_shared_run_notes": shared.notes,
+            "recording": shared.recording or None,
+        }
+    tell = progress or (lambda stage, done, total: None)
+    return _write(files, notes, facts, settings.seconds, sound, seed_ends_s, tell)
 
 
 def _write(
@@ -369,7 +394,6 @@ def _write(
     seed_ends_s: float,
     tell: Progress,
 ) -> Piece:
-    """Write all files of a piece, or none."""
     from deep_piano.pictures import piano_roll
 
     with outputs.staged(files) as staged:

@@ -9,7 +9,17 @@ import deep_piano
 
 _SAME = {"tensorflow": "tensorflow-cpu"}  # one module, two distributions
 _DECISIVE = (
-    *("numpy", "scipy", "tensorflow", "symusic", "soxr", "soundfile", "pyloudnorm", "matplotlib"),
+    *(
+        "numpy",
+        "scipy",
+        "numba",
+        "tensorflow",
+        "symusic",
+        "soxr",
+        "soundfile",
+        "pyloudnorm",
+        "matplotlib",
+    ),
 )
 
 

@@ -29,7 +29,6 @@ def test_a_dataset_is_indexed_and_a_piece_is_compared_with_it(weights, rng):
     assert set(facts["originality"]) == {
         "longest_shared_run_notes",
         "recording",
-        "dataset_sha256",
     }
 
 
