@@ -19,7 +19,7 @@ from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.terminal import Group, reports, set_up_logging, stages
 
 if TYPE_CHECKING:
-    from deep_piano.config import StorageConfig
+    from deep_piano.config import Config, StorageConfig
     from deep_piano.storage import Folder
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -80,16 +80,18 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     ctx.obj = config
 
 
-@main.command(epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7")
-@click.argument("seed", type=click.Path(path_type=Path))
+@main.command(
+    epilog="Examples: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7; "
+    "deep-piano generate seeds/ -o pieces/ --takes 2"
+)
+@click.argument("seed")
 @click.option(
     "-o",
     "--output",
     "out",
     required=True,
-    type=click.Path(path_type=Path),
-    help="File to write: .mp3, .wav, .flac, .ogg or .mid. "
-    "A .mid, a .png and a .json stand beside it.",
+    help="File to write: .mp3, .wav, .flac, .ogg or .mid; a .mid, a .png and a .json stand beside "
+    "it. Of a folder of seeds: folder or s3:// prefix of the pieces.",
 )
 @click.option("--seconds", type=float, help="Length of the piece, seed included.  [180]")
 @click.option("--seed-seconds", type=float, help="How much of the recording to continue.  [10]")
@@ -114,28 +116,51 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     help="steinway, salamander, an .sf2 file or a folder of samples.  [the best one that is there]",
 )
 @click.option("--index", help="Of a corpus: say what each piece shares with it.  [none]")
+@click.option("--format", help="Of a folder's pieces: mp3, wav, flac, ogg or mid.  [mp3]")
+@click.option("--workers", type=int, help="Composers for a folder.  [one for eight CPUs]")
+@click.option("--max-failures", type=int, help="Stop when more of a folder's pieces failed.")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @configured
 def generate(
-    config: Path | None, /, seed: Path, out: Path, only_new: bool, force: bool, **options: Any
+    config: Path | None,
+    /,
+    seed: str,
+    out: str,
+    only_new: bool,
+    force: bool,
+    endpoint: str | None,
+    **options: Any,
 ) -> None:
-    """Continue SEED, a recording of a piano or a MIDI file.
+    """Continue SEED, a recording of a piano or a MIDI file, or every one in a folder.
 
     SEED is decoded by FFmpeg (mp3, wav, flac, ogg, m4a, opus, ...), transcribed to notes,
     continued by the LSTM until the piece is as long as asked, and played on a sampled piano.
     A name that begins with a dash goes behind "--".
-    """
-    from deep_piano.config import load_config
 
-    settings = load_config(config, {"generate": options}).generate
+    A folder or s3:// prefix of seeds becomes a folder of pieces, on Ray: each seed's takes with
+    their files, and the manifest pieces.jsonl and pieces.parquet. The same command goes on where
+    one was stopped, and makes only what is missing, failed or changed.
+    """
+    from deep_piano.config import BulkConfig, load_config
+
+    of_bulk = {name: options.pop(name) for name in ("format", "workers", "max_failures")}
+    sections = {"generate": options, "bulk": of_bulk, "storage": {"endpoint": endpoint}}
+    settings = load_config(config, sections)
+    if "://" in seed or Path(seed).is_dir():
+        _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
+        return
+    given = [f"--{name.replace('_', '-')}" for name in BulkConfig.model_fields if of_bulk.get(name)]
+    if given:
+        raise click.UsageError(f"{given[0]} is for a folder of seeds, and {seed!r} is none.")
     begun = time.monotonic()
     from deep_piano.piece import make_pieces
 
     with stages() as progress:
         pieces = make_pieces(
-            seed,
-            out,
-            settings,
+            Path(seed),
+            Path(out),
+            settings.generate,
             only_new=only_new,
             force=force,
             keep=[config] if config else [],
@@ -149,6 +174,29 @@ def generate(
     ]
     made = "made" if len(pieces) == 1 else f"{len(pieces)} pieces made"
     click.echo("\n".join(lines) + f", {made} in {took_s:.1f} s")
+
+
+def _generate_in_bulk(
+    seeds: str, out: str, settings: Config, *, only_new: bool, force: bool
+) -> None:
+    """Continue every seed of a folder; fail when any piece did."""
+    from deep_piano.stages.generate import generate as in_bulk
+
+    source, target = _open(settings.storage, seeds, out)
+    with reports() as report:
+        records = in_bulk(
+            source, target, settings, only_new=only_new, force=force, progress=report
+        ).values()
+    failed = sum(not record.done for record in records)
+    click.echo(
+        f"{one_line(out)}: pieces asked for: {len(records)} = {len(records) - failed} there "
+        f"+ {failed} failed"
+    )
+    if failed:
+        raise DeepPianoError(
+            f"{failed} of {len(records)} pieces failed. pieces.jsonl says why; the same command "
+            "tries them again."
+        )
 
 
 @main.command(epilog="Example: deep-piano prepare recordings/ -o dataset/ --dry-run")

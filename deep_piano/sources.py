@@ -112,11 +112,11 @@ def sources_of(entries: Iterable[Entry], hashes: Mapping[str, str], splits: Spli
 
 
 def require_apart(corpus: Folder, dataset: Folder) -> None:
-    """Raise `InputError` where one folder lies in the other."""
+    """Raise `InputError` where what is read and what is written lie in one another."""
     if _holds(corpus, dataset) or _holds(dataset, corpus):
         raise InputError(
-            f"the dataset {dataset.uri} and the corpus {corpus.uri} lie in one another. "
-            "Give the dataset a folder of its own."
+            f"{dataset.uri}, to write to, and {corpus.uri}, to read from, lie in one another. "
+            "Give what is written a folder of its own."
         )
 
 

@@ -37,8 +37,16 @@ LAYERS = [
     {"compose", "likelihood", "trainer", "runs"},
     {"begin", "fit"},
     {"card", "charts", "preview", "inspection"},
+    {"pieces"},
     {"piece", "evaluate", "doctor"},
-    {"stages.__init__", "stages.cluster", "stages.transcription", "stages.prepare", "stages.train"},
+    {
+        "stages.__init__",
+        "stages.cluster",
+        "stages.transcription",
+        "stages.prepare",
+        "stages.train",
+        "stages.generate",
+    },
     {"cli"},
     {"__main__"},
 ]

@@ -101,17 +101,25 @@ def completed(
             if not done:
                 meanwhile()
             for reference in done:
-                item = waiting.pop(reference)
-                try:
-                    result = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    result = error.cause if isinstance(error.cause, Exception) else error
-                except ray.exceptions.RayError as error:
-                    result = error
-                yield item, result
+                yield waiting.pop(reference), outcome(reference)
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
+
+
+def outcome(reference: Any) -> Any:
+    """Return what a completed task or call gave: its result, or the exception that it ended with.
+
+    Of a task that raised, that is what it raised; of one that was lost, Ray's own exception.
+    """
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        return error.cause if isinstance(error.cause, Exception) else error
+    except ray.exceptions.RayError as error:
+        return error
 
 
 def total(resource: str) -> float:

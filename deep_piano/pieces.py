@@ -1,0 +1,176 @@
+"""What a bulk run has made: one record a piece, kept so that a rerun does only what is missing.
+
+The folder of pieces holds ``run.json`` (what all pieces have in common), ``pieces/SEED/take-N.*``
+(each piece's files, its .json last), and the manifest: ``pieces.parquet`` and ``pieces.jsonl``.
+While a run is at work its records are kept in ``records/``, a file for each batch of them.
+This module knows folders and records; it knows nothing of how pieces are made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from deep_piano.errors import InputError, one_line
+from deep_piano.storage import Folder
+
+RUN: Final = "run.json"
+PIECES: Final = "pieces"
+RECORDS: Final = "records"
+MANIFEST: Final = "pieces.jsonl"
+TABLE: Final = "pieces.parquet"
+
+Key = tuple[str, int]
+"""A piece: its seed's name, and its take from 0."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one piece.
+
+    Attributes
+    ----------
+    seed : str
+        The path of its file within the folder of seeds.
+    take : int
+        From 1, as in the names of files.
+    status : str
+        "done" or "failed".
+    reason : str
+        Why it failed; "" where it did not.
+    seed_stamp : str
+        Tells whether the seed's file has changed since.
+    seed_sha256, checkpoint_sha256 : str
+    random_state : int
+    seconds : float
+        Length of the piece.
+    notes : int
+    figures : dict
+        As in the piece's .json: adherence to the seed, silence, loops.
+    shared_run_notes : int or None
+        With an index: the longest run of notes that it shares with the corpus.
+    wall_s : float
+        What finishing it took: rendering, encoding, writing.
+    files : dict of str to str
+        SHA-256 of each file, by its name within the folder of pieces.
+    """
+
+    seed: str
+    take: int
+    status: str
+    reason: str = ""
+    seed_stamp: str = ""
+    seed_sha256: str = ""
+    checkpoint_sha256: str = ""
+    random_state: int = 0
+    seconds: float = 0.0
+    notes: int = 0
+    figures: dict[str, Any] = field(default_factory=dict)
+    shared_run_notes: int | None = None
+    wall_s: float = 0.0
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """Which piece it is of."""
+        return self.seed, self.take - 1
+
+    @property
+    def done(self) -> bool:
+        """The piece is there."""
+        return self.status == "done"
+
+
+def folder_of(seed: str) -> str:
+    """Return where a seed's pieces lie within the folder of pieces."""
+    return f"{PIECES}/{seed}"
+
+
+def require_same_run(pieces: Folder, run: Mapping[str, Any], *, force: bool) -> None:
+    """Make sure that the folder's pieces were made with these settings, and write them down.
+
+    Raises
+    ------
+    InputError
+        When they were made with others, and there is no `force`.
+    """
+    if pieces.exists(RUN):
+        try:
+            before = dict(json.loads(pieces.read_bytes(RUN)))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{pieces.place(RUN)} is damaged: {one_line(error)}. Give another folder."
+            ) from error
+        if before == run:
+            return
+        if not force:
+            changed = sorted(_differing(before, run))
+            raise InputError(
+                f"the pieces in {one_line(pieces.uri)} were made with other settings "
+                f"({', '.join(changed)}). Give another folder, or --force to make them anew."
+            )
+    with pieces.write(RUN) as path:
+        path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any], under: str = "") -> Iterable[str]:
+    for name in {*a, *b}:
+        mine, other = a.get(name), b.get(name)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            yield from _differing(mine, other, f"{under}{name}.")
+        elif mine != other:
+            yield under + name
+
+
+def read_records(pieces: Folder) -> dict[Key, Record]:
+    """Return what is known of the pieces: of the manifest, then of what came after it."""
+    names = [MANIFEST] if pieces.exists(MANIFEST) else []
+    names += sorted(entry.name for entry in pieces.entries(RECORDS))
+    found = {}
+    for name in names:
+        for line in pieces.read_bytes(name).splitlines():
+            try:
+                record = Record(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # it is made again
+            found[record.key] = record
+    return found
+
+
+def write_records(pieces: Folder, batch: int, records: Iterable[Record]) -> None:
+    """Keep a batch of records while the run is at work."""
+    _write_lines(pieces, f"{RECORDS}/{batch:06d}.jsonl", records)
+
+
+def write_manifest(pieces: Folder, records: Iterable[Record]) -> None:
+    """Write the manifest, in the order of seeds and takes; it replaces the batches."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = sorted(records, key=lambda record: record.key)
+    rows = [
+        asdict(record) | {"figures": json.dumps(record.figures), "files": json.dumps(record.files)}
+        for record in ordered
+    ]
+    schema = pa.schema(
+        [
+            *((name, pa.string()) for name in ("seed", "status", "reason", "seed_stamp")),
+            *((name, pa.string()) for name in ("seed_sha256", "checkpoint_sha256")),
+            *((name, pa.int64()) for name in ("take", "random_state", "notes", "shared_run_notes")),
+            *((name, pa.float64()) for name in ("seconds", "wall_s")),
+            *((name, pa.string()) for name in ("figures", "files")),
+        ]
+    )
+    with pieces.write(TABLE) as path:
+        pq.write_table(pa.Table.from_pylist(rows, schema), path, compression="zstd")
+    _write_lines(pieces, MANIFEST, ordered)
+    for entry in pieces.entries(RECORDS):
+        pieces.remove(entry.name)
+
+
+def _write_lines(pieces: Folder, name: str, records: Iterable[Record]) -> None:
+    with pieces.write(name) as path:
+        lines = (json.dumps(asdict(record), sort_keys=True) for record in records)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -1,0 +1,503 @@
+"""GENERATE in bulk: a folder of seeds becomes a folder of pieces, on Ray tasks and composers.
+
+Three kinds of work, each where it belongs: tasks read seeds (and transcribe them), a pool of actors
+composes many pieces at once, tasks play, draw and write them. One loop in the driver hands the work
+on, and bounds how many pieces are anywhere on the way. A piece depends on its seed's content, the
+checkpoint, the settings and its take alone, so that whoever makes it, and how often it is begun
+anew, changes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deep_piano import checkpoint as checkpoints
+from deep_piano import outputs, piece
+from deep_piano.checkpoint import Checkpoint
+from deep_piano.codecs.notes import SPEC, encode
+from deep_piano.compose import Commission, Composer
+from deep_piano.config import BulkConfig, Config, GenerateConfig
+from deep_piano.decode import Engine, Sampling
+from deep_piano.errors import DeepPianoError, one_line
+from deep_piano.notes import Notes
+from deep_piano.originality import CorpusIndex, SharedRun
+from deep_piano.pieces import (
+    Key,
+    Record,
+    folder_of,
+    read_records,
+    require_same_run,
+    write_manifest,
+    write_records,
+)
+from deep_piano.sources import require_apart, survey
+from deep_piano.stages.cluster import connected, outcome, total
+from deep_piano.storage import Entry, Folder, sha256_of
+from deep_piano.terminal import Report
+
+logger = logging.getLogger(__name__)
+
+EngineFactory = Callable[[Checkpoint], Engine]
+"""Makes the engine of a composer; called in the actor's own process."""
+
+_RETRIES = 2
+_LOSSES = 2  # a piece that ends its composer so often, at last alone, is given up
+_FLUSH_S = 20.0
+_PATIENCE_S = 3.0
+_CPUS_A_COMPOSER = 8
+
+
+def generate(
+    seeds: Folder,
+    pieces: Folder,
+    config: Config,
+    *,
+    only_new: bool = False,
+    force: bool = False,
+    engine: EngineFactory = Engine,
+    progress: Callable[[Report], None] = lambda _: None,
+) -> dict[Key, Record]:
+    """Write pieces that continue every seed of a folder, as far as they are not there already.
+
+    Parameters
+    ----------
+    seeds, pieces : Folder
+        Neither may lie in the other. The seeds are only read.
+    config : Config
+    only_new : bool
+        Leave the seeds out of the pieces.
+    force : bool
+        Make everything anew where the pieces were made with other settings.
+    engine : callable
+    progress : callable
+        Called with a `Report` whenever something is done.
+
+    Returns
+    -------
+    dict of (seed, take) to Record
+        Of every piece that was asked for; it stands in the manifest too.
+
+    Raises
+    ------
+    InputError
+        When seeds, checkpoint or settings cannot be used.
+    DeepPianoError
+        When too many pieces failed, or Ray did. What was done is kept: the same call goes on there.
+    """
+    require_apart(seeds, pieces)
+    settings = config.generate
+    loaded = checkpoints.load(settings.checkpoint, codec=SPEC.codec)
+    index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
+    entries, _ = survey(seeds)
+    pieces.require_writable()
+    sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, _nothing)
+    about = {
+        "settings": settings.model_dump(exclude={"takes", "checkpoint", "index"}),
+        "only_new": only_new,
+        "format": config.bulk.format,
+        "sound": sound,
+        "checkpoint_sha256": loaded.digest,
+    }
+    require_same_run(pieces, about, force=force)
+    common = _Run(pieces, settings, config.bulk.format, sound, loaded.digest, only_new)
+    known = {} if force else _still_good(pieces, entries)
+    bulk = _Bulk(seeds, common, config.bulk, known, progress)
+    todo = bulk.missing(entries)
+    write_manifest(pieces, bulk.records.values())  # what a killed run left becomes part of it
+    if todo:
+        with connected():
+            bulk.work(todo, loaded, index, engine)
+        write_manifest(pieces, bulk.records.values())
+    asked = {(entry.name, take) for entry in entries for take in range(settings.takes)}
+    return {key: record for key, record in bulk.records.items() if key in asked}
+
+
+def _still_good(pieces: Folder, entries: Sequence[Entry]) -> dict[Key, Record]:
+    """Return the records of pieces that are whole and whose seeds have not changed."""
+    stamps = {entry.name: entry.stamp for entry in entries}
+    there = {entry.name for entry in pieces.entries() if not entry.problem}
+    return {
+        key: record
+        for key, record in read_records(pieces).items()
+        if record.done
+        and record.seed_stamp == stamps.get(record.seed, record.seed_stamp)
+        and there.issuperset(record.files)
+    }
+
+
+class _Bulk:
+    """One bulk run at work."""
+
+    def __init__(
+        self,
+        seeds: Folder,
+        run: _Run,
+        bulk: BulkConfig,
+        known: Mapping[Key, Record],
+        progress: Callable[[Report], None],
+    ) -> None:
+        self._seeds, self._run, self._bulk = seeds, run, bulk
+        self._settings = run.settings
+        self.records = dict(known)
+        self._progress = progress
+        self._stamps: dict[str, str] = {}
+        self._heard: dict[str, piece.Seed] = {}
+        self._left: Counter[str] = Counter()  # takes of each seed that are on the way
+        self._ready: deque[Key] = deque()  # to be composed
+        self._suspects: deque[Key] = deque()  # to be composed with nothing beside them
+        self._losses: Counter[Key] = Counter()
+        self._waiting: dict[Any, Callable[[Any], None]] = {}
+        self._unkept: list[Record] = []
+        self._batches = itertools.count()
+        self._kept_at = time.monotonic()
+        self._failures: list[Record] = []
+        self._made, self._asked, self._music_s = 0, 0, 0.0
+
+    def missing(self, entries: Sequence[Entry]) -> list[tuple[str, list[int]]]:
+        """Return the seeds and takes that are to be made; note those that cannot be."""
+        todo = []
+        for entry in entries:
+            self._stamps[entry.name] = entry.stamp
+            takes = [
+                take
+                for take in range(self._settings.takes)
+                if (entry.name, take) not in self.records
+            ]
+            self._asked += len(takes)
+            if entry.problem:
+                self._fail(entry.name, takes, entry.problem)
+            elif takes:
+                todo.append((entry.name, takes))
+        return todo
+
+    def work(
+        self,
+        todo: Sequence[tuple[str, list[int]]],
+        loaded: Checkpoint,
+        index: CorpusIndex | None,
+        engine: EngineFactory,
+    ) -> None:
+        """Make what is missing; every piece ends with a record."""
+        import ray
+
+        self._reading, self._writing = _task(_read_seed), _task(_write_piece)
+        cpus = max(1, round(total("CPU")))
+        count = self._bulk.workers or -(-cpus // _CPUS_A_COMPOSER)
+        sampling = piece.sampling_of(self._settings)
+        given = [ray.put(one) for one in (loaded, index)]
+        remote = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(_Composer)
+        places = [
+            _Place(lambda: remote.remote(*given, sampling, engine))
+            for _ in range(min(count, sum(len(takes) for _, takes in todo)))
+        ]
+        most = 2 * cpus + 2 * self._bulk.batch * len(places)
+        coming = iter(todo)
+        self._require_few_failures()
+        try:
+            while True:
+                while self._on_the_way() < most and (seed := next(coming, None)):
+                    self._read(*seed)
+                for place in places:
+                    self._give(place)
+                if not self._waiting:
+                    break
+                done, _ = ray.wait(list(self._waiting), num_returns=1, timeout=_PATIENCE_S)
+                for reference in done:
+                    self._waiting.pop(reference)(outcome(reference))
+                self._show()
+                self._keep_records()
+                self._require_few_failures()
+        finally:
+            for place in places:
+                place.end()
+            for reference in self._waiting.keys() - {place.reference for place in places}:
+                ray.cancel(reference, force=True)
+            self._keep_records(now=True)
+
+    def _on_the_way(self) -> int:
+        """Return how many pieces are being read for, composed or finished."""
+        return self._left.total()
+
+    def _read(self, name: str, takes: Sequence[int]) -> None:
+        """Have a seed read, and its takes composed afterwards."""
+        self._left[name] = len(takes)
+
+        def heard(result: Any) -> None:
+            if isinstance(result, Exception):
+                self._fail(name, takes, _reason(result))
+                return
+            self._heard[name] = result
+            self._ready.extend((name, take) for take in takes)
+
+        only_new = self._run.only_new
+        reference = self._reading.remote(self._seeds, name, self._settings, only_new)
+        self._waiting[reference] = heard
+
+    def _give(self, place: _Place) -> None:
+        """Give an idle composer pieces to begin, or let it go on with what it has."""
+        if place.reference is not None:
+            return
+        new: list[Key] = []
+        if self._suspects and not place.composing:
+            new.append(self._suspects.popleft())
+        elif not place.alone:
+            while self._ready and len(place.composing) + len(new) < self._bulk.batch:
+                new.append(self._ready.popleft())
+        if not new and not place.composing:
+            return
+        place.alone = bool(self._losses[new[0]]) if new else place.alone
+        asked = {
+            key: piece.commission(
+                self._heard[key[0]],
+                self._settings,
+                take=key[1],
+                only_new=self._run.only_new,
+            )
+            for key in new
+        }
+        place.composing |= set(new)
+        place.reference = place.actor.work.remote(asked)
+        self._waiting[place.reference] = lambda result: self._composed(place, result)
+
+    def _composed(self, place: _Place, result: Any) -> None:
+        """Have the pieces finished that a composer has completed, or mourn it."""
+        import ray
+
+        place.reference = None
+        if isinstance(result, ray.exceptions.RayError) or not isinstance(result, dict):
+            if not isinstance(result, ray.exceptions.RayActorError):
+                raise DeepPianoError(
+                    f"a composer failed: {type(result).__name__}: {one_line(result)}"
+                ) from result
+            logger.warning("a composer died; another one takes its place")
+            for key in sorted(place.composing):
+                self._losses[key] += 1
+                if self._losses[key] < _LOSSES or not place.alone:
+                    self._suspects.append(key)
+                else:
+                    self._fail(key[0], [key[1]], "what composed it died, again and again")
+            place.end()
+            place.begin()
+            return
+        place.composing -= result.keys()
+        place.alone = place.alone and bool(place.composing)
+        for key, (new, shared) in result.items():
+            self._finish(key, new, shared)
+
+    def _finish(self, key: Key, new: Notes, shared: SharedRun | None) -> None:
+        """Have a piece played, drawn and written."""
+
+        def finished(result: Any) -> None:
+            if isinstance(result, Exception):
+                self._fail(key[0], [key[1]], _reason(result))
+            else:
+                self._done(replace(result, seed=key[0], seed_stamp=self._stamps[key[0]]))
+
+        seed = self._heard[key[0]]
+        reference = self._writing.remote(self._run, key, seed, new, shared)
+        self._waiting[reference] = finished
+
+    def _fail(self, name: str, takes: Iterable[int], reason: str) -> None:
+        reason, stamp = one_line(reason), self._stamps[name]
+        logger.warning("%s: %s", one_line(name), reason)
+        for take in takes:
+            self._done(Record(name, take + 1, "failed", reason, seed_stamp=stamp))
+
+    def _done(self, record: Record) -> None:
+        self.records[record.key] = record
+        self._unkept.append(record)
+        self._made += 1
+        self._music_s += record.seconds
+        self._failures += [] if record.done else [record]
+        name = record.seed
+        self._left[name] -= 1
+        if self._left[name] <= 0:
+            del self._left[name]
+            self._heard.pop(name, None)
+
+    def _require_few_failures(self) -> None:
+        limit = self._bulk.max_failures
+        if limit is not None and len(self._failures) > limit:
+            first = self._failures[0]
+            raise DeepPianoError(
+                f"stopped: {len(self._failures)} pieces failed and {limit} may (one is of "
+                f"{one_line(first.seed)}: {first.reason}). What was made is kept, and "
+                "the same command goes on from here: mend or remove such seeds, or raise "
+                "max_failures."
+            )
+
+    def _keep_records(self, *, now: bool = False) -> None:
+        if self._unkept and (now or time.monotonic() - self._kept_at > _FLUSH_S):
+            write_records(self._run.pieces, next(self._batches), self._unkept)
+            self._unkept = []
+            self._kept_at = time.monotonic()
+
+    def _show(self) -> None:
+        failures = len(self._failures)
+        report = Report(
+            "writing pieces", self._made, self._asked, failures, duration_s=self._music_s
+        )
+        self._progress(report)
+
+
+class _Place:
+    """A place for a composer: the actor in it, and what that has to do.
+
+    Attributes
+    ----------
+    reference : ObjectRef or None
+        Of the call that is at work.
+    composing : set of Key
+    alone : bool
+        What it composes is suspected of having ended another composer.
+    """
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self._start = start
+        self.begin()
+
+    def begin(self) -> None:
+        """Put a new actor into the place."""
+        self.actor = self._start()
+        self.reference: Any = None
+        self.composing: set[Key] = set()
+        self.alone = False
+
+    def end(self) -> None:
+        """End the actor."""
+        import ray
+
+        ray.kill(self.actor)
+
+
+class _Composer:
+    """The actor: pieces composed side by side, as many as it is given."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        index: CorpusIndex | None,
+        sampling: Mapping[str, Sampling],
+        engine: EngineFactory,
+    ) -> None:
+        self._composer = Composer(engine(checkpoint), sampling)
+        self._index = index
+
+    def work(self, asked: Mapping[Key, Commission]) -> dict[Key, tuple[Notes, SharedRun | None]]:
+        """Begin pieces, and go on with all until some are complete; return those."""
+        for key, commission in asked.items():
+            self._composer.add(key, commission)
+        done: dict[Any, Notes] = {}
+        while len(self._composer) and not done:
+            done = self._composer.step()
+        return {key: (new, self._shared(new)) for key, new in done.items()}
+
+    def _shared(self, new: Notes) -> SharedRun | None:
+        return self._index.longest_run(encode(new)) if self._index is not None else None
+
+
+def _task(function: Callable[..., Any]) -> Any:
+    """Make a task of a function, tried again when the process or the node that runs it dies."""
+    import ray
+
+    return ray.remote(function).options(max_retries=_RETRIES, scheduling_strategy="SPREAD")
+
+
+def _read_seed(seeds: Folder, name: str, settings: GenerateConfig, only_new: bool) -> piece.Seed:
+    """Read a seed; transcribing on one thread, so that its notes are the same wherever it is."""
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    with seeds.local(name) as path:
+        seed = piece.read_seed(
+            path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=_nothing
+        )
+    piece.require_room(seed, settings, only_new=only_new)
+    return replace(seed, name=name.rpartition("/")[2])
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all pieces of a run have in common."""
+
+    pieces: Folder
+    settings: GenerateConfig
+    format: str
+    sound: str | None
+    checkpoint_sha256: str
+    only_new: bool
+
+
+def _write_piece(
+    run: _Run, key: Key, seed: piece.Seed, new: Notes, shared: SharedRun | None
+) -> Record:
+    """Play, draw and write a piece: all its files into the folder of pieces, the .json last."""
+    begun = time.monotonic()
+    name, take = key
+    with tempfile.TemporaryDirectory(prefix="deep-piano-") as folder:
+        out = Path(folder) / f"take-{take + 1}.{run.format}"
+        [files] = outputs.targets(out, 1, force=False, given=[])
+        made = piece.finish(
+            files,
+            seed,
+            new,
+            run.settings,
+            take=take,
+            checkpoint_sha256=run.checkpoint_sha256,
+            only_new=run.only_new,
+            sound=run.sound and _fetched(run.sound),
+            shared=shared,
+        )
+        hashes = {}
+        for path in sorted(made.files, key=lambda path: path.suffix == ".json"):
+            target = f"{folder_of(name)}/{path.name}"
+            with run.pieces.write(target) as place:
+                shutil.copyfile(path, place)
+            hashes[target] = sha256_of(path)
+    about = made.facts["piece"]
+    return Record(
+        name,
+        take + 1,
+        "done",
+        seed_sha256=seed.digest,
+        checkpoint_sha256=run.checkpoint_sha256,
+        random_state=run.settings.random_state,
+        seconds=about["seconds"],
+        notes=about["notes"],
+        figures={k: v for k, v in about.items() if k not in ("seconds", "notes")},
+        shared_run_notes=shared.notes if shared is not None else None,
+        wall_s=round(time.monotonic() - begun, 3),
+        files=hashes,
+    )
+
+
+@cache
+def _fetched(sound: str) -> str:
+    """Return the sound, once it is there on this node."""
+    return piece.ready_sound(sound, _nothing)
+
+
+def _reason(error: Exception) -> str:
+    """Say why a task failed."""
+    import ray
+
+    if isinstance(error, DeepPianoError):
+        return str(error)
+    if isinstance(error, ray.exceptions.RayError) and not isinstance(
+        error, ray.exceptions.RayTaskError
+    ):
+        return f"what worked on it died, again and again ({type(error).__name__})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _nothing(stage: str, done: float, whole: float) -> None:
+    """Take no note of progress."""

@@ -1,0 +1,310 @@
+"""GENERATE in bulk on real Ray: every seed has its pieces or its reason, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from deep_piano.config import load_config
+from deep_piano.decode import Engine
+from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.notes import write_midi
+from deep_piano.originality import CorpusIndex
+from deep_piano.piece import make_pieces
+from deep_piano.pieces import MANIFEST, RECORDS
+from deep_piano.stages.generate import generate
+from deep_piano.storage import open_folder
+from tests.clusters import contents, processes, several_nodes
+from tests.commands import in_a_process
+from tests.fakes import arpeggios
+from tests.rows import note_row
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+GOOD = 4
+TAKES = 2
+
+
+@pytest.fixture(scope="module")
+def cluster(_s3_server):
+    """Two nodes whose workers know, from their start on, where S3 is."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in _s3_server.env.items():
+            environment.setenv(name, value)
+        with several_nodes(2) as nodes:
+            yield nodes
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("seeds") / "seeds"
+    for number in range(GOOD):
+        music = arpeggios(9 + number, rng=np.random.default_rng(number), tonic=48 + 3 * number)
+        write_midi(folder / ("inner/" * (number % 2)) / f"{number}.mid", music)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bulk(weights):
+    """Return a function that makes pieces; `disturb` is called when some are there."""
+
+    def bulk(seeds, pieces, *, disturb=None, engine=Engine, force=False, batch=4, **settings):
+        waiting = [disturb] if disturb else []
+
+        def watch(report):
+            if 0 < report.done < report.total and waiting:
+                waiting.pop()()
+
+        of_bulk = {"format": "mid", "batch": batch} | {
+            name: settings.pop(name)
+            for name in ("workers", "max_failures", "format")
+            if name in settings
+        }
+        settings = {"checkpoint": str(weights), "seconds": 25.0, "takes": TAKES} | settings
+        return generate(
+            open_folder(seeds),
+            open_folder(pieces),
+            load_config(None, {"generate": settings, "bulk": of_bulk}),
+            engine=engine,
+            force=force,
+            progress=watch,
+        )
+
+    return bulk
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, seeds, bulk, tmp_path_factory):
+    """What a run makes that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "pieces"
+    records = bulk(seeds, folder)
+    assert all(record.done for record in records.values())
+    return files(folder)
+
+
+def files(folder):
+    """Return every piece's files."""
+    return {name: data for name, data in contents(folder).items() if name.startswith("pieces/")}
+
+
+def test_every_seed_has_its_takes_and_the_manifest_names_their_files(
+    undisturbed, seeds, tmp_path, bulk
+):
+    shutil.copytree(seeds, tmp_path / "seeds")
+    records = bulk(tmp_path / "seeds", tmp_path / "pieces")
+    assert len(records) == GOOD * TAKES
+    assert files(tmp_path / "pieces") == undisturbed
+    assert "pieces/inner/3.mid/take-2.png" in undisturbed
+    lines = (tmp_path / "pieces" / MANIFEST).read_text().splitlines()
+    table = pq.read_table(tmp_path / "pieces" / "pieces.parquet").to_pylist()
+    assert [json.loads(line)["seed"] for line in lines] == [row["seed"] for row in table]
+    assert [(row["seed"], row["take"]) for row in table] == sorted(
+        (name, take)
+        for name in (p.relative_to(seeds).as_posix() for p in seeds.rglob("*.mid"))
+        for take in (1, 2)
+    )
+    named = {name for record in records.values() for name in record.files}
+    assert named == set(undisturbed)
+    assert not list((tmp_path / "pieces" / RECORDS).iterdir())
+
+
+def test_a_piece_is_that_of_generate_alone(undisturbed, seeds, weights, tmp_path):
+    settings = {"checkpoint": str(weights), "seconds": 25.0, "takes": TAKES}
+    config = load_config(None, {"generate": settings}).generate
+    make_pieces(seeds / "inner" / "3.mid", tmp_path / "take.mid", config)
+    for take in (1, 2):
+        for suffix in (".mid", ".json"):
+            alone = (tmp_path / f"take-{take}{suffix}").read_bytes()
+            assert alone == undisturbed[f"pieces/inner/3.mid/take-{take}{suffix}"]
+
+
+@pytest.mark.parametrize(("workers", "batch"), [(1, 1), (3, 16)])
+def test_the_same_bytes_however_many_composers_and_pieces_at_once(
+    undisturbed, seeds, bulk, tmp_path, workers, batch
+):
+    bulk(seeds, tmp_path, workers=workers, batch=batch)
+    assert files(tmp_path) == undisturbed
+
+
+def test_a_rerun_makes_only_what_is_missing_failed_or_changed(undisturbed, seeds, bulk, tmp_path):
+    mine, pieces = tmp_path / "seeds", tmp_path / "pieces"
+    shutil.copytree(seeds, mine)
+    (mine / "bad.mid").write_bytes(b"MThd")
+    records = bulk(mine, pieces)
+    assert [key for key, record in records.items() if not record.done] == [
+        ("bad.mid", 0),
+        ("bad.mid", 1),
+    ]
+    before = {path: path.stat().st_mtime_ns for path in (pieces / "pieces").rglob("take*.mid")}
+    (pieces / "pieces/0.mid/take-1.png").unlink()
+    write_midi(mine / "bad.mid", arpeggios(9, rng=np.random.default_rng(99)))
+    write_midi(mine / "2.mid", arpeggios(12, rng=np.random.default_rng(98)))
+    assert all(record.done for record in bulk(mine, pieces).values())
+    after = {path: path.stat().st_mtime_ns for path in (pieces / "pieces").rglob("take*.mid")}
+    made = {
+        path.relative_to(pieces).as_posix() for path in after if after[path] != before.get(path)
+    }
+    assert made == {
+        "pieces/0.mid/take-1.mid",
+        *(f"pieces/{name}/take-{take}.mid" for name in ("2.mid", "bad.mid") for take in (1, 2)),
+    }
+    assert files(pieces)["pieces/0.mid/take-1.png"] == undisturbed["pieces/0.mid/take-1.png"]
+
+
+def test_more_takes_are_added_and_other_settings_refused(undisturbed, seeds, bulk, tmp_path):
+    bulk(seeds, tmp_path, takes=1)
+    assert len(bulk(seeds, tmp_path, takes=2)) == 2 * GOOD
+    assert files(tmp_path) == undisturbed
+    with pytest.raises(InputError, match=r"other settings \(settings.seconds\)"):
+        bulk(seeds, tmp_path, seconds=20.0)
+    assert files(tmp_path) == undisturbed
+    bulk(seeds, tmp_path, seconds=20.0, force=True)
+    assert files(tmp_path).keys() == undisturbed.keys()
+    assert files(tmp_path) != undisturbed
+
+
+def test_every_bad_seed_has_its_reason_and_the_good_ones_their_pieces(
+    undisturbed, seeds, bulk, tmp_path
+):
+    mine = tmp_path / "seeds"
+    shutil.copytree(seeds, mine)
+    (mine / "empty.mp3").touch()
+    (mine / "noise.mp3").write_bytes(os.urandom(5000))
+    (mine / "text.mid").write_text("not MIDI")
+    (mine / "notes.txt").write_text("not a seed at all")
+    write_midi(mine / "short.mid", arpeggios(1, rng=np.random.default_rng(0)))
+    (mine / "folder.mid").mkdir()
+    (mine / "gone.mid").symlink_to("nowhere.mid")
+    records = bulk(mine, tmp_path / "pieces", takes=1)
+    reasons = {key[0]: record.reason for key, record in records.items() if not record.done}
+    assert reasons.keys() == {"empty.mp3", "noise.mp3", "text.mid", "short.mid", "gone.mid"}
+    assert "0 bytes" in reasons["empty.mp3"]
+    assert "too short" in reasons["short.mid"]
+    assert all(reason.isprintable() for reason in reasons.values())
+    ours = files(tmp_path / "pieces")
+    assert ours == {name: data for name, data in undisturbed.items() if "take-1" in name}
+
+
+def test_too_many_failures_stop_the_run_and_keep_what_was_made(seeds, bulk, tmp_path):
+    mine = tmp_path / "seeds"
+    shutil.copytree(seeds, mine)
+    for number in range(3):
+        (mine / f"bad-{number}.mid").write_text("not MIDI")
+    with pytest.raises(DeepPianoError, match="stopped: 3 pieces failed and 2 may"):
+        bulk(mine, tmp_path / "pieces", takes=1, max_failures=2)
+    for number in range(3):
+        (mine / f"bad-{number}.mid").unlink()
+    assert all(r.done for r in bulk(mine, tmp_path / "pieces", takes=1, max_failures=2).values())
+
+
+@pytest.mark.parametrize("title", ["_Composer", "_write_piece"])
+def test_a_process_that_dies_is_replaced_and_its_pieces_are_the_same(
+    undisturbed, seeds, bulk, tmp_path, title
+):
+    killed = []
+
+    def kill():
+        killed.extend(processes(title))
+        for number in killed:
+            os.kill(number, signal.SIGKILL)
+
+    records = bulk(seeds, tmp_path, disturb=kill)
+    assert killed
+    assert all(record.done for record in records.values())
+    assert files(tmp_path) == undisturbed
+
+
+class Mortal(Engine):
+    """An engine whose process ends when it hears the highest key there is."""
+
+    def hear(self, state, steps, context):
+        if (steps[:, 1] == 87).any():
+            os._exit(1)
+        return super().hear(state, steps, context)
+
+
+def test_a_seed_that_ends_its_composer_is_set_aside(undisturbed, seeds, bulk, tmp_path):
+    mine = tmp_path / "seeds"
+    shutil.copytree(seeds, mine)
+    poison = arpeggios(9, rng=np.random.default_rng(0))
+    poison["pitch"][-3] = 108
+    write_midi(mine / "poison.mid", poison)
+    records = bulk(mine, tmp_path / "pieces", engine=Mortal, top_k={"pitch": 1}, takes=1)
+    failed = [key for key, record in records.items() if not record.done]
+    assert failed == [("poison.mid", 0)]
+    assert "died" in records["poison.mid", 0].reason
+
+
+def test_a_node_that_leaves_takes_nothing_with_it(cluster, undisturbed, seeds, bulk, tmp_path):
+    node = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    records = bulk(seeds, tmp_path, workers=3, disturb=lambda: cluster.remove_node(node))
+    assert all(record.done for record in records.values())
+    assert files(tmp_path) == undisturbed
+
+
+def test_a_driver_that_was_killed_goes_on_where_it_stopped(undisturbed, seeds, weights, tmp_path):
+    pieces = tmp_path / "pieces"
+    options = ("--checkpoint", weights, "--seconds", 25, "--takes", TAKES, "--format", "mid")
+    driver = in_a_process(
+        "generate",
+        seeds,
+        "-o",
+        pieces,
+        *options,
+        env={"RAY_ADDRESS": ""},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while driver.poll() is None and len(list(pieces.rglob("take-*.json"))) < 3:
+            time.sleep(0.05)
+        assert driver.poll() is None
+        driver.send_signal(signal.SIGKILL)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert not any(
+        path.name.startswith("take") and not path.stat().st_size for path in pieces.rglob("*")
+    )
+    again = in_a_process(
+        "generate", seeds, "-o", pieces, *options, stdout=subprocess.PIPE, text=True,
+        env={"RAY_ADDRESS": ""}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    said, _ = again.communicate()
+    assert again.returncode == 0
+    assert f"{GOOD * TAKES} = {GOOD * TAKES} there + 0 failed" in said
+    assert files(pieces) == undisturbed
+
+
+def test_seeds_and_pieces_may_lie_in_s3(undisturbed, seeds, bulk, s3):
+    bucket = s3.bucket()
+    for path in seeds.rglob("*.mid"):
+        name = path.relative_to(seeds).as_posix()
+        s3.client.put_object(Bucket=bucket, Key=f"seeds/{name}", Body=path.read_bytes())
+    records = bulk(f"s3://{bucket}/seeds", f"s3://{bucket}/out")
+    assert all(record.done for record in records.values())
+    out = open_folder(f"s3://{bucket}/out")
+    named = {name for record in records.values() for name in record.files}
+    assert {name: out.read_bytes(name) for name in named} == undisturbed
+
+
+def test_sound_and_an_index(cluster, seeds, bulk, tmp_path, small_piano):
+    rows = [note_row(f"{n}.mid", seed=n) for n in range(3)]
+    index = tmp_path / "corpus.index"
+    CorpusIndex.build([(row.name, row.sequence) for row in rows]).save(index)
+    mine = tmp_path / "seeds"
+    mine.mkdir()
+    shutil.copy(seeds / "0.mid", mine)
+    settings = {"index": str(index), "sound": str(small_piano), "format": "wav", "seconds": 20.0}
+    records = bulk(mine, tmp_path / "pieces", takes=1, **settings)
+    [record] = records.values()
+    assert {Path(name).suffix for name in record.files} == {".wav", ".mid", ".png", ".json"}
+    assert record.shared_run_notes is not None
