@@ -6,6 +6,7 @@ Nothing heavy is imported here before a command needs it.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -80,10 +81,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
     ctx.obj = config
 
 
-@main.command(
-    epilog="Examples: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7; "
-    "deep-piano generate seeds/ -o pieces/ --takes 2"
-)
+@main.command(epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7")
 @click.argument("seed")
 @click.option(
     "-o",
@@ -138,16 +136,17 @@ def generate(
     continued by the LSTM until the piece is as long as asked, and played on a sampled piano.
     A name that begins with a dash goes behind "--".
 
-    A folder or s3:// prefix of seeds becomes a folder of pieces, on Ray: each seed's takes with
-    their files, and the manifest pieces.jsonl and pieces.parquet. The same command goes on where
-    one was stopped, and makes only what is missing, failed or changed.
+    A folder or s3:// prefix of seeds (deep-piano generate seeds/ -o pieces/ --takes 2) becomes a
+    folder of pieces, on Ray: the files of each seed's takes, and the manifest pieces.jsonl and
+    pieces.parquet. The same command goes on where one was stopped, and makes only what is missing,
+    failed or changed.
     """
     from deep_piano.config import BulkConfig, load_config
 
     of_bulk = {name: options.pop(name) for name in ("format", "workers", "max_failures")}
     sections = {"generate": options, "bulk": of_bulk, "storage": {"endpoint": endpoint}}
     settings = load_config(config, sections)
-    if "://" in seed or Path(seed).is_dir():
+    if "://" in seed or os.path.isdir(seed):  # noqa: PTH112 (of a name too long, Path raises)
         _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
         return
     given = [f"--{name.replace('_', '-')}" for name in BulkConfig.model_fields if of_bulk.get(name)]
@@ -180,8 +179,14 @@ def _generate_in_bulk(
     seeds: str, out: str, settings: Config, *, only_new: bool, force: bool
 ) -> None:
     """Continue every seed of a folder; fail when any piece did."""
+    from deep_piano.outputs import OUTPUT_SUFFIXES
     from deep_piano.stages.generate import generate as in_bulk
 
+    if out.lower().endswith(OUTPUT_SUFFIXES):
+        raise click.UsageError(
+            f"{seeds!r} is a folder of seeds, and {out!r} the name of one piece. Give a folder to "
+            "write the pieces to."
+        )
     source, target = _open(settings.storage, seeds, out)
     with reports() as report:
         records = in_bulk(

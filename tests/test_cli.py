@@ -93,7 +93,7 @@ def write_short_midi(path):
         ("seed.mp3", lambda path: None, ["no such file: seed.mp3", "Check its name"]),
         ("seed.mid", lambda path: None, ["no such file: seed.mid", "Check its name"]),
         ("s" * 300 + ".mp3", lambda path: None, ["File name too long"]),
-        ("seed.mp3", Path.mkdir, ["seed.mp3 is a folder", "Give one audio file"]),
+        ("seed.mp3", Path.mkdir, ["'seed.mp3' is a folder of seeds", "Give a folder"]),
         ("seed.mp3", os.mkfifo, ["seed.mp3 is not an ordinary file"]),
         ("seed.mp3", recordings.write_nothing, ["seed.mp3 is empty (0 bytes)", "Give another"]),
         ("seed.mid", recordings.write_nothing, ["seed.mid is empty (0 bytes)", "Give another"]),

@@ -100,8 +100,8 @@ def generate(
     loaded = checkpoints.load(settings.checkpoint, codec=SPEC.codec)
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     entries, _ = survey(seeds)
-    pieces.require_writable()
     sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, _nothing)
+    pieces.require_writable()
     about = {
         "settings": settings.model_dump(exclude={"takes", "checkpoint", "index"}),
         "only_new": only_new,
