@@ -217,7 +217,8 @@ def continued(job: Job) -> Case:
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:
         chosen = settings.model_copy(update={"random_state": state})
-        case.pieces.append(piece.compose(_engine(settings.checkpoint), seed, chosen))
+        [take] = piece.compose(_engine(settings.checkpoint), seed, chosen)
+        case.pieces.append(take.notes[take.notes["onset"] >= take.seed_ends_s])
     return case
 
 

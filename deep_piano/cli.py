@@ -9,6 +9,7 @@ import functools
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -108,6 +109,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 )
 @click.option("--random-state", type=int, help="Another number, another piece.  [0]")
 @click.option("--takes", type=int, help="Pieces to write from the same seed.  [1]")
+@click.option("--keep", type=int, help="Write only so many of the takes, the best ones.  [all]")
 @click.option("--checkpoint", help="One that ships with the package, or a folder.  [notes]")
 @click.option(
     "--sound",
@@ -192,11 +194,11 @@ def _generate_in_bulk(
         records = in_bulk(
             source, target, settings, only_new=only_new, force=force, progress=report
         ).values()
-    failed = sum(not record.done for record in records)
-    click.echo(
-        f"{one_line(out)}: pieces asked for: {len(records)} = {len(records) - failed} there "
-        f"+ {failed} failed"
-    )
+    counts = Counter(record.status for record in records)
+    failed, left_out = counts["failed"], counts["left out"]
+    text = f"{len(records)} = {counts['done']} there + {failed} failed"
+    text += f" + {left_out} left out for better ones" if left_out else ""
+    click.echo(f"{one_line(out)}: pieces asked for: {text}")
     if failed:
         raise DeepPianoError(
             f"{failed} of {len(records)} pieces failed. pieces.jsonl says why; the same command "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from deep_piano.codecs.notes import (
     DURATION,
     DURATION_STEPS,
+    LOG_WIDTHS,
     ONSET,
     ONSET_STEPS,
     PITCH,
@@ -31,6 +33,7 @@ from deep_piano.codecs.notes import (
     velocity_of,
 )
 from deep_piano.decode import Engine, Sampling
+from deep_piano.likelihood import cross_entropy
 from deep_piano.metrics import key_of
 from deep_piano.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
@@ -80,6 +83,22 @@ class Commission:
     rng: np.random.Generator
 
 
+class Continuation(NamedTuple):
+    """What a composer made of a seed.
+
+    Attributes
+    ----------
+    notes : ndarray, dtype `NOTE`
+        On the seed's clock.
+    nats : float
+        The mean loss of a note under the network itself, in nats on the grid of 10 ms and 32
+        velocities: how much it was surprised by what was drawn.
+    """
+
+    notes: Notes
+    nats: float
+
+
 class Composer:
     """Pieces in the making, any number of them, that come and go as they please.
 
@@ -110,24 +129,25 @@ class Composer:
         end_s = piece.end / STEPS_PER_SECOND
         self._context.start(len(self) - 1, seed_seconds=last_onset_s, end_seconds=end_s)
 
-    def composed_s(self, name: Hashable) -> float:
-        """Return how far a piece has come, in seconds."""
-        return next(p.now for p in self._pieces if p.name == name) / STEPS_PER_SECOND
+    @property
+    def composed_s(self) -> float:
+        """How far all pieces in the making have come together, in seconds."""
+        return sum(piece.now for piece in self._pieces) / STEPS_PER_SECOND
 
-    def step(self) -> dict[Hashable, Notes]:
-        """Take every piece one note further; return the continuations that are complete.
+    def step(self) -> dict[Hashable, Continuation]:
+        """Take every piece one note further.
 
         Returns
         -------
-        dict of name to ndarray, dtype `NOTE`
-            On the seed's clock. Those pieces are no longer in the making.
+        dict of name to Continuation
+            Those that are complete. They are no longer in the making.
         """
         steps = np.array([piece.coming for piece in self._pieces], np.int32).reshape(-1, 4)
         heard = self._engine.hear(self._state, steps, self._context.advance(steps))
         choosing = [index for index, piece in enumerate(self._pieces) if piece.heard()]
         if choosing:
             self._choose([self._pieces[index] for index in choosing], heard[choosing])
-        done = {piece.name: piece.notes() for piece in self._pieces if piece.done}
+        done = {piece.name: piece.continuation() for piece in self._pieces if piece.done}
         if done:
             left = [index for index, piece in enumerate(self._pieces) if not piece.done]
             self._pieces = [self._pieces[index] for index in left]
@@ -164,7 +184,11 @@ class Composer:
         )
         chances = np.array([piece.chance() for piece in pieces])
         logits = self._engine.logits(heard, chosen)
-        return self._sampling[index].draw_each(logits, chances, allowed).astype(np.int32)
+        drawn = self._sampling[index].draw_each(logits, chances, allowed).astype(np.int32)
+        nats = cross_entropy(logits, drawn) + LOG_WIDTHS[index][drawn]
+        for piece, loss in zip(pieces, nats.tolist(), strict=True):
+            piece.nats[index] = loss
+        return drawn
 
 
 @dataclass
@@ -188,6 +212,8 @@ class _Piece:
         The note that the network is to hear next.
     made : list of tuple
         Onset, offset, pitch and velocity of each note of the continuation.
+    nats, nats_before : list of float, float
+        What the fields of the note being chosen cost, and all the notes before it.
     struck : ndarray of bool, shape (PITCHES,)
         The keys of the continuation that were struck at this very moment.
     """
@@ -200,6 +226,8 @@ class _Piece:
     seed_end: int = field(init=False)
     end: int = field(init=False)
     made: list[tuple[int, int, int, int]] = field(default_factory=list)
+    nats: list[float] = field(default_factory=lambda: [0.0] * 4)
+    nats_before: float = 0.0
     struck: Mask = field(default_factory=lambda: np.zeros(PITCHES, bool))
     chord: _Chord | None = None
     done: bool = False
@@ -270,6 +298,7 @@ class _Piece:
         if self.chord is not None:
             self._take_into(self.chord, step)
         self.made.append((self.now, offset, step[PITCH] + LOWEST_PITCH, velocity))
+        self.nats_before += sum(self.nats)
         self.coming = step
 
     def begin_last_chord(self) -> None:
@@ -307,9 +336,10 @@ class _Piece:
         third = 3 if key and key.mode == "minor" else 4
         return tonic, [tonic, (tonic + third) % 12, (tonic + 7) % 12]
 
-    def notes(self) -> Notes:
-        """Return the continuation, on the seed's clock."""
-        return fold_pedal(self._made_notes(), [], [])
+    def continuation(self) -> Continuation:
+        """Return what was made."""
+        notes = fold_pedal(self._made_notes(), [], [])
+        return Continuation(notes, self.nats_before / len(self.made))
 
     def _made_notes(self) -> Notes:
         columns = np.array(self.made).T

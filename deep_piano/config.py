@@ -89,6 +89,7 @@ class GenerateConfig(_Section):
     top_k: Annotated[TopKs, BeforeValidator(_for_every_attribute)] = TopKs()
     random_state: RandomState = 0
     takes: Annotated[int, Field(ge=1, le=100)] = 1
+    keep: Annotated[int, Field(ge=1, le=100)] | None = None
     checkpoint: Annotated[str, Field(min_length=1)] = "notes"
     sound: Annotated[str, Field(min_length=1)] | None = None
     index: Annotated[str, Field(min_length=1)] | None = None

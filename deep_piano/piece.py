@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from deep_piano import assets, audio, checkpoint, loudness, metrics, outputs, synth, versions
 from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND, encode
-from deep_piano.compose import Commission, Composer
+from deep_piano.compose import Commission, Composer, Continuation
 from deep_piano.config import GenerateConfig
 from deep_piano.decode import Engine, Sampling
 from deep_piano.errors import AudioError, InputError, MidiError
@@ -32,6 +32,7 @@ from deep_piano.notes import (
     write_midi,
 )
 from deep_piano.originality import CorpusIndex, SharedRun
+from deep_piano.ranking import best_first
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,31 @@ class Seed:
     seconds: float
     digest: str
     name: str
+
+
+@dataclass(frozen=True)
+class Take:
+    """A piece in notes.
+
+    Attributes
+    ----------
+    index : int
+        Which take of its seed, from 0.
+    notes : ndarray, dtype `NOTE`
+        The whole piece.
+    seed_ends_s : float
+        When the seed ends in it.
+    figures : dict
+        As `metrics.figures` returns them, and "nats_a_note".
+    shared : SharedRun or None
+        What the continuation shares with a corpus, where there is an index of one.
+    """
+
+    index: int
+    notes: Notes
+    seed_ends_s: float
+    figures: dict[str, float | str]
+    shared: SharedRun | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +137,7 @@ def make_pieces(
     Returns
     -------
     list of Piece
-        One a take.
+        One a take; where only the best are kept, those, the best first.
 
     Raises
     ------
@@ -130,7 +156,8 @@ def make_pieces(
         given.append(Path(settings.sound))
     if settings.index is not None:
         given.append(Path(settings.index))
-    targets = outputs.targets(out, settings.takes, force=force, given=given)
+    kept = min(settings.keep or settings.takes, settings.takes)
+    targets = outputs.targets(out, kept, force=force, given=given)
     weights = checkpoint.load(settings.checkpoint, codec=SPEC.codec)
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     seed = read_seed(
@@ -141,25 +168,22 @@ def make_pieces(
     )
     require_room(seed, settings, only_new=only_new)
     sound = ready_sound(settings.sound, tell) if "sound" in targets[0] else None
-    engine = Engine(weights)
-    pieces = []
-    for take, files in enumerate(targets):
-        new = compose(engine, seed, settings, take=take, only_new=only_new, progress=tell)
-        pieces.append(
-            finish(
-                files,
-                seed,
-                new,
-                settings,
-                take=take,
-                checkpoint_sha256=weights.digest,
-                only_new=only_new,
-                sound=sound,
-                shared=index.longest_run(encode(new)) if index is not None else None,
-                progress=tell,
-            )
+    takes = compose(Engine(weights), seed, settings, only_new=only_new, index=index, progress=tell)
+    if settings.keep is not None:
+        takes = [takes[place] for place in best_first([take.figures for take in takes])]
+    return [
+        finish(
+            files,
+            seed,
+            take,
+            settings,
+            checkpoint_sha256=weights.digest,
+            only_new=only_new,
+            sound=sound,
+            progress=tell,
         )
-    return pieces
+        for files, take in zip(targets, takes, strict=False)
+    ]
 
 
 def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress) -> Seed:
@@ -257,38 +281,41 @@ def compose(
     seed: Seed,
     settings: GenerateConfig,
     *,
-    take: int = 0,
     only_new: bool = False,
+    index: CorpusIndex | None = None,
     progress: Progress | None = None,
-) -> Notes:
-    """Continue a seed in notes.
+) -> list[Take]:
+    """Continue a seed in notes, all its takes side by side.
 
     Parameters
     ----------
     engine : Engine
     seed : Seed
     settings : GenerateConfig
-    take : int
-        From 0; each has its own chances.
     only_new : bool
-        The continuation alone is as long as asked.
+        Leave the seed out: the piece is the continuation alone, as long as asked.
+    index : CorpusIndex, optional
+        To compare each continuation with.
     progress : callable, optional
 
     Returns
     -------
-    ndarray, dtype `NOTE`
-        The continuation, on the seed's clock.
+    list of Take
     """
     tell = progress or (lambda stage, done, total: None)
-    asked = commission(seed, settings, take=take, only_new=only_new)
     composer = Composer(engine, sampling_of(settings))
-    composer.add(take, asked)
-    done: dict[Hashable, Notes] = {}
-    while not done:
-        tell("composing", composer.composed_s(take), asked.seconds)
-        done = composer.step()
-    tell("composing", asked.seconds, asked.seconds)
-    return done[take]
+    for take in range(settings.takes):
+        composer.add(take, commission(seed, settings, take=take, only_new=only_new))
+    whole_s = (settings.seconds + (seed.seconds if only_new else 0)) * settings.takes
+    done: dict[Any, Continuation] = {}
+    while len(composer):
+        tell("composing", composer.composed_s + whole_s * len(done) / settings.takes, whole_s)
+        done |= composer.step()
+    tell("composing", whole_s, whole_s)
+    return [
+        take_of(seed, done[take], take=take, only_new=only_new, index=index)
+        for take in range(settings.takes)
+    ]
 
 
 def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
@@ -316,17 +343,43 @@ def commission(
     )
 
 
+def take_of(
+    seed: Seed,
+    continuation: Continuation,
+    *,
+    take: int,
+    only_new: bool = False,
+    index: CorpusIndex | None = None,
+) -> Take:
+    """Put a seed and its continuation together, and measure what came of it."""
+    notes = continuation.notes
+    if only_new:
+        whole, seed_ends_s = notes.copy(), 0.0
+        whole["onset"] -= seed.seconds
+        whole["offset"] -= seed.seconds
+    else:
+        # Folded again: a key that still sounds from the seed is let go where it is struck anew.
+        whole, seed_ends_s = fold_pedal(np.concatenate([seed.notes, notes]), [], []), seed.seconds
+    old = whole["onset"] < seed_ends_s
+    figures = metrics.figures(
+        seed.notes if only_new else whole[old],
+        whole[~old],
+        from_s=0.0 if only_new else float(whole["offset"][old].max()),
+    )
+    figures["nats_a_note"] = round(continuation.nats, 4)
+    shared = index.longest_run(encode(notes)) if index is not None else None
+    return Take(take, whole, seed_ends_s, figures, shared)
+
+
 def finish(
     files: dict[str, Path],
     seed: Seed,
-    new: Notes,
+    take: Take,
     settings: GenerateConfig,
     *,
-    take: int,
     checkpoint_sha256: str,
     only_new: bool = False,
     sound: str | None = None,
-    shared: SharedRun | None = None,
     progress: Progress | None = None,
 ) -> Piece:
     """Write all files of a piece, or none.
@@ -336,32 +389,14 @@ def finish(
     files : dict of str to Path
         As `outputs.targets` returns them.
     seed : Seed
-    new : ndarray, dtype `NOTE`
-        From `compose`.
+    take : Take
     settings : GenerateConfig
-    take : int
     checkpoint_sha256 : str
     only_new : bool
     sound : str, optional
         From `ready_sound`; None: no sound is written.
-    shared : SharedRun, optional
-        What the continuation shares with a corpus.
     progress : callable, optional
     """
-    if only_new:
-        notes = new.copy()
-        notes["onset"] -= seed.seconds
-        notes["offset"] -= seed.seconds
-        seed_ends_s = 0.0
-    else:
-        # Folded again: a key that still sounds from the seed is let go where it is struck anew.
-        notes, seed_ends_s = fold_pedal(np.concatenate([seed.notes, new]), [], []), seed.seconds
-    old = notes["onset"] < seed_ends_s
-    figures = metrics.figures(
-        seed.notes if only_new else notes[old],
-        notes[~old],
-        from_s=0.0 if only_new else float(notes["offset"][old].max()),
-    )
     facts = {
         "seed": {
             "file": seed.name,
@@ -370,39 +405,38 @@ def finish(
             "notes": len(seed.notes),
         },
         "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint_sha256},
-        "settings": {**settings.model_dump(exclude={"takes"}), "only_new": only_new},
+        "settings": {**settings.model_dump(exclude={"takes", "keep"}), "only_new": only_new},
         "random_state": settings.random_state,
         "versions": {**versions.of_a_piece(), "ffmpeg": audio.ffmpeg_version()},
-        "take": take + 1,
-        "piece": {"seconds": settings.seconds, "notes": len(notes), **figures},
+        "take": take.index + 1,
+        "piece": {"seconds": settings.seconds, "notes": len(take.notes), **take.figures},
     }
-    if shared is not None:
+    if take.shared is not None:
         facts["originality"] = {
-            "longest_shared_run_notes": shared.notes,
-            "recording": shared.recording or None,
+            "longest_shared_run_notes": take.shared.notes,
+            "recording": take.shared.recording or None,
         }
     tell = progress or (lambda stage, done, total: None)
-    return _write(files, notes, facts, settings.seconds, sound, seed_ends_s, tell)
+    return _write(files, take, facts, settings.seconds, sound, tell)
 
 
 def _write(
     files: dict[str, Path],
-    notes: Notes,
+    take: Take,
     facts: dict[str, Any],
     seconds: float,
     sound: str | None,
-    seed_ends_s: float,
     tell: Progress,
 ) -> Piece:
     from deep_piano.pictures import piano_roll
 
     with outputs.staged(files) as staged:
-        write_midi(staged[".mid"], notes)
+        write_midi(staged[".mid"], take.notes)
         # A file's name may hold bytes that no font can draw, as they are no text.
         title = os.fsencode(files[".mid"].stem).decode("utf-8", "replace")
-        piano_roll(staged[".png"], notes, seed_seconds=seed_ends_s, title=title)
+        piano_roll(staged[".png"], take.notes, seed_seconds=take.seed_ends_s, title=title)
         if sound is not None:
-            facts["sound"] = _render(staged["sound"], notes, seconds, sound, tell)
+            facts["sound"] = _render(staged["sound"], take.notes, seconds, sound, tell)
         facts["files"] = {
             path.name: audio.content_hash(path) for kind, path in staged.items() if kind != ".json"
         }

@@ -37,9 +37,9 @@ class Record:
     take : int
         From 1, as in the names of files.
     status : str
-        "done" or "failed".
+        "done", "failed", or "left out" where better takes of the seed are kept.
     reason : str
-        Why it failed; "" where it did not.
+        Why it is not there; "" where it is.
     seed_stamp : str
         Tells whether the seed's file has changed since.
     seed_sha256, checkpoint_sha256 : str
@@ -81,6 +81,11 @@ class Record:
     def done(self) -> bool:
         """The piece is there."""
         return self.status == "done"
+
+    @property
+    def failed(self) -> bool:
+        """The piece should be there and is not."""
+        return self.status == "failed"
 
 
 def folder_of(seed: str) -> str:

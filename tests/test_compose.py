@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deep_piano.codecs.notes import LOG_WIDTHS
 from deep_piano.compose import (
     FINAL_CHORD_S,
     LONGEST_GAP_S,
@@ -27,7 +28,7 @@ FIELDS = [field.name for field in ENGINE.spec.fields]
 def compose(seed, *, seconds=40.0, random_state=0, sampling=None, engine=ENGINE, seed_seconds=8.0):
     composer = Composer(engine, sampling or dict.fromkeys(FIELDS, Sampling()))
     composer.add("mine", commission(seed, seed_seconds, seconds, random_state))
-    return finished(composer)["mine"]
+    return finished(composer)["mine"].notes
 
 
 def commission(seed, seed_seconds=8.0, seconds=40.0, random_state=0):
@@ -104,10 +105,25 @@ def test_progress_goes_forward(rng):
     composer.add(1, commission(arpeggios(8, rng=rng), seconds=30.0))
     told = []
     while len(composer):
-        told.append(composer.composed_s(1))
+        told.append(composer.composed_s)
         composer.step()
     assert told == sorted(told)
     assert 7 <= told[0] < told[-1] <= 30
+
+
+def test_the_surprise_is_that_of_the_network_itself(rng):
+    """In a piece of which the end is far, no rule excludes anything likely."""
+    seed = arpeggios(8, rng=rng)
+    checkpoint = random_checkpoint(scale=0.05)
+    composer = Composer(Engine(checkpoint), dict.fromkeys(FIELDS, Sampling()))
+    composer.add(0, commission(seed, 8.0, 60.0))
+    nats = finished(composer)[0].nats
+    mean_width = np.mean([LOG_WIDTHS[0].mean(), LOG_WIDTHS[3].mean()])
+    near_uniform = sum(np.log(field.size) for field in Engine(checkpoint).spec.fields)
+    assert near_uniform - 1 < nats < near_uniform + 4 * mean_width
+    composer = Composer(Engine(checkpoint), dict.fromkeys(FIELDS, Sampling(temperature=0.1)))
+    composer.add(0, commission(seed, 8.0, 60.0))
+    assert finished(composer)[0].nats < nats  # the likeliest notes surprise least
 
 
 @given(st.integers(0, 10_000))
@@ -135,8 +151,9 @@ def test_a_piece_is_the_same_whatever_pieces_come_and_go_beside_it(random_state)
             composer.add(n, commissions[n]())
         together |= composer.step()
     assert together.keys() == alone.keys()
-    for n, notes in alone.items():
-        np.testing.assert_array_equal(notes, together[n])
+    for n, (notes, nats) in alone.items():
+        np.testing.assert_array_equal(notes, together[n].notes)
+        assert nats == together[n].nats
 
 
 def test_one_note_is_enough_of_a_seed():

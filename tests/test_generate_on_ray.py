@@ -21,6 +21,7 @@ from deep_piano.notes import write_midi
 from deep_piano.originality import CorpusIndex
 from deep_piano.piece import make_pieces
 from deep_piano.pieces import MANIFEST, RECORDS
+from deep_piano.ranking import best_first
 from deep_piano.stages.generate import generate
 from deep_piano.storage import open_folder
 from tests.clusters import contents, processes, several_nodes
@@ -170,6 +171,25 @@ def test_more_takes_are_added_and_other_settings_refused(undisturbed, seeds, bul
     bulk(seeds, tmp_path, seconds=20.0, force=True)
     assert files(tmp_path).keys() == undisturbed.keys()
     assert files(tmp_path) != undisturbed
+
+
+def test_the_best_takes_are_kept_and_the_others_known(undisturbed, seeds, bulk, tmp_path):
+    records = bulk(seeds, tmp_path, keep=1)
+    assert len(records) == GOOD * TAKES
+    kept = [record for record in records.values() if record.done]
+    assert len(kept) == GOOD == len({record.seed for record in kept})
+    for record in records.values():
+        if record.done:
+            other = next(r for r in records.values() if r.seed == record.seed and r is not record)
+            assert best_first([record.figures, other.figures])[0] == 0 or record.take < other.take
+        else:
+            assert (record.status, record.reason) == ("left out", "place 2 of 2")
+    assert files(tmp_path).items() < undisturbed.items()
+    before = files(tmp_path)
+    bulk(seeds, tmp_path, keep=1)
+    assert files(tmp_path) == before
+    with pytest.raises(InputError, match=r"other settings \(best_of\)"):
+        bulk(seeds, tmp_path)
 
 
 def test_every_bad_seed_has_its_reason_and_the_good_ones_their_pieces(

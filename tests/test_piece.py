@@ -18,6 +18,7 @@ from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
 from deep_piano.notes import make_notes, read_midi, write_midi
 from deep_piano.originality import CorpusIndex
 from deep_piano.piece import make_pieces, read_seed
+from deep_piano.ranking import best_first
 from tests import recordings
 from tests.fakes import arpeggios
 
@@ -402,3 +403,18 @@ def test_with_an_index_the_json_says_what_the_piece_shares_with_the_corpus(make,
     (tmp_path / "out" / "no.mid").write_bytes(b"")
     with pytest.raises(InputError, match="no index of a corpus"):
         make("never.mid", index=str(tmp_path / "out" / "no.mid"))
+
+
+def test_only_the_best_takes_are_kept(make, tmp_path):
+    every = make("every.mid", takes=4)
+    figures = [piece.facts["piece"] for piece in every]
+    best = [every[place].facts["take"] for place in best_first(figures)]
+    (kept,) = make("piece.mid", takes=4, keep=1)
+    assert kept.facts["take"] == best[0]
+    assert kept.path == tmp_path / "out" / "piece.mid"
+    mine = (tmp_path / "out" / f"every-{best[0]}.mid").read_bytes()
+    assert kept.path.read_bytes() == mine
+    two = make("two.mid", takes=4, keep=2)
+    assert [piece.path.name for piece in two] == ["two-1.mid", "two-2.mid"]
+    assert [piece.facts["take"] for piece in two] == best[:2]
+    assert len(make("all.mid", takes=2, keep=9)) == 2

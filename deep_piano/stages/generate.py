@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,13 +25,12 @@ from typing import Any
 from deep_piano import checkpoint as checkpoints
 from deep_piano import outputs, piece
 from deep_piano.checkpoint import Checkpoint
-from deep_piano.codecs.notes import SPEC, encode
-from deep_piano.compose import Commission, Composer
+from deep_piano.codecs.notes import SPEC
+from deep_piano.compose import Composer, Continuation
 from deep_piano.config import BulkConfig, Config, GenerateConfig
-from deep_piano.decode import Engine, Sampling
+from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, one_line
-from deep_piano.notes import Notes
-from deep_piano.originality import CorpusIndex, SharedRun
+from deep_piano.originality import CorpusIndex
 from deep_piano.pieces import (
     Key,
     Record,
@@ -41,6 +40,7 @@ from deep_piano.pieces import (
     write_manifest,
     write_records,
 )
+from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
 from deep_piano.stages.cluster import connected, outcome, total
 from deep_piano.storage import Entry, Folder, sha256_of
@@ -103,7 +103,8 @@ def generate(
     sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, _nothing)
     pieces.require_writable()
     about = {
-        "settings": settings.model_dump(exclude={"takes", "checkpoint", "index"}),
+        "settings": settings.model_dump(exclude={"takes", "keep", "checkpoint", "index"}),
+        "best_of": [settings.keep, settings.takes] if settings.keep is not None else None,
         "only_new": only_new,
         "format": config.bulk.format,
         "sound": sound,
@@ -130,7 +131,7 @@ def _still_good(pieces: Folder, entries: Sequence[Entry]) -> dict[Key, Record]:
     return {
         key: record
         for key, record in read_records(pieces).items()
-        if record.done
+        if not record.failed
         and record.seed_stamp == stamps.get(record.seed, record.seed_stamp)
         and there.issuperset(record.files)
     }
@@ -157,6 +158,7 @@ class _Bulk:
         self._ready: deque[Key] = deque()  # to be composed
         self._suspects: deque[Key] = deque()  # to be composed with nothing beside them
         self._losses: Counter[Key] = Counter()
+        self._compared: defaultdict[str, dict[int, piece.Take]] = defaultdict(dict)
         self._waiting: dict[Any, Callable[[Any], None]] = {}
         self._unkept: list[Record] = []
         self._batches = itertools.count()
@@ -169,11 +171,12 @@ class _Bulk:
         todo = []
         for entry in entries:
             self._stamps[entry.name] = entry.stamp
-            takes = [
-                take
-                for take in range(self._settings.takes)
-                if (entry.name, take) not in self.records
-            ]
+            takes = list(range(self._settings.takes))
+            there = [(entry.name, take) in self.records for take in takes]
+            if self._settings.keep is None:  # otherwise all are needed to tell the best
+                takes = [take for take in takes if not there[take]]
+            elif all(there):
+                takes = []
             self._asked += len(takes)
             if entry.problem:
                 self._fail(entry.name, takes, entry.problem)
@@ -194,11 +197,10 @@ class _Bulk:
         self._reading, self._writing = _task(_read_seed), _task(_write_piece)
         cpus = max(1, round(total("CPU")))
         count = self._bulk.workers or -(-cpus // _CPUS_A_COMPOSER)
-        sampling = piece.sampling_of(self._settings)
         given = [ray.put(one) for one in (loaded, index)]
         remote = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(_Composer)
         places = [
-            _Place(lambda: remote.remote(*given, sampling, engine))
+            _Place(lambda: remote.remote(*given, self._run, engine))
             for _ in range(min(count, sum(len(takes) for _, takes in todo)))
         ]
         most = 2 * cpus + 2 * self._bulk.batch * len(places)
@@ -257,15 +259,7 @@ class _Bulk:
         if not new and not place.composing:
             return
         place.alone = bool(self._losses[new[0]]) if new else place.alone
-        asked = {
-            key: piece.commission(
-                self._heard[key[0]],
-                self._settings,
-                take=key[1],
-                only_new=self._run.only_new,
-            )
-            for key in new
-        }
+        asked = {key: self._heard[key[0]] for key in new}
         place.composing |= set(new)
         place.reference = place.actor.work.remote(asked)
         self._waiting[place.reference] = lambda result: self._composed(place, result)
@@ -292,21 +286,44 @@ class _Bulk:
             return
         place.composing -= result.keys()
         place.alone = place.alone and bool(place.composing)
-        for key, (new, shared) in result.items():
-            self._finish(key, new, shared)
+        for key, take in result.items():
+            if self._settings.keep is None:
+                self._finish(key, take)
+            else:
+                self._compared[key[0]][key[1]] = take
+                self._keep_best(key[0])
 
-    def _finish(self, key: Key, new: Notes, shared: SharedRun | None) -> None:
+    def _keep_best(self, name: str) -> None:
+        """Have the best takes of a seed finished, once the last of them is composed."""
+        if len(self._compared[name]) < self._left[name]:
+            return
+        takes = [take for _, take in sorted(self._compared.pop(name).items())]
+        order = best_first([take.figures for take in takes])
+        for place, index in enumerate(order):
+            if place < (self._settings.keep or len(takes)):
+                self._finish((name, takes[index].index), takes[index])
+            else:
+                self._leave_out(name, takes[index], f"place {place + 1} of {len(takes)}")
+
+    def _finish(self, key: Key, take: piece.Take) -> None:
         """Have a piece played, drawn and written."""
 
         def finished(result: Any) -> None:
             if isinstance(result, Exception):
                 self._fail(key[0], [key[1]], _reason(result))
             else:
-                self._done(replace(result, seed=key[0], seed_stamp=self._stamps[key[0]]))
+                self._done(replace(result, seed_stamp=self._stamps[key[0]]))
 
         seed = self._heard[key[0]]
-        reference = self._writing.remote(self._run, key, seed, new, shared)
+        reference = self._writing.remote(self._run, key[0], seed, take)
         self._waiting[reference] = finished
+
+    def _leave_out(self, name: str, take: piece.Take, reason: str) -> None:
+        known = _known_of(self._run, name, take)
+        stamp, sha256 = self._stamps[name], self._heard[name].digest
+        self._done(
+            Record(**known, status="left out", reason=reason, seed_stamp=stamp, seed_sha256=sha256)
+        )
 
     def _fail(self, name: str, takes: Iterable[int], reason: str) -> None:
         reason, stamp = one_line(reason), self._stamps[name]
@@ -319,12 +336,14 @@ class _Bulk:
         self._unkept.append(record)
         self._made += 1
         self._music_s += record.seconds
-        self._failures += [] if record.done else [record]
+        self._failures += [record] if record.failed else []
         name = record.seed
         self._left[name] -= 1
         if self._left[name] <= 0:
             del self._left[name]
             self._heard.pop(name, None)
+        elif name in self._compared:  # a take that failed is not waited for
+            self._keep_best(name)
 
     def _require_few_failures(self) -> None:
         limit = self._bulk.max_failures
@@ -388,23 +407,29 @@ class _Composer:
         self,
         checkpoint: Checkpoint,
         index: CorpusIndex | None,
-        sampling: Mapping[str, Sampling],
+        run: _Run,
         engine: EngineFactory,
     ) -> None:
-        self._composer = Composer(engine(checkpoint), sampling)
-        self._index = index
+        self._composer = Composer(engine(checkpoint), piece.sampling_of(run.settings))
+        self._index, self._run = index, run
+        self._seeds: dict[Key, piece.Seed] = {}
 
-    def work(self, asked: Mapping[Key, Commission]) -> dict[Key, tuple[Notes, SharedRun | None]]:
+    def work(self, asked: Mapping[Key, piece.Seed]) -> dict[Key, piece.Take]:
         """Begin pieces, and go on with all until some are complete; return those."""
-        for key, commission in asked.items():
-            self._composer.add(key, commission)
-        done: dict[Any, Notes] = {}
+        settings, only_new = self._run.settings, self._run.only_new
+        for key, seed in asked.items():
+            self._seeds[key] = seed
+            asked_for = piece.commission(seed, settings, take=key[1], only_new=only_new)
+            self._composer.add(key, asked_for)
+        done: dict[Any, Continuation] = {}
         while len(self._composer) and not done:
             done = self._composer.step()
-        return {key: (new, self._shared(new)) for key, new in done.items()}
-
-    def _shared(self, new: Notes) -> SharedRun | None:
-        return self._index.longest_run(encode(new)) if self._index is not None else None
+        return {
+            key: piece.take_of(
+                self._seeds.pop(key), new, take=key[1], only_new=only_new, index=self._index
+            )
+            for key, new in done.items()
+        }
 
 
 def _task(function: Callable[..., Any]) -> Any:
@@ -437,25 +462,20 @@ class _Run:
     only_new: bool
 
 
-def _write_piece(
-    run: _Run, key: Key, seed: piece.Seed, new: Notes, shared: SharedRun | None
-) -> Record:
+def _write_piece(run: _Run, name: str, seed: piece.Seed, take: piece.Take) -> Record:
     """Play, draw and write a piece: all its files into the folder of pieces, the .json last."""
     begun = time.monotonic()
-    name, take = key
     with tempfile.TemporaryDirectory(prefix="deep-piano-") as folder:
-        out = Path(folder) / f"take-{take + 1}.{run.format}"
+        out = Path(folder) / f"take-{take.index + 1}.{run.format}"
         [files] = outputs.targets(out, 1, force=False, given=[])
         made = piece.finish(
             files,
             seed,
-            new,
+            take,
             run.settings,
-            take=take,
             checkpoint_sha256=run.checkpoint_sha256,
             only_new=run.only_new,
             sound=run.sound and _fetched(run.sound),
-            shared=shared,
         )
         hashes = {}
         for path in sorted(made.files, key=lambda path: path.suffix == ".json"):
@@ -463,21 +483,27 @@ def _write_piece(
             with run.pieces.write(target) as place:
                 shutil.copyfile(path, place)
             hashes[target] = sha256_of(path)
-    about = made.facts["piece"]
     return Record(
-        name,
-        take + 1,
-        "done",
+        **_known_of(run, name, take),
+        status="done",
         seed_sha256=seed.digest,
-        checkpoint_sha256=run.checkpoint_sha256,
-        random_state=run.settings.random_state,
-        seconds=about["seconds"],
-        notes=about["notes"],
-        figures={k: v for k, v in about.items() if k not in ("seconds", "notes")},
-        shared_run_notes=shared.notes if shared is not None else None,
+        seconds=made.facts["piece"]["seconds"],
         wall_s=round(time.monotonic() - begun, 3),
         files=hashes,
     )
+
+
+def _known_of(run: _Run, name: str, take: piece.Take) -> dict[str, Any]:
+    """Return what a record says of a piece that was composed, whether it is written or not."""
+    return {
+        "seed": name,
+        "take": take.index + 1,
+        "checkpoint_sha256": run.checkpoint_sha256,
+        "random_state": run.settings.random_state,
+        "notes": len(take.notes),
+        "figures": take.figures,
+        "shared_run_notes": take.shared.notes if take.shared is not None else None,
+    }
 
 
 @cache
