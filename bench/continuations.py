@@ -56,11 +56,12 @@ from deep_piano.metrics import (
 )
 from deep_piano.notes import NOTE, Notes, excerpt, write_midi
 from deep_piano.originality import SHORTEST_RUN, CorpusIndex
+from deep_piano.ranking import LONGEST_SILENCE_S, MOST_REPETITIONS
 from deep_piano.shards import Row
 from deep_piano.storage import open_folder
 from deep_piano.tables import markdown
 
-LONGEST_SILENCE_S, MOST_REPETITIONS, MOST_DRIFT = 4.0, 16, 2.0
+MOST_DRIFT = 2.0
 ADHERENCE_AIM, OVERLAP_AIM = 0.05, 0.85
 SHORTEST_CONTINUATION_S = 10.0
 HEARD_S = 60.0  # of each recording in a folder of sound
