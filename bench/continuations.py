@@ -127,6 +127,7 @@ class Case:
 @click.option("--temperature", type=PerField(float), help="As for deep-piano generate.")
 @click.option("--top-p", type=PerField(float), help="As for deep-piano generate.")
 @click.option("--top-k", type=PerField(int), help="As for deep-piano generate.")
+@click.option("--guidance", type=PerField(float), help="As for deep-piano generate.")
 def main(
     dataset: str,
     pieces: int,

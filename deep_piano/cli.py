@@ -107,6 +107,11 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 @click.option(
     "--top-k", type=PerField(int), help="Draw from this many of the likeliest values; 0 is off."
 )
+@click.option(
+    "--guidance",
+    type=PerField(float),
+    help="Above 1 closer to the seed's harmony, density and touch.",
+)
 @click.option("--random-state", type=int, help="Another number, another piece.  [0]")
 @click.option("--takes", type=int, help="Pieces to write from the same seed.  [1]")
 @click.option("--keep", type=int, help="Write only so many of the takes, the best ones.  [all]")

@@ -107,11 +107,24 @@ class Composer:
     engine : Engine
     sampling : mapping of str to Sampling
         One a field.
+    guidance : mapping of str to float, optional
+        A field: how far its logits go from what the network says that knows nothing of the seed to
+        what it says that does, and beyond (classifier-free guidance, Ho and Salimans 2022,
+        arXiv:2207.12598). 1, also where a field is not named: as the network learned it. With any
+        other each piece is heard twice.
     """
 
-    def __init__(self, engine: Engine, sampling: Mapping[str, Sampling]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        sampling: Mapping[str, Sampling],
+        guidance: Mapping[str, float] | None = None,
+    ) -> None:
         self._engine = engine
         self._sampling = [sampling[field.name] for field in engine.spec.fields]
+        self._guidance = [(guidance or {}).get(field.name, 1.0) for field in engine.spec.fields]
+        # Streams of a piece: one that knows of the seed, and where it is guided one that does not.
+        self._streams = 1 if all(strength == 1 for strength in self._guidance) else 2
         self._pieces: list[_Piece] = []
         self._state = engine.start(0)
         self._context = NoteContext(0)
@@ -127,7 +140,10 @@ class Composer:
         # For the context, the seed is over with the first note of its last onset.
         last_onset_s = float(ONSET_STEPS[piece.seed[:, ONSET]].sum()) / STEPS_PER_SECOND
         end_s = piece.end / STEPS_PER_SECOND
-        self._context.start(len(self) - 1, seed_seconds=last_onset_s, end_seconds=end_s)
+        stream = self._streams * (len(self) - 1)
+        self._context.start(stream, seed_seconds=last_onset_s, end_seconds=end_s)
+        if self._streams == 2:
+            self._context.start(stream + 1, seed_seconds=None, end_seconds=end_s)
 
     @property
     def composed_s(self) -> float:
@@ -142,8 +158,10 @@ class Composer:
         dict of name to Continuation
             Those that are complete. They are no longer in the making.
         """
-        steps = np.array([piece.coming for piece in self._pieces], np.int32).reshape(-1, 4)
+        coming = [piece.coming for piece in self._pieces for _ in range(self._streams)]
+        steps = np.array(coming, np.int32).reshape(-1, 4)
         heard = self._engine.hear(self._state, steps, self._context.advance(steps))
+        heard = heard.reshape(len(self), self._streams, -1)
         choosing = [index for index, piece in enumerate(self._pieces) if piece.heard()]
         if choosing:
             self._choose([self._pieces[index] for index in choosing], heard[choosing])
@@ -155,12 +173,17 @@ class Composer:
         return done
 
     def _arrange(self, order: list[int]) -> None:
-        """Keep the streams of these indices, in this order; -1 is a new one."""
-        self._state.arrange(order)
-        self._context.arrange(order)
+        """Keep the streams of the pieces of these indices, in this order; -1 is a new one."""
+        streams = [
+            piece if piece < 0 else piece * self._streams + stream
+            for piece in order
+            for stream in range(self._streams)
+        ]
+        self._state.arrange(streams)
+        self._context.arrange(streams)
 
     def _choose(self, pieces: list[_Piece], heard: NDArray[np.float32]) -> None:
-        """Draw the next note of each piece, field by field."""
+        """Draw the next note of each piece, field by field; `heard` has its streams' rows."""
         onset = self._draw(pieces, heard, np.empty((len(pieces), 0), np.int32))
         late = [index for index, piece in enumerate(pieces) if piece.is_late(onset[index])]
         if late:  # it is time for their last chords: the time is drawn again, among theirs
@@ -183,9 +206,15 @@ class Composer:
             [piece.allowed(step) for piece, step in zip(pieces, chosen.tolist(), strict=True)]
         )
         chances = np.array([piece.chance() for piece in pieces])
-        logits = self._engine.logits(heard, chosen)
-        drawn = self._sampling[index].draw_each(logits, chances, allowed).astype(np.int32)
-        nats = cross_entropy(logits, drawn) + LOG_WIDTHS[index][drawn]
+        streams, strength = self._streams, self._guidance[index]
+        rows = heard.reshape(len(pieces) * streams, -1)
+        logits = self._engine.logits(rows, np.repeat(chosen, streams, axis=0))
+        own = guided = logits[::streams]
+        if strength != 1:
+            without_seed = logits[1::2]
+            guided = without_seed + np.float32(strength) * (own - without_seed)
+        drawn = self._sampling[index].draw_each(guided, chances, allowed).astype(np.int32)
+        nats = cross_entropy(own, drawn) + LOG_WIDTHS[index][drawn]
         for piece, loss in zip(pieces, nats.tolist(), strict=True):
             piece.nats[index] = loss
         return drawn

@@ -29,6 +29,7 @@ from deep_piano.errors import ConfigError
 RandomState = Annotated[int, Field(ge=0, lt=2**32)]
 Temperature = Annotated[float, Field(ge=0.01, le=5)]
 TopP = Annotated[float, Field(gt=0, le=1)]
+Guidance = Annotated[float, Field(ge=0, le=10)]
 TopK = Annotated[int, Field(ge=0, le=1024)]
 
 
@@ -71,6 +72,15 @@ class TopKs(_Section):
     duration: TopK = 0
 
 
+class Guidances(_Section):
+    """How strongly each attribute of a note follows the seed; 1 is as the network learned it."""
+
+    onset: Guidance = 1.0
+    pitch: Guidance = 2.0
+    velocity: Guidance = 1.0
+    duration: Guidance = 1.0
+
+
 def _for_every_attribute(value: object) -> object:
     """Let one number stand for all four attributes."""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -87,6 +97,7 @@ class GenerateConfig(_Section):
     temperature: Annotated[Temperatures, BeforeValidator(_for_every_attribute)] = Temperatures()
     top_p: Annotated[TopPs, BeforeValidator(_for_every_attribute)] = TopPs()
     top_k: Annotated[TopKs, BeforeValidator(_for_every_attribute)] = TopKs()
+    guidance: Annotated[Guidances, BeforeValidator(_for_every_attribute)] = Guidances()
     random_state: RandomState = 0
     takes: Annotated[int, Field(ge=1, le=100)] = 1
     keep: Annotated[int, Field(ge=1, le=100)] | None = None

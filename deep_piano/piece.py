@@ -303,7 +303,7 @@ def compose(
     list of Take
     """
     tell = progress or (lambda stage, done, total: None)
-    composer = Composer(engine, sampling_of(settings))
+    composer = composer_of(engine, settings)
     for take in range(settings.takes):
         composer.add(take, commission(seed, settings, take=take, only_new=only_new))
     whole_s = (settings.seconds + (seed.seconds if only_new else 0)) * settings.takes
@@ -318,9 +318,9 @@ def compose(
     ]
 
 
-def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
-    """Return how each field of a note is drawn."""
-    return {
+def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
+    """Return a composer that draws as the settings say."""
+    sampling = {
         field.name: Sampling(
             temperature=getattr(settings.temperature, field.name),
             top_k=getattr(settings.top_k, field.name),
@@ -328,6 +328,7 @@ def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
         )
         for field in SPEC.fields
     }
+    return Composer(engine, sampling, settings.guidance.model_dump())
 
 
 def commission(

@@ -16,7 +16,7 @@ from deep_piano.compose import (
     Composer,
 )
 from deep_piano.decode import Engine, Sampling
-from deep_piano.metrics import longest_silence_s
+from deep_piano.metrics import longest_silence_s, pitch_class_cosine
 from deep_piano.model import ModelConfig
 from deep_piano.notes import make_notes
 from tests.fakes import arpeggios, random_checkpoint
@@ -126,6 +126,44 @@ def test_the_surprise_is_that_of_the_network_itself(rng):
     assert finished(composer)[0].nats < nats  # the likeliest notes surprise least
 
 
+def guided(strength, *, engine=ENGINE, random_state=0):
+    composer = Composer(engine, dict.fromkeys(FIELDS, Sampling()), {"pitch": strength})
+    seed = arpeggios(8, rng=np.random.default_rng(1))
+    composer.add(0, commission(seed, 8.0, 60.0, random_state))
+    return finished(composer)[0].notes
+
+
+def test_guidance_of_one_is_none_and_of_almost_one_nearly_so():
+    plain = guided(1.0)
+    almost = guided(1.0 + 1e-6)  # by two streams
+    assert len(plain) == len(almost)
+    np.testing.assert_array_equal(plain["pitch"], almost["pitch"])
+    assert guided(3.0).tobytes() != plain.tobytes()
+
+
+def test_guidance_makes_more_of_what_the_seed_says():
+    """A network that likes the pitches of the seed's pitch classes, and more so the stronger."""
+    checkpoint = random_checkpoint(scale=0.05)
+    units, head = checkpoint.config.units, checkpoint.config.head_units
+    assert min(units, head) >= 12
+    weights = checkpoint.weights
+    first = sum(field.size for field in ENGINE.spec.fields) + 2 * 88 + 12
+    for layer in range(checkpoint.config.layers):  # only the way around the LSTM layers is left
+        weights[f"lstm_{layer}/kernel"][:] = weights[f"lstm_{layer}/recurrent_kernel"][:] = 0
+        weights[f"lstm_{layer}/bias"][:] = 0
+    weights["input/kernel"][first : first + 12] = np.eye(12, units) * 8
+    weights["pitch_hidden/kernel"][:units] = np.eye(units, head)
+    keys = (np.arange(88) + 21) % 12
+    weights["pitch/kernel"][:] = 0
+    weights["pitch/kernel"][keys, np.arange(88)] = 1
+    engine = Engine(checkpoint)
+    seed = arpeggios(8, rng=np.random.default_rng(1))
+    cosines = [
+        pitch_class_cosine(seed, guided(strength, engine=engine)) for strength in (0.0, 1.0, 4.0)
+    ]
+    assert cosines[0] < cosines[1] < cosines[2]
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=10)
 def test_a_piece_is_the_same_whatever_pieces_come_and_go_beside_it(random_state):
@@ -133,6 +171,7 @@ def test_a_piece_is_the_same_whatever_pieces_come_and_go_beside_it(random_state)
     scale = rng.uniform(0.05, 1)
     engine = Engine(random_checkpoint(ModelConfig(2, 24, 20), seed=random_state, scale=scale))
     sampling = dict.fromkeys(FIELDS, Sampling(top_p=0.95))
+    guidance = {"pitch": 2.0, "onset": 0.5} if random_state % 2 else {}
     seeds = [arpeggios(rng.uniform(2, 9), rng=rng, tonic=48 + n) for n in range(7)]
     commissions = [
         lambda n=n: commission(seeds[n], 9.0, seconds=12.0 + 4 * n, random_state=n)
@@ -140,11 +179,11 @@ def test_a_piece_is_the_same_whatever_pieces_come_and_go_beside_it(random_state)
     ]
     alone = {}
     for n, make in enumerate(commissions):
-        composer = Composer(engine, sampling)
+        composer = Composer(engine, sampling, guidance)
         composer.add(n, make())
         alone |= finished(composer)
     together, coming = {}, rng.permutation(7).tolist()
-    composer = Composer(engine, sampling)
+    composer = Composer(engine, sampling, guidance)
     while coming or len(composer):
         while coming and len(composer) < 3:  # the next takes the place of one that ends
             n = coming.pop()

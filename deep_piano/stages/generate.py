@@ -26,7 +26,7 @@ from deep_piano import checkpoint as checkpoints
 from deep_piano import outputs, piece
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.notes import SPEC
-from deep_piano.compose import Composer, Continuation
+from deep_piano.compose import Continuation
 from deep_piano.config import BulkConfig, Config, GenerateConfig
 from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, one_line
@@ -410,7 +410,7 @@ class _Composer:
         run: _Run,
         engine: EngineFactory,
     ) -> None:
-        self._composer = Composer(engine(checkpoint), piece.sampling_of(run.settings))
+        self._composer = piece.composer_of(engine(checkpoint), run.settings)
         self._index, self._run = index, run
         self._seeds: dict[Key, piece.Seed] = {}
 
