@@ -363,7 +363,7 @@ def originality_table(cases: Sequence[Case], corpus: CorpusIndex) -> str:
 
     def runs(parts: Iterable[Notes]) -> list[str]:
         found = [corpus.longest_run(encode(part)).notes for part in parts]
-        marks = (*np.percentile(found, [50, 90]), max(found))
+        marks = (*np.percentile(found, [50, 90], method="higher"), max(found))
         return [f"{mark:.0f}" if mark else f"< {SHORTEST_RUN}" for mark in marks]
 
     rows = []

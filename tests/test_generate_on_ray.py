@@ -275,11 +275,11 @@ def test_a_driver_that_was_killed_goes_on_where_it_stopped(undisturbed, seeds, w
     pieces = tmp_path / "pieces"
     options = ("--checkpoint", weights, "--seconds", 25, "--takes", TAKES, "--format", "mid")
     driver = in_a_process(
-        "generate",
         seeds,
         "-o",
         pieces,
         *options,
+        module="jobs.generate",
         env={"RAY_ADDRESS": ""},
         stderr=subprocess.DEVNULL,
     )

@@ -169,7 +169,7 @@ def _mishear(
 ) -> NDArray[np.bool_]:
     """Change notes as `transcribe` changes them; return which of them it hears at all.
 
-    By 24 beginnings of held-out recordings, rendered and transcribed (docs/transcription.md): it
+    By 24 beginnings of held-out recordings, rendered and transcribed (docs/training.md): it
     misses 7 % of the notes and adds next to none, its onsets are right to half a step of the grid,
     its durations are shorter and scattered, and its velocities differ from recording to recording
     as much as from note to note. The first note is always heard.
