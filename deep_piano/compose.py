@@ -9,6 +9,7 @@ and the engine; it knows nothing of audio or files.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -34,12 +35,13 @@ from deep_piano.codecs.notes import (
 )
 from deep_piano.decode import Engine, Sampling
 from deep_piano.likelihood import cross_entropy
-from deep_piano.metrics import key_of
+from deep_piano.metrics import LONGEST_PATTERN_NOTES, LOOP_GRID_S, key_of
 from deep_piano.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
 LONGEST_GAP_S = 3.0  # from one onset to the next
 LONGEST_NOTE_S = 12.0
 MOST_NOTES_AT_ONCE = 16
+MOST_REPETITIONS = 16  # of one pattern of notes in a row, as `metrics.longest_loop` counts them
 RING_S = 0.75  # left after the last offset for the strings to fall silent
 FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
 FINAL_CHORD_NOTES = 5
@@ -48,6 +50,7 @@ _ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
 _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long after it began
 _HIGHEST_BASS = 55 - LOWEST_PITCH
 _CHANCES_AT_ONCE = 1024
+_LOOP_GRID_STEPS = round(LOOP_GRID_S * STEPS_PER_SECOND)
 
 Mask = NDArray[np.bool_]
 
@@ -231,6 +234,41 @@ class _Chord:
     notes: int = 0
 
 
+class _Loops:
+    """The patterns that a piece repeats: for each length, how long it has done so."""
+
+    def __init__(self) -> None:
+        self._pitches: deque[int] = deque(maxlen=LONGEST_PATTERN_NOTES)  # the last one first
+        self._waits: deque[int] = deque(maxlen=LONGEST_PATTERN_NOTES)
+        self._runs = [0] * LONGEST_PATTERN_NOTES
+        self._longest = 0
+
+    def take(self, step: list[int]) -> None:
+        """Hear a note."""
+        pitch, wait = step[PITCH], round(int(ONSET_STEPS[step[ONSET]]) / _LOOP_GRID_STEPS)
+        before = zip(self._pitches, self._waits, self._runs, strict=False)
+        runs = [run + 1 if (p, w) == (pitch, wait) else 0 for p, w, run in before]
+        self._runs[: len(runs)] = runs
+        self._longest = max(runs, default=0)
+        self._pitches.appendleft(pitch)
+        self._waits.appendleft(wait)
+
+    def without_one_more(self, free: Mask) -> Mask:
+        """Return the keys that may be struck without repeating a pattern too often."""
+        if self._longest < MOST_REPETITIONS - 2:
+            return free
+        # A run of n notes, and the one before them, repeat a pattern of m notes 1 + (n + 1) // m
+        # times.
+        barred = [
+            pitch
+            for length, (pitch, run) in enumerate(zip(self._pitches, self._runs, strict=False), 1)
+            if (run + 2) // length >= MOST_REPETITIONS
+        ]
+        left = free.copy()
+        left[barred] = False
+        return left if left.any() else free
+
+
 @dataclass
 class _Piece:
     """One piece in the making; times are in steps of the grid.
@@ -273,6 +311,9 @@ class _Piece:
         # The last chord is struck within this span, and never within the seed.
         self._final = max(earliest, self.seed_end), max(latest, self.seed_end + _ROLL_STEPS)
         self._chances: list[float] = []
+        self.loops = _Loops()
+        for step in self.seed.tolist():
+            self.loops.take(step)
 
     def chance(self) -> float:
         """Return the next random number, at least 0 and below 1."""
@@ -296,7 +337,8 @@ class _Piece:
         if index == ONSET:
             return self._allowed_onsets()
         if index == PITCH:
-            return ~self.struck if ONSET_STEPS[step[ONSET]] == 0 else _ANY_KEY
+            free = ~self.struck if ONSET_STEPS[step[ONSET]] == 0 else _ANY_KEY
+            return self.loops.without_one_more(free)
         if index == VELOCITY:
             return _ANY_VELOCITY
         left = self.end - self.now - int(ONSET_STEPS[step[ONSET]])
@@ -329,6 +371,7 @@ class _Piece:
         self.made.append((self.now, offset, step[PITCH] + LOWEST_PITCH, velocity))
         self.nats_before += sum(self.nats)
         self.coming = step
+        self.loops.take(step)
 
     def begin_last_chord(self) -> None:
         """Be about to strike the tonic triad of the piece's key, which rings until the end.

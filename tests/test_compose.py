@@ -11,12 +11,13 @@ from deep_piano.compose import (
     LONGEST_GAP_S,
     LONGEST_NOTE_S,
     MOST_NOTES_AT_ONCE,
+    MOST_REPETITIONS,
     RING_S,
     Commission,
     Composer,
 )
 from deep_piano.decode import Engine, Sampling
-from deep_piano.metrics import longest_silence_s, pitch_class_cosine
+from deep_piano.metrics import longest_loop, longest_silence_s, pitch_class_cosine
 from deep_piano.model import ModelConfig
 from deep_piano.notes import make_notes
 from tests.fakes import arpeggios, random_checkpoint
@@ -198,6 +199,31 @@ def test_a_piece_is_the_same_whatever_pieces_come_and_go_beside_it(random_state)
 def test_one_note_is_enough_of_a_seed():
     new = compose(make_notes([0], [1], [60], [64]), seed_seconds=2.0)
     assert len(new) > 5
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 7])
+def test_a_network_stuck_in_a_loop_is_led_out_of_it(period):
+    """A network that always likes best what it heard a period ago, for as long as it may."""
+    count = max(10, 4 * period)
+    pattern = np.resize(60 + np.arange(period) * 2, count)
+    onset = np.arange(count) * 0.2
+    seed = make_notes(onset, onset + 0.15, pattern, np.full(count, 64))
+
+    class Stuck(Engine):
+        def logits(self, heard, chosen):
+            logits = super().logits(heard, chosen)
+            if chosen.shape[1] == 0:
+                logits[:, 20] += 1000  # 0.2 s
+            if chosen.shape[1] == 1:
+                logits[:, pattern[len(made) % period] - 21] += 1000
+                made.append(1)
+            return logits
+
+    made = [1] * count
+    new = compose(seed, engine=Stuck(random_checkpoint()), seed_seconds=count / 5, seconds=60.0)
+    whole = np.concatenate([seed, new])
+    assert longest_loop(new) > 10
+    assert longest_loop(whole) <= MOST_REPETITIONS
 
 
 def test_a_network_stuck_on_one_moment_is_moved_on(rng):
