@@ -11,7 +11,18 @@ import pytest
 from click import ClickException
 from click.testing import CliRunner
 
-from bench import continuations, decode, generate, peers, prepare, processes, recordings, train
+from bench import (
+    bulk,
+    continuations,
+    decode,
+    generate,
+    heard_seeds,
+    peers,
+    prepare,
+    processes,
+    recordings,
+    train,
+)
 from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
 from bench.stages import REST, Stopwatch
 from deep_piano import audio
@@ -33,6 +44,8 @@ from tests.rows import note_row, write_dataset
         (decode, "--checkpoint"),
         (generate, "--checkpoint"),
         (continuations, "--index"),
+        (heard_seeds, "--sound"),
+        (bulk, "--takes"),
         (recordings, "--checkpoint"),
         (prepare, "--codec"),
         (train, "--preset"),
