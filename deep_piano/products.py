@@ -2,8 +2,8 @@
 
 A BLAS sums in another order for one row than for sixteen, so that a stream decoded in a batch would
 drift from the same stream decoded alone. Here every element of a result is summed over the
-columns in turn, eight at a time, by the same instructions in every row. On one thread it is as
-quick as OpenBLAS is at one row, and quicker at the widths of a batch (`bench/decode.py`).
+columns in turn, eight at a time, by the same instructions in every row. On one thread it is
+about as quick as OpenBLAS (`bench/decode.py`).
 """
 
 from __future__ import annotations
