@@ -2,7 +2,7 @@
 
 A BLAS sums in another order for one row than for sixteen, so that a stream decoded in a batch would
 drift from the same stream decoded alone. Here every element of a result is summed over the
-columns in turn, eight at a time, by the same instructions in every row. On one thread it is
+inputs in turn, eight at a time, by the same instructions in every row. On one thread it is
 about as quick as OpenBLAS (`bench/decode.py`).
 """
 
