@@ -239,7 +239,7 @@ def test_other_weights_must_fit(dataset, tmp_path):
 
 def test_patience_ends_a_run(dataset, tmp_path):
     told = []
-    settings = changed(learning_rate=1e-9, weight_decay=0.0, steps=400, patience=2)
+    settings = changed(learning_rate=0.1, weight_decay=0.0, steps=400, patience=2)
     settings = settings.model_copy(update={"eval_every_steps": 5, "warmup_steps": 0})
     train(dataset, tmp_path / "run", settings, validated=told.append)
     losses_found = [row["validation_loss"] for row in told]
