@@ -45,6 +45,7 @@ from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError
 from deep_piano.metrics import (
     FEATURES,
+    MOST_REPETITIONS,
     density_drift,
     density_ratio,
     feature_histograms,
@@ -56,7 +57,7 @@ from deep_piano.metrics import (
 )
 from deep_piano.notes import NOTE, Notes, excerpt, write_midi
 from deep_piano.originality import SHORTEST_RUN, CorpusIndex
-from deep_piano.ranking import LONGEST_SILENCE_S, MOST_REPETITIONS
+from deep_piano.ranking import LONGEST_SILENCE_S
 from deep_piano.shards import Row
 from deep_piano.storage import open_folder
 from deep_piano.tables import markdown
@@ -161,8 +162,11 @@ def main(
     click.echo("\n\n".join([*tables, verdict(cases)]))
 
 
-def held_out_rows(dataset: Dataset, count: int, seed_s: float) -> Iterator[tuple[str, Row]]:
-    """Yield recordings from each corpus of the validation split, always the same ones."""
+def held_out_music(dataset: Dataset, count: int, seed_s: float) -> Iterator[tuple[str, str, Notes]]:
+    """Yield some of each corpus of the validation split, always the same ones.
+
+    With the corpus come the name and the notes, the first onset at time zero.
+    """
     shortest_s = seed_s + SHORTEST_CONTINUATION_S
     corpora: dict[str, list[Row]] = {}
     for row in dataset.recordings("validation"):
@@ -170,17 +174,16 @@ def held_out_rows(dataset: Dataset, count: int, seed_s: float) -> Iterator[tuple
             corpora.setdefault(row.name.split("/")[0], []).append(row)
     for corpus, rows in sorted(corpora.items()):
         for index in np.random.default_rng(0).permutation(len(rows))[:count]:
-            yield corpus, rows[index]
+            notes = decode(rows[index].sequence)
+            yield corpus, rows[index].name, excerpt(notes, float(notes["onset"][0]), math.inf)
 
 
 def held_out(dataset: Dataset, count: int, folder: Path, seed_s: float) -> Iterator[Case]:
     """Yield cases whose seeds are MIDI files."""
-    for number, (corpus, row) in enumerate(held_out_rows(dataset, count, seed_s)):
-        notes = decode(row.sequence)
-        whole = excerpt(notes, float(notes["onset"][0]), math.inf)
+    for number, (corpus, name, whole) in enumerate(held_out_music(dataset, count, seed_s)):
         path = folder / f"{number}.mid"
         write_midi(path, excerpt(whole, 0.0, seed_s))
-        yield Case(corpus, row.name, path, whole)
+        yield Case(corpus, name, path, whole)
 
 
 def transcribed(recordings: Iterable[Path]) -> Iterator[Case]:

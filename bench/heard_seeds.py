@@ -8,19 +8,18 @@ better a recording does in place of a MIDI file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import click
 import numpy as np
 
-from bench.continuations import held_out_rows
+from bench.continuations import held_out_music
 from deep_piano import checkpoint, synth
 from deep_piano.backend import load_keras
 from deep_piano.checkpoint import Checkpoint, assign_weights
 from deep_piano.codecs import codec_of
-from deep_piano.codecs.notes import decode, encode
+from deep_piano.codecs.notes import encode
 from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError
 from deep_piano.likelihood import losses
@@ -38,7 +37,6 @@ BATCH, WINDOW = 32, 64
 class Case(NamedTuple):
     """The notes of a seed as played and as heard, and what follows, all on one clock."""
 
-    corpus: str
     played: Notes
     heard: Notes
     follows: Notes
@@ -80,16 +78,14 @@ def main(dataset: str, pieces: int, checkpoints: Sequence[str], sound: str) -> N
 
 def heard(dataset: Dataset, count: int, sound: str) -> Iterator[Case]:
     """Yield seeds of the validation split, rendered and transcribed."""
-    for corpus, row in held_out_rows(dataset, count, SEED_S):
-        notes = decode(row.sequence)
-        notes = excerpt(notes, float(notes["onset"][0]), math.inf)
+    for _corpus, _name, notes in held_out_music(dataset, count, SEED_S):
         played = excerpt(notes, 0.0, SEED_S)
         samples = synth.render(played, sound=sound, seconds=SEED_S + RING_S, sr=SAMPLE_RATE)
         mono = samples.mean(axis=1)[: round(SEED_S * SAMPLE_RATE)]
         mono *= PEAK / max(float(np.abs(mono).max()), 1e-9)
         follows = notes[(notes["onset"] >= SEED_S) & (notes["onset"] < SEED_S + FOLLOWS_S)]
         found = transcribe(mono.astype(np.float32), sr=SAMPLE_RATE)
-        yield Case(corpus, played, found[found["onset"] < SEED_S], follows)
+        yield Case(played, found[found["onset"] < SEED_S], follows)
 
 
 def nats_after(one: Checkpoint, cases: Sequence[Case], kind: str) -> float:

@@ -148,7 +148,7 @@ def generate(
     pieces.parquet. The same command goes on where one was stopped, and makes only what is missing,
     failed or changed.
     """
-    from deep_piano.config import BulkConfig, load_config
+    from deep_piano.config import load_config
 
     of_bulk = {name: options.pop(name) for name in ("format", "workers", "max_failures")}
     sections = {"generate": options, "bulk": of_bulk, "storage": {"endpoint": endpoint}}
@@ -156,9 +156,10 @@ def generate(
     if "://" in seed or os.path.isdir(seed):  # noqa: PTH112 (of a name too long, Path raises)
         _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
         return
-    given = [f"--{name.replace('_', '-')}" for name in BulkConfig.model_fields if of_bulk.get(name)]
+    given = [name for name, value in of_bulk.items() if value is not None]
     if given:
-        raise click.UsageError(f"{given[0]} is for a folder of seeds, and {seed!r} is none.")
+        option = "--" + given[0].replace("_", "-")
+        raise click.UsageError(f"{option} is for a folder of seeds, and {seed!r} is none.")
     begun = time.monotonic()
     from deep_piano.piece import make_pieces
 

@@ -35,13 +35,12 @@ from deep_piano.codecs.notes import (
 )
 from deep_piano.decode import Engine, Sampling
 from deep_piano.likelihood import cross_entropy
-from deep_piano.metrics import LONGEST_PATTERN_NOTES, LOOP_GRID_S, key_of
+from deep_piano.metrics import LONGEST_PATTERN_NOTES, LOOP_GRID_S, MOST_REPETITIONS, key_of
 from deep_piano.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
 LONGEST_GAP_S = 3.0  # from one onset to the next
 LONGEST_NOTE_S = 12.0
 MOST_NOTES_AT_ONCE = 16
-MOST_REPETITIONS = 16  # of one pattern of notes in a row, as `metrics.longest_loop` counts them
 RING_S = 0.75  # left after the last offset for the strings to fall silent
 FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
 FINAL_CHORD_NOTES = 5

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from deep_piano.notes import Notes
 
 LONGEST_PATTERN_NOTES = 32
+MOST_REPETITIONS: Final = 16
+"""Of one pattern in a row, as `longest_loop` counts them, in a good piece."""
 LOOP_GRID_S = 0.05  # finer than a sixteenth at 240 quarters a minute (62 ms)
 
 _MOMENT_S = 0.05  # from one count of the polyphony to the next
@@ -223,11 +225,9 @@ def feature_histograms(notes: Notes) -> dict[str, NDArray[np.float64]]:
     Counts of parts may be added up. They are of notes for the pitch class, the time since the onset
     before and the duration (both in eighths of an octave, from 10 ms on; together is a bin of its
     own), and the velocity (in 16 bins); of moments 50 ms apart for the polyphony, which is the
-    notes that sound then; and of spans of 2 s for the density, in half notes a second.
+    notes that sound then; and of spans of 2 s for the density, in notes.
     """
     intervals = np.diff(notes["onset"])
-    velocities = np.bincount(notes["velocity"].astype(int) // 8, minlength=16)
-    empty = np.zeros(1)
     start_s, end_s = (
         (float(notes["onset"][0]), float(notes["offset"].max())) if len(notes) else (0.0, 0.0)
     )
@@ -236,12 +236,12 @@ def feature_histograms(notes: Notes) -> dict[str, NDArray[np.float64]]:
     ended = np.searchsorted(np.sort(notes["offset"]), moments, side="right")
     spans = int((end_s - start_s) / _SPAN_S)
     edges = start_s + _SPAN_S * np.arange(spans + 1)
-    onsets = np.diff(np.searchsorted(notes["onset"], edges)) if spans else empty[:0].astype(int)
+    onsets = np.diff(np.searchsorted(notes["onset"], edges))
     counts = (
         np.bincount(notes["pitch"] % 12, minlength=12),
         np.bincount(_octave_eighths(intervals), minlength=_TIME_BINS),
         np.bincount(_octave_eighths(notes["offset"] - notes["onset"]), minlength=_TIME_BINS),
-        velocities,
+        np.bincount(notes["velocity"].astype(int) // 8, minlength=16),
         np.bincount(np.minimum(begun - ended, _MOST_AT_ONCE), minlength=_MOST_AT_ONCE + 1),
         np.bincount(np.minimum(onsets, _MOST_ONSETS), minlength=_MOST_ONSETS + 1),
     )

@@ -9,7 +9,6 @@ module knows sequences of the codec `notes`; it knows nothing of models.
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -201,7 +200,8 @@ class CorpusIndex:
                 longest, where = length, place
         if longest < _GRAM:
             return SharedRun(0, "")
-        return SharedRun(longest + 1, self.names[bisect_right(self.starts.tolist(), where) - 1])
+        recording = int(np.searchsorted(self.starts, where, side="right")) - 1
+        return SharedRun(longest + 1, self.names[recording])
 
     @cached_property
     def _sorted_grams(self) -> NDArray[np.uint64]:

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -408,7 +409,7 @@ def finish(
         "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint_sha256},
         "settings": {**settings.model_dump(exclude={"takes", "keep"}), "only_new": only_new},
         "random_state": settings.random_state,
-        "versions": {**versions.of_a_piece(), "ffmpeg": audio.ffmpeg_version()},
+        "versions": _versions(),
         "take": take.index + 1,
         "piece": {"seconds": settings.seconds, "notes": len(take.notes), **take.figures},
     }
@@ -419,6 +420,12 @@ def finish(
         }
     tell = progress or (lambda stage, done, total: None)
     return _write(files, take, facts, settings.seconds, sound, tell)
+
+
+@cache
+def _versions() -> dict[str, str | None]:
+    """Return what decides over the bytes; FFmpeg is asked once a process, not once a piece."""
+    return {**versions.of_a_piece(), "ffmpeg": audio.ffmpeg_version()}
 
 
 def _write(

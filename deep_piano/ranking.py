@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-MOST_REPETITIONS: Final = 16
+from deep_piano.metrics import MOST_REPETITIONS
+
 LONGEST_SILENCE_S: Final = 4.0
 
 

@@ -11,13 +11,12 @@ from deep_piano.compose import (
     LONGEST_GAP_S,
     LONGEST_NOTE_S,
     MOST_NOTES_AT_ONCE,
-    MOST_REPETITIONS,
     RING_S,
     Commission,
     Composer,
 )
 from deep_piano.decode import Engine, Sampling
-from deep_piano.metrics import longest_loop, longest_silence_s, pitch_class_cosine
+from deep_piano.metrics import MOST_REPETITIONS, longest_loop, longest_silence_s, pitch_class_cosine
 from deep_piano.model import ModelConfig
 from deep_piano.notes import make_notes
 from tests.fakes import arpeggios, random_checkpoint

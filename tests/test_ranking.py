@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from deep_piano.ranking import LONGEST_SILENCE_S, MOST_REPETITIONS, best_first
+from deep_piano.metrics import MOST_REPETITIONS
+from deep_piano.ranking import LONGEST_SILENCE_S, best_first
 
 
 def take(nats=9.0, cosine=0.8, *, loop=3, silence_s=1.0):

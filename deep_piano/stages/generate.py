@@ -269,7 +269,7 @@ class _Bulk:
         import ray
 
         place.reference = None
-        if isinstance(result, ray.exceptions.RayError) or not isinstance(result, dict):
+        if not isinstance(result, dict):
             if not isinstance(result, ray.exceptions.RayActorError):
                 raise DeepPianoError(
                     f"a composer failed: {type(result).__name__}: {one_line(result)}"
@@ -477,12 +477,13 @@ def _write_piece(run: _Run, name: str, seed: piece.Seed, take: piece.Take) -> Re
             only_new=run.only_new,
             sound=run.sound and _fetched(run.sound),
         )
+        known = made.facts["files"]  # the hashes of all but the .json, which holds them
         hashes = {}
         for path in sorted(made.files, key=lambda path: path.suffix == ".json"):
             target = f"{folder_of(name)}/{path.name}"
             with run.pieces.write(target) as place:
                 shutil.copyfile(path, place)
-            hashes[target] = sha256_of(path)
+            hashes[target] = known.get(path.name) or sha256_of(path)
     return Record(
         **_known_of(run, name, take),
         status="done",
