@@ -117,49 +117,71 @@ class MarkovChain:
 
 
 class LinearPrediction:
-    """The next value as a weighted sum of the last `order` ones: AR(order) by least squares.
+    """The next values as weighted sums of the last `order` ones: AR(order) by least squares.
 
     Parameters
     ----------
     order : int
+    ahead : int
+        How many of the next values, all from the same last ones.
     """
 
-    def __init__(self, order: int) -> None:
-        self.order = order
-        self._products = np.zeros((order + 1, order + 1))
+    def __init__(self, order: int, *, ahead: int = 1) -> None:
+        self.order, self.ahead = order, ahead
+        self._products = np.zeros((order + ahead, order + ahead))
 
     def learn(self, sequences: Sequences) -> LinearPrediction:
         """Add sequences of shape (n, 1) to the normal equations. Returns itself."""
+        width = self.order + self.ahead
         for sequence in sequences:
-            for rows in self._rows(sequence):
-                self._products += rows.T @ rows
+            values = sequence[:, 0].astype(np.float64)
+            count = len(values) - width + 1
+            if count < 1:
+                continue
+            # The sum over all stretches of the products of their places i and j differs from that
+            # of i - 1 and j - 1 by the first product and the one after the last.
+            products = np.empty((width, width))
+            spectra = np.fft.rfft(values[:count], len(values)).conj() * np.fft.rfft(values)
+            products[0] = np.fft.irfft(spectra, len(values))[:width]
+            for i in range(1, width):
+                first = values[i - 1] * values[i - 1 : width - 1]
+                after = values[count + i - 1] * values[count + i - 1 : count + width - 1]
+                products[i, i:] = products[i - 1, i - 1 : -1] - first + after
+                products[i, :i] = products[:i, i]
+            self._products += products
         return self
+
+    @property
+    def weights(self) -> Floats:
+        """What the last values are multiplied by, the oldest first; shape (order, ahead)."""
+        order = self.order
+        past, targets = self._products[:order, :order], self._products[:order, order:]
+        floor = 1e-9 * max(float(np.trace(past)), 1e-30) / order  # silence has no inverse
+        return np.asarray(np.linalg.solve(past + floor * np.eye(order), targets), np.float64)
 
     def errors(self, sequences: Sequences) -> dict[str, tuple[float, int]]:
         """Return the sum of squared errors, and how many, of this and of two simpler predictions.
 
         The first `order` values of each sequence are given. "last value" and the mean of the last
-        `order` values stand beside it.
+        `order` values stand beside it. Of several values ahead, every place counts.
         """
-        past, target = self._products[:-1, :-1], self._products[:-1, -1]
-        floor = 1e-9 * max(float(np.trace(past)), 1e-30) / self.order  # silence has no inverse
-        weights = np.linalg.solve(past + floor * np.eye(self.order), target)
+        weights = self.weights
         names = (f"linear AR({self.order})", f"mean of the last {self.order}", "last value")
         sums, count = dict.fromkeys(names, 0.0), 0
         for sequence in sequences:
             for rows in self._rows(sequence):
-                past, target = rows[:, :-1], rows[:, -1]
-                predictions = (past @ weights, past.mean(axis=1), past[:, -1])
+                past, targets = rows[:, : self.order], rows[:, self.order :]
+                predictions = (past @ weights, past.mean(axis=1)[:, None], past[:, -1:])
                 for name, prediction in zip(names, predictions, strict=True):
-                    sums[name] += float(np.square(prediction - target).sum())
-                count += len(rows)
+                    sums[name] += float(np.square(prediction - targets).sum())
+                count += targets.size
         return {name: (total, count) for name, total in sums.items()}
 
     def _rows(self, sequence: NDArray[Any]) -> Iterable[Floats]:
-        """Yield every stretch of `order` values and the next one, some thousands at a time."""
-        values = sequence[:, 0].astype(np.float64)
-        if len(values) <= self.order:
+        """Yield every stretch of `order` values and the next ones, some thousands at a time."""
+        values, width = sequence[:, 0].astype(np.float64), self.order + self.ahead
+        if len(values) < width:
             return
-        rows = np.lib.stride_tricks.sliding_window_view(values, self.order + 1)
+        rows = np.lib.stride_tricks.sliding_window_view(values, width)
         for begin in range(0, len(rows), 65_536):
-            yield rows[begin : begin + 65_536]
+            yield np.ascontiguousarray(rows[begin : begin + 65_536])  # for the BLAS

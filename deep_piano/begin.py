@@ -6,6 +6,7 @@ This module knows run folders, settings and datasets; it knows nothing of traini
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from deep_piano import checkpoint as checkpoints
@@ -14,6 +15,7 @@ from deep_piano.checkpoint import Checkpoint
 from deep_piano.config import TrainConfig, load_config
 from deep_piano.dataset import Dataset
 from deep_piano.errors import CheckpointError, InputError, one_line
+from deep_piano.linear import spread
 from deep_piano.model import PRESETS, ModelConfig
 from deep_piano.storage import Folder
 
@@ -108,18 +110,40 @@ def _of_the_run(
 
 def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -> ModelConfig:
     if init is None:
-        return PRESETS[settings.preset]
+        return _sized(settings, dataset)
     if init.spec != dataset.spec:
         raise CheckpointError(
             f"the checkpoint to begin with is of the codec {init.spec.codec!r}, and the dataset of "
             f"{dataset.spec.codec!r}. Give one of the dataset's codec."
         )
-    if "preset" in settings.model_fields_set and PRESETS[settings.preset] != init.config:
+    asked = replace(_sized(settings, dataset, scale=init.config.scale), past=init.config.past)
+    if settings.target is None:
+        asked = replace(asked, frame=init.config.frame)
+    chosen = {"preset", "target"} & settings.model_fields_set
+    if chosen and asked != init.config:
         raise CheckpointError(
             f"the checkpoint to begin with has the size {init.config}, and the preset "
-            f"{settings.preset!r} is {PRESETS[settings.preset]}. Leave the preset out."
+            f"{settings.preset!r} is {asked}. Leave the preset out, and train.target."
         )
     return init.config
+
+
+def _sized(settings: TrainConfig, dataset: Dataset, *, scale: float | None = None) -> ModelConfig:
+    """Return the size that the settings ask for, and what the training split is scaled by."""
+    codec, config = dataset.codec, PRESETS[settings.preset]
+    if codec.hears_notes:
+        if settings.target not in (None, 1):
+            raise InputError(
+                f"train.target is {settings.target}, and a step of {dataset.spec.codec!r} "
+                "foretells one note. Leave it out: it is for the codecs of sound."
+            )
+        return config
+    return replace(
+        config,
+        frame=settings.target or codec.frame,
+        past=codec.past,
+        scale=scale or spread(dataset),
+    )
 
 
 def _about(

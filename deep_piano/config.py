@@ -174,6 +174,7 @@ class TrainConfig(_Section):
     """How a dataset becomes a checkpoint."""
 
     preset: Literal["tiny", "small", "base", "large"] = "base"
+    target: Annotated[int, Field(ge=1, le=1024)] | None = None
     window: Annotated[int, Field(ge=8, le=8192)] = 64
     hop: Annotated[int, Field(ge=1, le=8192)] | None = None
     batch: Annotated[int, Field(ge=1, le=4096)] = 64

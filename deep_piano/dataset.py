@@ -89,6 +89,11 @@ class Dataset:
         text = json.dumps([self.spec.to_json(), shards], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def sr(self) -> int:
+        """The sampling rate in Hz at which its recordings were decoded."""
+        return int(self.manifest["settings"].get("sr") or self.codec.sr)
+
     def row_groups(self, split: str) -> list[RowGroup]:
         """Return the row groups of a split, in the order of the manifest."""
         return [

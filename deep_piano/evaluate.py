@@ -27,7 +27,7 @@ from deep_piano.likelihood import losses
 from deep_piano.model import build_model
 from deep_piano.tables import markdown
 
-_BATCH, _WINDOW = 64, 64
+_BATCH, _WINDOW, _SOUND_WINDOW = 64, 64, 2048
 _PREDICTION_ORDER = 100
 _LEARNED_STEPS = 50_000_000  # of sound: more changes no digit of a baseline
 _MARKOV_CELLS = 20_000_000  # the largest table of a chain: order 2 of notes, order 1 of sound
@@ -235,11 +235,17 @@ class _Judge:
 
     def score_network(self, checkpoint: Checkpoint) -> None:
         load_keras()
-        model = build_model(checkpoint.spec, checkpoint.config, batch=_BATCH, window=_WINDOW)
-        assign_weights(model, checkpoint.weights)
-        self._tell("scoring", 0, 1)
         # All groups in one go: the batch is full until the last recordings end.
         every = [s for sequences in self._sequences.values() for s in sequences]
+        frame = checkpoint.config.frame
+        model = build_model(
+            checkpoint.spec,
+            checkpoint.config,
+            batch=min(_BATCH, len(every)),
+            window=_WINDOW if self._codec.hears_notes else -(-_SOUND_WINDOW // frame) * frame,
+        )
+        assign_weights(model, checkpoint.weights)
+        self._tell("scoring", 0, 1)
         sums, steps = losses(model, self._codec, every)
         done = 0
         for group, sequences in self._sequences.items():

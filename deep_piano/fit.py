@@ -13,29 +13,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano import checkpoint as checkpoints
 from deep_piano import runs
-from deep_piano.checkpoint import Checkpoint
+from deep_piano.checkpoint import Checkpoint, weights_of
 from deep_piano.codecs.base import loss_unit
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, TrainingError
 from deep_piano.likelihood import losses
-from deep_piano.model import ModelConfig
+from deep_piano.linear import prediction
+from deep_piano.sizes import LINEAR, ModelConfig, weight_shapes
 from deep_piano.storage import Folder
 from deep_piano.trainer import Trainer
 from deep_piano.windows import training_batches
 from deep_piano.workers import Workers
 
 logger = logging.getLogger(__name__)
-
-VALIDATION_SAMPLE_STEPS: Final = 1024
-"""Of each recording of the sample; as many recordings as the batch has slots."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,17 @@ class _Loop:
         config: ModelConfig,
         workers: Workers,
     ) -> None:
+        # From here on windows are counted in steps of the sequence, not of the LSTM.
+        in_steps = {
+            name: size * config.frame
+            for name in ("window", "hop")
+            if (size := getattr(settings, name)) is not None
+        }
+        settings = settings.model_copy(update=in_steps)
         self._dataset, self._settings, self._workers = dataset, settings, workers
         self._run = run
         self._unit = loss_unit(dataset.codec.step_name, continuous=dataset.spec.continuous)
+        self._config = config
         self._trainer = Trainer(dataset.spec, config, settings, workers)
         self._history: list[dict[str, Any]] = []
         self._sample = _sample(dataset, settings.batch)[workers.rank :: workers.size]
@@ -180,6 +186,12 @@ class _Loop:
             self._hours_before = self._history[-1]["hours"]
         elif init is not None:
             self._trainer.begin_from(init.weights)
+        elif self._config.past > 1:
+            mine = np.zeros(weight_shapes(self._dataset.spec, self._config)[LINEAR], np.float32)
+            if self._workers.rank == 0:
+                mine = prediction(self._dataset, self._config)
+            first = self._workers.gather(mine)[0]
+            self._trainer.begin_from(weights_of(self._trainer.model) | {LINEAR: first})
 
     def _enough(self) -> bool:
         """Say whether as many validations as patience allows have found nothing better."""
@@ -209,6 +221,7 @@ class _Loop:
         trainer.reset_figures()
         state = trainer.training_state()
         facts = {"step": trainer.step, "validation_loss": row["validation_loss"]}
+        facts |= {} if dataset.codec.hears_notes else {"sr": dataset.sr}
         checkpoint = trainer.checkpoint(facts)
         self._require_one_model(checkpoint)
         if self._workers.rank == 0:
@@ -267,7 +280,7 @@ class _Clock:
 
 
 def _sample(dataset: Dataset, count: int) -> list[NDArray[Any]]:
-    """Return the beginnings of some validation recordings, always the same ones.
+    """Return the beginnings of as many validation recordings as there are slots, always the same.
 
     No more of the split is read than the row groups in which they lie.
     """
@@ -281,5 +294,5 @@ def _sample(dataset: Dataset, count: int) -> list[NDArray[Any]]:
     found = []
     for group, rows in chosen.items():
         sequences = dataset.rows(group)
-        found += [sequences[row].sequence[: VALIDATION_SAMPLE_STEPS + 1] for row in rows]
+        found += [sequences[row].sequence[: dataset.codec.sample_steps + 1] for row in rows]
     return found

@@ -7,73 +7,12 @@ This module knows a codec's specification; it knows nothing of what the fields m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 from deep_piano.codecs.base import SequenceSpec
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The size of the network.
-
-    Attributes
-    ----------
-    layers, units : int
-        LSTM layers, and the width of each.
-    head_units : int
-        Width of the hidden layer of each head.
-    """
-
-    layers: int = 2
-    units: int = 512
-    head_units: int = 384
-
-    def to_json(self) -> dict[str, int]:
-        """Return the sizes as JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Build a configuration from what `to_json` returned."""
-        return cls(**{name: int(size) for name, size in value.items()})
-
-
-PRESETS = {
-    "tiny": ModelConfig(layers=1, units=64, head_units=64),
-    "small": ModelConfig(layers=2, units=256, head_units=192),
-    "base": ModelConfig(layers=2, units=512, head_units=384),
-    "large": ModelConfig(layers=3, units=1024, head_units=512),
-}
-"""From a test's to a large GPU's: 0.2, 1.6, 5.8 and 29 million weights with the codec `notes`."""
-
-
-def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every weight of the network, named ``layer/variable``."""
-    units, hidden = config.units, config.head_units
-    sizes = [field.size for field in spec.fields]
-    shapes: dict[str, tuple[int, ...]] = {
-        "input/kernel": (sum(sizes) + spec.context_size, units),
-        "input/bias": (units,),
-    }
-    for layer in range(config.layers):
-        shapes |= {
-            f"norm_{layer}/gamma": (units,),
-            f"norm_{layer}/beta": (units,),
-            f"lstm_{layer}/kernel": (units, 4 * units),
-            f"lstm_{layer}/recurrent_kernel": (units, 4 * units),
-            f"lstm_{layer}/bias": (4 * units,),
-        }
-    shapes |= {"norm_out/gamma": (units,), "norm_out/beta": (units,)}
-    for index, field in enumerate(spec.fields):
-        shapes |= {
-            f"{field.name}_hidden/kernel": (units + sum(sizes[:index]), hidden),
-            f"{field.name}_hidden/bias": (hidden,),
-            f"{field.name}/kernel": (hidden, field.size),
-            f"{field.name}/bias": (field.size,),
-        }
-    return shapes
+from deep_piano.sizes import PRESETS as PRESETS  # who builds a model may ask how large it may be
+from deep_piano.sizes import ModelConfig as ModelConfig
+from deep_piano.sizes import weight_shapes as weight_shapes
 
 
 def build_model(
@@ -95,6 +34,7 @@ def build_model(
     spec : SequenceSpec
     config : ModelConfig
     batch, window : int
+        Windows side by side, and their steps: a multiple of the configuration's frame.
     precision : str
         Keras's dtype policy of the layers: "float32", "mixed_bfloat16" or "mixed_float16".
         The logits are float32 in any case.
@@ -107,6 +47,10 @@ def build_model(
         and with several fields targets (batch, window, fields), of which each head sees the fields
         before its own. Outputs, one a field: logits (batch, window, size) or the value itself.
     """
+    if config.past > 1:
+        from deep_piano.tiers import build_tiers
+
+        return build_tiers(spec, config, batch=batch, window=window, precision=precision)
     import keras
     from keras import layers, ops
 

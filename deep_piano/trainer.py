@@ -66,7 +66,7 @@ class Trainer:
         self._optimizer = _optimizer(keras, settings)
         categorical = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         losses = [
-            keras.losses.MeanSquaredError() if field.continuous else categorical
+            _squared_error(config.scale) if field.continuous else categorical
             for field in spec.fields
         ]
         backend = keras.backend.backend()
@@ -105,6 +105,7 @@ class Trainer:
                 "on from the last checkpoint."
             )
         # Keras divides by all places of the batch, those behind a recording's end too.
+        loss *= self.config.scale**2 if self.spec.continuous else 1.0
         self._sums += loss * batch.weights.size + widths, count
         return float(self._sums[0] / self._sums[1])
 
@@ -216,6 +217,17 @@ class Trainer:
     def begin_from(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Take another checkpoint's weights, and nothing else, to begin with."""
         checkpoints.assign_weights(self.model, weights)
+
+
+def _squared_error(scale: float) -> Any:
+    """Return the squared error of scaled numbers, of the same size whatever the codec's are."""
+
+    def squared_error(target: Any, output: Any) -> Any:
+        from keras import ops
+
+        return ops.mean(ops.square((target - output) / scale), axis=-1)
+
+    return squared_error
 
 
 def _optimizer(keras: Any, settings: TrainConfig) -> Any:

@@ -43,6 +43,11 @@ class Codec:
         Returns the `Context` of a number of streams.
     log_widths : tuple of ndarray, shape (size,)
         A categorical field: log of the cells of its finest grid in each class.
+    frame, past : int
+        Of a network, unless its settings say otherwise: steps that a step of the LSTM takes in,
+        and how many it sees at once.
+    sample_steps : int
+        Steps of each recording in the validation sample.
     """
 
     spec: SequenceSpec
@@ -55,6 +60,9 @@ class Codec:
     bend: Callable[[NDArray[Any], Augmentation, np.random.Generator], NDArray[Any]] = waveform.bend
     context: Callable[[int], Context] = NoContext
     log_widths: tuple[NDArray[np.float64], ...] = ()
+    frame: int = 1
+    past: int = 1
+    sample_steps: int = 1024
 
 
 CODECS: Final = {
@@ -77,8 +85,19 @@ CODECS: Final = {
         waveform.encode_mulaw,
         1.0,
         log_widths=(np.zeros(256),),
+        frame=32,
+        past=128,
+        sample_steps=65_536,
     ),
-    "samples": Codec(waveform.SAMPLES_SPEC, waveform.SR, False, waveform.encode_samples, 3.0),
+    "samples": Codec(
+        waveform.SAMPLES_SPEC,
+        waveform.SR,
+        False,
+        waveform.encode_samples,
+        3.0,
+        past=256,
+        sample_steps=65_536,
+    ),
 }
 
 

@@ -12,11 +12,37 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Field:
-    """One attribute of a step: one of `size` classes or, where `continuous`, a real number."""
+    """One attribute of a step: one of `size` classes or, where `continuous`, a real number.
+
+    Attributes
+    ----------
+    name : str
+    size : int
+    continuous : bool
+    mu : int
+        Not 0: the classes stand for numbers, and are the cells of [-1, 1] companded by this μ.
+    """
 
     name: str
     size: int
     continuous: bool = False
+    mu: int = 0
+
+    @property
+    def levels(self) -> NDArray[np.float64]:
+        """The numbers that the classes stand for, in the middle of their cells; shape (size,)."""
+        return expand((np.arange(self.size) + 0.5) * (2 / self.size) - 1, self.mu)
+
+    @property
+    def log_widths(self) -> NDArray[np.float64]:
+        """Log of the widths of the classes' cells; shape (size,)."""
+        return np.log(np.diff(expand(np.arange(self.size + 1) * (2 / self.size) - 1, self.mu)))
+
+
+def expand(companded: NDArray[np.floating[Any]], mu: int) -> NDArray[np.float64]:
+    """Return what was companded: the inverse of ``sign(x) ln(1 + μ |x|) / ln(1 + μ)``."""
+    expanded: NDArray[np.float64] = np.expm1(np.abs(companded) * np.log1p(mu)) / mu
+    return np.sign(companded) * expanded
 
 
 @dataclass(frozen=True)
@@ -44,13 +70,22 @@ class SequenceSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as JSON-ready values."""
-        return {**asdict(self), "fields": [asdict(field) for field in self.fields]}
+        fields = [asdict(field) for field in self.fields]
+        for field in fields:
+            if not field["mu"]:  # datasets and checkpoints of before know nothing of it
+                del field["mu"]
+        return {**asdict(self), "fields": fields}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SequenceSpec:
         """Build a specification from what `to_json` returned."""
         fields = tuple(
-            Field(str(f["name"]), int(f["size"]), bool(f.get("continuous", False)))
+            Field(
+                str(f["name"]),
+                int(f["size"]),
+                bool(f.get("continuous", False)),
+                int(f.get("mu", 0)),
+            )
             for f in value["fields"]
         )
         return cls(str(value["codec"]), fields, int(value["context_size"]))

@@ -17,9 +17,8 @@ SR: Final = 16_000
 """Sampling rate in Hz, unless the settings say otherwise."""
 
 SAMPLES_SPEC: Final = SequenceSpec("samples-1", (Field("sample", 1, continuous=True),))
-MULAW_SPEC: Final = SequenceSpec("mulaw-1", (Field("sample", 256),))
-
 _MU = 255
+MULAW_SPEC: Final = SequenceSpec("mulaw-1", (Field("sample", 256, mu=_MU),))
 
 
 def encode_samples(samples: Samples) -> NDArray[np.float32]:
@@ -61,9 +60,7 @@ def decode_mulaw(sequence: NDArray[np.uint8]) -> Samples:
     -------
     ndarray, shape (n,), dtype float32
     """
-    companded = (np.arange(_MU + 1) + 0.5) * (2 / (_MU + 1)) - 1
-    levels = np.sign(companded) * np.expm1(np.abs(companded) * np.log1p(_MU)) / _MU
-    return levels.astype(np.float32)[sequence[:, 0]]
+    return MULAW_SPEC.fields[0].levels.astype(np.float32)[sequence[:, 0]]
 
 
 def excerpt(sequence: NDArray[Any], start: int) -> NDArray[Any]:

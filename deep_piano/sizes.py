@@ -1,0 +1,126 @@
+"""How large a network is: its configuration, the presets, and the shape of every weight.
+
+This module knows a codec's specification; it loads no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+from deep_piano.codecs.base import SequenceSpec
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The size of the network.
+
+    Attributes
+    ----------
+    layers, units : int
+        LSTM layers, and the width of each.
+    head_units : int
+        Width of the hidden layer of each head.
+    frame : int
+        Steps of a sequence that a step of the LSTM takes in, and foretells. More than one, or a
+        `past`, is for sequences of one field that stands for numbers.
+    past : int
+        How many of the last steps the network sees at once; 1: the last one alone.
+    scale : float
+        What numbers are divided by before the network hears them, and multiplied by after.
+    """
+
+    layers: int = 2
+    units: int = 512
+    head_units: int = 384
+    frame: int = 1
+    past: int = 1
+    scale: float = 1.0
+
+    def to_json(self) -> dict[str, float]:
+        """Return the sizes as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Build a configuration from what `to_json` returned."""
+        sizes = {name: int(size) for name, size in value.items() if name != "scale"}
+        return cls(**sizes, scale=float(value.get("scale", 1.0)))
+
+
+PRESETS = {
+    "tiny": ModelConfig(layers=1, units=64, head_units=64),
+    "small": ModelConfig(layers=2, units=256, head_units=192),
+    "base": ModelConfig(layers=2, units=512, head_units=384),
+    "large": ModelConfig(layers=3, units=1024, head_units=512),
+}
+"""From a test's to a large GPU's: 0.2, 1.6, 5.8 and 29 million weights with the codec `notes`."""
+
+
+LINEAR: Final = "linear/kernel"
+"""The linear prediction of a network of sound: what training begins with."""
+PLACE_UNITS: Final = 8
+"""How many numbers an LSTM's output becomes for each place of the next frame (see `tiers`)."""
+SHAPE_OUTPUTS: Final = 3
+"""Beside the logits: what is added to the prediction, and how sharp and how steep it is."""
+
+
+def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight of the network, named ``layer/variable``."""
+    units, hidden = config.units, config.head_units
+    sizes = [field.size for field in spec.fields]
+    shapes: dict[str, tuple[int, ...]] = {
+        "input/kernel": (
+            config.past if config.past > 1 else sum(sizes) + spec.context_size,
+            units,
+        ),
+        "input/bias": (units,),
+    }
+    for layer in range(config.layers):
+        shapes |= {
+            f"norm_{layer}/gamma": (units,),
+            f"norm_{layer}/beta": (units,),
+            f"lstm_{layer}/kernel": (units, 4 * units),
+            f"lstm_{layer}/recurrent_kernel": (units, 4 * units),
+            f"lstm_{layer}/bias": (4 * units,),
+        }
+    shapes |= {"norm_out/gamma": (units,), "norm_out/beta": (units,)}
+    if config.past > 1:
+        return shapes | _head_shapes(spec, config)
+    for index, field in enumerate(spec.fields):
+        shapes |= {
+            f"{field.name}_hidden/kernel": (units + sum(sizes[:index]), hidden),
+            f"{field.name}_hidden/bias": (hidden,),
+            f"{field.name}/kernel": (hidden, field.size),
+            f"{field.name}/bias": (field.size,),
+        }
+    return shapes
+
+
+def _head_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights between the LSTM and the samples (see `tiers`)."""
+    [field] = spec.fields
+    frame, units, hidden = config.frame, config.units, config.head_units
+    name, inner = field.name, f"{field.name}_hidden"
+    if field.continuous:
+        return {
+            LINEAR: (config.past, frame),
+            f"{inner}/kernel": (units, hidden),
+            f"{inner}/bias": (hidden,),
+            f"{name}/kernel": (hidden, frame),
+            f"{name}/bias": (frame,),
+        }
+    return {
+        LINEAR: (config.past, 1),
+        "places/kernel": (units, frame * PLACE_UNITS),
+        "places/bias": (frame * PLACE_UNITS,),
+        "from_frame/kernel": (units, hidden),
+        "from_frame/bias": (hidden,),
+        "from_place/kernel": (PLACE_UNITS, hidden),
+        "from_past/kernel": (config.past + 1, hidden),
+        f"{inner}/kernel": (hidden, hidden),
+        f"{inner}/bias": (hidden,),
+        f"{name}/kernel": (hidden, field.size + SHAPE_OUTPUTS),
+        f"{name}/bias": (field.size + SHAPE_OUTPUTS,),
+    }

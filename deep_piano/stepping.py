@@ -1,0 +1,368 @@
+"""Stepping the network of sound, sample after sample, compiled: millions of steps a piece.
+
+The network is that of `tiers`; here it is loops over the checkpoint's own arrays, which Numba
+compiles. What is carried stays in arrays that were made beforehand, and nothing is allocated in
+between. One stream runs on one core. This module knows checkpoints and sequences; it knows nothing
+of files. `tests/test_stepping.py` holds it to the Keras model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.checkpoint import Checkpoint
+from deep_piano.errors import CheckpointError
+from deep_piano.sizes import LINEAR, PLACE_UNITS
+
+Array = NDArray[np.float32]
+
+_NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
+_ROWS = 8  # of a matrix that are taken at once
+
+
+class Stepper:
+    """The network of a checkpoint of sound.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+
+    Raises
+    ------
+    CheckpointError
+        When the checkpoint is of a codec that is no sound wave.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.spec, self.config = checkpoint.spec, checkpoint.config
+        if self.config.past == 1 or len(self.spec.fields) != 1:
+            raise CheckpointError(
+                f"the checkpoint is of the codec {self.spec.codec!r}, which is no sound wave. Give "
+                "one that was trained on mulaw or samples."
+            )
+        [field] = self.spec.fields
+        config, weights = self.config, checkpoint.weights
+        self._noise = float(np.sqrt(checkpoint.facts.get("validation_loss", 0.0)))
+        layers = range(config.layers)
+        dense = [("input", "input/kernel", "input/bias")]
+        dense += [("hidden", f"{field.name}_hidden/kernel", f"{field.name}_hidden/bias")]
+        dense += [("head", f"{field.name}/kernel", f"{field.name}/bias")]
+        if not field.continuous:
+            dense += [("from_frame", "from_frame/kernel", "from_frame/bias")]
+            dense += [("places", "places/kernel", "places/bias")]
+            dense += [
+                ("from_place", "from_place/kernel", ""),
+                ("from_past", "from_past/kernel", ""),
+            ]
+        matrices = {}
+        for name, kernel, bias in dense:
+            matrices[name] = _padded(weights[kernel]), _bias(weights, bias, kernel)
+        # Layer after layer: what the LSTM makes of its input and of what it carries, as one matrix
+        lstms = [
+            np.concatenate([weights[f"lstm_{n}/kernel"], weights[f"lstm_{n}/recurrent_kernel"]])
+            for n in layers
+        ]
+        norms = [*(f"norm_{n}" for n in layers), "norm_out"]
+        self._lstm = (
+            *matrices["input"],
+            np.stack([_padded(kernel) for kernel in lstms]),
+            np.stack([weights[f"lstm_{n}/bias"] for n in layers]),
+            np.stack([weights[f"{name}/gamma"] for name in norms]),
+            np.stack([weights[f"{name}/beta"] for name in norms]),
+        )
+        linear = np.ascontiguousarray(weights[LINEAR].T)  # (values ahead, past)
+        if field.continuous:
+            self._head: tuple[Any, ...] = (linear, *matrices["hidden"], *matrices["head"])
+        else:
+            self._levels = (field.levels / config.scale).astype(np.float32)
+            names = ("from_frame", "places", "from_place", "from_past", "hidden", "head")
+            self._head = (linear, *(array for name in names for array in matrices[name]))
+            self._head += (self._levels, field.log_widths.astype(np.float32))
+
+    def go_on(
+        self,
+        sequence: NDArray[Any],
+        count: int,
+        rng: np.random.Generator,
+        *,
+        temperature: float = 1.0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[Any]:
+        """Continue a sequence.
+
+        Parameters
+        ----------
+        sequence : ndarray, shape (n, 1)
+            What was heard; at least one step.
+        count : int
+            How many steps to add.
+        rng : numpy.random.Generator
+            One number a step is taken from it.
+        temperature : float
+            Of classes: divides the logits. Of numbers: how much noise is added to the prediction;
+            at 1 as much as the prediction was wrong on the validation sample.
+        progress : callable, optional
+            Called with steps done and steps in all, about once a second of sound.
+
+        Returns
+        -------
+        ndarray of the dtype of `sequence`, shape (count, 1)
+        """
+        return self._run(
+            sequence, len(sequence) + count, len(sequence), rng, temperature, progress
+        )[0].astype(sequence.dtype)[:, None]
+
+    def losses(self, sequence: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the loss of each step but the first, given those before; shape (n - 1,)."""
+        return self._run(sequence, len(sequence), 1, np.random.default_rng(0), 1.0, None)[1]
+
+    def _run(
+        self,
+        sequence: NDArray[Any],
+        total: int,
+        judged: int,
+        rng: np.random.Generator,
+        temperature: float,
+        progress: Callable[[int, int], None] | None,
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Hear a sequence, go on until `total` steps; return steps and losses from `judged` on."""
+        config, continuous = self.config, self.spec.continuous
+        heard, past = len(sequence), config.past
+        steps = np.zeros(total, np.float64 if continuous else np.int64)
+        steps[:heard] = sequence[:, 0]
+        values = np.zeros(past - 1 + total, np.float32)  # what is before the beginning is silent
+        given = sequence[:, 0] / config.scale if continuous else self._levels[sequence[:, 0]]
+        values[past - 1 : past - 1 + heard] = given
+        companded = (np.arcsinh(16 * values) / 3).astype(np.float32)
+        state = np.zeros((3, config.layers, config.units), np.float32)
+        told = np.zeros(
+            config.frame * (1 if continuous else config.head_units), np.float32
+        )  # what the LSTM said last
+        loss = np.zeros(total, np.float64)
+        kernels = _compiled()
+        run = kernels[0] if continuous else kernels[1]
+        block = 16_384 // config.frame * config.frame
+        for begin in range(0, total - 1, block):
+            end = min(begin + block, total - 1)
+            drawn = max(0, end + 1 - max(begin + 1, heard))
+            draw = rng.standard_normal if continuous else rng.random
+            chances = np.zeros(end - begin)
+            chances[end - begin - drawn :] = draw(drawn)
+            if continuous:
+                chances *= temperature * self._noise / config.scale
+            run(
+                begin,
+                end,
+                heard,
+                judged,
+                steps,
+                values,
+                companded,
+                loss,
+                state,
+                told,
+                chances,
+                config.scale if continuous else temperature,
+                self._lstm,
+                self._head,
+            )
+            if progress is not None:
+                progress(end + 1, total)
+        return steps[judged:], loss[judged:]
+
+
+def _padded(kernel: Array) -> Array:
+    """Return a matrix with rows of zeros below, so that they can be taken eight at a time."""
+    rows = -(-len(kernel) // _ROWS) * _ROWS
+    padded = np.zeros((rows, kernel.shape[1]), np.float32)
+    padded[: len(kernel)] = kernel
+    return padded
+
+
+def _bias(weights: Any, bias: str, kernel: str) -> Array:
+    return weights[bias] if bias else np.zeros(weights[kernel].shape[1], np.float32)
+
+
+@cache
+def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
+    """Compile the loops over numbers and over classes, which takes a few seconds."""
+    from numba import njit
+
+    # A multiplication and an addition may become one instruction; nothing else may change.
+    compiled = njit(fastmath={"contract"}, error_model="numpy")
+    places_units, rows = PLACE_UNITS, _ROWS
+
+    @compiled
+    def add_eight(out: Any, w: Any, x: Any) -> None:
+        w0, w1, w2, w3, w4, w5, w6, w7 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
+        x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
+        for i in range(len(out)):
+            some = out[i] + x0 * w0[i] + x1 * w1[i] + x2 * w2[i] + x3 * w3[i]
+            out[i] = some + x4 * w4[i] + x5 * w5[i] + x6 * w6[i] + x7 * w7[i]
+
+    @compiled
+    def multiply(x: Any, kernel: Any, bias: Any, out: Any) -> None:
+        out[:] = bias
+        for k in range(0, len(kernel), rows):
+            add_eight(out, kernel[k : k + rows], x[k : k + rows])
+
+    @compiled
+    def normalise(x: Any, gamma: Any, beta: Any, out: Any) -> None:
+        share = np.float32(1 / len(x))
+        mean = np.float32(0)
+        for value in x:
+            mean += value * share
+        spread = np.float32(0)
+        for value in x:
+            spread += (value - mean) * (value - mean) * share
+        factor = np.float32(1) / np.sqrt(spread + np.float32(_NORM_EPSILON))
+        for i in range(len(x)):
+            out[i] = (x[i] - mean) * factor * gamma[i] + beta[i]
+
+    @compiled
+    def sigmoid(x: Any) -> Any:
+        return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
+
+    @compiled
+    def hear(frame: Any, state: Any, lstm: Any, x: Any, joined: Any, gates: Any, out: Any) -> None:
+        """Take a frame into the state; what the LSTM makes of it goes to `out`."""
+        kernel, bias, kernels, biases, gamma, beta = lstm
+        units, layers = state.shape[2], state.shape[1]
+        multiply(frame, kernel, bias, x)
+        for layer in range(layers):
+            h, c = state[0, layer], state[1, layer]
+            normalise(x, gamma[layer], beta[layer], joined[:units])
+            joined[units : 2 * units] = h
+            multiply(joined, kernels[layer], biases[layer], gates)
+            for i in range(units):
+                kept = sigmoid(gates[units + i]) * c[i]
+                c[i] = kept + sigmoid(gates[i]) * np.tanh(gates[2 * units + i])
+                h[i] = sigmoid(gates[3 * units + i]) * np.tanh(c[i])
+                x[i] += h[i]
+        normalise(x, gamma[layers], beta[layers], out)
+
+    @compiled
+    def numbers(
+        begin: Any,
+        end: Any,
+        heard: Any,
+        judged: Any,
+        steps: Any,
+        values: Any,
+        companded: Any,
+        loss: Any,
+        state: Any,
+        told: Any,
+        noise: Any,
+        scale: Any,
+        lstm: Any,
+        head: Any,
+    ) -> None:
+        linear, hidden_kernel, hidden_bias, kernel, bias = head
+        ahead, past = linear.shape
+        units, padded = state.shape[2], len(lstm[0])
+        x, out = np.zeros(units, np.float32), np.zeros(len(hidden_kernel), np.float32)
+        joined, gates = np.zeros(lstm[2].shape[1], np.float32), np.zeros(4 * units, np.float32)
+        frame = np.zeros(padded, np.float32)
+        hidden = np.zeros(len(kernel), np.float32)
+        width = len(hidden_bias)
+        for t in range(begin, end):
+            place = t % ahead
+            if place == 0:
+                frame[:past] = companded[t : t + past]
+                hear(frame, state, lstm, x, joined, gates, out[:units])
+                multiply(out, hidden_kernel, hidden_bias, hidden[:width])
+                for i in range(width):
+                    hidden[i] = max(hidden[i], np.float32(0))
+                multiply(hidden, kernel, bias, told)
+                for j in range(ahead):
+                    some = np.float32(0)
+                    for i in range(past):
+                        some += linear[j, i] * values[t + i]
+                    told[j] += some
+            if t + 1 >= judged:
+                if t + 1 >= heard:
+                    steps[t + 1] = (told[place] + noise[t - begin]) * scale
+                    values[t + past] = told[place] + noise[t - begin]
+                    companded[t + past] = np.arcsinh(16 * values[t + past]) / 3
+                loss[t + 1] = (told[place] * scale - steps[t + 1]) ** 2
+
+    @compiled
+    def classes(
+        begin: Any,
+        end: Any,
+        heard: Any,
+        judged: Any,
+        steps: Any,
+        values: Any,
+        companded: Any,
+        loss: Any,
+        state: Any,
+        told: Any,
+        chances: Any,
+        temperature: Any,
+        lstm: Any,
+        head: Any,
+    ) -> None:
+        linear, frame_kernel, frame_bias, places_kernel, places_bias = head[:5]
+        place_kernel, _, past_kernel, _ = head[5:9]  # the frame's is the bias of both
+        hidden_kernel, hidden_bias, kernel, bias, levels, widths = head[9:]
+        past, size, width = linear.shape[1], len(levels), len(hidden_bias)
+        units, padded = state.shape[2], len(lstm[0])
+        count = len(told) // width  # places of a frame
+        x, out = np.zeros(units, np.float32), np.zeros(len(frame_kernel), np.float32)
+        joined, gates = np.zeros(lstm[2].shape[1], np.float32), np.zeros(4 * units, np.float32)
+        frame, places = np.zeros(padded, np.float32), np.zeros(len(places_bias), np.float32)
+        of_frame = np.zeros(width, np.float32)
+        known, first = np.zeros(len(past_kernel), np.float32), np.zeros(len(kernel), np.float32)
+        second, logits = np.zeros(len(kernel), np.float32), np.zeros(len(bias), np.float32)
+        mass = np.zeros(size, np.float64)
+        for t in range(begin, end):
+            place = t % count
+            if place == 0:
+                frame[:past] = companded[t : t + past]
+                hear(frame, state, lstm, x, joined, gates, out[:units])
+                multiply(out, frame_kernel, frame_bias, of_frame)
+                multiply(out, places_kernel, places_bias, places)
+                for n in range(count):
+                    mine = places[n * places_units : (n + 1) * places_units]
+                    multiply(mine, place_kernel, of_frame, told[n * width : (n + 1) * width])
+            if t + 1 < judged:
+                continue
+            predicted = np.float32(0)
+            for i in range(past):
+                predicted += linear[0, i] * values[t + i]
+            known[:past] = companded[t : t + past]
+            known[past] = np.arcsinh(16 * predicted) / 3
+            multiply(known, past_kernel, told[place * width : (place + 1) * width], first[:width])
+            for i in range(width):
+                first[i] = max(first[i], np.float32(0))
+            multiply(first, hidden_kernel, hidden_bias, second[:width])
+            for i in range(width):
+                second[i] = max(second[i], np.float32(0))
+            multiply(second, kernel, bias, logits)
+            centre, sharp = predicted + logits[size], np.exp(logits[size + 1])
+            steep = np.float32(1) + np.log1p(np.exp(logits[size + 2]))
+            highest = np.float32(-np.inf)
+            for i in range(size):
+                apart = levels[i] - centre
+                logits[i] += widths[i] - steep * np.log1p(sharp * apart * apart)
+                highest = max(highest, logits[i])
+            total = 0.0
+            for i in range(size):
+                total += np.exp((logits[i] - highest) / temperature)
+                mass[i] = total
+            if t + 1 >= heard:
+                chosen = np.searchsorted(mass, chances[t - begin] * total, side="right")
+                steps[t + 1] = chosen
+                values[t + past] = levels[chosen]
+                companded[t + past] = np.arcsinh(16 * levels[chosen]) / 3
+            chosen = steps[t + 1]
+            loss[t + 1] = np.log(total) - (logits[chosen] - highest) / temperature
+
+    return cast(Any, numbers), cast(Any, classes)

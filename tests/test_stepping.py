@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deep_piano.checkpoint import Checkpoint, assign_weights
+from deep_piano.codecs import CODECS
+from deep_piano.codecs.notes import SPEC
+from deep_piano.errors import CheckpointError
+from deep_piano.likelihood import losses
+from deep_piano.model import ModelConfig, build_model, weight_shapes
+from deep_piano.stepping import Stepper
+from tests.fakes import random_checkpoint
+
+
+def sound_checkpoint(codec, *, frame, seed=0):
+    spec = CODECS[codec].spec
+    config = ModelConfig(2, 20, 12, frame=frame, past=10, scale=0.1)  # no multiples of eight
+    rng = np.random.default_rng(seed)
+    weights = {
+        name: rng.normal(0, 0.2, shape).astype(np.float32)
+        for name, shape in weight_shapes(spec, config).items()
+    }
+    return Checkpoint(spec, config, weights, facts={"validation_loss": 1e-4})
+
+
+def noise(codec, count, seed=1):
+    samples = np.random.default_rng(seed).normal(0, 0.1, count).astype(np.float32)
+    return CODECS[codec].encode(samples)
+
+
+CASES = [("mulaw", 4), ("samples", 1), ("samples", 4)]
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(("codec", "frame"), CASES)
+def test_it_foresees_what_the_keras_model_foresees(codec, frame):
+    checkpoint, sequence = sound_checkpoint(codec, frame=frame), noise(codec, 203)
+    model = build_model(checkpoint.spec, checkpoint.config, batch=1, window=32)
+    assign_weights(model, checkpoint.weights)
+    sums, steps = losses(model, CODECS[codec], [sequence])
+    mine = Stepper(checkpoint).losses(sequence)
+    assert len(mine) == steps[0]
+    assert mine.sum() == pytest.approx(sums[0, 0], rel=1e-4)
+
+
+@pytest.mark.parametrize(("codec", "frame"), CASES)
+def test_the_same_chances_make_the_same_steps(codec, frame):
+    stepper, sequence = Stepper(sound_checkpoint(codec, frame=frame)), noise(codec, 61)
+
+    def made(seed, **more):
+        return stepper.go_on(sequence, 300, np.random.default_rng(seed), **more)
+
+    assert made(3).shape == (300, 1)
+    assert made(3).dtype == sequence.dtype
+    np.testing.assert_array_equal(made(3), made(3))
+    assert (made(3) != made(4)).any()
+    assert np.isfinite(made(3).astype(float)).all()
+
+
+def test_what_was_made_is_as_likely_as_it_was_drawn():
+    stepper, sequence = Stepper(sound_checkpoint("mulaw", frame=4)), noise("mulaw", 61)
+    made = stepper.go_on(sequence, 400, np.random.default_rng(0))
+    cold = stepper.go_on(sequence, 400, np.random.default_rng(0), temperature=0.2)
+    nats = [stepper.losses(np.concatenate([sequence, s]))[60:].mean() for s in (made, cold)]
+    assert nats[1] < nats[0] < np.log(256)
+
+
+def test_notes_are_refused():
+    with pytest.raises(CheckpointError, match="'notes-1', which is no sound wave"):
+        Stepper(random_checkpoint())
+    assert SPEC.codec == "notes-1"
