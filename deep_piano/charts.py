@@ -113,6 +113,7 @@ def recording_charts(
     title: str,
     audio_features: AudioFeatures | None = None,
     note_features: NoteFeatures | None = None,
+    mark_s: float = 0.0,
 ) -> None:
     """Draw one recording over one time axis: wave, mel spectrogram, chroma, piano roll.
 
@@ -130,6 +131,8 @@ def recording_charts(
         One line.
     audio_features, note_features : AudioFeatures and NoteFeatures, optional
         Descriptors to write above the picture.
+    mark_s : float
+        A time to mark, as the end of a seed; 0: none.
 
     Raises
     ------
@@ -164,6 +167,8 @@ def recording_charts(
         axes = figure.add_axes(_rectangle(figure, _LEFT, y, _COLUMNS, tall))
         draw(axes)
         axes.set_xlim(0, end_s)
+        if mark_s > 0:
+            axes.axvline(mark_s, color=ORANGE[1], linewidth=1.2, linestyle=(0, (4, 3)), zorder=4)
         _finish_panel(axes, caption, end_s, last=y <= _FOOT)
     if notes is not None:
         keyboard = figure.add_axes(_rectangle(figure, _LEFT - 36, _FOOT, 34, _ROLL))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -143,15 +143,15 @@ def find(name_or_path: str) -> Path:
     )
 
 
-def load(where: str | Folder, *, codec: str | None = None) -> Checkpoint:
+def load(where: str | Folder, *, codec: str | Sequence[str] | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
     ----------
     where : str or Folder
         As for `find`, an ``s3://`` URI, or a folder that is open already.
-    codec : str, optional
-        The codec that it must belong to.
+    codec : str or sequence of str, optional
+        The codec, or one of those, that it must belong to.
 
     Raises
     ------
@@ -167,10 +167,11 @@ def load(where: str | Folder, *, codec: str | None = None) -> Checkpoint:
         digest, facts = str(card["files"]["weights"]["sha256"]), dict(card["facts"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, error) from error
-    if codec is not None and spec.codec != codec:
+    wanted = [codec] if isinstance(codec, str) else codec
+    if wanted is not None and spec.codec not in wanted:
         raise CheckpointError(
             f"the checkpoint {one_line(folder.uri)} belongs to the codec {spec.codec!r}, not "
-            f"{codec!r}. Give one that was trained on it."
+            f"{' or '.join(map(repr, wanted))}. Give one that was trained on it."
         )
     for name, shape in weight_shapes(spec, config).items():
         found = weights[name].shape if name in weights else "missing"

@@ -141,7 +141,8 @@ def generate(
 
     SEED is decoded by FFmpeg (mp3, wav, flac, ogg, m4a, opus, ...), transcribed to notes,
     continued by the LSTM until the piece is as long as asked, and played on a sampled piano.
-    A name that begins with a dash goes behind "--".
+    With a checkpoint of sound (--checkpoint mulaw) there are no notes: the recording itself goes
+    on, sample after sample (a .wav, .png and .json; --temperature sample=0.9). A name that begins with a dash goes behind "--".
 
     A folder or s3:// prefix of seeds (deep-piano generate seeds/ -o pieces/ --takes 2) becomes a
     folder of pieces, on Ray: the files of each seed's takes, and the manifest pieces.jsonl and
@@ -174,11 +175,7 @@ def generate(
             progress=progress,
         )
     took_s = time.monotonic() - begun
-    lines = [
-        f"{one_line(piece.path)}: {_clock(piece.facts['piece']['seconds'])}, "
-        f"{piece.facts['piece']['notes']} notes"
-        for piece in pieces
-    ]
+    lines = [f"{one_line(piece.path)}: {_described(piece.facts['piece'])}" for piece in pieces]
     made = "made" if len(pieces) == 1 else f"{len(pieces)} pieces made"
     click.echo("\n".join(lines) + f", {made} in {took_s:.1f} s")
 
@@ -530,6 +527,12 @@ def _open(storage: StorageConfig, *uris: str) -> list[Folder]:
     from deep_piano.storage import open_folder
 
     return [open_folder(u, endpoint=storage.endpoint, region=storage.region) for u in uris]
+
+
+def _described(piece: dict[str, Any]) -> str:
+    """Return how long a piece is and, of notes, how many it has."""
+    notes = f", {piece['notes']} notes" if "notes" in piece else ""
+    return _clock(piece["seconds"]) + notes
 
 
 def _clock(seconds: float) -> str:

@@ -40,12 +40,13 @@ class _Section(BaseModel):
 
 
 class Temperatures(_Section):
-    """Temperature of each attribute of a note; 1 leaves the model's distribution as it is."""
+    """Temperature of each attribute of a note, and of a sample; 1 leaves the model as it is."""
 
     onset: Temperature = 1.0
     pitch: Temperature = 1.0
     velocity: Temperature = 1.0
     duration: Temperature = 1.0
+    sample: Temperature = 1.0
 
 
 class TopPs(_Section):
@@ -81,11 +82,15 @@ class Guidances(_Section):
     duration: Guidance = 1.0
 
 
-def _for_every_attribute(value: object) -> object:
-    """Let one number stand for all four attributes."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return dict.fromkeys(Temperatures.model_fields, value)
-    return value
+def _for_all(section: type[_Section]) -> BeforeValidator:
+    """Let one number stand for every attribute of a section."""
+
+    def spread(value: object) -> object:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return dict.fromkeys(section.model_fields, value)
+        return value
+
+    return BeforeValidator(spread)
 
 
 class GenerateConfig(_Section):
@@ -94,10 +99,10 @@ class GenerateConfig(_Section):
     seconds: Annotated[float, Field(ge=5, le=3600)] = 180.0
     seed_seconds: Annotated[float, Field(ge=2, le=60)] = 10.0
     seed_start: Annotated[float, Field(ge=0, le=86400)] = 0.0
-    temperature: Annotated[Temperatures, BeforeValidator(_for_every_attribute)] = Temperatures()
-    top_p: Annotated[TopPs, BeforeValidator(_for_every_attribute)] = TopPs()
-    top_k: Annotated[TopKs, BeforeValidator(_for_every_attribute)] = TopKs()
-    guidance: Annotated[Guidances, BeforeValidator(_for_every_attribute)] = Guidances()
+    temperature: Annotated[Temperatures, _for_all(Temperatures)] = Temperatures()
+    top_p: Annotated[TopPs, _for_all(TopPs)] = TopPs()
+    top_k: Annotated[TopKs, _for_all(TopKs)] = TopKs()
+    guidance: Annotated[Guidances, _for_all(Guidances)] = Guidances()
     random_state: RandomState = 0
     takes: Annotated[int, Field(ge=1, le=100)] = 1
     keep: Annotated[int, Field(ge=1, le=100)] | None = None

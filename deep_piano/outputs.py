@@ -8,7 +8,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deep_piano.audio import ENCODED_SUFFIXES
 from deep_piano.errors import DeepPianoError, InputError
@@ -16,8 +18,17 @@ from deep_piano.errors import DeepPianoError, InputError
 OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), ".mid")
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What was made: the files that were written, and the facts that stand in the JSON."""
+
+    path: Path
+    files: tuple[Path, ...]
+    facts: dict[str, Any]
+
+
 def targets(
-    out: Path, takes: int, *, force: bool, given: Collection[Path]
+    out: Path, takes: int, *, force: bool, given: Collection[Path], notes: bool = True
 ) -> list[dict[str, Path]]:
     """Return the files of each take, after making sure that they may be written.
 
@@ -31,11 +42,14 @@ def targets(
         Files that are there may be replaced.
     given : collection of Path
         Files, and folders of files, that must not be replaced, not even by force.
+    notes : bool
+        Whether the piece has notes, so that there is a ".mid".
 
     Returns
     -------
     list of dict of str to Path
-        A take: ".mid", ".png", ".json" and, unless notes alone are asked for, "sound".
+        A take: ".png", ".json", ".mid" if it has notes, and "sound" unless those alone are asked
+        for.
 
     Raises
     ------
@@ -51,7 +65,8 @@ def targets(
     for take in range(takes):
         name = out.stem if takes == 1 else f"{out.stem}-{take + 1}"
         main = {".mid" if suffix == ".mid" else "sound": out.with_name(name + out.suffix)}
-        beside = {kind: out.with_name(name + kind) for kind in (".mid", ".png", ".json")}
+        kinds = [".mid"] * notes + [".png", ".json"]
+        beside = {kind: out.with_name(name + kind) for kind in kinds}
         found.append({**beside, **main})
     identities = {_identity(path) for path in _with_contents(given)} - {None}
     for path in (path for files in found for path in files.values()):
@@ -117,7 +132,7 @@ def staged(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
     DeepPianoError
         When the system does not let them be written.
     """
-    folder = files[".mid"].parent
+    folder = files[".json"].parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:

@@ -17,7 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from deep_piano import assets, audio, checkpoint, loudness, metrics, outputs, synth, versions
+from deep_piano import (
+    assets,
+    audio,
+    checkpoint,
+    loudness,
+    metrics,
+    outputs,
+    synth,
+    versions,
+    wave_piece,
+)
+from deep_piano.codecs import CODECS, codec_of
 from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND, encode
 from deep_piano.compose import Commission, Composer, Continuation
 from deep_piano.config import GenerateConfig
@@ -33,6 +44,7 @@ from deep_piano.notes import (
     write_midi,
 )
 from deep_piano.originality import CorpusIndex, SharedRun
+from deep_piano.outputs import Piece as Piece  # who has pieces made gets these
 from deep_piano.ranking import best_first
 
 logger = logging.getLogger(__name__)
@@ -96,15 +108,6 @@ class Take:
     shared: SharedRun | None = None
 
 
-@dataclass(frozen=True)
-class Piece:
-    """What was made: the files that were written, and the facts that stand in the JSON."""
-
-    path: Path
-    files: tuple[Path, ...]
-    facts: dict[str, Any]
-
-
 def make_pieces(
     seed_path: Path,
     out: Path,
@@ -157,9 +160,21 @@ def make_pieces(
         given.append(Path(settings.sound))
     if settings.index is not None:
         given.append(Path(settings.index))
+    known = [codec.spec.codec for codec in CODECS.values()]
+    weights = checkpoint.load(settings.checkpoint, codec=known)
+    if not codec_of(weights.spec).hears_notes:
+        return wave_piece.make_pieces(
+            seed_path,
+            out,
+            settings,
+            weights,
+            only_new=only_new,
+            force=force,
+            given=given,
+            progress=progress,
+        )
     kept = min(settings.keep or settings.takes, settings.takes)
     targets = outputs.targets(out, kept, force=force, given=given)
-    weights = checkpoint.load(settings.checkpoint, codec=SPEC.codec)
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     seed = read_seed(
         seed_path,

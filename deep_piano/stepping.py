@@ -23,6 +23,9 @@ Array = NDArray[np.float32]
 
 _NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
 _ROWS = 8  # of a matrix that are taken at once
+# How energy is held: measured over so many samples; free within 2 dB to either side, and beyond
+# each prediction is drawn nearer to zero, or further away from it, by a twentieth at most.
+_LEVEL_SAMPLES, _FREE, _PULL = 4096, 0.5, 0.05
 
 
 class Stepper:
@@ -91,6 +94,7 @@ class Stepper:
         rng: np.random.Generator,
         *,
         temperature: float = 1.0,
+        hold: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[Any]:
         """Continue a sequence.
@@ -106,6 +110,9 @@ class Stepper:
         temperature : float
             Of classes: divides the logits. Of numbers: how much noise is added to the prediction;
             at 1 as much as the prediction was wrong on the validation sample.
+        hold : bool
+            Hold the energy of what was heard: a network that hears itself, and not what it learned
+            from, otherwise swells or fades by a little a step, and there are millions.
         progress : callable, optional
             Called with steps done and steps in all, about once a second of sound.
 
@@ -113,13 +120,14 @@ class Stepper:
         -------
         ndarray of the dtype of `sequence`, shape (count, 1)
         """
-        return self._run(
-            sequence, len(sequence) + count, len(sequence), rng, temperature, progress
-        )[0].astype(sequence.dtype)[:, None]
+        heard = len(sequence)
+        steps, _ = self._run(sequence, heard + count, heard, rng, temperature, hold, progress)
+        return steps.astype(sequence.dtype)[:, None]
 
     def losses(self, sequence: NDArray[Any]) -> NDArray[np.float64]:
         """Return the loss of each step but the first, given those before; shape (n - 1,)."""
-        return self._run(sequence, len(sequence), 1, np.random.default_rng(0), 1.0, None)[1]
+        rng = np.random.default_rng(0)
+        return self._run(sequence, len(sequence), 1, rng, 1.0, False, None)[1]
 
     def _run(
         self,
@@ -128,6 +136,7 @@ class Stepper:
         judged: int,
         rng: np.random.Generator,
         temperature: float,
+        hold: bool,
         progress: Callable[[int, int], None] | None,
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Hear a sequence, go on until `total` steps; return steps and losses from `judged` on."""
@@ -144,6 +153,8 @@ class Stepper:
             config.frame * (1 if continuous else config.head_units), np.float32
         )  # what the LSTM said last
         loss = np.zeros(total, np.float64)
+        energy = float(np.mean(np.square(given)))
+        level = np.array([energy if hold else 0.0, energy])  # to be held; of the last samples
         kernels = _compiled()
         run = kernels[0] if continuous else kernels[1]
         block = 16_384 // config.frame * config.frame
@@ -166,6 +177,7 @@ class Stepper:
                 loss,
                 state,
                 told,
+                level,
                 chances,
                 config.scale if continuous else temperature,
                 self._lstm,
@@ -194,7 +206,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     from numba import njit
 
     # A multiplication and an addition may become one instruction; nothing else may change.
-    compiled = njit(fastmath={"contract"}, error_model="numpy")
+    compiled = njit(fastmath={"contract"}, error_model="numpy", nogil=True)
     places_units, rows = PLACE_UNITS, _ROWS
 
     @compiled
@@ -229,6 +241,21 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
 
     @compiled
+    def gain(level: Any) -> Any:
+        """Return what predictions are multiplied by, to hold the energy."""
+        if level[0] <= 0:
+            return 1.0
+        beyond = np.log(max(level[1], 1e-9 * level[0]) / level[0])
+        if abs(beyond) <= _FREE:
+            return 1.0
+        beyond -= np.sign(beyond) * _FREE
+        return 1.0 - _PULL * min(1.0, max(-1.0, beyond))
+
+    @compiled
+    def measure(level: Any, value: Any) -> None:
+        level[1] += (value * value - level[1]) / _LEVEL_SAMPLES
+
+    @compiled
     def hear(frame: Any, state: Any, lstm: Any, x: Any, joined: Any, gates: Any, out: Any) -> None:
         """Take a frame into the state; what the LSTM makes of it goes to `out`."""
         kernel, bias, kernels, biases, gamma, beta = lstm
@@ -258,6 +285,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         loss: Any,
         state: Any,
         told: Any,
+        level: Any,
         noise: Any,
         scale: Any,
         lstm: Any,
@@ -287,8 +315,10 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                     told[j] += some
             if t + 1 >= judged:
                 if t + 1 >= heard:
-                    steps[t + 1] = (told[place] + noise[t - begin]) * scale
-                    values[t + past] = told[place] + noise[t - begin]
+                    value = gain(level) * told[place] + noise[t - begin]
+                    measure(level, value)
+                    steps[t + 1] = value * scale
+                    values[t + past] = value
                     companded[t + past] = np.arcsinh(16 * values[t + past]) / 3
                 loss[t + 1] = (told[place] * scale - steps[t + 1]) ** 2
 
@@ -304,6 +334,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         loss: Any,
         state: Any,
         told: Any,
+        level: Any,
         chances: Any,
         temperature: Any,
         lstm: Any,
@@ -347,6 +378,8 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                 second[i] = max(second[i], np.float32(0))
             multiply(second, kernel, bias, logits)
             centre, sharp = predicted + logits[size], np.exp(logits[size + 1])
+            if t + 1 >= heard:
+                centre *= np.float32(gain(level))
             steep = np.float32(1) + np.log1p(np.exp(logits[size + 2]))
             highest = np.float32(-np.inf)
             for i in range(size):
@@ -360,6 +393,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             if t + 1 >= heard:
                 chosen = np.searchsorted(mass, chances[t - begin] * total, side="right")
                 steps[t + 1] = chosen
+                measure(level, levels[chosen])
                 values[t + past] = levels[chosen]
                 companded[t + past] = np.arcsinh(16 * levels[chosen]) / 3
             chosen = steps[t + 1]

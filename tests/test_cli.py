@@ -501,7 +501,7 @@ def test_takes_are_listed_one_a_line(weights, seed):
 @pytest.mark.parametrize(
     ("options", "field", "value"),
     [
-        (["--temperature", "0.8"], "temperature", dict.fromkeys(FIELDS, 0.8)),
+        (["--temperature", "0.8"], "temperature", dict.fromkeys([*FIELDS, "sample"], 0.8)),
         (["--top-k", "pitch=5"], "top_k", {**dict.fromkeys(FIELDS, 0), "pitch": 5}),
         (["--only-new"], "only_new", True),
         (["--random-state", "4294967295"], "random_state", 4294967295),

@@ -158,4 +158,5 @@ def test_an_attribute_on_the_command_line_leaves_the_others_as_the_file_has_them
         "pitch": 0.9,
         "velocity": 1.0,
         "duration": 1.0,
+        "sample": 1.0,
     }

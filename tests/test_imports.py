@@ -36,6 +36,7 @@ LAYERS = [
         "drawing",
         "pictures",
         "ranking",
+        "likeness",
     },
     {"codecs.__init__", "codecs.base", "codecs.notes", "codecs.waveform"},
     {"features", "fingerprint", "sources"},
@@ -57,7 +58,7 @@ LAYERS = [
     {"compose", "likelihood", "trainer", "runs"},
     {"begin", "fit"},
     {"card", "charts", "preview", "inspection"},
-    {"pieces"},
+    {"pieces", "wave_piece"},
     {"piece", "evaluate", "doctor"},
     {
         "stages.__init__",

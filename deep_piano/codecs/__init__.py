@@ -31,6 +31,8 @@ class Codec:
         `encode` takes a note array; else samples, mono, at `sr`.
     encode : callable
         Returns a sequence, shape (n, fields).
+    to_samples : callable
+        Returns what a sequence sounds like, shape (n,), at `sr`; of notes `piece` makes the sound.
     growth : float
         Bytes of a sequence for one byte of a compressed recording, roughly.
     step_name : str
@@ -55,6 +57,7 @@ class Codec:
     hears_notes: bool
     encode: Callable[[NDArray[Any]], NDArray[Any]]
     growth: float
+    to_samples: Callable[[NDArray[Any]], NDArray[np.float32]] = waveform.decode_samples
     step_name: str = "sample"
     excerpt: Callable[[NDArray[Any], int], NDArray[Any]] = waveform.excerpt
     bend: Callable[[NDArray[Any], Augmentation, np.random.Generator], NDArray[Any]] = waveform.bend
@@ -84,6 +87,7 @@ CODECS: Final = {
         False,
         waveform.encode_mulaw,
         1.0,
+        to_samples=waveform.decode_mulaw,
         log_widths=(np.zeros(256),),
         frame=32,
         past=128,

@@ -26,6 +26,11 @@ def encode_samples(samples: Samples) -> NDArray[np.float32]:
     return samples.astype(np.float32)[:, None]
 
 
+def decode_samples(sequence: NDArray[np.float32]) -> Samples:
+    """Return a sequence of shape (n, 1) as samples."""
+    return sequence[:, 0].astype(np.float32)
+
+
 def encode_mulaw(samples: Samples) -> NDArray[np.uint8]:
     """Compand samples to 256 classes.
 

@@ -1,0 +1,211 @@
+"""A recording becomes a piece without notes: its own sound, and the network's sound after it.
+
+The road of the checkpoints of sound; that of notes is `piece`, which asks this one where a
+checkpoint says so. One core steps one take; takes are stepped side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from deep_piano import audio, loudness, outputs, versions
+from deep_piano.audio import Samples
+from deep_piano.checkpoint import Checkpoint
+from deep_piano.codecs import codec_of
+from deep_piano.config import GenerateConfig
+from deep_piano.errors import InputError
+from deep_piano.likeness import likeness
+from deep_piano.outputs import Piece
+from deep_piano.stepping import Stepper
+
+SHORTEST_CONTINUATION_S: Final = 1.0
+
+Progress = Callable[[str, float, float], None]
+
+
+def make_pieces(
+    seed_path: Path,
+    out: Path,
+    settings: GenerateConfig,
+    checkpoint: Checkpoint,
+    *,
+    only_new: bool = False,
+    force: bool = False,
+    given: Collection[Path] = (),
+    progress: Progress | None = None,
+) -> list[Piece]:
+    """Write the pieces that continue a recording, sound after sound.
+
+    Parameters
+    ----------
+    seed_path : Path
+        A recording.
+    out : Path
+        Its suffix decides the format of the sound. A ``.png`` and a ``.json`` stand beside it.
+    settings : GenerateConfig
+        What speaks of notes is of no use here: of the temperatures, `sample` counts.
+    checkpoint : Checkpoint
+        Of a codec that hears samples.
+    only_new, force, given, progress
+        As for `piece.make_pieces`.
+
+    Returns
+    -------
+    list of Piece
+        One a take.
+
+    Raises
+    ------
+    InputError
+        When the seed, the output or a setting cannot be used.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    _require_no_notes(out, settings)
+    targets = outputs.targets(out, settings.takes, force=force, given=given, notes=False)
+    stepper = Stepper(checkpoint)
+    sr = int(checkpoint.facts.get("sr", codec_of(checkpoint.spec).sr))
+    tell("reading", 0, 1)
+    seed = audio.decode(
+        seed_path, sr=sr, start_s=settings.seed_start, seconds=settings.seed_seconds
+    )
+    audio.check_seed(seed, sr=sr)
+    digest = audio.content_hash(seed_path)
+    seconds = settings.seconds + (len(seed) / sr if only_new else 0)
+    count = round(seconds * sr) - len(seed)
+    if count < SHORTEST_CONTINUATION_S * sr:
+        raise InputError(
+            f"a piece of {settings.seconds:g} s leaves no room to continue a seed of "
+            f"{len(seed) / sr:.1f} s. Give more --seconds, or fewer --seed-seconds."
+        )
+    # As loud as what the network learned from: 256 classes are few for a soft recording.
+    seed = seed * np.float32(checkpoint.config.scale / np.sqrt(np.mean(np.square(seed))))
+    seed = np.clip(seed, -1, 1)
+
+    def compose(take: int) -> Samples:
+        rng = np.random.default_rng([settings.random_state, take, int(digest[:16], 16)])
+        return continuation(
+            stepper,
+            seed,
+            count,
+            rng,
+            temperature=settings.temperature.sample,
+            progress=(lambda done, total: tell("composing", done, total)) if take == 0 else None,
+        )
+
+    with ThreadPoolExecutor(min(settings.takes, os.cpu_count() or 1)) as pool:
+        takes = list(pool.map(compose, range(settings.takes)))
+    return [
+        _write(
+            files,
+            seed,
+            new,
+            sr,
+            {
+                "seed": {
+                    "file": seed_path.name,
+                    "sha256": digest,
+                    "seconds": round(len(seed) / sr, 3),
+                },
+                "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint.digest},
+                "settings": {
+                    **settings.model_dump(include={"seconds", "seed_seconds", "seed_start"}),
+                    "temperature": settings.temperature.sample,
+                    "only_new": only_new,
+                },
+                "random_state": settings.random_state,
+                "versions": {**versions.of_a_piece(), "ffmpeg": audio.ffmpeg_version()},
+                "take": take + 1,
+            },
+            only_new=only_new,
+            tell=tell,
+        )
+        for take, (files, new) in enumerate(zip(targets, takes, strict=True))
+    ]
+
+
+def continuation(
+    stepper: Stepper,
+    seed: Samples,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    temperature: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Samples:
+    """Return what a network makes to follow a recording.
+
+    Parameters
+    ----------
+    stepper : Stepper
+    seed : ndarray, shape (n,), dtype float32
+        At the sampling rate of the checkpoint.
+    count : int
+        Samples to make.
+    rng : numpy.random.Generator
+    temperature, progress
+        As for `Stepper.go_on`.
+
+    Returns
+    -------
+    ndarray, shape (count,), dtype float32
+    """
+    codec = codec_of(stepper.spec)
+    steps = stepper.go_on(
+        codec.encode(seed), count, rng, temperature=temperature, progress=progress
+    )
+    return codec.to_samples(steps)
+
+
+def _require_no_notes(out: Path, settings: GenerateConfig) -> None:
+    """Raise `InputError` where something is asked for that only notes have."""
+    wrong = {
+        f"{out.name}: sound is written, and no .mid": out.suffix.lower() == ".mid",
+        "--keep: takes of sound cannot be ranked": settings.keep is not None,
+        "--index: sound cannot be compared with a corpus": settings.index is not None,
+        "--sound: the continuation sounds by itself": settings.sound is not None,
+    }
+    for problem in (text for text, there in wrong.items() if there):
+        raise InputError(
+            f"the checkpoint {settings.checkpoint!r} continues sound without notes, which does not "
+            f"go with {problem}. Leave it out, or use a checkpoint of notes."
+        )
+
+
+def _write(
+    files: dict[str, Path],
+    seed: Samples,
+    new: Samples,
+    sr: int,
+    facts: dict[str, Any],
+    *,
+    only_new: bool,
+    tell: Progress,
+) -> Piece:
+    from deep_piano.charts import recording_charts
+
+    begins = 0 if only_new else len(seed)
+    whole = loudness.normalise(new if only_new else np.concatenate([seed, new]), sr=sr)
+    facts["piece"] = {"seconds": round(len(whole) / sr, 3), **likeness(seed, new, sr=sr)}
+    facts["sound"] = {
+        "sr": sr,
+        "loudness_lufs": round(loudness.integrated_lufs(whole, sr=sr), 2),
+        "peak_dbfs": round(20 * float(np.log10(max(1e-9, np.abs(whole).max()))), 2),
+    }
+    with outputs.staged(files) as staged:
+        tell("encoding", 0, 1)
+        audio.encode(staged["sound"], whole, sr=sr)
+        title = os.fsencode(files["sound"].stem).decode("utf-8", "replace")
+        recording_charts(staged[".png"], whole, sr, None, title=title, mark_s=begins / sr)
+        facts["files"] = {
+            path.name: audio.content_hash(path) for kind, path in staged.items() if kind != ".json"
+        }
+        staged[".json"].write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        tell("encoding", 1, 1)
+    return Piece(files["sound"], tuple(files.values()), facts)
