@@ -124,10 +124,13 @@ class LinearPrediction:
     order : int
     ahead : int
         How many of the next values, all from the same last ones.
+    ridge : float
+        How much noise the last values are thought to hold, as a share of their energy; at least a
+        little, since silence has no inverse.
     """
 
-    def __init__(self, order: int, *, ahead: int = 1) -> None:
-        self.order, self.ahead = order, ahead
+    def __init__(self, order: int, *, ahead: int = 1, ridge: float = 1e-9) -> None:
+        self.order, self.ahead, self.ridge = order, ahead, ridge
         self._products = np.zeros((order + ahead, order + ahead))
 
     def learn(self, sequences: Sequences) -> LinearPrediction:
@@ -156,7 +159,7 @@ class LinearPrediction:
         """What the last values are multiplied by, the oldest first; shape (order, ahead)."""
         order = self.order
         past, targets = self._products[:order, :order], self._products[:order, order:]
-        floor = 1e-9 * max(float(np.trace(past)), 1e-30) / order  # silence has no inverse
+        floor = self.ridge * max(float(np.trace(past)), 1e-30) / order
         return np.asarray(np.linalg.solve(past + floor * np.eye(order), targets), np.float64)
 
     def errors(self, sequences: Sequences) -> dict[str, tuple[float, int]]:

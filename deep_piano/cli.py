@@ -142,7 +142,8 @@ def generate(
     SEED is decoded by FFmpeg (mp3, wav, flac, ogg, m4a, opus, ...), transcribed to notes,
     continued by the LSTM until the piece is as long as asked, and played on a sampled piano.
     With a checkpoint of sound (--checkpoint mulaw) there are no notes: the recording itself goes
-    on, sample after sample (a .wav, .png and .json; --temperature sample=0.9). A name that begins with a dash goes behind "--".
+    on, sample after sample (a .wav, .png and .json; --temperature sample=0.9).
+    A name that begins with a dash goes behind "--".
 
     A folder or s3:// prefix of seeds (deep-piano generate seeds/ -o pieces/ --takes 2) becomes a
     folder of pieces, on Ray: the files of each seed's takes, and the manifest pieces.jsonl and

@@ -17,6 +17,7 @@ from deep_piano.dataset import Dataset
 from deep_piano.sizes import ModelConfig
 
 _STEPS: Final = 10_000_000  # more of them change no digit that matters
+_NOISE: Final = 1e-5  # what a network hears of itself is never as clean as a recording
 
 
 def spread(dataset: Dataset) -> float:
@@ -31,7 +32,7 @@ def spread(dataset: Dataset) -> float:
 def prediction(dataset: Dataset, config: ModelConfig) -> NDArray[np.float32]:
     """Return the linear prediction of a network, by least squares; shape (past, values ahead)."""
     ahead = config.frame if dataset.spec.continuous else 1
-    fitted = LinearPrediction(config.past, ahead=ahead)
+    fitted = LinearPrediction(config.past, ahead=ahead, ridge=_NOISE)
     fitted.learn(values / config.scale for values in numbers(dataset))
     return fitted.weights.astype(np.float32)
 

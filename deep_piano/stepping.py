@@ -24,8 +24,8 @@ Array = NDArray[np.float32]
 _NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
 _ROWS = 8  # of a matrix that are taken at once
 # How energy is held: measured over so many samples; free within 2 dB to either side, and beyond
-# each prediction is drawn nearer to zero, or further away from it, by a twentieth at most.
-_LEVEL_SAMPLES, _FREE, _PULL = 4096, 0.5, 0.05
+# each prediction is drawn nearer to zero (by half at most), or further away (by a twentieth).
+_LEVEL_SAMPLES, _FREE, _PULL = 4096, 0.2, 0.01
 
 
 class Stepper:
@@ -249,7 +249,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         if abs(beyond) <= _FREE:
             return 1.0
         beyond -= np.sign(beyond) * _FREE
-        return 1.0 - _PULL * min(1.0, max(-1.0, beyond))
+        return 1.0 - _PULL * min(3.0, max(-1.0, beyond))
 
     @compiled
     def measure(level: Any, value: Any) -> None:
@@ -315,7 +315,8 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                     told[j] += some
             if t + 1 >= judged:
                 if t + 1 >= heard:
-                    value = gain(level) * told[place] + noise[t - begin]
+                    value = gain(level) * (told[place] + noise[t - begin])
+                    value = min(1 / scale, max(-1 / scale, value))  # full scale
                     measure(level, value)
                     steps[t + 1] = value * scale
                     values[t + past] = value
@@ -379,7 +380,9 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             multiply(second, kernel, bias, logits)
             centre, sharp = predicted + logits[size], np.exp(logits[size + 1])
             if t + 1 >= heard:
-                centre *= np.float32(gain(level))
+                factor = np.float32(gain(level))
+                centre *= factor
+                sharp /= factor * factor
             steep = np.float32(1) + np.log1p(np.exp(logits[size + 2]))
             highest = np.float32(-np.inf)
             for i in range(size):
