@@ -6,14 +6,14 @@ linear prediction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.base import SequenceSpec
+from deep_piano.codecs.base import Field, SequenceSpec
 
 Floats = NDArray[np.float64]
 Sequences = Iterable[NDArray[Any]]
@@ -162,6 +162,13 @@ class LinearPrediction:
         floor = self.ridge * max(float(np.trace(past)), 1e-30) / order
         return np.asarray(np.linalg.solve(past + floor * np.eye(order), targets), np.float64)
 
+    def predict(self, sequence: NDArray[Any]) -> Floats:
+        """Return the prediction of every value but the first `order`: of the first one ahead."""
+        weights = self.weights[:, :1]
+        return np.concatenate(
+            [(rows[:, : self.order] @ weights)[:, 0] for rows in self._rows(sequence)]
+        )
+
     def errors(self, sequences: Sequences) -> dict[str, tuple[float, int]]:
         """Return the sum of squared errors, and how many, of this and of two simpler predictions.
 
@@ -188,3 +195,52 @@ class LinearPrediction:
         rows = np.lib.stride_tricks.sliding_window_view(values, width)
         for begin in range(0, len(rows), 65_536):
             yield np.ascontiguousarray(rows[begin : begin + 65_536])  # for the BLAS
+
+
+class PredictedClass:
+    """Classes that stand for numbers: how far each is from the class of its linear prediction.
+
+    How likely a distance is is its share in what was learned, among those that lead to a class.
+
+    Parameters
+    ----------
+    field : Field
+        Its `mu` says what the classes stand for.
+    order : int
+    """
+
+    def __init__(self, field: Field, order: int) -> None:
+        self._field, self._prediction = field, LinearPrediction(order)
+        self._distances = np.ones(2 * field.size - 1)  # from 1 - size to size - 1
+
+    def learn(self, sequences: Sequence[NDArray[Any]]) -> PredictedClass:
+        """Fit the prediction, then count the distances; (n, 1) each. Returns itself."""
+        self._prediction.learn(self._field.levels[sequence] for sequence in sequences)
+        for sequence in sequences:
+            predicted, classes = self._classes(sequence)
+            self._distances += np.bincount(
+                classes - predicted + self._field.size - 1, minlength=len(self._distances)
+            )
+        return self
+
+    def nats(self, sequences: Sequences) -> tuple[float, int]:
+        """Return the sum of nats, and of how many steps; the first of each sequence are given."""
+        size = self._field.size
+        logs = np.log(self._distances)
+        reachable = np.concatenate([[0.0], np.cumsum(self._distances)])
+        total, count = 0.0, 0
+        for sequence in sequences:
+            predicted, classes = self._classes(sequence)
+            first = size - 1 - predicted  # the place of the distance to class 0
+            total += float(np.log(reachable[first + size] - reachable[first]).sum())
+            total -= float(logs[first + classes].sum())
+            count += len(classes)
+        return total, count
+
+    def _classes(self, sequence: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the class that is predicted at each step, and the one that came."""
+        field, order = self._field, self._prediction.order
+        levels = field.levels
+        predicted = self._prediction.predict(levels[sequence])
+        nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, predicted)
+        return nearest, sequence[order:, 0].astype(np.int64)

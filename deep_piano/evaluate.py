@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.backend import load_keras
-from deep_piano.baselines import LinearPrediction, MarkovChain
+from deep_piano.baselines import LinearPrediction, MarkovChain, PredictedClass
 from deep_piano.checkpoint import Checkpoint, assign_weights
 from deep_piano.codecs import Codec
 from deep_piano.codecs.base import loss_unit
 from deep_piano.dataset import Dataset
 from deep_piano.errors import InputError
 from deep_piano.likelihood import losses
+from deep_piano.linear import middles
 from deep_piano.model import build_model
 from deep_piano.tables import markdown
 
@@ -190,6 +191,8 @@ def evaluate(
         judge.score_prediction(train)
     else:
         judge.score_chains(train)
+        if not codec.hears_notes:
+            judge.score_predicted_classes(middles(dataset))
     scores, groups = judge.scores, sorted(sequences)
     if len(groups) > 1:
         scores += [_together(scores, model) for model in dict.fromkeys(s.model for s in scores)]
@@ -275,6 +278,14 @@ class _Judge:
                 self._add(group, label, chain.nats(sequences, order=of_order) + widths, steps)
             again = chain.nats_of_repetition(sequences) + widths
             self._add(group, f"repeat the last {self._codec.step_name}", again, steps)
+
+    def score_predicted_classes(self, train: Sequence[NDArray[Any]]) -> None:
+        [field] = self._codec.spec.fields
+        predicted = PredictedClass(field, _PREDICTION_ORDER).learn(train)
+        for group, sequences in self._sequences.items():
+            total, count = predicted.nats(sequences)
+            name = f"linear AR({_PREDICTION_ORDER}), residual in classes"
+            self._add(group, name, np.array([total / max(1, count)]), count)
 
     def score_prediction(self, train: Iterable[NDArray[Any]]) -> None:
         self._tell("baselines", 0, 1)

@@ -7,7 +7,7 @@ nothing of training.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,18 @@ def prediction(dataset: Dataset, config: ModelConfig) -> NDArray[np.float32]:
     return fitted.weights.astype(np.float32)
 
 
-def numbers(dataset: Dataset, split: str = "train") -> Iterator[NDArray[np.float64]]:
-    """Yield what the steps stand for, (n, 1): as much of each recording of a split as does."""
+def numbers(dataset: Dataset) -> Iterator[NDArray[np.float64]]:
+    """Yield what the steps of `middles` stand for, (n, 1)."""
     [field] = dataset.spec.fields
-    each = _STEPS // max(1, sum(group.recordings for group in dataset.row_groups(split)))
-    for row in dataset.recordings(split):
-        middle = max(0, (len(row.sequence) - each) // 2)
-        steps = row.sequence[middle : middle + each]
+    for steps in middles(dataset):
         yield steps.astype(np.float64) if field.continuous else field.levels[steps]
+
+
+def middles(dataset: Dataset) -> list[NDArray[Any]]:
+    """Return the middle of each recording of the training split, as much as tells what it is."""
+    each = _STEPS // max(1, sum(group.recordings for group in dataset.row_groups("train")))
+    found = []
+    for row in dataset.recordings("train"):
+        begin = max(0, (len(row.sequence) - each) // 2)
+        found.append(row.sequence[begin : begin + each].copy())  # and let go of the rest
+    return found

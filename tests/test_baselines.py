@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deep_piano.baselines import LinearPrediction, MarkovChain
+from deep_piano.baselines import LinearPrediction, MarkovChain, PredictedClass
 from deep_piano.codecs.base import Field, SequenceSpec
 
 SPEC = SequenceSpec("toy", (Field("a", 3), Field("b", 2)))
@@ -91,3 +91,26 @@ def test_silence_and_short_sequences_are_fine(length):
     prediction = LinearPrediction(4).learn([np.zeros((length, 1), np.float32)])
     found = prediction.errors([np.zeros((length, 1), np.float32)])
     assert found["last value"] == (0.0, max(0, length - 4))
+
+
+def test_a_predicted_class_is_worth_more_than_its_frequency(rng):
+    spec = SequenceSpec("toy", (Field("x", 64, mu=255),))
+    wave = 0.4 * np.sin(np.arange(4000) / 7) + rng.normal(0, 0.002, 4000)
+    edges = np.convolve(spec.fields[0].levels, [0.5, 0.5], "valid")
+    sequences = [np.searchsorted(edges, part)[:, None] for part in (wave[:3000], wave[3000:])]
+    predicted = PredictedClass(spec.fields[0], 20).learn(sequences[:1])
+    total, count = predicted.nats(sequences[1:])
+    assert count == 980
+    frequencies = MarkovChain(spec, order=0).learn(sequences[:1]).nats(sequences[1:])
+    assert 0 < total / count < 0.5 * frequencies[0]
+
+
+def test_several_values_ahead_are_predicted_together(rng):
+    wave = np.sin(np.arange(3000) / 7)[:, None]
+    fitted = LinearPrediction(8, ahead=3).learn([wave])
+    assert fitted.weights.shape == (8, 3)
+    rows = np.lib.stride_tricks.sliding_window_view(wave[:, 0], 11)
+    np.testing.assert_allclose(rows[:, :8] @ fitted.weights, rows[:, 8:], atol=1e-3)
+    total, count = fitted.errors([wave])["linear AR(8)"]
+    assert count == 3 * len(rows)
+    assert total / count < 1e-6
