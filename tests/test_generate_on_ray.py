@@ -271,6 +271,25 @@ def test_a_node_that_leaves_takes_nothing_with_it(cluster, undisturbed, seeds, b
     assert files(tmp_path) == undisturbed
 
 
+def test_a_composer_that_never_starts_ends_the_run_with_the_reason(
+    cluster, seeds, bulk, tmp_path, monkeypatch
+):
+    with pytest.raises(DeepPianoError, match=r"a composer failed: .*no such weights"):
+        bulk(seeds, tmp_path / "a", engine=unable)
+    monkeypatch.setattr("deep_piano.stages.generate._STARTS", 2)
+    with pytest.raises(DeepPianoError, match="a composer failed: ActorDiedError"):
+        bulk(seeds, tmp_path / "b", engine=stillborn)
+    assert not files(tmp_path)
+
+
+def unable(checkpoint):
+    raise ValueError("no such weights")
+
+
+def stillborn(checkpoint):
+    os._exit(1)
+
+
 def test_a_driver_that_was_killed_goes_on_where_it_stopped(undisturbed, seeds, weights, tmp_path):
     pieces = tmp_path / "pieces"
     options = ("--checkpoint", weights, "--seconds", 25, "--takes", TAKES, "--format", "mid")

@@ -52,7 +52,9 @@ EngineFactory = Callable[[Checkpoint], Engine]
 """Makes the engine of a composer; called in the actor's own process."""
 
 _RETRIES = 2
-_LOSSES = 2  # a piece that ends its composer so often, at last alone, is given up
+_LOSSES = 2  # a piece that ends so many composers, alone with each, is given up
+_STARTS = 9  # a composer that dies so often before it answers is given up: after about a minute
+_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0  # between starts, doubled each time: a node may be leaving
 _FLUSH_S = 20.0
 _PATIENCE_S = 3.0
 _CPUS_A_COMPOSER = 8
@@ -158,6 +160,7 @@ class _Bulk:
         self._ready: deque[Key] = deque()  # to be composed
         self._suspects: deque[Key] = deque()  # to be composed with nothing beside them
         self._losses: Counter[Key] = Counter()
+        self._deaths = 0  # of composers
         self._compared: defaultdict[str, dict[int, piece.Take]] = defaultdict(dict)
         self._waiting: dict[Any, Callable[[Any], None]] = {}
         self._unkept: list[Record] = []
@@ -212,8 +215,11 @@ class _Bulk:
                     self._read(*seed)
                 for place in places:
                     self._give(place)
-                if not self._waiting:
+                if not self._on_the_way():
                     break
+                if not self._waiting:  # all composers are to be started again, in a moment
+                    time.sleep(_PAUSE_S)
+                    continue
                 done, _ = ray.wait(list(self._waiting), num_returns=1, timeout=_PATIENCE_S)
                 for reference in done:
                     self._waiting.pop(reference)(outcome(reference))
@@ -247,18 +253,23 @@ class _Bulk:
         self._waiting[reference] = heard
 
     def _give(self, place: _Place) -> None:
-        """Give an idle composer pieces to begin, or let it go on with what it has."""
-        if place.reference is not None:
+        """Give an idle composer pieces to begin, or let it go on with what it has.
+
+        After a death it must answer before it gets more: what died may have been the node, and
+        nothing is to be blamed on a piece that was given to a composer already dead.
+        """
+        if place.reference is not None or time.monotonic() < place.paused_until:
             return
         new: list[Key] = []
-        if self._suspects and not place.composing:
-            new.append(self._suspects.popleft())
-        elif not place.alone:
-            while self._ready and len(place.composing) + len(new) < self._bulk.batch:
-                new.append(self._ready.popleft())
-        if not new and not place.composing:
-            return
-        place.alone = bool(self._losses[new[0]]) if new else place.alone
+        if place.answered_after == self._deaths:
+            if self._suspects and not place.composing:
+                new.append(self._suspects.popleft())
+            elif not place.alone:
+                while self._ready and len(place.composing) + len(new) < self._bulk.batch:
+                    new.append(self._ready.popleft())
+            if not new and not place.composing:
+                return
+            place.alone |= any(key in self._losses for key in new)
         asked = {key: self._heard[key[0]] for key in new}
         place.composing |= set(new)
         place.reference = place.actor.work.remote(asked)
@@ -266,24 +277,11 @@ class _Bulk:
 
     def _composed(self, place: _Place, result: Any) -> None:
         """Have the pieces finished that a composer has completed, or mourn it."""
-        import ray
-
         place.reference = None
-        if not isinstance(result, dict):
-            if not isinstance(result, ray.exceptions.RayActorError):
-                raise DeepPianoError(
-                    f"a composer failed: {type(result).__name__}: {one_line(result)}"
-                ) from result
-            logger.warning("a composer died; another one takes its place")
-            for key in sorted(place.composing):
-                self._losses[key] += 1
-                if self._losses[key] < _LOSSES or not place.alone:
-                    self._suspects.append(key)
-                else:
-                    self._fail(key[0], [key[1]], "what composed it died, again and again")
-            place.end()
-            place.begin()
+        if isinstance(result, Exception):
+            self._mourn(place, result)
             return
+        place.answered_after, place.starts = self._deaths, 0
         place.composing -= result.keys()
         place.alone = place.alone and bool(place.composing)
         for key, take in result.items():
@@ -292,6 +290,26 @@ class _Bulk:
             else:
                 self._compared[key[0]][key[1]] = take
                 self._keep_best(key[0])
+
+    def _mourn(self, place: _Place, error: Exception) -> None:
+        """Put another composer into a place; what the dead one had in the making is suspected."""
+        import ray
+
+        died = isinstance(error, ray.exceptions.RayActorError) and not error.actor_init_failed
+        if not died or place.starts == _STARTS:
+            raise DeepPianoError(
+                f"a composer failed: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        logger.warning("a composer died; another one takes its place")
+        self._deaths += 1
+        for key in sorted(place.composing):
+            self._losses[key] += place.alone
+            if self._losses[key] < _LOSSES:
+                self._suspects.append(key)
+            else:
+                self._fail(key[0], [key[1]], "what composed it died, again and again")
+        place.end()
+        place.begin()
 
     def _keep_best(self, name: str) -> None:
         """Have the best takes of a seed finished, once the last of them is composed."""
@@ -380,10 +398,17 @@ class _Place:
     composing : set of Key
     alone : bool
         What it composes is suspected of having ended another composer.
+    answered_after : int or None
+        How many composers had died when this one last answered.
+    starts : int
+        How many composers were put here since one answered.
+    paused_until : float
+        Nothing is asked of the composer before this time, on the monotonic clock.
     """
 
     def __init__(self, start: Callable[[], Any]) -> None:
         self._start = start
+        self.starts = 0
         self.begin()
 
     def begin(self) -> None:
@@ -392,6 +417,10 @@ class _Place:
         self.reference: Any = None
         self.composing: set[Key] = set()
         self.alone = False
+        self.answered_after: int | None = None
+        pause = _PAUSE_S * 2**self.starts if self.starts else 0.0
+        self.paused_until = time.monotonic() + min(pause, _LONGEST_PAUSE_S)
+        self.starts += 1
 
     def end(self) -> None:
         """End the actor."""
