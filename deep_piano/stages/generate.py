@@ -30,8 +30,10 @@ from deep_piano.compose import Continuation
 from deep_piano.config import BulkConfig, Config, GenerateConfig
 from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, one_line
+from deep_piano.gallery import write_gallery
 from deep_piano.originality import CorpusIndex
 from deep_piano.pieces import (
+    SEED,
     Key,
     Record,
     folder_of,
@@ -122,6 +124,7 @@ def generate(
         with connected():
             bulk.work(todo, loaded, index, engine)
         write_manifest(pieces, bulk.records.values())
+    write_gallery(pieces, [record for _, record in sorted(bulk.records.items())])
     asked = {(entry.name, take) for entry in entries for take in range(settings.takes)}
     return {key: record for key, record in bulk.records.items() if key in asked}
 
@@ -156,6 +159,7 @@ class _Bulk:
         self._progress = progress
         self._stamps: dict[str, str] = {}
         self._heard: dict[str, piece.Seed] = {}
+        self._seed_files: dict[str, dict[str, str]] = {}
         self._left: Counter[str] = Counter()  # takes of each seed that are on the way
         self._ready: deque[Key] = deque()  # to be composed
         self._suspects: deque[Key] = deque()  # to be composed with nothing beside them
@@ -245,12 +249,10 @@ class _Bulk:
             if isinstance(result, Exception):
                 self._fail(name, takes, _reason(result))
                 return
-            self._heard[name] = result
+            self._heard[name], self._seed_files[name] = result
             self._ready.extend((name, take) for take in takes)
 
-        only_new = self._run.only_new
-        reference = self._reading.remote(self._seeds, name, self._settings, only_new)
-        self._waiting[reference] = heard
+        self._waiting[self._reading.remote(self._run, self._seeds, name)] = heard
 
     def _give(self, place: _Place) -> None:
         """Give an idle composer pieces to begin, or let it go on with what it has.
@@ -330,7 +332,8 @@ class _Bulk:
             if isinstance(result, Exception):
                 self._fail(key[0], [key[1]], _reason(result))
             else:
-                self._done(replace(result, seed_stamp=self._stamps[key[0]]))
+                files = self._seed_files[key[0]] | result.files
+                self._done(replace(result, files=files, seed_stamp=self._stamps[key[0]]))
 
         seed = self._heard[key[0]]
         reference = self._writing.remote(self._run, key[0], seed, take)
@@ -360,6 +363,7 @@ class _Bulk:
         if self._left[name] <= 0:
             del self._left[name]
             self._heard.pop(name, None)
+            self._seed_files.pop(name, None)
         elif name in self._compared:  # a take that failed is not waited for
             self._keep_best(name)
 
@@ -468,15 +472,25 @@ def _task(function: Callable[..., Any]) -> Any:
     return ray.remote(function).options(max_retries=_RETRIES, scheduling_strategy="SPREAD")
 
 
-def _read_seed(seeds: Folder, name: str, settings: GenerateConfig, only_new: bool) -> piece.Seed:
-    """Read a seed; transcribing on one thread, so that its notes are the same wherever it is."""
+def _read_seed(run: _Run, seeds: Folder, name: str) -> tuple[piece.Seed, dict[str, str]]:
+    """Read a seed, and write it to be heard; return it, and the files written with their hashes.
+
+    Transcribing takes one thread, so that the notes are the same wherever it is.
+    """
+    settings, sound = run.settings, run.sound and _fetched(run.sound)
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     with seeds.local(name) as path:
         seed = piece.read_seed(
             path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=_nothing
         )
-    piece.require_room(seed, settings, only_new=only_new)
-    return replace(seed, name=name.rpartition("/")[2])
+        seed = replace(seed, name=name.rpartition("/")[2])
+        piece.require_room(seed, settings, only_new=run.only_new)
+        if sound is None:
+            return seed, {}
+        target = f"{folder_of(name)}/{SEED}.{run.format}"
+        with run.pieces.write(target) as place:
+            piece.write_seed(place, path, seed, settings, sound=sound)
+            return seed, {target: sha256_of(place)}
 
 
 @dataclass(frozen=True)
@@ -530,6 +544,7 @@ def _known_of(run: _Run, name: str, take: piece.Take) -> dict[str, Any]:
         "take": take.index + 1,
         "checkpoint_sha256": run.checkpoint_sha256,
         "random_state": run.settings.random_state,
+        "seed_seconds": take.seed_ends_s,
         "notes": len(take.notes),
         "figures": take.figures,
         "shared_run_notes": take.shared.notes if take.shared is not None else None,
