@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from deep_piano.config import load_config
 from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.gallery import PAGE
 from deep_piano.notes import write_midi
 from deep_piano.originality import CorpusIndex
 from deep_piano.piece import make_pieces
@@ -345,5 +347,13 @@ def test_sound_and_an_index(cluster, seeds, bulk, tmp_path, small_piano):
     settings = {"index": str(index), "sound": str(small_piano), "format": "wav", "seconds": 20.0}
     records = bulk(mine, tmp_path / "pieces", takes=1, **settings)
     [record] = records.values()
-    assert {Path(name).suffix for name in record.files} == {".wav", ".mid", ".png", ".json"}
+    take = {Path(name).name for name in record.files}
+    assert take == {"seed.wav", "take-1.wav", "take-1.mid", "take-1.png", "take-1.json"}
+    for name in ("seed.wav", "take-1.wav"):
+        samples, sr = soundfile.read(tmp_path / "pieces" / "pieces" / "0.mid" / name)
+        seconds = record.seed_seconds if name == "seed.wav" else 20.0
+        assert len(samples) == pytest.approx(seconds * sr, abs=1)
+        assert 0.1 < np.abs(samples).max() <= 1
+    page = (tmp_path / "pieces" / PAGE).read_text()
+    assert all(name in page for name in record.files)
     assert record.shared_run_notes is not None
