@@ -19,7 +19,7 @@ import numpy as np
 
 from deep_piano import assets, audio, checkpoint, loudness, metrics, outputs, synth, versions
 from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND, encode
-from deep_piano.compose import Commission, Composer, Continuation
+from deep_piano.compose import Composer
 from deep_piano.config import GenerateConfig
 from deep_piano.decode import Engine, Sampling
 from deep_piano.errors import AudioError, InputError, MidiError
@@ -33,6 +33,7 @@ from deep_piano.notes import (
     write_midi,
 )
 from deep_piano.originality import CorpusIndex, SharedRun
+from deep_piano.piece_rules import Commission, Continuation
 from deep_piano.ranking import best_first
 
 logger = logging.getLogger(__name__)

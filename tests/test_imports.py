@@ -43,7 +43,7 @@ LAYERS = [
     {"ingest", "plan", "build", "manifest"},
     {"dataset", "workers"},
     {"windows", "baselines", "lstm", "model", "checkpoint", "originality", "products"},
-    {"decode"},
+    {"decode", "piece_rules"},
     {"compose", "likelihood", "trainer", "runs"},
     {"begin", "fit"},
     {"card", "charts", "preview", "inspection"},

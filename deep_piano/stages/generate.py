@@ -26,11 +26,11 @@ from deep_piano import checkpoint as checkpoints
 from deep_piano import outputs, piece
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.notes import SPEC
-from deep_piano.compose import Continuation
 from deep_piano.config import BulkConfig, Config, GenerateConfig
 from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.originality import CorpusIndex
+from deep_piano.piece_rules import Continuation
 from deep_piano.pieces import (
     Key,
     Record,
