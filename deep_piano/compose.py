@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from deep_piano.codecs.notes import (
     LOG_WIDTHS,
-    ONSET,
-    ONSET_STEPS,
     STEPS_PER_SECOND,
     NoteContext,
 )
@@ -62,13 +60,8 @@ class Composer:
         self._arrange([*range(len(self)), -1])
         piece = Piece(name, commission)
         self._pieces.append(piece)
-        # For the context, the seed is over with the first note of its last onset.
-        last_onset_s = float(ONSET_STEPS[piece.seed[:, ONSET]].sum()) / STEPS_PER_SECOND
-        end_s = piece.end / STEPS_PER_SECOND
-        stream = self._streams * (len(self) - 1)
-        self._context.start(stream, seed_seconds=last_onset_s, end_seconds=end_s)
-        if self._streams == 2:
-            self._context.start(stream + 1, seed_seconds=None, end_seconds=end_s)
+        count = self._streams * len(self)
+        piece.begin_context(self._context, range(count - self._streams, count))
 
     @property
     def composed_s(self) -> float:

@@ -26,6 +26,7 @@ from deep_piano.codecs.notes import (
     STEPS_PER_SECOND,
     VELOCITIES,
     VELOCITY,
+    NoteContext,
     Sequence,
     encode,
     velocity_of,
@@ -130,6 +131,18 @@ class Loops:
         self._pitches.appendleft(pitch)
         self._waits.appendleft(wait)
 
+    def as_rows(self) -> NDArray[np.int64]:
+        """Return an array of shape (3, `LONGEST_PATTERN_NOTES`).
+
+        The last pitches and waits, the last one first, -1 where there was none; and for each length
+        how many notes in a row have repeated the one so many before.
+        """
+        rows = np.full((3, LONGEST_PATTERN_NOTES), -1)
+        rows[0, : len(self._pitches)] = self._pitches
+        rows[1, : len(self._waits)] = self._waits
+        rows[2] = self._runs
+        return rows
+
     def without_one_more(self, free: Mask) -> Mask:
         """Return the keys that may be struck without repeating a pattern too often."""
         if self._longest < MOST_REPETITIONS - 2:
@@ -201,11 +214,24 @@ class Piece:
 
     def heard(self) -> bool:
         """Say that the coming note was heard, and whether the next one is to be chosen."""
-        if self._position == len(self.seed):
-            return True
-        self.coming = self.seed[self._position].tolist()
-        self._position += 1
-        return False
+        following = self.of_seed(1).tolist()
+        if following:
+            [self.coming] = following
+        return not following
+
+    def of_seed(self, most: int) -> Sequence:
+        """Return the seed's next notes, so many at most; the first was `coming` from the start."""
+        notes = self.seed[self._position : self._position + most]
+        self._position += len(notes)
+        return notes
+
+    def begin_context(self, context: NoteContext, streams: range) -> None:
+        """Begin the piece's streams: one that knows of the seed, then those that do not."""
+        # For the context, the seed is over with the first note of its last onset.
+        last_onset_s = float(ONSET_STEPS[self.seed[:, ONSET]].sum()) / STEPS_PER_SECOND
+        for stream in streams:
+            known_s = last_onset_s if stream == streams[0] else None
+            context.start(stream, seed_seconds=known_s, end_seconds=self.end / STEPS_PER_SECOND)
 
     def allowed(self, step: list[int]) -> Mask:
         """Return the classes that obey the rules, of the field after those in `step`."""
