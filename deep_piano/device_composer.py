@@ -1,10 +1,10 @@
 """Composing on a GPU: the whole loop, note after note, is one graph compiled by XLA.
 
-`compose.Composer` is the reference: the same network, rules and chances, and but for the rounding of
-sums the same pieces. Here a call of the graph takes all pieces some dozens of notes further. Between
-two calls the host begins new pieces, fills up what they need (notes of seeds, chances), collects
-what is complete, and estimates the key of a piece that is about to strike its last chord: until
-that is known, its slot waits.
+`compose.Composer` is the reference: the same network, rules and chances, and but for the rounding
+of sums the same pieces. Here a call of the graph takes all pieces some dozens of notes further.
+Between two calls the host begins new pieces, fills up what they need (notes of seeds, chances),
+collects what is complete, and estimates the key of a piece that is about to strike its last chord:
+until that is known, its slot waits.
 
 There is a fixed number of slots, and the empty ones are computed too: the graph has the same shapes
 whatever is in it, so that a piece does not depend on the pieces beside it.
@@ -366,9 +366,10 @@ def _product(rows: tf.Tensor, pair: tuple[tf.Variable, tf.Variable]) -> tf.Tenso
 def _normalise(x: tf.Tensor, norm: tuple[tf.Variable, tf.Variable]) -> tf.Tensor:
     """Layer normalisation of each row, as in `decode`."""
     x -= tf.reduce_mean(x, 1, keepdims=True)
-    return x * tf.math.rsqrt(tf.reduce_mean(x * x, 1, keepdims=True) + NORM_EPSILON) * norm[
-        0
-    ] + norm[1]
+    return (
+        x * tf.math.rsqrt(tf.reduce_mean(x * x, 1, keepdims=True) + NORM_EPSILON) * norm[0]
+        + norm[1]
+    )
 
 
 def _cross_entropy(logits: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -448,7 +449,12 @@ def _hear_seed(
     count = tf.maximum(sums[:, 12:13], 1)
     seconds = tf.maximum(_seconds(context["seed_end"]), 1.0)[:, None]
     known = tf.concat(
-        [sums[:, :12] / count, tf.math.log1p(count / seconds) / 3, sums[:, 13:] / count, one[:, None]],
+        [
+            sums[:, :12] / count,
+            tf.math.log1p(count / seconds) / 3,
+            sums[:, 13:] / count,
+            one[:, None],
+        ],
         1,
     )
     ended = hearing & (context["now"] >= context["seed_end"])
