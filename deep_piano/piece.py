@@ -198,7 +198,7 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress)
     """
     digest = audio.content_hash(path)
     error: type[InputError]
-    if path.suffix.lower() in MIDI_SUFFIXES or _begins_as_midi(path):
+    if _is_midi(path):
         error = MidiError
         progress("reading", 0, 1)
         notes = excerpt(read_midi(path), start_s, start_s + seconds)
@@ -235,6 +235,30 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress)
     return Seed(notes, ends, digest, path.name)
 
 
+def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, sound: str) -> None:
+    """Write a seed to be heard beside its pieces, as loud as they are.
+
+    Parameters
+    ----------
+    out : Path
+        Its suffix decides the format.
+    path : Path
+        The seed's file. A recording is cut to what was read of it; notes are played.
+    seed : Seed
+        What `read_seed` made of the file.
+    settings : GenerateConfig
+    sound : str
+        From `ready_sound`.
+    """
+    if _is_midi(path):
+        samples = synth.render(seed.notes, sound=sound, seconds=seed.seconds, sr=SR)
+    else:
+        samples = audio.decode(
+            path, sr=SR, start_s=settings.seed_start, seconds=settings.seed_seconds
+        )
+    audio.encode(out, loudness.normalise(samples, sr=SR), sr=SR)
+
+
 def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False) -> None:
     """Raise `InputError` where a piece is no longer than its seed."""
     if not only_new and settings.seconds < seed.seconds + SHORTEST_CONTINUATION_S:
@@ -244,7 +268,10 @@ def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False
         )
 
 
-def _begins_as_midi(path: Path) -> bool:
+def _is_midi(path: Path) -> bool:
+    """Tell by the name or, whatever that says, by how the file begins."""
+    if path.suffix.lower() in MIDI_SUFFIXES:
+        return True
     with path.open("rb") as file:
         return file.read(4) == b"MThd"
 
@@ -443,7 +470,13 @@ def _write(
         write_midi(staged[".mid"], take.notes)
         # A file's name may hold bytes that no font can draw, as they are no text.
         title = os.fsencode(files[".mid"].stem).decode("utf-8", "replace")
-        piano_roll(staged[".png"], take.notes, seed_seconds=take.seed_ends_s, title=title)
+        piano_roll(
+            staged[".png"],
+            take.notes,
+            seconds=seconds,
+            seed_seconds=take.seed_ends_s,
+            title=title,
+        )
         if sound is not None:
             facts["sound"] = _render(staged["sound"], take.notes, seconds, sound, tell)
         facts["files"] = {

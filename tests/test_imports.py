@@ -47,7 +47,7 @@ LAYERS = [
     {"compose", "device_composer", "likelihood", "trainer", "runs"},
     {"begin", "fit"},
     {"card", "charts", "preview", "inspection"},
-    {"pieces"},
+    {"pieces", "gallery"},
     {"piece", "evaluate", "doctor"},
     {
         "stages.__init__",
