@@ -34,6 +34,7 @@ from deep_piano.codecs.notes import (
     NoteContext,
 )
 from deep_piano.decode import NORM_EPSILON, Sampling, arranged
+from deep_piano.errors import DeepPianoError
 from deep_piano.metrics import LONGEST_PATTERN_NOTES, MOST_REPETITIONS
 from deep_piano.notes import LOWEST_PITCH
 from deep_piano.piece_rules import (
@@ -57,6 +58,29 @@ _NEVER: Final = -1
 
 Rows = dict[str, Any]
 """One row a piece: what its rules need to know."""
+
+
+def prepare_gpu() -> None:
+    """Make TensorFlow fit for composing on this process's GPU; to be called before anything else.
+
+    Memory is taken as needed, so that several processes may share a GPU; products are of whole
+    float32 numbers, not of TF32's; and kernels are those that sum in one order.
+
+    Raises
+    ------
+    DeepPianoError
+        When TensorFlow sees no GPU.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        raise DeepPianoError(
+            "TensorFlow sees no GPU in a process that has one. Install '.[gpu]' on every node, or "
+            "give --gpus-per-worker 0 to compose on CPUs."
+        )
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.config.experimental.enable_op_determinism()
 
 
 class DeviceComposer:

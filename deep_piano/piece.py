@@ -349,7 +349,12 @@ def compose(
 
 def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
     """Return a composer that draws as the settings say."""
-    sampling = {
+    return Composer(engine, sampling_of(settings), settings.guidance.model_dump())
+
+
+def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
+    """Return how each field is drawn."""
+    return {
         field.name: Sampling(
             temperature=getattr(settings.temperature, field.name),
             top_k=getattr(settings.top_k, field.name),
@@ -357,7 +362,6 @@ def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
         )
         for field in SPEC.fields
     }
-    return Composer(engine, sampling, settings.guidance.model_dump())
 
 
 def commission(
@@ -408,6 +412,7 @@ def finish(
     settings: GenerateConfig,
     *,
     checkpoint_sha256: str,
+    composed_on: str = "cpu",
     only_new: bool = False,
     sound: str | None = None,
     progress: Progress | None = None,
@@ -422,6 +427,8 @@ def finish(
     take : Take
     settings : GenerateConfig
     checkpoint_sha256 : str
+    composed_on : str
+        The kind of device: on another one the last bits, and then the notes, may differ.
     only_new : bool
     sound : str, optional
         From `ready_sound`; None: no sound is written.
@@ -437,6 +444,7 @@ def finish(
         "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint_sha256},
         "settings": {**settings.model_dump(exclude={"takes", "keep"}), "only_new": only_new},
         "random_state": settings.random_state,
+        "composed_on": composed_on,
         "versions": _versions(),
         "take": take.index + 1,
         "piece": {"seconds": settings.seconds, "notes": len(take.notes), **take.figures},
