@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from bench import (
     bulk,
+    compiled_loop,
     continuations,
     decode,
     generate,
@@ -42,6 +43,7 @@ from tests.rows import note_row, write_dataset
     ("script", "option"),
     [
         (decode, "--checkpoint"),
+        (compiled_loop, "--calls"),
         (generate, "--checkpoint"),
         (continuations, "--index"),
         (heard_seeds, "--sound"),
