@@ -390,10 +390,8 @@ def _product(rows: tf.Tensor, pair: tuple[tf.Variable, tf.Variable]) -> tf.Tenso
 def _normalise(x: tf.Tensor, norm: tuple[tf.Variable, tf.Variable]) -> tf.Tensor:
     """Layer normalisation of each row, as in `decode`."""
     x -= tf.reduce_mean(x, 1, keepdims=True)
-    return (
-        x * tf.math.rsqrt(tf.reduce_mean(x * x, 1, keepdims=True) + NORM_EPSILON) * norm[0]
-        + norm[1]
-    )
+    x *= tf.math.rsqrt(tf.reduce_mean(x * x, 1, keepdims=True) + NORM_EPSILON)
+    return x * norm[0] + norm[1]
 
 
 def _cross_entropy(logits: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
