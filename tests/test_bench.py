@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from bench import (
     bulk,
+    bulk_memory,
     compiled_loop,
     continuations,
     decode,
@@ -48,6 +49,7 @@ from tests.rows import note_row, write_dataset
         (continuations, "--index"),
         (heard_seeds, "--sound"),
         (bulk, "--takes"),
+        (bulk_memory, "--seconds"),
         (recordings, "--checkpoint"),
         (prepare, "--codec"),
         (train, "--preset"),
