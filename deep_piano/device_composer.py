@@ -12,6 +12,7 @@ whatever is in it, so that a piece does not depend on the pieces beside it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Final
 
@@ -53,6 +54,7 @@ from deep_piano.piece_rules import (
 )
 
 NOTES_A_CALL: Final = 64
+_XLA_FLAGS: Final = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 _FIELDS: Final = 4
 _NEVER: Final = -1
 
@@ -64,7 +66,8 @@ def prepare_gpu() -> None:
     """Make TensorFlow fit for composing on this process's GPU; to be called before anything else.
 
     Memory is taken as needed, so that several processes may share a GPU; products are of whole
-    float32 numbers, not of TF32's; and kernels are those that sum in one order.
+    float32 numbers, not of TF32's; and kernels sum in one order, and are not chosen by timing them,
+    which might choose another one in each process.
 
     Raises
     ------
@@ -81,6 +84,7 @@ def prepare_gpu() -> None:
         tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_tensor_float_32_execution(False)
     tf.config.experimental.enable_op_determinism()
+    os.environ["XLA_FLAGS"] = f"{_XLA_FLAGS} {os.environ.get('XLA_FLAGS', '')}"  # read later, once
 
 
 class DeviceComposer:
