@@ -11,7 +11,7 @@ from deep_piano.metrics import MOST_REPETITIONS, longest_loop
 from deep_piano.piece_rules import MOST_NOTES_AT_ONCE, Commission
 from tests.fakes import arpeggios, random_checkpoint
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.slow]
 
 WIDTH = 4
 FIELDS = ("onset", "pitch", "velocity", "duration")
