@@ -335,6 +335,8 @@ def test_seeds_and_pieces_may_lie_in_s3(undisturbed, seeds, bulk, s3):
     out = open_folder(f"s3://{bucket}/out")
     named = {name for record in records.values() for name in record.files}
     assert {name: out.read_bytes(name) for name in named} == undisturbed
+    kind = s3.client.head_object(Bucket=bucket, Key=f"out/{PAGE}")["ContentType"]
+    assert kind == "text/html"  # a browser shows it
 
 
 def test_sound_and_an_index(cluster, seeds, bulk, tmp_path, small_piano):
