@@ -5,7 +5,7 @@ each number of pieces:
 
 - the bound: the weights that a step needs are read once (at the bandwidth of the device's memory,
   measured on an array that no cache holds), or its multiply-adds are done (at the rate of a large
-  product of square float32 matrices there), whichever takes longer;
+  product of square float32 matrices there), whichever takes longer; the best rates of the run;
 - `DeviceComposer`, whole calls with what the host does between them;
 - `Composer`, on one thread of the CPU.
 
@@ -75,28 +75,30 @@ def main(checkpoint: str, batches: tuple[int, ...], calls: int, rounds: int) -> 
 
         prepare_gpu()
     name = tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else ""
-    bandwidth, flops = (
-        rates_of_the_gpu() if gpus else (bandwidth_of(far_more_than_cache()), gemm_flops())
-    )
     settings = GenerateConfig()
     bytes_a_step, multiply_adds = step_cost(weights)
     streams = 1 if all(one == 1 for one in settings.guidance.model_dump().values()) else 2
+    found: dict[int, dict[str, float]] = {}
+    rates = []
+    for batch in batches or (ON_A_GPU if gpus else ON_A_CPU):
+        tell(f"{batch} pieces")
+        rates.append(rates_of_the_gpu() if gpus else rates_of_the_cpu())
+        ways = {
+            "compiled": compiled_round(weights, settings, batch, calls),
+            "numpy": numpy_round(Engine(weights), settings, batch),
+        }
+        found[batch] = in_turn(ways, rounds=rounds)
+    bandwidth, flops = (max(rate) for rate in zip(*rates, strict=True))
+    rows = []
+    for batch, took in found.items():
+        compute_s = 2 * multiply_adds * streams * batch / flops
+        rows += way_rows(batch, took | {"bound": max(bytes_a_step / bandwidth, compute_s)})
     click.echo(f"{machine()}; one thread; {name or 'no GPU'}.\n")
     click.echo(
         f"A step reads {bytes_a_step / 1e6:.1f} MB of weights and costs {2e-6 * multiply_adds:.1f} "
         f"MFLOP a stream, {streams} streams a piece. Measured on the {'GPU' if gpus else 'CPU'}: "
         f"{bandwidth / 1e9:,.1f} GB/s, {flops / 1e9:,.0f} GFLOP/s.\n"
     )
-    rows = []
-    for batch in batches or (ON_A_GPU if gpus else ON_A_CPU):
-        tell(f"{batch} pieces")
-        ways = {
-            "compiled": compiled_round(weights, settings, batch, calls),
-            "numpy": numpy_round(Engine(weights), settings, batch),
-        }
-        took = in_turn(ways, rounds=rounds)
-        took["bound"] = max(bytes_a_step / bandwidth, 2 * multiply_adds * streams * batch / flops)
-        rows += way_rows(batch, took)
     header = ["pieces", "way", "µs a step", "notes a second", "/ bound"]
     click.echo(markdown(header, rows, words=2))
 
@@ -173,20 +175,35 @@ def require_all(composer: Any, batch: int) -> None:
         raise click.ClickException("a piece has ended. Give fewer --calls or --rounds.")
 
 
+def rates_of_the_cpu() -> tuple[float, float]:
+    """Return bytes a second read from memory, and operations a second of a large product."""
+    return bandwidth_of(far_more_than_cache()), max(gemm_flops(), product_flops(1024))
+
+
 def rates_of_the_gpu() -> tuple[float, float]:
     """Return bytes a second read from its memory, and operations a second of a large product."""
     import tensorflow as tf
 
-    size, n = 2**30, 8192
-    large, square = tf.ones([size // 4]), tf.random.stateless_normal([n, n], [0, 0])
-    total = tf.function(tf.reduce_sum, jit_compile=True)
-    product = tf.function(lambda a: tf.reduce_sum(a @ a), jit_compile=True)
+    size = 2**30
+    large = tf.ones([size // 4])
+    return size / best_s(tf.reduce_sum, large), product_flops(8192)
 
-    def best(work: Callable[[], Any]) -> float:
-        work()  # compiles
-        return min(seconds_of(lambda: work().numpy()) for _ in range(20))
 
-    return size / best(lambda: total(large)), 2 * n**3 / best(lambda: product(square))
+def product_flops(n: int) -> float:
+    """Return the operations a second of TensorFlow's product of two (n, n) matrices."""
+    import tensorflow as tf
+
+    square = tf.random.stateless_normal([n, n], [0, 0])
+    return 2 * n**3 / best_s(lambda a: tf.reduce_sum(a @ a), square)
+
+
+def best_s(function: Callable[[Any], Any], value: Any) -> float:
+    """Return the least time that a compiled function of a tensor takes."""
+    import tensorflow as tf
+
+    compiled = tf.function(function, jit_compile=True)
+    compiled(value)
+    return min(seconds_of(lambda: compiled(value).numpy()) for _ in range(20))
 
 
 if __name__ == "__main__":
