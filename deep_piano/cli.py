@@ -123,6 +123,11 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 @click.option("--index", help="Of a corpus: say what each piece shares with it.  [none]")
 @click.option("--format", help="Of a folder's pieces: mp3, wav, flac, ogg or mid.  [mp3]")
 @click.option("--workers", type=int, help="Composers for a folder.  [one for eight CPUs]")
+@click.option(
+    "--gpus-per-worker",
+    type=float,
+    help="For each composer; 0 to compose on CPUs.  [1 where there are any]",
+)
 @click.option("--max-failures", type=int, help="Stop when more of a folder's pieces failed.")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
@@ -152,7 +157,8 @@ def generate(
     """
     from deep_piano.config import load_config
 
-    of_bulk = {name: options.pop(name) for name in ("format", "workers", "max_failures")}
+    for_a_folder = ("format", "workers", "gpus_per_worker", "max_failures")
+    of_bulk = {name: options.pop(name) for name in for_a_folder}
     sections = {"generate": options, "bulk": of_bulk, "storage": {"endpoint": endpoint}}
     settings = load_config(config, sections)
     if "://" in seed or os.path.isdir(seed):  # noqa: PTH112 (of a name too long, Path raises)
@@ -475,6 +481,42 @@ def index(
         found = CorpusIndex.of_dataset(opened, progress=progress)
     found.save(out)
     click.echo(f"{one_line(out)}: {len(found.names):,} recordings, {found.notes:,} notes")
+
+
+@main.command(epilog="Example: deep-piano gallery pieces-a/ pieces-b/ -o compare.html")
+@click.argument("folders", nargs=-1, required=True)
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="Page to write.")
+@click.option("--force", is_flag=True, help="Replace a page that is there.")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def gallery(
+    config: Path | None,
+    /,
+    folders: tuple[str, ...],
+    out: Path | None,
+    force: bool,
+    endpoint: str | None,
+) -> None:
+    """Make the page of FOLDERS of pieces: to see, to hear and to compare them blind.
+
+    A folder that `generate` wrote has its page, index.html, already; without -o it is made anew.
+    With -o, a page of one or several folders is written there: of several, the pieces of the same
+    seed and take are compared, of two checkpoints for example. Votes are saved as JSON.
+    """
+    from deep_piano.config import load_config
+    from deep_piano.gallery import PAGE, known_pieces, write_gallery, write_page_of
+    from deep_piano.outputs import require_free
+
+    opened = _open(load_config(config, {"storage": {"endpoint": endpoint}}).storage, *folders)
+    if out is not None:
+        require_free(out, force=force)
+        write_page_of(out, opened)
+        click.echo(one_line(out))
+        return
+    if len(opened) > 1:
+        raise click.UsageError("of several folders one page is made: say where with -o.")
+    write_gallery(opened[0], known_pieces(opened[0]))
+    click.echo(opened[0].place(PAGE))
 
 
 @main.group(epilog="Example: deep-piano assets list")

@@ -33,13 +33,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ROLL_INCHES = (18.0, 6.4)
+"""Width and height of a piece's picture."""
+
+ROLL_AXES = (0.052, 0.105, 0.935, 0.785)
+"""Where in it the notes are, as shares: left, bottom, width, height."""
+
 _SEED, _CONTINUATION = ORANGE, BLUE
 _BLACK_KEYS = (1, 3, 6, 8, 10)
 _FEWEST_PITCHES = 48  # four octaves: a narrow piece is not blown up to look wide
 _SHORTEST_BAR = 1 / 900  # of the picture's width: a note that can still be seen
 
 
-def piano_roll(path: Path, notes: Notes, *, seed_seconds: float, title: str) -> None:
+def piano_roll(
+    path: Path, notes: Notes, *, seconds: float, seed_seconds: float, title: str
+) -> None:
     """Draw a piece: time to the right, pitch upward, the darker the louder.
 
     Parameters
@@ -48,6 +56,8 @@ def piano_roll(path: Path, notes: Notes, *, seed_seconds: float, title: str) -> 
         Where the PNG is written, 1800 x 640 pixels, whole or not at all.
     notes : ndarray, dtype `NOTE`
         The piece, seed included.
+    seconds : float
+        How long the piece is: the width of `ROLL_AXES` in the picture.
     seed_seconds : float
         Notes that begin before are the seed and drawn in a colour of their own; 0 where the piece
         holds no seed.
@@ -61,14 +71,14 @@ def piano_roll(path: Path, notes: Notes, *, seed_seconds: float, title: str) -> 
     """
     from matplotlib.figure import Figure
 
-    end_s = max(float(notes["offset"].max(initial=0.0)), seed_seconds, 1.0)
     low, high = pitch_range(notes)
-    figure = Figure(figsize=(18, 6.4), dpi=100, facecolor=PAPER)
-    axes = figure.add_axes((0.052, 0.105, 0.935, 0.785))
-    draw_roll(axes, notes, low=low, high=high, end_s=end_s, seed_seconds=seed_seconds)
-    draw_keyboard(figure.add_axes((0.030, 0.105, 0.021, 0.785)), low=low, high=high)
-    _draw_legend(figure, notes["onset"] < seed_seconds)
-    write_title(figure, title, x=0.052, y=0.935)
+    left, bottom, width, height = ROLL_AXES
+    figure = Figure(figsize=ROLL_INCHES, dpi=100, facecolor=PAPER)
+    axes = figure.add_axes(ROLL_AXES)
+    draw_roll(axes, notes, low=low, high=high, end_s=seconds, seed_seconds=seed_seconds)
+    draw_keyboard(figure.add_axes((left - 0.022, bottom, 0.021, height)), low=low, high=high)
+    _draw_legend(figure, notes["onset"] < seed_seconds, right=left + width)
+    write_title(figure, title, x=left, y=0.935)
     save(figure, path)
 
 
@@ -277,9 +287,8 @@ def _rule_paper(axes: Axes, low: int, high: int, end_s: float) -> None:
     axes.spines["bottom"].set_color(FAINT)
 
 
-def _draw_legend(figure: Figure, seed: NDArray[np.bool_]) -> None:
+def _draw_legend(figure: Figure, seed: NDArray[np.bool_], *, right: float) -> None:
     """Name the two parts at the upper right, with a swatch from soft to loud each."""
-    right = 0.987
     parts = [("continuation", _CONTINUATION, not seed.all()), ("seed", _SEED, bool(seed.any()))]
     for name, ends, present in parts:
         if not present:

@@ -30,7 +30,7 @@ from deep_piano import (
 )
 from deep_piano.codecs import CODECS, codec_of
 from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND, encode
-from deep_piano.compose import Commission, Composer, Continuation
+from deep_piano.compose import Composer
 from deep_piano.config import GenerateConfig
 from deep_piano.decode import Engine, Sampling
 from deep_piano.errors import AudioError, InputError, MidiError
@@ -45,6 +45,7 @@ from deep_piano.notes import (
 )
 from deep_piano.originality import CorpusIndex, SharedRun
 from deep_piano.outputs import Piece as Piece  # who has pieces made gets these
+from deep_piano.piece_rules import Commission, Continuation
 from deep_piano.ranking import best_first
 
 logger = logging.getLogger(__name__)
@@ -212,7 +213,7 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress)
     """
     digest = audio.content_hash(path)
     error: type[InputError]
-    if path.suffix.lower() in MIDI_SUFFIXES or _begins_as_midi(path):
+    if _is_midi(path):
         error = MidiError
         progress("reading", 0, 1)
         notes = excerpt(read_midi(path), start_s, start_s + seconds)
@@ -249,6 +250,30 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress)
     return Seed(notes, ends, digest, path.name)
 
 
+def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, sound: str) -> None:
+    """Write a seed to be heard beside its pieces, as loud as they are.
+
+    Parameters
+    ----------
+    out : Path
+        Its suffix decides the format.
+    path : Path
+        The seed's file. A recording is cut to what was read of it; notes are played.
+    seed : Seed
+        What `read_seed` made of the file.
+    settings : GenerateConfig
+    sound : str
+        From `ready_sound`.
+    """
+    if _is_midi(path):
+        samples = synth.render(seed.notes, sound=sound, seconds=seed.seconds, sr=SR)
+    else:
+        samples = audio.decode(
+            path, sr=SR, start_s=settings.seed_start, seconds=settings.seed_seconds
+        )
+    audio.encode(out, loudness.normalise(samples, sr=SR), sr=SR)
+
+
 def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False) -> None:
     """Raise `InputError` where a piece is no longer than its seed."""
     if not only_new and settings.seconds < seed.seconds + SHORTEST_CONTINUATION_S:
@@ -258,7 +283,10 @@ def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False
         )
 
 
-def _begins_as_midi(path: Path) -> bool:
+def _is_midi(path: Path) -> bool:
+    """Tell by the name or, whatever that says, by how the file begins."""
+    if path.suffix.lower() in MIDI_SUFFIXES:
+        return True
     with path.open("rb") as file:
         return file.read(4) == b"MThd"
 
@@ -336,7 +364,12 @@ def compose(
 
 def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
     """Return a composer that draws as the settings say."""
-    sampling = {
+    return Composer(engine, sampling_of(settings), settings.guidance.model_dump())
+
+
+def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
+    """Return how each field is drawn."""
+    return {
         field.name: Sampling(
             temperature=getattr(settings.temperature, field.name),
             top_k=getattr(settings.top_k, field.name),
@@ -344,7 +377,6 @@ def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
         )
         for field in SPEC.fields
     }
-    return Composer(engine, sampling, settings.guidance.model_dump())
 
 
 def commission(
@@ -395,6 +427,7 @@ def finish(
     settings: GenerateConfig,
     *,
     checkpoint_sha256: str,
+    composed_on: str = "cpu",
     only_new: bool = False,
     sound: str | None = None,
     progress: Progress | None = None,
@@ -409,6 +442,8 @@ def finish(
     take : Take
     settings : GenerateConfig
     checkpoint_sha256 : str
+    composed_on : str
+        The kind of device: on another one the last bits, and then the notes, may differ.
     only_new : bool
     sound : str, optional
         From `ready_sound`; None: no sound is written.
@@ -424,6 +459,7 @@ def finish(
         "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint_sha256},
         "settings": {**settings.model_dump(exclude={"takes", "keep"}), "only_new": only_new},
         "random_state": settings.random_state,
+        "composed_on": composed_on,
         "versions": _versions(),
         "take": take.index + 1,
         "piece": {"seconds": settings.seconds, "notes": len(take.notes), **take.figures},
@@ -457,7 +493,13 @@ def _write(
         write_midi(staged[".mid"], take.notes)
         # A file's name may hold bytes that no font can draw, as they are no text.
         title = os.fsencode(files[".mid"].stem).decode("utf-8", "replace")
-        piano_roll(staged[".png"], take.notes, seed_seconds=take.seed_ends_s, title=title)
+        piano_roll(
+            staged[".png"],
+            take.notes,
+            seconds=seconds,
+            seed_seconds=take.seed_ends_s,
+            title=title,
+        )
         if sound is not None:
             facts["sound"] = _render(staged["sound"], take.notes, seconds, sound, tell)
         facts["files"] = {

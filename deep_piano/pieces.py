@@ -1,9 +1,10 @@
 """What a bulk run has made: one record a piece, kept so that a rerun does only what is missing.
 
 The folder of pieces holds ``run.json`` (what all pieces have in common), ``pieces/SEED/take-N.*``
-(each piece's files, its .json last), and the manifest: ``pieces.parquet`` and ``pieces.jsonl``.
-While a run is at work its records are kept in ``records/``, a file for each batch of them.
-This module knows folders and records; it knows nothing of how pieces are made.
+(each piece's files, its .json last), ``pieces/SEED/seed.*`` where they are to be heard, and the
+manifest: ``pieces.parquet`` and ``pieces.jsonl``. While a run is at work its records are kept in
+``records/``, a file for each batch of them. This module knows folders and records; it knows nothing
+of how pieces are made.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from deep_piano.storage import Folder
 RUN: Final = "run.json"
 PIECES: Final = "pieces"
 RECORDS: Final = "records"
+SEED: Final = "seed"
 MANIFEST: Final = "pieces.jsonl"
 TABLE: Final = "pieces.parquet"
 
@@ -44,8 +46,8 @@ class Record:
         Tells whether the seed's file has changed since.
     seed_sha256, checkpoint_sha256 : str
     random_state : int
-    seconds : float
-        Length of the piece.
+    seconds, seed_seconds : float
+        Length of the piece, and of the seed at its beginning.
     notes : int
     figures : dict
         As in the piece's .json: adherence to the seed, silence, loops.
@@ -54,7 +56,8 @@ class Record:
     wall_s : float
         What finishing it took: rendering, encoding, writing.
     files : dict of str to str
-        SHA-256 of each file, by its name within the folder of pieces.
+        SHA-256 of each file, the seed's that is to be heard too, by its name within the folder of
+        pieces.
     """
 
     seed: str
@@ -66,6 +69,7 @@ class Record:
     checkpoint_sha256: str = ""
     random_state: int = 0
     seconds: float = 0.0
+    seed_seconds: float = 0.0
     notes: int = 0
     figures: dict[str, Any] = field(default_factory=dict)
     shared_run_notes: int | None = None
@@ -96,28 +100,41 @@ def folder_of(seed: str) -> str:
 def require_same_run(pieces: Folder, run: Mapping[str, Any], *, force: bool) -> None:
     """Make sure that the folder's pieces were made with these settings, and write them down.
 
+    What is known of the run beside them stays, and what was not known yet is added.
+
     Raises
     ------
     InputError
         When they were made with others, and there is no `force`.
     """
-    if pieces.exists(RUN):
-        try:
-            before = dict(json.loads(pieces.read_bytes(RUN)))
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{pieces.place(RUN)} is damaged: {one_line(error)}. Give another folder."
-            ) from error
-        if before == run:
-            return
-        if not force:
-            changed = sorted(_differing(before, run))
-            raise InputError(
-                f"the pieces in {one_line(pieces.uri)} were made with other settings "
-                f"({', '.join(changed)}). Give another folder, or --force to make them anew."
-            )
-    with pieces.write(RUN) as path:
-        path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    before = read_run(pieces) if pieces.exists(RUN) else {}
+    known = {name: value for name, value in run.items() if name in before}
+    changed = sorted(_differing({name: before[name] for name in known}, known))
+    if changed and not force:
+        raise InputError(
+            f"the pieces in {one_line(pieces.uri)} were made with other settings "
+            f"({', '.join(changed)}). Give another folder, or --force to make them anew."
+        )
+    if changed or known != run:
+        with pieces.write(RUN) as path:
+            now = run if changed else {**before, **run}
+            path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+
+def read_run(pieces: Folder) -> dict[str, Any]:
+    """Return what the folder's pieces have in common.
+
+    Raises
+    ------
+    InputError
+        When it is not there or damaged.
+    """
+    try:
+        return dict(json.loads(pieces.read_bytes(RUN)))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{pieces.place(RUN)} is damaged: {one_line(error)}. Give another folder."
+        ) from error
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any], under: str = "") -> Iterable[str]:
@@ -164,7 +181,7 @@ def write_manifest(pieces: Folder, records: Iterable[Record]) -> None:
             *((name, pa.string()) for name in ("seed", "status", "reason", "seed_stamp")),
             *((name, pa.string()) for name in ("seed_sha256", "checkpoint_sha256")),
             *((name, pa.int64()) for name in ("take", "random_state", "notes", "shared_run_notes")),
-            *((name, pa.float64()) for name in ("seconds", "wall_s")),
+            *((name, pa.float64()) for name in ("seconds", "seed_seconds", "wall_s")),
             *((name, pa.string()) for name in ("figures", "files")),
         ]
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import mimetypes
 import os
 import re
 import shutil
@@ -127,9 +128,13 @@ class Bucket:
             _download(client, self.name, key, path)
 
     def upload(self, path: Path, key: str) -> None:
-        """Store a file of at most 5 GB by one request, which S3 takes whole or not at all."""
+        """Store a file of at most 5 GB by one request, which S3 takes whole or not at all.
+
+        Its type is told by its name, so that a browser shows a page and plays a sound.
+        """
+        kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
         with self._explained("write", key) as client, path.open("rb") as body:
-            client.put_object(Bucket=self.name, Key=key, Body=body)
+            client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=kind)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object of that key."""

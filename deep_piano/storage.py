@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from deep_piano import s3
 from deep_piano.errors import DeepPianoError, FileError, InputError, one_line
@@ -188,6 +188,10 @@ class Folder(ABC):
             pass
         self.remove(_PROBE)
 
+    def relative_url(self, name: str) -> str:
+        """Return the URL of a file from a page within the folder (RFC 3986)."""
+        return quote(name)
+
     def place(self, name: str) -> str:
         """Return where a file lies, in one line for messages."""
         return one_line(f"{self.uri.rstrip('/')}/{name}")
@@ -250,6 +254,10 @@ class LocalFolder(Folder):
 
     def _path(self, name: str) -> Path:
         return self.root / _unescape(_require_inside(name))
+
+    def relative_url(self, name: str) -> str:
+        """Return the URL of a file from a page within the folder: see `Folder.relative_url`."""
+        return quote(os.fsencode(_unescape(name)))
 
     def inner(self, name: str) -> LocalFolder:
         """Return a folder within this one: see `Folder.inner`."""

@@ -145,19 +145,22 @@ class _Clock:
         self._every_s = every_s
         self._stage = self._ended = ""
         self._begun = self._shown = time.monotonic()
-        self._before = 0
+        self._before, self._music_before_s = 0, 0.0
 
     def facts(self, report: Report) -> str:
         """Return what is known beside the count, in a few words."""
         now = time.monotonic()
         if report.stage != self._stage:
-            self._stage, self._begun, self._before = report.stage, now, report.done
+            self._stage, self._begun = report.stage, now
+            self._before, self._music_before_s = report.done, report.duration_s
         known = [f"{report.duration_s / 3600:.2f} h of music"] if report.duration_s else []
         known += [f"{report.drops} dropped"] if report.drops else []
         known += [f"{report.failures} failed"]
         done, took_s = report.done - self._before, now - self._begun
         if done and took_s > 0:
             known += [f"{done / took_s:.1f}/s"]
+            music_s = report.duration_s - self._music_before_s
+            known += [f"{music_s / 60 / took_s:.1f} min of music/s"] if music_s else []
             left = report.total - report.done
             known += [f"{_minutes(left * took_s / done)} left"] if left else []
         return ", ".join(known)

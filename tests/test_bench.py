@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 from bench import (
     bulk,
+    bulk_memory,
+    compiled_loop,
     continuations,
     decode,
     generate,
@@ -42,10 +44,12 @@ from tests.rows import note_row, write_dataset
     ("script", "option"),
     [
         (decode, "--checkpoint"),
+        (compiled_loop, "--calls"),
         (generate, "--checkpoint"),
         (continuations, "--index"),
         (heard_seeds, "--sound"),
         (bulk, "--takes"),
+        (bulk_memory, "--seconds"),
         (recordings, "--checkpoint"),
         (prepare, "--codec"),
         (train, "--preset"),

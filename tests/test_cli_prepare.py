@@ -410,7 +410,8 @@ def test_progress_tells_rate_and_time_left_of_what_is_new(monkeypatch, capsys):
         show(report(100))
         show(report(100))
     assert capsys.readouterr().err.splitlines() == [
-        "preparing: 51 of 100, 2.00 h of music, 3 dropped, 2 failed, 1.0/s, 0:49 left",
+        "preparing: 51 of 100, 2.00 h of music, 3 dropped, 2 failed, 1.0/s, "
+        "10.9 min of music/s, 0:49 left",
         "preparing: 100 of 100, 0 failed, 3.0/s",
     ]
 

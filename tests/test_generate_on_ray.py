@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from deep_piano.config import load_config
 from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.gallery import PAGE
 from deep_piano.notes import write_midi
 from deep_piano.originality import CorpusIndex
 from deep_piano.piece import make_pieces
@@ -271,6 +273,25 @@ def test_a_node_that_leaves_takes_nothing_with_it(cluster, undisturbed, seeds, b
     assert files(tmp_path) == undisturbed
 
 
+def test_a_composer_that_never_starts_ends_the_run_with_the_reason(
+    cluster, seeds, bulk, tmp_path, monkeypatch
+):
+    with pytest.raises(DeepPianoError, match=r"a composer failed: .*no such weights"):
+        bulk(seeds, tmp_path / "a", engine=unable)
+    monkeypatch.setattr("deep_piano.stages.generate._STARTS", 2)
+    with pytest.raises(DeepPianoError, match="a composer failed: ActorDiedError"):
+        bulk(seeds, tmp_path / "b", engine=stillborn)
+    assert not files(tmp_path)
+
+
+def unable(checkpoint):
+    raise ValueError("no such weights")
+
+
+def stillborn(checkpoint):
+    os._exit(1)
+
+
 def test_a_driver_that_was_killed_goes_on_where_it_stopped(undisturbed, seeds, weights, tmp_path):
     pieces = tmp_path / "pieces"
     options = ("--checkpoint", weights, "--seconds", 25, "--takes", TAKES, "--format", "mid")
@@ -314,6 +335,8 @@ def test_seeds_and_pieces_may_lie_in_s3(undisturbed, seeds, bulk, s3):
     out = open_folder(f"s3://{bucket}/out")
     named = {name for record in records.values() for name in record.files}
     assert {name: out.read_bytes(name) for name in named} == undisturbed
+    kind = s3.client.head_object(Bucket=bucket, Key=f"out/{PAGE}")["ContentType"]
+    assert kind == "text/html"  # a browser shows it
 
 
 def test_sound_and_an_index(cluster, seeds, bulk, tmp_path, small_piano):
@@ -326,5 +349,13 @@ def test_sound_and_an_index(cluster, seeds, bulk, tmp_path, small_piano):
     settings = {"index": str(index), "sound": str(small_piano), "format": "wav", "seconds": 20.0}
     records = bulk(mine, tmp_path / "pieces", takes=1, **settings)
     [record] = records.values()
-    assert {Path(name).suffix for name in record.files} == {".wav", ".mid", ".png", ".json"}
+    take = {Path(name).name for name in record.files}
+    assert take == {"seed.wav", "take-1.wav", "take-1.mid", "take-1.png", "take-1.json"}
+    for name in ("seed.wav", "take-1.wav"):
+        samples, sr = soundfile.read(tmp_path / "pieces" / "pieces" / "0.mid" / name)
+        seconds = record.seed_seconds if name == "seed.wav" else 20.0
+        assert len(samples) == pytest.approx(seconds * sr, abs=1)
+        assert 0.1 < np.abs(samples).max() <= 1
+    page = (tmp_path / "pieces" / PAGE).read_text()
+    assert all(name in page for name in record.files)
     assert record.shared_run_notes is not None

@@ -20,18 +20,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deep_piano import checkpoint as checkpoints
 from deep_piano import outputs, piece
+from deep_piano.backend import load_tensorflow
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.notes import SPEC
-from deep_piano.compose import Continuation
+from deep_piano.compose import Composer
 from deep_piano.config import BulkConfig, Config, GenerateConfig
 from deep_piano.decode import Engine
-from deep_piano.errors import DeepPianoError, one_line
+from deep_piano.errors import DeepPianoError, InputError, one_line
+from deep_piano.gallery import write_gallery
 from deep_piano.originality import CorpusIndex
+from deep_piano.piece_rules import Continuation
 from deep_piano.pieces import (
+    SEED,
     Key,
     Record,
     folder_of,
@@ -42,9 +46,12 @@ from deep_piano.pieces import (
 )
 from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
-from deep_piano.stages.cluster import connected, outcome, total
+from deep_piano.stages.cluster import connected, gpus_each, outcome, total
 from deep_piano.storage import Entry, Folder, sha256_of
 from deep_piano.terminal import Report
+
+if TYPE_CHECKING:
+    from deep_piano.device_composer import DeviceComposer
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +59,14 @@ EngineFactory = Callable[[Checkpoint], Engine]
 """Makes the engine of a composer; called in the actor's own process."""
 
 _RETRIES = 2
-_LOSSES = 2  # a piece that ends its composer so often, at last alone, is given up
+_LOSSES = 2  # a piece that ends so many composers, alone with each, is given up
+_STARTS = 9  # a composer that dies so often before it answers is given up: after about a minute
+_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0  # between starts, doubled each time: a node may be leaving
 _FLUSH_S = 20.0
 _PATIENCE_S = 3.0
 _CPUS_A_COMPOSER = 8
+_BATCH = 16
+_BATCH_ON_A_GPU = 128
 
 
 def generate(
@@ -118,8 +129,11 @@ def generate(
     write_manifest(pieces, bulk.records.values())  # what a killed run left becomes part of it
     if todo:
         with connected():
-            bulk.work(todo, loaded, index, engine)
+            crew = _crew(config.bulk)
+            require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
+            bulk.work(todo, loaded, index, crew, engine)
         write_manifest(pieces, bulk.records.values())
+    write_gallery(pieces, [record for _, record in sorted(bulk.records.items())])
     asked = {(entry.name, take) for entry in entries for take in range(settings.takes)}
     return {key: record for key, record in bulk.records.items() if key in asked}
 
@@ -135,6 +149,56 @@ def _still_good(pieces: Folder, entries: Sequence[Entry]) -> dict[Key, Record]:
         and record.seed_stamp == stamps.get(record.seed, record.seed_stamp)
         and there.issuperset(record.files)
     }
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """The composers of a run: how many, the share of a GPU that each has, and its pieces at once.
+
+    On GPUs the width of the compiled loop decides over the last bits, on CPUs nothing does.
+    """
+
+    composers: int
+    gpus: float
+    batch: int
+
+    @property
+    def device(self) -> str:
+        """The kind of device: pieces of another one are not the same to the last bit."""
+        return f"gpu, {self.batch} at once" if self.gpus else "cpu"
+
+
+def _crew(bulk: BulkConfig) -> _Crew:
+    """Return the composers that the settings and the cluster allow."""
+    gpus, each = int(total("GPU")), gpus_each(bulk.gpus_per_worker, bulk.workers or 1)
+    room = gpus * int(1 / each) if each else 0
+    if each and (bulk.workers or 1) > room:
+        raise InputError(
+            f"{bulk.workers or 1} composers with {each:g} of a GPU each do not fit on the "
+            f"cluster's {gpus} GPUs. Give fewer --workers, --gpus-per-worker 0 to compose on CPUs, "
+            "or add nodes."
+        )
+    if each and not _tensorflow_sees_gpus(each):
+        advice = "pip install '.[gpu]' on every node is what it needs."
+        if bulk.gpus_per_worker:
+            raise InputError(f"the cluster has GPUs, but TensorFlow sees none there: {advice}")
+        logger.warning("composing on CPUs: TensorFlow does not see the cluster's GPUs. %s", advice)
+        each = 0.0
+    if each:
+        return _Crew(bulk.workers or room, each, bulk.batch or _BATCH_ON_A_GPU)
+    cpus = max(1, round(total("CPU")))
+    return _Crew(bulk.workers or -(-cpus // _CPUS_A_COMPOSER), 0.0, bulk.batch or _BATCH)
+
+
+def _tensorflow_sees_gpus(each: float) -> bool:
+    """Ask a process that has a share of a GPU."""
+    import ray
+
+    return outcome(ray.remote(num_cpus=0, num_gpus=each)(_sees_a_gpu).remote()) is True
+
+
+def _sees_a_gpu() -> bool:
+    return bool(load_tensorflow().config.list_physical_devices("GPU"))
 
 
 class _Bulk:
@@ -154,10 +218,12 @@ class _Bulk:
         self._progress = progress
         self._stamps: dict[str, str] = {}
         self._heard: dict[str, piece.Seed] = {}
+        self._seed_files: dict[str, dict[str, str]] = {}
         self._left: Counter[str] = Counter()  # takes of each seed that are on the way
         self._ready: deque[Key] = deque()  # to be composed
         self._suspects: deque[Key] = deque()  # to be composed with nothing beside them
         self._losses: Counter[Key] = Counter()
+        self._deaths = 0  # of composers
         self._compared: defaultdict[str, dict[int, piece.Take]] = defaultdict(dict)
         self._waiting: dict[Any, Callable[[Any], None]] = {}
         self._unkept: list[Record] = []
@@ -189,21 +255,22 @@ class _Bulk:
         todo: Sequence[tuple[str, list[int]]],
         loaded: Checkpoint,
         index: CorpusIndex | None,
+        crew: _Crew,
         engine: EngineFactory,
     ) -> None:
         """Make what is missing; every piece ends with a record."""
         import ray
 
         self._reading, self._writing = _task(_read_seed), _task(_write_piece)
-        cpus = max(1, round(total("CPU")))
-        count = self._bulk.workers or -(-cpus // _CPUS_A_COMPOSER)
+        self._batch = crew.batch
+        self._run = replace(self._run, composed_on=crew.device)
         given = [ray.put(one) for one in (loaded, index)]
-        remote = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(_Composer)
+        remote = ray.remote(num_cpus=0, num_gpus=crew.gpus, scheduling_strategy="SPREAD")(_Composer)
         places = [
-            _Place(lambda: remote.remote(*given, self._run, engine))
-            for _ in range(min(count, sum(len(takes) for _, takes in todo)))
+            _Place(lambda: remote.remote(*given, self._run, crew, engine))
+            for _ in range(min(crew.composers, sum(len(takes) for _, takes in todo)))
         ]
-        most = 2 * cpus + 2 * self._bulk.batch * len(places)
+        most = 2 * max(1, round(total("CPU"))) + 2 * crew.batch * len(places)
         coming = iter(todo)
         self._require_few_failures()
         try:
@@ -212,8 +279,11 @@ class _Bulk:
                     self._read(*seed)
                 for place in places:
                     self._give(place)
-                if not self._waiting:
+                if not self._on_the_way():
                     break
+                if not self._waiting:  # all composers are to be started again, in a moment
+                    time.sleep(_PAUSE_S)
+                    continue
                 done, _ = ray.wait(list(self._waiting), num_returns=1, timeout=_PATIENCE_S)
                 for reference in done:
                     self._waiting.pop(reference)(outcome(reference))
@@ -239,26 +309,29 @@ class _Bulk:
             if isinstance(result, Exception):
                 self._fail(name, takes, _reason(result))
                 return
-            self._heard[name] = result
+            self._heard[name], self._seed_files[name] = result
             self._ready.extend((name, take) for take in takes)
 
-        only_new = self._run.only_new
-        reference = self._reading.remote(self._seeds, name, self._settings, only_new)
-        self._waiting[reference] = heard
+        self._waiting[self._reading.remote(self._run, self._seeds, name)] = heard
 
     def _give(self, place: _Place) -> None:
-        """Give an idle composer pieces to begin, or let it go on with what it has."""
-        if place.reference is not None:
+        """Give an idle composer pieces to begin, or let it go on with what it has.
+
+        After a death it must answer before it gets more: what died may have been the node, and
+        nothing is to be blamed on a piece that was given to a composer already dead.
+        """
+        if place.reference is not None or time.monotonic() < place.paused_until:
             return
         new: list[Key] = []
-        if self._suspects and not place.composing:
-            new.append(self._suspects.popleft())
-        elif not place.alone:
-            while self._ready and len(place.composing) + len(new) < self._bulk.batch:
-                new.append(self._ready.popleft())
-        if not new and not place.composing:
-            return
-        place.alone = bool(self._losses[new[0]]) if new else place.alone
+        if place.answered_after == self._deaths:
+            if self._suspects and not place.composing:
+                new.append(self._suspects.popleft())
+            elif not place.alone:
+                while self._ready and len(place.composing) + len(new) < self._batch:
+                    new.append(self._ready.popleft())
+            if not new and not place.composing:
+                return
+            place.alone |= any(key in self._losses for key in new)
         asked = {key: self._heard[key[0]] for key in new}
         place.composing |= set(new)
         place.reference = place.actor.work.remote(asked)
@@ -266,24 +339,11 @@ class _Bulk:
 
     def _composed(self, place: _Place, result: Any) -> None:
         """Have the pieces finished that a composer has completed, or mourn it."""
-        import ray
-
         place.reference = None
-        if not isinstance(result, dict):
-            if not isinstance(result, ray.exceptions.RayActorError):
-                raise DeepPianoError(
-                    f"a composer failed: {type(result).__name__}: {one_line(result)}"
-                ) from result
-            logger.warning("a composer died; another one takes its place")
-            for key in sorted(place.composing):
-                self._losses[key] += 1
-                if self._losses[key] < _LOSSES or not place.alone:
-                    self._suspects.append(key)
-                else:
-                    self._fail(key[0], [key[1]], "what composed it died, again and again")
-            place.end()
-            place.begin()
+        if isinstance(result, Exception):
+            self._mourn(place, result)
             return
+        place.answered_after, place.starts = self._deaths, 0
         place.composing -= result.keys()
         place.alone = place.alone and bool(place.composing)
         for key, take in result.items():
@@ -292,6 +352,26 @@ class _Bulk:
             else:
                 self._compared[key[0]][key[1]] = take
                 self._keep_best(key[0])
+
+    def _mourn(self, place: _Place, error: Exception) -> None:
+        """Put another composer into a place; what the dead one had in the making is suspected."""
+        import ray
+
+        died = isinstance(error, ray.exceptions.RayActorError) and not error.actor_init_failed
+        if not died or place.starts == _STARTS:
+            raise DeepPianoError(
+                f"a composer failed: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        logger.warning("a composer died; another one takes its place")
+        self._deaths += 1
+        for key in sorted(place.composing):
+            self._losses[key] += place.alone
+            if self._losses[key] < _LOSSES:
+                self._suspects.append(key)
+            else:
+                self._fail(key[0], [key[1]], "what composed it died, again and again")
+        place.end()
+        place.begin()
 
     def _keep_best(self, name: str) -> None:
         """Have the best takes of a seed finished, once the last of them is composed."""
@@ -312,7 +392,8 @@ class _Bulk:
             if isinstance(result, Exception):
                 self._fail(key[0], [key[1]], _reason(result))
             else:
-                self._done(replace(result, seed_stamp=self._stamps[key[0]]))
+                files = self._seed_files[key[0]] | result.files
+                self._done(replace(result, files=files, seed_stamp=self._stamps[key[0]]))
 
         seed = self._heard[key[0]]
         reference = self._writing.remote(self._run, key[0], seed, take)
@@ -342,6 +423,7 @@ class _Bulk:
         if self._left[name] <= 0:
             del self._left[name]
             self._heard.pop(name, None)
+            self._seed_files.pop(name, None)
         elif name in self._compared:  # a take that failed is not waited for
             self._keep_best(name)
 
@@ -380,10 +462,17 @@ class _Place:
     composing : set of Key
     alone : bool
         What it composes is suspected of having ended another composer.
+    answered_after : int or None
+        How many composers had died when this one last answered.
+    starts : int
+        How many composers were put here since one answered.
+    paused_until : float
+        Nothing is asked of the composer before this time, on the monotonic clock.
     """
 
     def __init__(self, start: Callable[[], Any]) -> None:
         self._start = start
+        self.starts = 0
         self.begin()
 
     def begin(self) -> None:
@@ -392,6 +481,10 @@ class _Place:
         self.reference: Any = None
         self.composing: set[Key] = set()
         self.alone = False
+        self.answered_after: int | None = None
+        pause = _PAUSE_S * 2**self.starts if self.starts else 0.0
+        self.paused_until = time.monotonic() + min(pause, _LONGEST_PAUSE_S)
+        self.starts += 1
 
     def end(self) -> None:
         """End the actor."""
@@ -408,9 +501,18 @@ class _Composer:
         checkpoint: Checkpoint,
         index: CorpusIndex | None,
         run: _Run,
+        crew: _Crew,
         engine: EngineFactory,
     ) -> None:
-        self._composer = piece.composer_of(engine(checkpoint), run.settings)
+        self._composer: Composer | DeviceComposer
+        if crew.gpus:
+            from deep_piano.device_composer import DeviceComposer, prepare_gpu
+
+            prepare_gpu()
+            sampling, guidance = piece.sampling_of(run.settings), run.settings.guidance.model_dump()
+            self._composer = DeviceComposer(checkpoint, sampling, guidance, width=crew.batch)
+        else:
+            self._composer = piece.composer_of(engine(checkpoint), run.settings)
         self._index, self._run = index, run
         self._seeds: dict[Key, piece.Seed] = {}
 
@@ -439,15 +541,25 @@ def _task(function: Callable[..., Any]) -> Any:
     return ray.remote(function).options(max_retries=_RETRIES, scheduling_strategy="SPREAD")
 
 
-def _read_seed(seeds: Folder, name: str, settings: GenerateConfig, only_new: bool) -> piece.Seed:
-    """Read a seed; transcribing on one thread, so that its notes are the same wherever it is."""
+def _read_seed(run: _Run, seeds: Folder, name: str) -> tuple[piece.Seed, dict[str, str]]:
+    """Read a seed, and write it to be heard; return it, and the files written with their hashes.
+
+    Transcribing takes one thread, so that the notes are the same wherever it is.
+    """
+    settings, sound = run.settings, run.sound and _fetched(run.sound)
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     with seeds.local(name) as path:
         seed = piece.read_seed(
             path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=_nothing
         )
-    piece.require_room(seed, settings, only_new=only_new)
-    return replace(seed, name=name.rpartition("/")[2])
+        seed = replace(seed, name=name.rpartition("/")[2])
+        piece.require_room(seed, settings, only_new=run.only_new)
+        if sound is None:
+            return seed, {}
+        target = f"{folder_of(name)}/{SEED}.{run.format}"
+        with run.pieces.write(target) as place:
+            piece.write_seed(place, path, seed, settings, sound=sound)
+            return seed, {target: sha256_of(place)}
 
 
 @dataclass(frozen=True)
@@ -460,6 +572,7 @@ class _Run:
     sound: str | None
     checkpoint_sha256: str
     only_new: bool
+    composed_on: str = "cpu"
 
 
 def _write_piece(run: _Run, name: str, seed: piece.Seed, take: piece.Take) -> Record:
@@ -474,6 +587,7 @@ def _write_piece(run: _Run, name: str, seed: piece.Seed, take: piece.Take) -> Re
             take,
             run.settings,
             checkpoint_sha256=run.checkpoint_sha256,
+            composed_on=run.composed_on,
             only_new=run.only_new,
             sound=run.sound and _fetched(run.sound),
         )
@@ -501,6 +615,7 @@ def _known_of(run: _Run, name: str, take: piece.Take) -> dict[str, Any]:
         "take": take.index + 1,
         "checkpoint_sha256": run.checkpoint_sha256,
         "random_state": run.settings.random_state,
+        "seed_seconds": take.seed_ends_s,
         "notes": len(take.notes),
         "figures": take.figures,
         "shared_run_notes": take.shared.notes if take.shared is not None else None,

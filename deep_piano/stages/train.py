@@ -24,7 +24,7 @@ from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
 from deep_piano.fit import Progress, go_on
 from deep_piano.model import ModelConfig
-from deep_piano.stages.cluster import connected, total
+from deep_piano.stages.cluster import connected, gpus_each, total
 from deep_piano.storage import Folder, LocalFolder, S3Folder
 
 logger = logging.getLogger(__name__)
@@ -121,9 +121,7 @@ def _result(trainer: Any, settings: TrainConfig) -> dict[str, Any]:
 def _gpus_per_worker(settings: TrainConfig, workers: int) -> float:
     """Return the GPUs of each worker; an InputError says what the cluster lacks."""
     cpus, gpus = total("CPU"), total("GPU")
-    each = settings.gpus_per_worker
-    if each is None:
-        each = 1.0 if gpus >= workers else 0.0
+    each = gpus_each(settings.gpus_per_worker, workers)
     for name, asked, there, option in (
         ("GPUs", workers * each, gpus, "--gpus-per-worker 0 to train on CPUs"),
         ("CPUs", workers * settings.cpus_per_worker, cpus, "a smaller train.cpus_per_worker"),
