@@ -89,7 +89,7 @@ def draw(path: Path, sounds: dict[str, Samples], *, sr: int, title: str) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     seed = sounds["seed"]
     names = [name for name in sounds if name != "seed"]
-    figure = Figure(figsize=(18, 1 + 3.2 * len(names)), dpi=80, facecolor=PAPER)
+    figure = Figure(figsize=(18, 1 + 3.2 * len(names)), dpi=60, facecolor=PAPER)
     grid = figure.subplots(len(names), 2, squeeze=False)
     for (left, right), name in zip(grid, names, strict=True):
         whole = np.concatenate([seed, sounds[name]])
@@ -105,7 +105,7 @@ def draw(path: Path, sounds: dict[str, Samples], *, sr: int, title: str) -> None
         for axes in (left, right):
             axes.axvline(len(seed) / sr, color=ORANGE[1], linestyle="--")
             axes.set_xlim(0, end_s)
-        left.set_title(name, color=INK, loc="left")
+        left.set_title(Path(name).name, color=INK, loc="left")
     write_title(figure, title, x=0.05, y=0.97)
     figure.tight_layout(rect=(0, 0, 1, 0.95))
     save(figure, path)

@@ -23,8 +23,8 @@ Array = NDArray[np.float32]
 
 _NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
 _ROWS = 8  # of a matrix that are taken at once
-# How energy is held: measured over so many samples; free within 2 dB to either side, and beyond
-# each prediction is drawn nearer to zero (by half at most), or further away (by a twentieth).
+# How energy is held: measured over so many samples; free within 1 dB to either side, and beyond
+# each sample is drawn nearer to zero (by half at most), or further away (by a hundredth at most).
 _LEVEL_SAMPLES, _FREE, _PULL = 4096, 0.2, 0.01
 
 
@@ -86,6 +86,7 @@ class Stepper:
             names = ("from_frame", "places", "from_place", "from_past", "hidden", "head")
             self._head = (linear, *(array for name in names for array in matrices[name]))
             self._head += (self._levels, field.log_widths.astype(np.float32))
+            self._head += (field.edges / config.scale,)
 
     def go_on(
         self,
@@ -249,7 +250,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         if abs(beyond) <= _FREE:
             return 1.0
         beyond -= np.sign(beyond) * _FREE
-        return 1.0 - _PULL * min(3.0, max(-1.0, beyond))
+        return 1.0 - min(0.5, _PULL * max(-1.0, beyond) ** 3)
 
     @compiled
     def measure(level: Any, value: Any) -> None:
@@ -343,7 +344,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     ) -> None:
         linear, frame_kernel, frame_bias, places_kernel, places_bias = head[:5]
         place_kernel, _, past_kernel, _ = head[5:9]  # the frame's is the bias of both
-        hidden_kernel, hidden_bias, kernel, bias, levels, widths = head[9:]
+        hidden_kernel, hidden_bias, kernel, bias, levels, widths, edges = head[9:]
         past, size, width = linear.shape[1], len(levels), len(hidden_bias)
         units, padded = state.shape[2], len(lstm[0])
         count = len(told) // width  # places of a frame
@@ -379,10 +380,6 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                 second[i] = max(second[i], np.float32(0))
             multiply(second, kernel, bias, logits)
             centre, sharp = predicted + logits[size], np.exp(logits[size + 1])
-            if t + 1 >= heard:
-                factor = np.float32(gain(level))
-                centre *= factor
-                sharp /= factor * factor
             steep = np.float32(1) + np.log1p(np.exp(logits[size + 2]))
             highest = np.float32(-np.inf)
             for i in range(size):
@@ -394,7 +391,15 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                 total += np.exp((logits[i] - highest) / temperature)
                 mass[i] = total
             if t + 1 >= heard:
-                chosen = np.searchsorted(mass, chances[t - begin] * total, side="right")
+                drawn = chances[t - begin] * total
+                chosen = np.searchsorted(mass, drawn, side="right")
+                factor = gain(level)
+                if factor != 1.0:  # where in its cell it was drawn says which class it becomes
+                    before = mass[chosen - 1] if chosen > 0 else 0.0
+                    share = (drawn - before) / (mass[chosen] - before)
+                    value = edges[chosen] + share * (edges[chosen + 1] - edges[chosen])
+                    chosen = np.searchsorted(edges, factor * value, side="right") - 1
+                    chosen = min(size - 1, max(0, chosen))
                 steps[t + 1] = chosen
                 measure(level, levels[chosen])
                 values[t + past] = levels[chosen]

@@ -36,7 +36,12 @@ class Field:
     @property
     def log_widths(self) -> NDArray[np.float64]:
         """Log of the widths of the classes' cells; shape (size,)."""
-        return np.log(np.diff(expand(np.arange(self.size + 1) * (2 / self.size) - 1, self.mu)))
+        return np.log(np.diff(self.edges))
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Where the classes' cells begin, and the last one ends; shape (size + 1,)."""
+        return expand(np.arange(self.size + 1) * (2 / self.size) - 1, self.mu)
 
 
 def expand(companded: NDArray[np.floating[Any]], mu: int) -> NDArray[np.float64]:
