@@ -10,7 +10,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -55,14 +56,32 @@ class PerField(click.ParamType[Any]):
             )
 
 
+@dataclass(frozen=True)
+class SettingsFile:
+    """The file of settings that a command was given, and the profile to take of it."""
+
+    path: Path | None = None
+    profile: str | None = None
+
+    def load(self, sections: Mapping[str, Mapping[str, object]]) -> Config:
+        """Return the settings of the file with those of the command line over them."""
+        from deep_piano.config import load_config
+
+        return load_config(self.path, sections, profile=self.profile)
+
+
 def configured(command: Command) -> Command:
-    """Let a command take ``--config`` as well as the group, and hand it the file."""
+    """Let a command take ``--config`` and ``--profile`` as well as the group, and hand it both."""
 
     @click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
+    @click.option("--profile", help="One of the settings' profiles.")
     @click.pass_obj
     @functools.wraps(command)
-    def with_settings(of_group: Path | None, /, *, config: Path | None, **given: Any) -> None:
-        command(config or of_group, **given)
+    def with_settings(
+        of_group: SettingsFile, /, *, config: Path | None, profile: str | None, **given: Any
+    ) -> None:
+        file = SettingsFile(config or of_group.path, profile or of_group.profile)
+        command(file, **given)
 
     return cast(Command, with_settings)
 
@@ -74,12 +93,17 @@ def configured(command: Command) -> Command:
 )
 @click.version_option(__version__, prog_name="deep-piano")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
+@click.option(
+    "--profile",
+    envvar="DEEP_PIANO_PROFILE",
+    help="One of the settings' profiles, as laptop, single-gpu or cluster.",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks and log what happens.")
 @click.pass_context
-def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
+def main(ctx: click.Context, config: Path | None, profile: str | None, debug: bool) -> None:
     """Ten seconds of recorded piano in, a three-minute piece that continues it out."""
     set_up_logging(debug=debug)
-    ctx.obj = config
+    ctx.obj = SettingsFile(config, profile)
 
 
 @main.command(epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7")
@@ -128,7 +152,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @configured
 def generate(
-    config: Path | None,
+    file: SettingsFile,
     /,
     seed: str,
     out: str,
@@ -148,11 +172,9 @@ def generate(
     pieces.parquet. The same command goes on where one was stopped, and makes only what is missing,
     failed or changed.
     """
-    from deep_piano.config import load_config
-
     of_bulk = {name: options.pop(name) for name in ("format", "workers", "max_failures")}
     sections = {"generate": options, "bulk": of_bulk, "storage": {"endpoint": endpoint}}
-    settings = load_config(config, sections)
+    settings = file.load(sections)
     if "://" in seed or os.path.isdir(seed):  # noqa: PTH112 (of a name too long, Path raises)
         _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
         return
@@ -170,7 +192,7 @@ def generate(
             settings.generate,
             only_new=only_new,
             force=force,
-            keep=[config] if config else [],
+            keep=[file.path] if file.path else [],
             progress=progress,
         )
     took_s = time.monotonic() - begun
@@ -233,7 +255,7 @@ def _generate_in_bulk(
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def prepare(
-    config: Path | None,
+    file: SettingsFile,
     /,
     corpus: str,
     dataset: str,
@@ -251,9 +273,8 @@ def prepare(
     brings a dataset up to date when the corpus has changed. All filters are in ray_config.yaml.
     """
     from deep_piano.card import dataset_card, encodable
-    from deep_piano.config import load_config
 
-    settings = load_config(config, {"prepare": options, "storage": {"endpoint": endpoint}})
+    settings = file.load({"prepare": options, "storage": {"endpoint": endpoint}})
     source, target = _open(settings.storage, corpus, dataset)
     if dry_run:
         from deep_piano.preview import preview
@@ -286,17 +307,16 @@ def prepare(
 @click.option("--plot", type=click.Path(path_type=Path), help="Folder to draw pictures into.")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
-def inspect(config: Path | None, /, what: str, plot: Path | None, endpoint: str | None) -> None:
+def inspect(file: SettingsFile, /, what: str, plot: Path | None, endpoint: str | None) -> None:
     """Describe WHAT: a dataset, or one recording (audio or MIDI).
 
     Of a dataset, its card: hours, notes, splits, keys, tempo, density, loudness, and what was left
     out. Of a recording, its descriptors. With --plot both are drawn as well.
     """
     from deep_piano.card import encodable
-    from deep_piano.config import load_config
     from deep_piano.inspection import inspect_dataset, inspect_recording
 
-    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
     if "://" in what or Path(what).is_dir():
         card, pictures = inspect_dataset(what, storage, plot)
     else:
@@ -327,7 +347,7 @@ def inspect(config: Path | None, /, what: str, plot: Path | None, endpoint: str 
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def train(
-    config: Path | None,
+    file: SettingsFile,
     /,
     dataset: str,
     run: str,
@@ -343,9 +363,7 @@ def train(
     train one model. The run's folder holds the best and the last checkpoint, the history with a
     plot and TensorBoard's log, settings and versions. All settings are in ray_config.yaml.
     """
-    from deep_piano.config import load_config
-
-    settings = load_config(config, {"train": options, "storage": {"endpoint": endpoint}})
+    settings = file.load({"train": options, "storage": {"endpoint": endpoint}})
     data, target = _open(settings.storage, dataset, run)
     from deep_piano.begin import begin
     from deep_piano.checkpoint import BEST_OF_RUN, load
@@ -375,16 +393,15 @@ def train(
 @click.argument("folder")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
-def runs(config: Path | None, /, folder: str, endpoint: str | None) -> None:
+def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
     """Compare the runs in FOLDER, and name the best so far.
 
     `generate --checkpoint FOLDER` then uses that one. Runs of different datasets are listed, but
     not compared.
     """
     from deep_piano import runs as found_in
-    from deep_piano.config import load_config
 
-    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
     [place] = _open(storage, folder)
     found = found_in.find_runs(place)
     click.echo(found_in.table(found))
@@ -411,7 +428,7 @@ def runs(config: Path | None, /, folder: str, endpoint: str | None) -> None:
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def evaluate(
-    config: Path | None,
+    file: SettingsFile,
     /,
     checkpoint: str,
     dataset: str,
@@ -427,12 +444,11 @@ def evaluate(
     training split.
     """
     from deep_piano.checkpoint import load
-    from deep_piano.config import load_config
     from deep_piano.dataset import Dataset
     from deep_piano.evaluate import evaluate as score
     from deep_piano.storage import atomic_path
 
-    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
     [data] = _open(storage, dataset)
     loaded = load(checkpoint)
     with Dataset(data) as opened, stages() as progress:
@@ -457,7 +473,7 @@ def evaluate(
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def index(
-    config: Path | None, /, dataset: str, out: Path, force: bool, endpoint: str | None
+    file: SettingsFile, /, dataset: str, out: Path, force: bool, endpoint: str | None
 ) -> None:
     """Index the training split of DATASET, so that pieces can be compared with it.
 
@@ -465,12 +481,11 @@ def index(
     continuation shares with any recording: same pitches or all transposed, same times to 50 ms.
     The index takes 6 bytes a note.
     """
-    from deep_piano.config import load_config
     from deep_piano.dataset import Dataset
     from deep_piano.originality import CorpusIndex
     from deep_piano.outputs import require_free
 
-    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
     [data] = _open(storage, dataset)
     require_free(out, force=force)
     with Dataset(data) as opened, stages() as progress:
@@ -486,7 +501,7 @@ def index(
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def gallery(
-    config: Path | None,
+    file: SettingsFile,
     /,
     folders: tuple[str, ...],
     out: Path | None,
@@ -499,11 +514,10 @@ def gallery(
     With -o, a page of one or several folders is written there: of several, the pieces of the same
     seed and take are compared, of two checkpoints for example. Votes are saved as JSON.
     """
-    from deep_piano.config import load_config
     from deep_piano.gallery import PAGE, known_pieces, write_gallery, write_page_of
     from deep_piano.outputs import require_free
 
-    opened = _open(load_config(config, {"storage": {"endpoint": endpoint}}).storage, *folders)
+    opened = _open(file.load({"storage": {"endpoint": endpoint}}).storage, *folders)
     if out is not None:
         require_free(out, force=force)
         write_page_of(out, opened)
