@@ -57,6 +57,7 @@ LAYERS = [
         "stages.train",
         "stages.generate",
     },
+    {"stages.pipeline", "submit"},
     {"cli"},
     {"__main__"},
 ]

@@ -69,6 +69,7 @@ def generate(
     *,
     only_new: bool = False,
     force: bool = False,
+    checkpoint: Checkpoint | None = None,
     engine: EngineFactory = Engine,
     progress: Callable[[Report], None] = lambda _: None,
 ) -> dict[Key, Record]:
@@ -83,6 +84,8 @@ def generate(
         Leave the seeds out of the pieces.
     force : bool
         Make everything anew where the pieces were made with other settings.
+    checkpoint : Checkpoint, optional
+        Of the codec "notes"; used instead of the one that the settings name.
     engine : callable
     progress : callable
         Called with a `Report` whenever something is done.
@@ -101,7 +104,7 @@ def generate(
     """
     require_apart(seeds, pieces)
     settings = config.generate
-    loaded = checkpoints.load(settings.checkpoint, codec=SPEC.codec)
+    loaded = checkpoint or checkpoints.load(settings.checkpoint, codec=SPEC.codec)
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     entries, _ = survey(seeds)
     sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, _nothing)
