@@ -32,6 +32,7 @@ Temperature = Annotated[float, Field(ge=0.01, le=5)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Guidance = Annotated[float, Field(ge=0, le=10)]
 TopK = Annotated[int, Field(ge=0, le=1024)]
+Seconds = Annotated[float, Field(ge=0, le=86400)]
 
 
 class _Section(BaseModel):
@@ -113,11 +114,11 @@ class BulkConfig(_Section):
     format: Literal["mp3", "wav", "flac", "ogg", "mid"] = "mp3"
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    nodes_within_seconds: Seconds = 0.0
     max_failures: Annotated[int, Field(ge=0)] | None = None
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(ge=0, le=86400)]
 Megabytes = Annotated[float, Field(gt=0, le=4096)]
 
 

@@ -61,6 +61,16 @@ def test_profile_cluster_fits_the_gpu_nodes(ray_up, kuberay):
     assert train.nodes_within_seconds > 0  # or they would never come
 
 
+def test_profile_cluster_fits_the_cpu_nodes(ray_up, kuberay):
+    bulk = load_config(ROOT / "ray_config.yaml", profile="cluster").bulk
+    cpus = 8 * bulk.workers
+    cpu = ray_up["available_node_types"]["cpu"]
+    assert cpu["max_workers"] * cpu["resources"]["CPU"] >= cpus
+    group = kuberay["spec"]["workerGroupSpecs"][0]
+    container = group["template"]["spec"]["containers"][0]
+    assert group["maxReplicas"] * int(container["resources"]["limits"]["cpu"]) >= cpus
+
+
 def test_the_token_is_asked_for_everywhere_and_stands_in_no_file(ray_up, kuberay):
     options = ray_up["docker"]["run_options"]
     assert "--env RAY_AUTH_MODE=token" in options

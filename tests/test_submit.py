@@ -62,7 +62,8 @@ class Server:
 def _no_pause(monkeypatch):
     monkeypatch.setattr(jobs, "_PAUSE_S", 0)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what is set meanwhile is undone as well
+        monkeypatch.delenv(name)
 
 
 def submitted(server, checkout):

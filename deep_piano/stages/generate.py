@@ -44,7 +44,7 @@ from deep_piano.pieces import (
 )
 from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
-from deep_piano.stages.cluster import connected, outcome, total
+from deep_piano.stages.cluster import ask_for, connected, outcome, total
 from deep_piano.storage import Entry, Folder, sha256_of
 from deep_piano.terminal import Report
 
@@ -205,13 +205,17 @@ class _Bulk:
         import ray
 
         self._reading, self._writing = _task(_read_seed), _task(_write_piece)
+        pieces = sum(len(takes) for _, takes in todo)
+        if self._bulk.workers and self._bulk.nodes_within_seconds:
+            bundles = [{"CPU": float(_CPUS_A_COMPOSER)}] * min(self._bulk.workers, pieces)
+            ask_for(bundles, within_s=self._bulk.nodes_within_seconds)
         cpus = max(1, round(total("CPU")))
         count = self._bulk.workers or -(-cpus // _CPUS_A_COMPOSER)
         given = [ray.put(one) for one in (loaded, index)]
         remote = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(_Composer)
         places = [
             _Place(lambda: remote.remote(*given, self._run, engine))
-            for _ in range(min(count, sum(len(takes) for _, takes in todo)))
+            for _ in range(min(count, pieces))
         ]
         most = 2 * cpus + 2 * self._bulk.batch * len(places)
         coming = iter(todo)
