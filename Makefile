@@ -34,7 +34,7 @@ piece: $(VENV)/.ready
 	$(BIN)/deep-piano generate examples/seed.mp3 -o out/piece.mp3 --force
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m '' -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

@@ -7,6 +7,8 @@ fill the memory, and not their sound.
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -28,7 +30,11 @@ from deep_piano.tables import markdown
 def main(counts: tuple[int, ...], seconds: float, checkpoint: str) -> None:
     """Print the peak memory for COUNTS of seeds (20 and 500 if none are given), as Markdown."""
     settings = {"seconds": seconds, "checkpoint": checkpoint}
-    peaks = {count: peak(count, settings) for count in counts or (20, 500)}
+    # Each in a process of its own, as what one run leaves behind is part of the next one's peak.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as alone:
+        peaks = {
+            count: alone.submit(peak, count, settings).result() for count in counts or (20, 500)
+        }
     least = min(memory.whole for memory in peaks.values())
     rows = [
         [f"{count}", *(f"{size / 2**20:,.0f}" for size in sizes), f"{sizes[0] / least:.3f}"]

@@ -37,10 +37,11 @@ import numpy as np  # noqa: E402
 from bench.machine import machine  # noqa: E402
 from deep_piano import checkpoint as checkpoints  # noqa: E402
 from deep_piano.codecs.notes import SPEC, NoteContext, encode  # noqa: E402
-from deep_piano.compose import Commission, Composer  # noqa: E402
+from deep_piano.compose import Composer  # noqa: E402
 from deep_piano.decode import Engine, Sampling  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
 from deep_piano.notes import Notes, make_notes  # noqa: E402
+from deep_piano.piece_rules import Commission  # noqa: E402
 from deep_piano.tables import markdown  # noqa: E402
 
 Round = Callable[[], list[float]]

@@ -148,6 +148,11 @@ def main(ctx: click.Context, config: Path | None, profile: str | None, debug: bo
 @click.option("--index", help="Of a corpus: say what each piece shares with it.  [none]")
 @click.option("--format", help="Of a folder's pieces: mp3, wav, flac, ogg or mid.  [mp3]")
 @click.option("--workers", type=int, help="Composers for a folder.  [one for eight CPUs]")
+@click.option(
+    "--gpus-per-worker",
+    type=float,
+    help="For each composer; 0 to compose on CPUs.  [1 where there are any]",
+)
 @click.option("--max-failures", type=int, help="Stop when more of a folder's pieces failed.")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
@@ -173,7 +178,8 @@ def generate(
     pieces.parquet. The same command goes on where one was stopped, and makes only what is missing,
     failed or changed.
     """
-    of_bulk = {name: options.pop(name) for name in ("format", "workers", "max_failures")}
+    for_a_folder = ("format", "workers", "gpus_per_worker", "max_failures")
+    of_bulk = {name: options.pop(name) for name in for_a_folder}
     sections = {"generate": options, "bulk": of_bulk, "storage": {"endpoint": endpoint}}
     settings = file.load(sections)
     if "://" in seed or os.path.isdir(seed):  # noqa: PTH112 (of a name too long, Path raises)

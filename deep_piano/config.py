@@ -108,17 +108,20 @@ class GenerateConfig(_Section):
     index: Annotated[str, Field(min_length=1)] | None = None
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class BulkConfig(_Section):
     """How a folder of seeds becomes a folder of pieces, beside what `GenerateConfig` says."""
 
     format: Literal["mp3", "wav", "flac", "ogg", "mid"] = "mp3"
-    batch: Annotated[int, Field(ge=1, le=4096)] = 16
+    batch: Annotated[int, Field(ge=1, le=4096)] | None = None
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    gpus_per_worker: Share | None = None
     nodes_within_seconds: Seconds = 0.0
     max_failures: Annotated[int, Field(ge=0)] | None = None
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Megabytes = Annotated[float, Field(gt=0, le=4096)]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,9 @@ from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.base import rearranged
 from deep_piano.products import Array, Kernel
 
-_NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
+NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
+
+Pair = tuple[Array, Array]
 
 
 @dataclass
@@ -33,6 +36,76 @@ class State:
         self.h, self.c = (rearranged(array, order, axis=1) for array in (self.h, self.c))
 
 
+class Arranged(NamedTuple):
+    """The arrays of a network as stepping needs them; pairs are of a kernel and its bias.
+
+    Attributes
+    ----------
+    starts : ndarray of int, shape (fields,)
+        The row of each field's first class in `embedding`.
+    embedding : ndarray, shape (classes of all fields, units)
+    from_context : pair
+    norms : list of pair
+        Scale and shift: of each layer's input, and of the output.
+    lstms : list of pair
+        From inputs and h to the gates input, forget, output and cell.
+    hidden : pair
+        From the output to what all heads make of it.
+    known : list of ndarray
+        A head: what it makes of the classes before its own, in the order of `embedding`.
+    heads : list of pair
+    """
+
+    starts: NDArray[np.int64]
+    embedding: Array
+    from_context: Pair
+    norms: list[Pair]
+    lstms: list[Pair]
+    hidden: Pair
+    known: list[Array]
+    heads: list[Pair]
+
+
+def arranged(checkpoint: Checkpoint) -> Arranged:
+    """Return a checkpoint's arrays as stepping needs them."""
+    weights, fields, units = checkpoint.weights, checkpoint.spec.fields, checkpoint.config.units
+    layers = range(checkpoint.config.layers)
+    sizes = [field.size for field in fields]
+    kernel = weights["input/kernel"]
+    hidden = [weights[f"{field.name}_hidden/kernel"] for field in fields]
+    return Arranged(
+        starts=np.cumsum([0, *sizes[:-1]]),
+        embedding=kernel[: sum(sizes)],
+        from_context=(kernel[sum(sizes) :], weights["input/bias"]),
+        norms=[
+            (weights[f"{name}/gamma"], weights[f"{name}/beta"])
+            for name in [*(f"norm_{n}" for n in layers), "norm_out"]
+        ],
+        lstms=[_gates(weights, f"lstm_{n}", units) for n in layers],
+        hidden=(
+            np.concatenate([kernel[:units] for kernel in hidden], 1),
+            np.concatenate([weights[f"{field.name}_hidden/bias"] for field in fields]),
+        ),
+        known=[kernel[units:] for kernel in hidden],
+        heads=[
+            (weights[f"{field.name}/kernel"], weights[f"{field.name}/bias"]) for field in fields
+        ],
+    )
+
+
+def _gates(weights: Mapping[str, Array], name: str, units: int) -> Pair:
+    """Return a layer's kernel: from inputs and h to the gates.
+
+    Keras's gates are input, forget, cell, output; here the cell is last, so that one tanh serves
+    all four: sigmoid(x) = (1 + tanh(x / 2)) / 2, and halving a weight rounds nothing.
+    """
+    kernel = np.concatenate([weights[f"{name}/kernel"], weights[f"{name}/recurrent_kernel"]])
+    rows = np.r_[kernel, weights[f"{name}/bias"][None]]
+    first, last = rows[:, : 2 * units], rows[:, 3 * units :]
+    rows = np.concatenate([first / 2, last / 2, rows[:, 2 * units : 3 * units]], 1)
+    return rows[:-1], rows[-1]
+
+
 class Engine:
     """The network of a checkpoint, one step at a time.
 
@@ -42,28 +115,14 @@ class Engine:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        weights, self.spec, self.config = checkpoint.weights, checkpoint.spec, checkpoint.config
-        fields, units = self.spec.fields, self.config.units
-        sizes = [field.size for field in fields]
-        self._starts = np.cumsum([0, *sizes[:-1]])  # row of each field's first class
-        kernel = weights["input/kernel"]
-        self._embedding = kernel[: sum(sizes)]
-        self._from_context = Kernel(kernel[sum(sizes) :], weights["input/bias"])
-        self._norms = [
-            (weights[f"{name}/gamma"], weights[f"{name}/beta"])
-            for name in [*(f"norm_{n}" for n in range(self.config.layers)), "norm_out"]
-        ]
-        self._lstms = [_lstm_kernel(weights, f"lstm_{n}", units) for n in range(self.config.layers)]
-        hidden = [weights[f"{field.name}_hidden/kernel"] for field in fields]
-        self._hidden = Kernel(
-            np.concatenate([kernel[:units] for kernel in hidden], 1),
-            np.concatenate([weights[f"{field.name}_hidden/bias"] for field in fields]),
-        )
-        self._known = [kernel[units:] for kernel in hidden]
-        self._heads = [
-            Kernel(weights[f"{field.name}/kernel"], weights[f"{field.name}/bias"])
-            for field in fields
-        ]
+        self.spec, self.config = checkpoint.spec, checkpoint.config
+        weights = arranged(checkpoint)
+        self._starts, self._embedding = weights.starts, weights.embedding
+        self._from_context = Kernel(*weights.from_context)
+        self._norms, self._known = weights.norms, weights.known
+        self._lstms = [Kernel(*pair) for pair in weights.lstms]
+        self._hidden = Kernel(*weights.hidden)
+        self._heads = [Kernel(*pair) for pair in weights.heads]
 
     def start(self, batch: int) -> State:
         """Return the state before the first step."""
@@ -123,24 +182,11 @@ class Engine:
         return self._heads[index](np.maximum(hidden, 0, out=hidden))
 
 
-def _lstm_kernel(weights: Mapping[str, Array], name: str, units: int) -> Kernel:
-    """Return a layer's kernel: from inputs and h to the gates.
-
-    Keras's gates are input, forget, cell, output; here the cell is last, so that one tanh serves
-    all four: sigmoid(x) = (1 + tanh(x / 2)) / 2, and halving a weight rounds nothing.
-    """
-    kernel = np.concatenate([weights[f"{name}/kernel"], weights[f"{name}/recurrent_kernel"]])
-    rows = np.r_[kernel, weights[f"{name}/bias"][None]]
-    first, last = rows[:, : 2 * units], rows[:, 3 * units :]
-    rows = np.concatenate([first / 2, last / 2, rows[:, 2 * units : 3 * units]], 1)
-    return Kernel(rows[:-1], rows[-1])
-
-
 def _normalise(x: Array, gamma: Array, beta: Array) -> Array:
     """Layer normalisation (Ba, Kiros and Hinton 2016) of each row."""
     share = np.float32(1 / x.shape[1])
     x = np.subtract(x, np.add.reduce(x, 1, keepdims=True) * share)
-    x *= 1 / np.sqrt(np.add.reduce(x * x, 1, keepdims=True) * share + np.float32(_NORM_EPSILON))
+    x *= 1 / np.sqrt(np.add.reduce(x * x, 1, keepdims=True) * share + np.float32(NORM_EPSILON))
     x *= gamma
     x += beta
     return x

@@ -19,7 +19,7 @@ import numpy as np
 
 from deep_piano import assets, audio, checkpoint, loudness, metrics, outputs, synth, versions
 from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND, encode
-from deep_piano.compose import Commission, Composer, Continuation
+from deep_piano.compose import Composer
 from deep_piano.config import GenerateConfig
 from deep_piano.decode import Engine, Sampling
 from deep_piano.errors import AudioError, InputError, MidiError
@@ -33,6 +33,7 @@ from deep_piano.notes import (
     write_midi,
 )
 from deep_piano.originality import CorpusIndex, SharedRun
+from deep_piano.piece_rules import Commission, Continuation
 from deep_piano.ranking import best_first
 
 logger = logging.getLogger(__name__)
@@ -348,7 +349,12 @@ def compose(
 
 def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
     """Return a composer that draws as the settings say."""
-    sampling = {
+    return Composer(engine, sampling_of(settings), settings.guidance.model_dump())
+
+
+def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
+    """Return how each field is drawn."""
+    return {
         field.name: Sampling(
             temperature=getattr(settings.temperature, field.name),
             top_k=getattr(settings.top_k, field.name),
@@ -356,7 +362,6 @@ def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
         )
         for field in SPEC.fields
     }
-    return Composer(engine, sampling, settings.guidance.model_dump())
 
 
 def commission(
@@ -407,6 +412,7 @@ def finish(
     settings: GenerateConfig,
     *,
     checkpoint_sha256: str,
+    composed_on: str = "cpu",
     only_new: bool = False,
     sound: str | None = None,
     progress: Progress | None = None,
@@ -421,6 +427,8 @@ def finish(
     take : Take
     settings : GenerateConfig
     checkpoint_sha256 : str
+    composed_on : str
+        The kind of device: on another one the last bits, and then the notes, may differ.
     only_new : bool
     sound : str, optional
         From `ready_sound`; None: no sound is written.
@@ -436,6 +444,7 @@ def finish(
         "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint_sha256},
         "settings": {**settings.model_dump(exclude={"takes", "keep"}), "only_new": only_new},
         "random_state": settings.random_state,
+        "composed_on": composed_on,
         "versions": _versions(),
         "take": take.index + 1,
         "piece": {"seconds": settings.seconds, "notes": len(take.notes), **take.figures},

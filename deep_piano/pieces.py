@@ -100,23 +100,25 @@ def folder_of(seed: str) -> str:
 def require_same_run(pieces: Folder, run: Mapping[str, Any], *, force: bool) -> None:
     """Make sure that the folder's pieces were made with these settings, and write them down.
 
+    What is known of the run beside them stays, and what was not known yet is added.
+
     Raises
     ------
     InputError
         When they were made with others, and there is no `force`.
     """
-    if pieces.exists(RUN):
-        before = read_run(pieces)
-        if before == run:
-            return
-        if not force:
-            changed = sorted(_differing(before, run))
-            raise InputError(
-                f"the pieces in {one_line(pieces.uri)} were made with other settings "
-                f"({', '.join(changed)}). Give another folder, or --force to make them anew."
-            )
-    with pieces.write(RUN) as path:
-        path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    before = read_run(pieces) if pieces.exists(RUN) else {}
+    known = {name: value for name, value in run.items() if name in before}
+    changed = sorted(_differing({name: before[name] for name in known}, known))
+    if changed and not force:
+        raise InputError(
+            f"the pieces in {one_line(pieces.uri)} were made with other settings "
+            f"({', '.join(changed)}). Give another folder, or --force to make them anew."
+        )
+    if changed or known != run:
+        with pieces.write(RUN) as path:
+            now = run if changed else {**before, **run}
+            path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
 
 
 def read_run(pieces: Folder) -> dict[str, Any]:

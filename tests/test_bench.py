@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from bench import (
     bulk,
     bulk_memory,
+    compiled_loop,
     continuations,
     decode,
     generate,
@@ -43,6 +44,7 @@ from tests.rows import note_row, write_dataset
     ("script", "option"),
     [
         (decode, "--checkpoint"),
+        (compiled_loop, "--calls"),
         (generate, "--checkpoint"),
         (continuations, "--index"),
         (heard_seeds, "--sound"),

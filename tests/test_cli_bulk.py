@@ -57,6 +57,8 @@ def test_pieces_and_failures_are_counted(weights, seeds):
         (["s3:/seeds", "-o", "piece.mid"], ["no such file: s3:/seeds"]),
         (["seeds/0.mid", "-o", "p.mid", "--format", "mp3"], ["--format is for a folder of seeds"]),
         (["seeds/0.mid", "-o", "p.mid", "--workers", "2"], ["--workers is for a folder of seeds"]),
+        (["seeds/0.mid", "-o", "p.mid", "--gpus-per-worker", "0"], ["--gpus-per-worker is for a"]),
+        (["seeds", "-o", "pieces", "--gpus-per-worker", "2"], ["bulk.gpus_per_worker", "1"]),
         (["seeds", "-o", "pieces", "--format", "exe"], ["bulk.format", "mp3"]),
         (["seeds", "-o", "pieces", "--index", "none"], ["no index of a corpus"]),
         (["seeds", "-o", "pieces", "--sound", "none.sf2"], ["none.sf2"]),

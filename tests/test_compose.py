@@ -6,19 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_piano.codecs.notes import LOG_WIDTHS
-from deep_piano.compose import (
+from deep_piano.compose import Composer
+from deep_piano.decode import Engine, Sampling
+from deep_piano.metrics import MOST_REPETITIONS, longest_loop, longest_silence_s, pitch_class_cosine
+from deep_piano.model import ModelConfig
+from deep_piano.notes import make_notes
+from deep_piano.piece_rules import (
     FINAL_CHORD_S,
     LONGEST_GAP_S,
     LONGEST_NOTE_S,
     MOST_NOTES_AT_ONCE,
     RING_S,
     Commission,
-    Composer,
 )
-from deep_piano.decode import Engine, Sampling
-from deep_piano.metrics import MOST_REPETITIONS, longest_loop, longest_silence_s, pitch_class_cosine
-from deep_piano.model import ModelConfig
-from deep_piano.notes import make_notes
 from tests.fakes import arpeggios, random_checkpoint
 
 ENGINE = Engine(random_checkpoint())

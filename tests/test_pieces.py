@@ -88,6 +88,16 @@ def test_the_same_settings_may_go_on_and_others_may_not(pieces):
     require_same_run(pieces, other, force=False)
 
 
+def test_what_is_found_out_later_is_added_and_stays(pieces):
+    require_same_run(pieces, RUN_A, force=False)
+    require_same_run(pieces, RUN_A | {"composed_on": "cpu"}, force=False)
+    require_same_run(pieces, RUN_A, force=False)
+    with pytest.raises(InputError, match=r"\(composed_on\)"):
+        require_same_run(pieces, RUN_A | {"composed_on": "gpu"}, force=False)
+    require_same_run(pieces, RUN_A | {"format": "ogg"}, force=True)  # all is made anew, anywhere
+    require_same_run(pieces, RUN_A | {"format": "ogg", "composed_on": "gpu"}, force=False)
+
+
 @pytest.mark.parametrize("content", ["", "no json", "[1]"])
 def test_damaged_settings_are_said(pieces, content):
     with pieces.write(RUN) as path:

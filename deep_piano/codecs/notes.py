@@ -11,8 +11,8 @@ This module knows note arrays; it knows nothing of audio, files or networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +29,7 @@ SEED_SECONDS: Final = (3.0, 15.0)  # what seeds to train on last
 
 _EXACT_STEPS = 128  # up to here every step of the grid has a class of its own
 _GROWTH = 1.06
+_HEARD = ("now", "struck", "until", "recent", "rate", "seed_sums", "seed", "seed_end", "end")
 
 Sequence = NDArray[np.int32]
 
@@ -232,6 +233,16 @@ class NoteContext:
         for name, array in vars(self).items():
             setattr(self, name, rearranged(array, order))
         self._rows = np.arange(len(order))
+
+    @property
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What the streams have heard: arrays of shape (batch, ...), by name; it may be set."""
+        return {name: getattr(self, f"_{name}") for name in _HEARD}
+
+    @state.setter
+    def state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        for name in _HEARD:
+            setattr(self, f"_{name}", arrays[name])
 
     def start(
         self, slot: int, *, seed_seconds: float | None = 10.0, end_seconds: float | None = None

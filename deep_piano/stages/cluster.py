@@ -143,6 +143,11 @@ def ask_for(bundles: Sequence[Mapping[str, float]], *, within_s: float) -> None:
         request_resources(bundles=[])  # nodes that came stay until they have been idle for a while
 
 
+def gpus_each(asked: float | None, workers: int) -> float:
+    """Return the GPUs of each worker: as asked, or 1 where the cluster has enough, else 0."""
+    return asked if asked is not None else float(total("GPU") >= workers)
+
+
 def total(resource: str) -> float:
     """Return how much of a resource the cluster has: "CPU", "GPU"."""
     import ray

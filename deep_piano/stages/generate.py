@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -20,18 +21,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deep_piano import checkpoint as checkpoints
 from deep_piano import outputs, piece
+from deep_piano.backend import load_tensorflow
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.notes import SPEC
-from deep_piano.compose import Continuation
+from deep_piano.compose import Composer
 from deep_piano.config import BulkConfig, Config, GenerateConfig
 from deep_piano.decode import Engine
-from deep_piano.errors import DeepPianoError, one_line
+from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.gallery import write_gallery
 from deep_piano.originality import CorpusIndex
+from deep_piano.piece_rules import Continuation
 from deep_piano.pieces import (
     SEED,
     Key,
@@ -44,9 +47,12 @@ from deep_piano.pieces import (
 )
 from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
-from deep_piano.stages.cluster import ask_for, connected, outcome, total
+from deep_piano.stages.cluster import ask_for, connected, gpus_each, outcome, total
 from deep_piano.storage import Entry, Folder, sha256_of
 from deep_piano.terminal import Report
+
+if TYPE_CHECKING:
+    from deep_piano.device_composer import DeviceComposer
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +66,8 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0  # between starts, doubled each time: a 
 _FLUSH_S = 20.0
 _PATIENCE_S = 3.0
 _CPUS_A_COMPOSER = 8
+_BATCH = 16
+_BATCH_ON_A_GPU = 128
 
 
 def generate(
@@ -125,7 +133,9 @@ def generate(
     write_manifest(pieces, bulk.records.values())  # what a killed run left becomes part of it
     if todo:
         with connected():
-            bulk.work(todo, loaded, index, engine)
+            crew = _crew(config.bulk, pieces=sum(len(takes) for _, takes in todo))
+            require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
+            bulk.work(todo, loaded, index, crew, engine)
         write_manifest(pieces, bulk.records.values())
     write_gallery(pieces, [record for _, record in sorted(bulk.records.items())])
     asked = {(entry.name, take) for entry in entries for take in range(settings.takes)}
@@ -143,6 +153,61 @@ def _still_good(pieces: Folder, entries: Sequence[Entry]) -> dict[Key, Record]:
         and record.seed_stamp == stamps.get(record.seed, record.seed_stamp)
         and there.issuperset(record.files)
     }
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """The composers of a run: how many, the share of a GPU that each has, and its pieces at once.
+
+    On GPUs the width of the compiled loop decides over the last bits, on CPUs nothing does.
+    """
+
+    composers: int
+    gpus: float
+    batch: int
+
+    @property
+    def device(self) -> str:
+        """The kind of device: pieces of another one are not the same to the last bit."""
+        return f"gpu, {self.batch} at once" if self.gpus else "cpu"
+
+
+def _crew(bulk: BulkConfig, *, pieces: int) -> _Crew:
+    """Return the composers that the settings and the cluster allow, once its nodes are there."""
+    if bulk.workers and bulk.nodes_within_seconds:
+        count, share = min(bulk.workers, pieces), bulk.gpus_per_worker
+        each_cpus = [{"CPU": float(_CPUS_A_COMPOSER)}] * count
+        all_gpus = [{"GPU": 1.0}] * math.ceil(count * (share or 0.0))
+        ask_for(all_gpus or each_cpus, within_s=bulk.nodes_within_seconds)
+    gpus, each = int(total("GPU")), gpus_each(bulk.gpus_per_worker, bulk.workers or 1)
+    room = gpus * int(1 / each) if each else 0
+    if each and (bulk.workers or 1) > room:
+        raise InputError(
+            f"{bulk.workers or 1} composers with {each:g} of a GPU each do not fit on the "
+            f"cluster's {gpus} GPUs. Give fewer --workers, --gpus-per-worker 0 to compose on CPUs, "
+            "or add nodes."
+        )
+    if each and not _tensorflow_sees_gpus(each):
+        advice = "pip install '.[gpu]' on every node is what it needs."
+        if bulk.gpus_per_worker:
+            raise InputError(f"the cluster has GPUs, but TensorFlow sees none there: {advice}")
+        logger.warning("composing on CPUs: TensorFlow does not see the cluster's GPUs. %s", advice)
+        each = 0.0
+    if each:
+        return _Crew(bulk.workers or room, each, bulk.batch or _BATCH_ON_A_GPU)
+    cpus = max(1, round(total("CPU")))
+    return _Crew(bulk.workers or -(-cpus // _CPUS_A_COMPOSER), 0.0, bulk.batch or _BATCH)
+
+
+def _tensorflow_sees_gpus(each: float) -> bool:
+    """Ask a process that has a share of a GPU."""
+    import ray
+
+    return outcome(ray.remote(num_cpus=0, num_gpus=each)(_sees_a_gpu).remote()) is True
+
+
+def _sees_a_gpu() -> bool:
+    return bool(load_tensorflow().config.list_physical_devices("GPU"))
 
 
 class _Bulk:
@@ -199,25 +264,22 @@ class _Bulk:
         todo: Sequence[tuple[str, list[int]]],
         loaded: Checkpoint,
         index: CorpusIndex | None,
+        crew: _Crew,
         engine: EngineFactory,
     ) -> None:
         """Make what is missing; every piece ends with a record."""
         import ray
 
         self._reading, self._writing = _task(_read_seed), _task(_write_piece)
-        pieces = sum(len(takes) for _, takes in todo)
-        if self._bulk.workers and self._bulk.nodes_within_seconds:
-            bundles = [{"CPU": float(_CPUS_A_COMPOSER)}] * min(self._bulk.workers, pieces)
-            ask_for(bundles, within_s=self._bulk.nodes_within_seconds)
-        cpus = max(1, round(total("CPU")))
-        count = self._bulk.workers or -(-cpus // _CPUS_A_COMPOSER)
+        self._batch = crew.batch
+        self._run = replace(self._run, composed_on=crew.device)
         given = [ray.put(one) for one in (loaded, index)]
-        remote = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(_Composer)
+        remote = ray.remote(num_cpus=0, num_gpus=crew.gpus, scheduling_strategy="SPREAD")(_Composer)
         places = [
-            _Place(lambda: remote.remote(*given, self._run, engine))
-            for _ in range(min(count, pieces))
+            _Place(lambda: remote.remote(*given, self._run, crew, engine))
+            for _ in range(min(crew.composers, sum(len(takes) for _, takes in todo)))
         ]
-        most = 2 * cpus + 2 * self._bulk.batch * len(places)
+        most = 2 * max(1, round(total("CPU"))) + 2 * crew.batch * len(places)
         coming = iter(todo)
         self._require_few_failures()
         try:
@@ -274,7 +336,7 @@ class _Bulk:
             if self._suspects and not place.composing:
                 new.append(self._suspects.popleft())
             elif not place.alone:
-                while self._ready and len(place.composing) + len(new) < self._bulk.batch:
+                while self._ready and len(place.composing) + len(new) < self._batch:
                     new.append(self._ready.popleft())
             if not new and not place.composing:
                 return
@@ -448,9 +510,18 @@ class _Composer:
         checkpoint: Checkpoint,
         index: CorpusIndex | None,
         run: _Run,
+        crew: _Crew,
         engine: EngineFactory,
     ) -> None:
-        self._composer = piece.composer_of(engine(checkpoint), run.settings)
+        self._composer: Composer | DeviceComposer
+        if crew.gpus:
+            from deep_piano.device_composer import DeviceComposer, prepare_gpu
+
+            prepare_gpu()
+            sampling, guidance = piece.sampling_of(run.settings), run.settings.guidance.model_dump()
+            self._composer = DeviceComposer(checkpoint, sampling, guidance, width=crew.batch)
+        else:
+            self._composer = piece.composer_of(engine(checkpoint), run.settings)
         self._index, self._run = index, run
         self._seeds: dict[Key, piece.Seed] = {}
 
@@ -510,6 +581,7 @@ class _Run:
     sound: str | None
     checkpoint_sha256: str
     only_new: bool
+    composed_on: str = "cpu"
 
 
 def _write_piece(run: _Run, name: str, seed: piece.Seed, take: piece.Take) -> Record:
@@ -524,6 +596,7 @@ def _write_piece(run: _Run, name: str, seed: piece.Seed, take: piece.Take) -> Re
             take,
             run.settings,
             checkpoint_sha256=run.checkpoint_sha256,
+            composed_on=run.composed_on,
             only_new=run.only_new,
             sound=run.sound and _fetched(run.sound),
         )

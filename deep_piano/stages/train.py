@@ -25,7 +25,7 @@ from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
 from deep_piano.fit import Progress, go_on
 from deep_piano.model import ModelConfig
-from deep_piano.stages.cluster import ask_for, connected, total
+from deep_piano.stages.cluster import ask_for, connected, gpus_each, total
 from deep_piano.storage import Folder, LocalFolder, S3Folder
 
 logger = logging.getLogger(__name__)
@@ -152,15 +152,13 @@ def _result(trainer: Any, settings: TrainConfig) -> dict[str, Any]:
 
 def _gpus_per_worker(settings: TrainConfig, workers: int) -> float:
     """Return the GPUs of each worker; an InputError says what the cluster lacks."""
-    each = settings.gpus_per_worker
     if settings.nodes_within_seconds:
         ask_for(
-            [{"CPU": settings.cpus_per_worker, "GPU": each or 0.0}] * workers,
+            [{"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker or 0.0}] * workers,
             within_s=settings.nodes_within_seconds,
         )
     cpus, gpus = total("CPU"), total("GPU")
-    if each is None:
-        each = 1.0 if gpus >= workers else 0.0
+    each = gpus_each(settings.gpus_per_worker, workers)
     for name, asked, there, option in (
         ("GPUs", workers * each, gpus, "--gpus-per-worker 0 to train on CPUs"),
         ("CPUs", workers * settings.cpus_per_worker, cpus, "a smaller train.cpus_per_worker"),
