@@ -25,7 +25,7 @@ STAGES: Final = ("prepare", "train", "generate", "pipeline")
 # Ray refuses a working folder of more than 100 MiB, and would pack .git, environments and outputs.
 _PACKED: Final = ("deep_piano", "jobs")
 EXCLUDES: Final = (
-    *("/[!.]*", "/.?*", "!/*.yaml"),
+    *("/[!.]*", "/.?*", "!/[!.]*.yaml"),
     *(f"!/{name}{below}" for name in _PACKED for below in ("", "/**")),
     "__pycache__",
 )

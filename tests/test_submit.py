@@ -28,7 +28,8 @@ def checkout(desk):
     Path("deep_piano/__pycache__").mkdir()
     Path("deep_piano/__pycache__/cli.pyc").write_text("stale")
     Path("ray_config.yaml").write_text("profiles: {few: {bulk: {workers: 1}}}")
-    Path("README.md").write_text("not needed")
+    for name in ("README.md", ".hidden.yaml"):
+        Path(name).write_text("not needed")
     return Path.cwd()
 
 
