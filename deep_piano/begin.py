@@ -20,7 +20,10 @@ from deep_piano.model import PRESETS, ModelConfig
 from deep_piano.storage import Folder
 
 _MAY_CHANGE = frozenset(
-    {"workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "patience"}
+    {
+        *("workers", "cpus_per_worker", "gpus_per_worker", "nodes_within_seconds"),
+        *("max_failures", "patience"),
+    }
 )
 
 

@@ -10,7 +10,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -22,6 +23,7 @@ from deep_piano.terminal import Group, reports, set_up_logging, stages
 
 if TYPE_CHECKING:
     from deep_piano.config import Config, StorageConfig
+    from deep_piano.pieces import Record
     from deep_piano.storage import Folder
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -55,14 +57,32 @@ class PerField(click.ParamType[Any]):
             )
 
 
+@dataclass(frozen=True)
+class SettingsFile:
+    """The file of settings that a command was given, and the profile to take of it."""
+
+    path: Path | None = None
+    profile: str | None = None
+
+    def load(self, sections: Mapping[str, Mapping[str, object]]) -> Config:
+        """Return the settings of the file with those of the command line over them."""
+        from deep_piano.config import load_config
+
+        return load_config(self.path, sections, profile=self.profile)
+
+
 def configured(command: Command) -> Command:
-    """Let a command take ``--config`` as well as the group, and hand it the file."""
+    """Let a command take ``--config`` and ``--profile`` as well as the group, and hand it both."""
 
     @click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
+    @click.option("--profile", help="One of the settings' profiles.")
     @click.pass_obj
     @functools.wraps(command)
-    def with_settings(of_group: Path | None, /, *, config: Path | None, **given: Any) -> None:
-        command(config or of_group, **given)
+    def with_settings(
+        of_group: SettingsFile, /, *, config: Path | None, profile: str | None, **given: Any
+    ) -> None:
+        file = SettingsFile(config or of_group.path, profile or of_group.profile)
+        command(file, **given)
 
     return cast(Command, with_settings)
 
@@ -74,12 +94,17 @@ def configured(command: Command) -> Command:
 )
 @click.version_option(__version__, prog_name="deep-piano")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
+@click.option(
+    "--profile",
+    envvar="DEEP_PIANO_PROFILE",
+    help="One of the settings' profiles, as laptop, single-gpu or cluster.",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks and log what happens.")
 @click.pass_context
-def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
+def main(ctx: click.Context, config: Path | None, profile: str | None, debug: bool) -> None:
     """Ten seconds of recorded piano in, a three-minute piece that continues it out."""
     set_up_logging(debug=debug)
-    ctx.obj = config
+    ctx.obj = SettingsFile(config, profile)
 
 
 @main.command(epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7")
@@ -133,7 +158,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @configured
 def generate(
-    config: Path | None,
+    file: SettingsFile,
     /,
     seed: str,
     out: str,
@@ -155,12 +180,10 @@ def generate(
     pieces.parquet. The same command goes on where one was stopped, and makes only what is missing,
     failed or changed.
     """
-    from deep_piano.config import load_config
-
     for_a_folder = ("format", "workers", "gpus_per_worker", "max_failures")
     of_bulk = {name: options.pop(name) for name in for_a_folder}
     sections = {"generate": options, "bulk": of_bulk, "storage": {"endpoint": endpoint}}
-    settings = load_config(config, sections)
+    settings = file.load(sections)
     if "://" in seed or os.path.isdir(seed):  # noqa: PTH112 (of a name too long, Path raises)
         _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
         return
@@ -178,7 +201,7 @@ def generate(
             settings.generate,
             only_new=only_new,
             force=force,
-            keep=[config] if config else [],
+            keep=[file.path] if file.path else [],
             progress=progress,
         )
     took_s = time.monotonic() - begun
@@ -201,9 +224,12 @@ def _generate_in_bulk(
         )
     source, target = _open(settings.storage, seeds, out)
     with reports() as report:
-        records = in_bulk(
-            source, target, settings, only_new=only_new, force=force, progress=report
-        ).values()
+        records = in_bulk(source, target, settings, only_new=only_new, force=force, progress=report)
+    _count_pieces(out, records.values())
+
+
+def _count_pieces(out: str, records: Collection[Record]) -> None:
+    """Say what came of the pieces that were asked for; fail when any did."""
     counts = Counter(record.status for record in records)
     failed, left_out = counts["failed"], counts["left out"]
     text = f"{len(records)} = {counts['done']} there + {failed} failed"
@@ -237,7 +263,7 @@ def _generate_in_bulk(
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def prepare(
-    config: Path | None,
+    file: SettingsFile,
     /,
     corpus: str,
     dataset: str,
@@ -255,9 +281,8 @@ def prepare(
     brings a dataset up to date when the corpus has changed. All filters are in ray_config.yaml.
     """
     from deep_piano.card import dataset_card, encodable
-    from deep_piano.config import load_config
 
-    settings = load_config(config, {"prepare": options, "storage": {"endpoint": endpoint}})
+    settings = file.load({"prepare": options, "storage": {"endpoint": endpoint}})
     source, target = _open(settings.storage, corpus, dataset)
     if dry_run:
         from deep_piano.preview import preview
@@ -290,17 +315,16 @@ def prepare(
 @click.option("--plot", type=click.Path(path_type=Path), help="Folder to draw pictures into.")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
-def inspect(config: Path | None, /, what: str, plot: Path | None, endpoint: str | None) -> None:
+def inspect(file: SettingsFile, /, what: str, plot: Path | None, endpoint: str | None) -> None:
     """Describe WHAT: a dataset, or one recording (audio or MIDI).
 
     Of a dataset, its card: hours, notes, splits, keys, tempo, density, loudness, and what was left
     out. Of a recording, its descriptors. With --plot both are drawn as well.
     """
     from deep_piano.card import encodable
-    from deep_piano.config import load_config
     from deep_piano.inspection import inspect_dataset, inspect_recording
 
-    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
     if "://" in what or Path(what).is_dir():
         card, pictures = inspect_dataset(what, storage, plot)
     else:
@@ -331,7 +355,7 @@ def inspect(config: Path | None, /, what: str, plot: Path | None, endpoint: str 
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def train(
-    config: Path | None,
+    file: SettingsFile,
     /,
     dataset: str,
     run: str,
@@ -347,48 +371,126 @@ def train(
     train one model. The run's folder holds the best and the last checkpoint, the history with a
     plot and TensorBoard's log, settings and versions. All settings are in ray_config.yaml.
     """
-    from deep_piano.config import load_config
-
-    settings = load_config(config, {"train": options, "storage": {"endpoint": endpoint}})
+    settings = file.load({"train": options, "storage": {"endpoint": endpoint}})
     data, target = _open(settings.storage, dataset, run)
-    from deep_piano.begin import begin
     from deep_piano.checkpoint import BEST_OF_RUN, load
-    from deep_piano.dataset import Dataset
-    from deep_piano.fit import go_on
+    from deep_piano.stages.train import begin_and_train
 
     given = load(init) if init is not None else None
-    with Dataset(data) as opened, stages() as progress:
-
-        def show(now: Any) -> None:
-            progress(f"training: {now.text}", now.step, now.steps)
-
-        chosen, network = begin(opened, target, settings.train, resume=resume, init=given)
-        if chosen.workers is None:
-            best = go_on(opened, target, chosen, network, init=given, progress=show)
-        else:
-            from deep_piano.stages.train import train as on_ray
-
-            best = on_ray(opened, target, chosen, network, init=given, progress=show)
+    with stages() as progress:
+        best = begin_and_train(
+            data,
+            target,
+            settings.train,
+            resume=resume,
+            init=given,
+            progress=lambda now: progress(f"training: {now.text}", now.step, now.steps),
+        )
     click.echo(
         f"{one_line(target.place(BEST_OF_RUN))}: {best.facts['validation_loss']:.4f} on the "
         f"validation sample, at update {best.facts['step']:,}"
     )
 
 
+@main.command(epilog="Example: deep-piano pipeline recordings/ seeds/ -o out/ --preset small")
+@click.argument("corpus")
+@click.argument("seeds")
+@click.option(
+    "-o", "--output", "out", required=True, help="Folder or s3:// prefix of all that comes out."
+)
+@click.option("--preset", help="Size of the network: tiny, small, base or large.  [base]")
+@click.option("--steps", type=int, help="Updates of the training.  [7000]")
+@click.option("--workers", type=int, help="Train on Ray, with so many.  [in this process]")
+@click.option("--format", help="Of the pieces: mp3, wav, flac, ogg or mid.  [mp3]")
+@click.option("--takes", type=int, help="Pieces of each seed.  [1]")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def pipeline(
+    file: SettingsFile, /, corpus: str, seeds: str, out: str, endpoint: str | None, **options: Any
+) -> None:
+    """Make a dataset of CORPUS, train on it, and continue SEEDS with what was learned.
+
+    The output holds dataset/, run/ and pieces/, as prepare, train and generate write them, and all
+    settings are theirs (generate.checkpoint is the run's best one). The same command goes on where
+    one was stopped, and does nothing again that is there.
+    """
+    sections = {
+        "train": {name: options[name] for name in ("preset", "steps", "workers")},
+        "generate": {"takes": options["takes"]},
+        "bulk": {"format": options["format"]},
+        "storage": {"endpoint": endpoint},
+    }
+    settings = file.load(sections)
+    source, to_continue, target = _open(settings.storage, corpus, seeds, out)
+    from deep_piano.stages.pipeline import pipeline as all_three
+
+    with reports() as report:
+        records = all_three(source, to_continue, target, settings, progress=report)
+    _count_pieces(out, records.values())
+
+
+@main.command(
+    epilog="Example: deep-piano submit train s3://music/dataset -o s3://music/run --workers 4",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.option(
+    "--address",
+    envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+    help="The cluster's job server, as http://127.0.0.1:8265.  [$RAY_ADDRESS]",
+)
+@click.option("--dry-run", is_flag=True, help="Only print the same as a `ray job submit` command.")
+@click.argument("stage")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def submit(
+    file: SettingsFile, address: str | None, dry_run: bool, stage: str, arguments: tuple[str, ...]
+) -> None:
+    """Run STAGE (prepare, train, generate or pipeline) with its ARGUMENTS on a Ray cluster.
+
+    It runs there as it does here, with the code and the *.yaml of the working folder, which must be
+    the repository; nothing else is sent, and no credentials. The log is shown, and the exit code is
+    the job's. The cluster's token is taken from RAY_AUTH_TOKEN.
+    """
+    from deep_piano import submit as jobs
+
+    if stage not in jobs.STAGES:
+        raise click.UsageError(f"{stage!r} is none of the stages {', '.join(jobs.STAGES)}.")
+    if not address or "://" not in address:
+        raise click.UsageError(
+            f"no address of a job server: {address!r}. Give --address http://HOST:PORT, or set "
+            "RAY_ADDRESS."
+        )
+    file.load({})  # what the settings lack is said here, and not by the job
+    if file.path is not None:
+        if file.path.parent != Path():
+            raise click.UsageError(f"{str(file.path)!r} does not stand in the working folder.")
+        arguments = (*arguments, "--config", str(file.path))
+    arguments = (*arguments, "--profile", file.profile) if file.profile else arguments
+    if dry_run:
+        jobs.require_checkout(Path.cwd())
+        click.echo(jobs.ray_command(address, stage, arguments))
+        return
+
+    def show(text: str) -> None:
+        click.echo(text, nl=False)
+
+    code = jobs.submit(address, stage, arguments, folder=Path.cwd(), show=show)
+    click.get_current_context().exit(code)
+
+
 @main.command(epilog="Example: deep-piano runs runs/")
 @click.argument("folder")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
-def runs(config: Path | None, /, folder: str, endpoint: str | None) -> None:
+def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
     """Compare the runs in FOLDER, and name the best so far.
 
     `generate --checkpoint FOLDER` then uses that one. Runs of different datasets are listed, but
     not compared.
     """
     from deep_piano import runs as found_in
-    from deep_piano.config import load_config
 
-    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
     [place] = _open(storage, folder)
     found = found_in.find_runs(place)
     click.echo(found_in.table(found))
@@ -415,7 +517,7 @@ def runs(config: Path | None, /, folder: str, endpoint: str | None) -> None:
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def evaluate(
-    config: Path | None,
+    file: SettingsFile,
     /,
     checkpoint: str,
     dataset: str,
@@ -431,12 +533,11 @@ def evaluate(
     training split.
     """
     from deep_piano.checkpoint import load
-    from deep_piano.config import load_config
     from deep_piano.dataset import Dataset
     from deep_piano.evaluate import evaluate as score
     from deep_piano.storage import atomic_path
 
-    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
     [data] = _open(storage, dataset)
     loaded = load(checkpoint)
     with Dataset(data) as opened, stages() as progress:
@@ -461,7 +562,7 @@ def evaluate(
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def index(
-    config: Path | None, /, dataset: str, out: Path, force: bool, endpoint: str | None
+    file: SettingsFile, /, dataset: str, out: Path, force: bool, endpoint: str | None
 ) -> None:
     """Index the training split of DATASET, so that pieces can be compared with it.
 
@@ -469,12 +570,11 @@ def index(
     continuation shares with any recording: same pitches or all transposed, same times to 50 ms.
     The index takes 6 bytes a note.
     """
-    from deep_piano.config import load_config
     from deep_piano.dataset import Dataset
     from deep_piano.originality import CorpusIndex
     from deep_piano.outputs import require_free
 
-    storage = load_config(config, {"storage": {"endpoint": endpoint}}).storage
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
     [data] = _open(storage, dataset)
     require_free(out, force=force)
     with Dataset(data) as opened, stages() as progress:
@@ -490,7 +590,7 @@ def index(
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def gallery(
-    config: Path | None,
+    file: SettingsFile,
     /,
     folders: tuple[str, ...],
     out: Path | None,
@@ -503,11 +603,10 @@ def gallery(
     With -o, a page of one or several folders is written there: of several, the pieces of the same
     seed and take are compared, of two checkpoints for example. Votes are saved as JSON.
     """
-    from deep_piano.config import load_config
     from deep_piano.gallery import PAGE, known_pieces, write_gallery, write_page_of
     from deep_piano.outputs import require_free
 
-    opened = _open(load_config(config, {"storage": {"endpoint": endpoint}}).storage, *folders)
+    opened = _open(file.load({"storage": {"endpoint": endpoint}}).storage, *folders)
     if out is not None:
         require_free(out, force=force)
         write_page_of(out, opened)

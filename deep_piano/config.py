@@ -2,7 +2,8 @@
 
 The only reader of YAML. It knows names, types and ranges; it knows nothing of what is done with
 them. The models' defaults are the defaults of the whole program; `ray_config.yaml` at the top of
-the repository spells them out, with an explanation each.
+the repository spells them out, with an explanation each. A file may hold profiles, named groups of
+settings that are laid over its own; one of them is chosen by name.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
 import yaml
 from pydantic import (
@@ -31,6 +32,7 @@ Temperature = Annotated[float, Field(ge=0.01, le=5)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Guidance = Annotated[float, Field(ge=0, le=10)]
 TopK = Annotated[int, Field(ge=0, le=1024)]
+Seconds = Annotated[float, Field(ge=0, le=86400)]
 
 
 class _Section(BaseModel):
@@ -121,10 +123,10 @@ class BulkConfig(_Section):
     batch: Annotated[int, Field(ge=1, le=4096)] | None = None
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     gpus_per_worker: Share | None = None
+    nodes_within_seconds: Seconds = 0.0
     max_failures: Annotated[int, Field(ge=0)] | None = None
 
 
-Seconds = Annotated[float, Field(ge=0, le=86400)]
 Megabytes = Annotated[float, Field(gt=0, le=4096)]
 
 
@@ -202,6 +204,7 @@ class TrainConfig(_Section):
     workers: Annotated[int, Field(ge=1, le=4096)] | None = None
     cpus_per_worker: Annotated[float, Field(gt=0, le=1024)] = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0, le=16)] | None = None
+    nodes_within_seconds: Seconds = 0.0
     max_failures: Annotated[int, Field(ge=0, le=1000)] = 3
 
     @model_validator(mode="after")
@@ -223,9 +226,23 @@ class Config(_Section):
     train: TrainConfig = TrainConfig()
 
 
+class _Profile(Config):
+    """What a profile may hold: any setting, and the name of the profile that it extends."""
+
+    extends: Annotated[str, Field(min_length=1)] | None = None
+
+
+class _Document(Config):
+    """What a file may hold: settings, and profiles by name."""
+
+    profiles: dict[str, dict[Any, Any]] = {}
+
+
 def load_config(
     path: Path | None = None,
     overrides: Mapping[str, Mapping[str, object]] | None = None,
+    *,
+    profile: str | None = None,
 ) -> Config:
     """Read the settings.
 
@@ -236,6 +253,8 @@ def load_config(
     overrides : mapping of str to mapping of str to object, optional
         Section to setting to value, from the command line. They win over the file's. A value of
         None means "not given".
+    profile : str, optional
+        One of the file's profiles: its settings win over the file's own.
 
     Returns
     -------
@@ -244,30 +263,81 @@ def load_config(
     Raises
     ------
     ConfigError
-        When the file cannot be read, or a setting is unknown or out of its range.
+        When the file cannot be read, a setting is unknown or out of its range, or there is no such
+        profile. The profiles that are not chosen are looked at as well.
 
     Examples
     --------
     >>> load_config(None, {"generate": {"seconds": 60, "takes": None}}).generate.seconds
     60.0
     """
-    tree = {} if path is None else _read_yaml(path)
-    config = _validate(tree, str(path) if path else "the defaults")
+    config = Config() if path is None else _read_document(path, profile)
+    if path is None and profile is not None:
+        raise ConfigError(
+            f"the profile {profile!r} can only be one of a file of settings. Give that as well, as "
+            "--config ray_config.yaml."
+        )
     if not overrides:
         return config
-    merged = config.model_dump(exclude_unset=True)  # so that what was set can be told afterwards
-    for section, settings in overrides.items():
-        merged[section] = _merge(merged.get(section, {}), settings)
-    return _validate(merged, "the command line")
+    given = {section: _without_none(settings) for section, settings in overrides.items()}
+    # Only what was set, so that it can be told afterwards.
+    return _validate(_merge(config.model_dump(exclude_unset=True), given), "the command line")
 
 
-def _merge(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_document(path: Path, profile: str | None) -> Config:
+    """Return the settings of a file, those of one profile laid over its own."""
+    document = _validate(_read_yaml(path), str(path), _Document)
+    own = document.model_dump(exclude_unset=True, exclude={"profiles"})
+    of_profiles = {
+        name: _lay_over(own, document.profiles, name, path) for name in document.profiles
+    }
+    if profile is None:
+        return _validate(own, str(path))
+    return of_profiles[_require_profile(profile, of_profiles, str(path))]
+
+
+def _lay_over(
+    own: Mapping[str, Any], profiles: Mapping[str, Mapping[Any, Any]], name: str, path: Path
+) -> Config:
+    """Return the settings of a profile: the file's own, what it extends, then its own."""
+    line = [name]
+    while (parent := profiles[line[-1]].get("extends")) is not None:
+        where = f"the profile {line[-1]!r} of {path}"
+        line.append(_require_profile(parent, profiles, where))
+        if line.count(parent) > 1:
+            raise ConfigError(
+                f"profiles extend one another in a circle: {' -> '.join(line)} (in {path}). Let "
+                "one of them extend none."
+            )
+    merged = dict(own)
+    for one in reversed(line):
+        merged = _merge(merged, profiles[one])
+        laid = _validate(merged, f"the profile {one!r} of {path}", _Profile)
+        merged = laid.model_dump(exclude_unset=True, exclude={"extends"})
+    return _validate(merged, str(path))
+
+
+def _require_profile(name: object, profiles: Iterable[str], source: str) -> str:
+    known = list(profiles)
+    if isinstance(name, str) and name in known:
+        return name
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}."
+    raise ConfigError(f"there is no profile {name!r}: {hint} (in {source})")
+
+
+def _without_none(settings: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _merge(settings: Mapping[Any, Any], given: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return settings with what is given in their place, group by group."""
     merged = dict(settings)
     for name, value in given.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
-            merged[name] = _merge(merged[name], value)
-        elif value is not None:
+        before = merged.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[name] = _merge(before, value)
+        else:
             merged[name] = value
     return merged
 
@@ -311,21 +381,32 @@ def _read_yaml(path: Path) -> object:
     return {} if tree is None else tree
 
 
-def _validate(tree: object, source: str) -> Config:
+Settings = TypeVar("Settings", bound=Config)
+
+
+@overload
+def _validate(tree: object, source: str) -> Config: ...
+
+
+@overload
+def _validate(tree: object, source: str, kind: type[Settings]) -> Settings: ...
+
+
+def _validate(tree: object, source: str, kind: type[Config] = Config) -> Config:
     try:
-        return Config.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as invalid:
         error = invalid.errors(include_url=False, include_context=False)[0]
-        raise ConfigError(f"{_explain(error)} (in {source})") from invalid
+        raise ConfigError(f"{_explain(error, kind)} (in {source})") from invalid
 
 
-def _explain(error: Mapping[str, Any]) -> str:
+def _explain(error: Mapping[str, Any], kind: type[Config]) -> str:
     """Return one line: which setting, what is wrong with it, what was received."""
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "invalid_key":
         return f"a setting's name must be a word. Received: {error['input']!r}"
     if error["type"] == "extra_forbidden":
-        near = _nearest(name)
+        near = _nearest(name, kind)
         hint = f"did you mean {near!r}?" if near else "see ray_config.yaml for those there are."
         return f"there is no setting {name!r}: {hint}"
     received = re.sub(r"\s+", " ", repr(error["input"]))[:60]
@@ -335,9 +416,9 @@ def _explain(error: Mapping[str, Any]) -> str:
     return f"the setting {name!r} must be {wrong}. Received: {received}"
 
 
-def _nearest(unknown: str) -> str | None:
+def _nearest(unknown: str, kind: type[Config]) -> str | None:
     """Return the known setting with the name most alike, preferring the same section."""
-    known = list(_names(Config))
+    known = list(_names(kind))
     parent, _, leaf = unknown.rpartition(".")
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
     anywhere = {name.rpartition(".")[2]: name for name in reversed(known)}

@@ -164,7 +164,8 @@ def _page(title: str, runs: list[dict[str, Any]]) -> str:
         "beyond": beyond,
         "runs": runs,
     }
-    # Within a script element only "<" could end it: names come from anywhere.
-    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    # Within a script element only "<" could end it: names come from anywhere. Sorted, so that a
+    # page is the same whether its records were just made or read again.
+    text = json.dumps(data, sort_keys=True, separators=(",", ":")).replace("<", "\\u003c")
     template = resources.files("deep_piano").joinpath("gallery.html").read_text(encoding="utf-8")
     return template.replace("@DATA@", text, 1)

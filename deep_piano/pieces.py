@@ -173,7 +173,8 @@ def write_manifest(pieces: Folder, records: Iterable[Record]) -> None:
 
     ordered = sorted(records, key=lambda record: record.key)
     rows = [
-        asdict(record) | {"figures": json.dumps(record.figures), "files": json.dumps(record.files)}
+        asdict(record)
+        | {name: json.dumps(getattr(record, name), sort_keys=True) for name in ("figures", "files")}
         for record in ordered
     ]
     schema = pa.schema(

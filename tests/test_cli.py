@@ -425,6 +425,8 @@ def test_a_setting_that_cannot_be_used(weights, seed, options, fragments):
         (["assets", "fetch", "kazoo"], ["there is no asset 'kazoo'", "transkun"]),
         (["--config", "none.yaml", "generate", "s", "-o", "p.mid"], ["none.yaml", "No such file"]),
         (["--config", ".", "generate", "s", "-o", "p.mid"], ["Is a directory"]),
+        (["--profile", "laptop", "generate", "s", "-o", "p.mid"], ["'laptop'", "--config ray_con"]),
+        (["generate", "s", "-o", "p.mid", "--profile", "laptop"], ["'laptop'", "--config ray_con"]),
     ],
 )
 def test_a_command_line_that_cannot_be_understood(arguments, fragments):

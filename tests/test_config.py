@@ -24,7 +24,9 @@ def settings(tmp_path):
 
 
 def test_the_documented_file_holds_every_setting_with_its_default():
-    assert yaml.safe_load(DOCUMENTED.read_text(encoding="utf-8")) == Config().model_dump()
+    tree = yaml.safe_load(DOCUMENTED.read_text(encoding="utf-8"))
+    tree.pop("profiles")
+    assert tree == Config().model_dump()
     assert load_config(DOCUMENTED) == load_config() == Config()
 
 
@@ -160,3 +162,81 @@ def test_an_attribute_on_the_command_line_leaves_the_others_as_the_file_has_them
         "duration": 1.0,
         "sample": 1.0,
     }
+
+
+def test_documented_profiles_say_where_work_is_done_and_not_what_comes_out():
+    tree = yaml.safe_load(DOCUMENTED.read_text(encoding="utf-8"))
+    assert list(tree["profiles"]) == ["laptop", "single-gpu", "cluster"]
+    for name in tree["profiles"]:
+        changed = {
+            f"{section}.{setting}"
+            for section, settings in load_config(DOCUMENTED, profile=name)
+            for setting, value in settings
+            if value != getattr(getattr(Config(), section), setting)
+        }
+        assert changed
+        assert {setting.split(".")[1] for setting in changed} <= {
+            *("workers", "transcribers", "gpus_per_transcriber", "gpus_per_worker"),
+            *("max_failures", "nodes_within_seconds"),
+        }
+
+
+PROFILES = """
+generate: {seconds: 60, top_p: 0.5}
+prepare: {workers: 7, transcribers: 3}
+profiles:
+  one: {prepare: {workers: 2}, train: {hop: 100, window: 128}}
+  two: {extends: one, prepare: {transcribers: null}, generate: {top_p: {pitch: 0.7}}}
+  three:
+    extends: two
+    prepare: {workers: 4}
+"""
+
+
+def test_command_line_over_profile_over_what_it_extends_over_the_file(settings):
+    path = settings(PROFILES)
+    assert load_config(path).prepare.workers == 7
+    assert load_config(path, profile="one").prepare.workers == 2
+    two = load_config(path, profile="two")
+    assert (two.prepare.workers, two.prepare.transcribers, two.train.hop) == (2, None, 100)
+    assert (two.generate.seconds, two.generate.top_p.pitch) == (60.0, 0.7)
+    assert two.generate.top_p.onset == 0.5
+    three = load_config(path, {"prepare": {"transcribers": 9, "workers": None}}, profile="three")
+    assert (three.prepare.workers, three.prepare.transcribers) == (4, 9)
+    assert type(three) is Config
+    assert two.train.model_fields_set == {"hop", "window"}
+
+
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [
+        ("{a: {bulk: {wrokers: 1}}}", "'bulk.wrokers': did you mean 'bulk.workers'.*profile 'a' "),
+        ("{a: {extend: b}, b: {}}", "no setting 'extend': did you mean 'extends'"),
+        ("{a: {bulk: {batch: 0}}}", "'bulk.batch' must be greater than or equal to 1.*profile 'a'"),
+        ("{a: {extends: a}}", "extend one another in a circle: a -> a"),
+        ("{a: {extends: b}, b: {extends: c}, c: {extends: a}}", "a -> b -> c -> a"),
+        ("{lap: {}, b: {extends: lpa}}", "no profile 'lpa': did you mean 'lap'.*profile 'b'"),
+        ("{a: {extends: [b]}}", r"no profile \['b'\]: there are a"),
+        ("{a: {on: 1}}", "name must be a word. Received: True"),
+        ("{a: 3}", "'profiles.a' must be a valid dictionary. Received: 3"),
+        ("{a: {profiles: {}}}", "no setting 'profiles'"),
+        ("{a: {train: {window: 16, hop: 17}}}", r"hop is at most window \(16\)"),
+        ("[a]", "'profiles' must be a valid dictionary"),
+        ("{1: {}}", "must be a valid string. Received: 1"),
+    ],
+)
+def test_a_bad_profile_is_refused_though_it_is_not_chosen(settings, profiles, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(settings(f"profiles: {profiles}"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_profile_that_is_not_there(settings):
+    with pytest.raises(ConfigError, match="no profile 'lap': did you mean 'laptop'"):
+        load_config(DOCUMENTED, profile="lap")
+    with pytest.raises(ConfigError, match="no profile 'zzz': there are none"):
+        load_config(settings("bulk: {batch: 1}"), profile="zzz")
+    with pytest.raises(ConfigError, match=r"'laptop'.*as --config ray_config\.yaml"):
+        load_config(None, profile="laptop")
+    with pytest.raises(ConfigError, match="no setting 'profils': did you mean 'profiles'"):
+        load_config(settings("profils: {}"))

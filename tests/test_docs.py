@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deep_piano/**/*.md")]
+PAGES = [
+    page
+    for pattern in ("*.md", "cluster/*.md", "docs/**/*.md", "deep_piano/**/*.md")
+    for page in ROOT.glob(pattern)
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

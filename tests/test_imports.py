@@ -68,6 +68,7 @@ LAYERS = [
         "stages.train",
         "stages.generate",
     },
+    {"stages.pipeline", "submit"},
     {"cli"},
     {"__main__"},
 ]

@@ -176,6 +176,11 @@ def test_what_the_cluster_lacks_is_said(ray_here, dataset, tmp_path):
     on_gpus = settings.model_copy(update={"gpus_per_worker": 1.0})
     with pytest.raises(InputError, match=r"ask for 2 GPUs.*has 0.*--gpus-per-worker 0"):
         train(dataset, run, on_gpus, network)
+    begun = time.monotonic()
+    patient = on_gpus.model_copy(update={"nodes_within_seconds": 1.5})
+    with pytest.raises(InputError, match=r"ask for 2 GPUs.*has 0"):
+        train(dataset, run, patient, network)
+    assert time.monotonic() - begun >= 1.5
 
 
 def test_only_tensorflow_trains_on_several_workers(dataset, tmp_path, monkeypatch):

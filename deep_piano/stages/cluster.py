@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -120,6 +122,25 @@ def outcome(reference: Any) -> Any:
         return error.cause if isinstance(error.cause, Exception) else error
     except ray.exceptions.RayError as error:
         return error
+
+
+def ask_for(bundles: Sequence[Mapping[str, float]], *, within_s: float) -> None:
+    """Ask the autoscaler for nodes that hold these bundles of resources, and wait for them.
+
+    Returns when the cluster has as much, or after `within_s` seconds all the same. A cluster
+    without an autoscaler takes no notice.
+    """
+    from ray.autoscaler.sdk import request_resources
+
+    asked = {name: sum(bundle[name] for bundle in bundles) for name in bundles[0]}
+    end = time.monotonic() + within_s
+    whole = [{name: math.ceil(n) for name, n in bundle.items() if n} for bundle in bundles]
+    request_resources(bundles=whole)
+    try:
+        while any(total(name) < n for name, n in asked.items()) and time.monotonic() < end:
+            time.sleep(min(_PATIENCE_S, max(0.0, end - time.monotonic())))
+    finally:
+        request_resources(bundles=[])  # nodes that came stay until they have been idle for a while
 
 
 def gpus_each(asked: float | None, workers: int) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -46,7 +47,7 @@ from deep_piano.pieces import (
 )
 from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
-from deep_piano.stages.cluster import connected, gpus_each, outcome, total
+from deep_piano.stages.cluster import ask_for, connected, gpus_each, outcome, total
 from deep_piano.storage import Entry, Folder, sha256_of
 from deep_piano.terminal import Report
 
@@ -76,6 +77,7 @@ def generate(
     *,
     only_new: bool = False,
     force: bool = False,
+    checkpoint: Checkpoint | None = None,
     engine: EngineFactory = Engine,
     progress: Callable[[Report], None] = lambda _: None,
 ) -> dict[Key, Record]:
@@ -90,6 +92,8 @@ def generate(
         Leave the seeds out of the pieces.
     force : bool
         Make everything anew where the pieces were made with other settings.
+    checkpoint : Checkpoint, optional
+        Of the codec "notes"; used instead of the one that the settings name.
     engine : callable
     progress : callable
         Called with a `Report` whenever something is done.
@@ -108,7 +112,7 @@ def generate(
     """
     require_apart(seeds, pieces)
     settings = config.generate
-    loaded = checkpoints.load(settings.checkpoint, codec=SPEC.codec)
+    loaded = checkpoint or checkpoints.load(settings.checkpoint, codec=SPEC.codec)
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     entries, _ = survey(seeds)
     sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, _nothing)
@@ -129,7 +133,7 @@ def generate(
     write_manifest(pieces, bulk.records.values())  # what a killed run left becomes part of it
     if todo:
         with connected():
-            crew = _crew(config.bulk)
+            crew = _crew(config.bulk, pieces=sum(len(takes) for _, takes in todo))
             require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
             bulk.work(todo, loaded, index, crew, engine)
         write_manifest(pieces, bulk.records.values())
@@ -168,8 +172,13 @@ class _Crew:
         return f"gpu, {self.batch} at once" if self.gpus else "cpu"
 
 
-def _crew(bulk: BulkConfig) -> _Crew:
-    """Return the composers that the settings and the cluster allow."""
+def _crew(bulk: BulkConfig, *, pieces: int) -> _Crew:
+    """Return the composers that the settings and the cluster allow, once its nodes are there."""
+    if bulk.workers and bulk.nodes_within_seconds:
+        count, share = min(bulk.workers, pieces), bulk.gpus_per_worker
+        each_cpus = [{"CPU": float(_CPUS_A_COMPOSER)}] * count
+        all_gpus = [{"GPU": 1.0}] * math.ceil(count * (share or 0.0))
+        ask_for(all_gpus or each_cpus, within_s=bulk.nodes_within_seconds)
     gpus, each = int(total("GPU")), gpus_each(bulk.gpus_per_worker, bulk.workers or 1)
     room = gpus * int(1 / each) if each else 0
     if each and (bulk.workers or 1) > room:

@@ -18,19 +18,51 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deep_piano import s3
+from deep_piano.begin import begin
 from deep_piano.checkpoint import BEST_OF_RUN, Checkpoint, load
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
 from deep_piano.fit import Progress, go_on
 from deep_piano.model import ModelConfig
-from deep_piano.stages.cluster import connected, gpus_each, total
+from deep_piano.stages.cluster import ask_for, connected, gpus_each, total
 from deep_piano.storage import Folder, LocalFolder, S3Folder
 
 logger = logging.getLogger(__name__)
 
 _RAY = "ray"  # the folder within the run where Ray Train keeps its own notes
 _POLL_S = 0.5
+
+
+def begin_and_train(
+    data: Folder,
+    run: Folder,
+    settings: TrainConfig,
+    *,
+    resume: bool = False,
+    init: Checkpoint | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Checkpoint:
+    """Begin a run, or resume it, and train to its end, here or on Ray; return its best checkpoint.
+
+    Parameters
+    ----------
+    data : Folder
+        Of a dataset.
+    run, settings, resume, init
+        As for `begin.begin`; `settings.workers` says whether it is done on Ray.
+    progress
+        As for `fit.go_on`.
+
+    Raises
+    ------
+    InputError, DeepPianoError
+        As `begin.begin`, `fit.go_on` and `train` do.
+    """
+    with Dataset(data) as dataset:
+        chosen, network = begin(dataset, run, settings, resume=resume, init=init)
+        way = go_on if chosen.workers is None else train
+        return way(dataset, run, chosen, network, init=init, progress=progress)
 
 
 def train(
@@ -120,6 +152,11 @@ def _result(trainer: Any, settings: TrainConfig) -> dict[str, Any]:
 
 def _gpus_per_worker(settings: TrainConfig, workers: int) -> float:
     """Return the GPUs of each worker; an InputError says what the cluster lacks."""
+    if settings.nodes_within_seconds:
+        ask_for(
+            [{"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker or 0.0}] * workers,
+            within_s=settings.nodes_within_seconds,
+        )
     cpus, gpus = total("CPU"), total("GPU")
     each = gpus_each(settings.gpus_per_worker, workers)
     for name, asked, there, option in (

@@ -1,0 +1,78 @@
+"""The three jobs in turn: a corpus becomes a dataset, that a run, and seeds become pieces.
+
+Nothing is done here but the order. Each stage looks at what is there, and does what is missing, so
+that a pipeline which was stopped anywhere goes on there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from deep_piano import runs
+from deep_piano.config import Config
+from deep_piano.errors import InputError
+from deep_piano.fit import Progress
+from deep_piano.pieces import Key, Record
+from deep_piano.sources import require_apart, survey
+from deep_piano.stages.cluster import connected
+from deep_piano.stages.generate import generate
+from deep_piano.stages.prepare import prepare
+from deep_piano.stages.train import begin_and_train
+from deep_piano.storage import Folder
+from deep_piano.terminal import Report
+
+DATASET: Final = "dataset"
+RUN: Final = "run"
+PIECES: Final = "pieces"
+
+
+def pipeline(
+    corpus: Folder,
+    seeds: Folder,
+    out: Folder,
+    config: Config,
+    *,
+    progress: Callable[[Report], None] = lambda _: None,
+) -> dict[Key, Record]:
+    """Prepare a corpus, train on it, and continue seeds with the best checkpoint of the run.
+
+    Parameters
+    ----------
+    corpus, seeds : Folder
+        Only read; they may be the same.
+    out : Folder
+        Apart from both; `dataset`, `run` and `pieces` are made in it.
+    config : Config
+        What each stage goes by. Instead of `config.generate.checkpoint` the run's best one is used.
+    progress : callable
+        Called with a `Report` whenever some work is done.
+
+    Returns
+    -------
+    dict of (seed, take) to Record
+        Of every piece that was asked for.
+
+    Raises
+    ------
+    InputError, DeepPianoError
+        As the stages do. What was done is kept: the same call goes on there.
+    """
+    if config.prepare.codec != "notes":
+        raise InputError(
+            f"pieces are made of notes, and prepare.codec is {config.prepare.codec!r}. "
+            "Leave it out."
+        )
+    for given in (corpus, seeds):
+        require_apart(given, out)
+    survey(seeds)  # to say now, and not after the training, that there are none
+    dataset, run, pieces = out.inner(DATASET), out.inner(RUN), out.inner(PIECES)
+
+    def trained(now: Progress) -> None:
+        progress(Report("training", now.step, now.steps))
+
+    with connected():
+        prepare(corpus, dataset, config, progress=progress)
+        resume = runs.read_about(run) is not None
+        best = begin_and_train(dataset, run, config.train, resume=resume, progress=trained)
+        return generate(seeds, pieces, config, checkpoint=best, progress=progress)
