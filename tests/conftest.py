@@ -27,16 +27,6 @@ def _shared_folder() -> Path:
     return Path(os.environ.get("DEEP_PIANO_SHARED") or beside)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in two processes, keep files together, and all Ray clusters in one of them.
-
-    Some kill Ray's workers wherever they find them, and two clusters need twice the memory.
-    """
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("shared") and not _shared_folder().is_dir():
         pytest.skip(f"there is no folder {_shared_folder()} (set DEEP_PIANO_SHARED)")

@@ -33,7 +33,7 @@ def seen(monkeypatch):
 
 
 def crew(**settings):
-    return stage._crew(BulkConfig(**settings))
+    return stage._crew(BulkConfig(**settings), pieces=9)
 
 
 def test_composers_share_the_gpus_that_tensorflow_sees(seen):
