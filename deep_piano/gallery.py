@@ -34,7 +34,7 @@ def write_gallery(pieces: Folder, records: Iterable[Record]) -> None:
     ----------
     pieces : Folder
     records : iterable of Record
-        Of its pieces, in the order in which they are shown.
+        Of its pieces; they are shown by seed and take.
     """
     run = _run(_name(pieces), read_run(pieces), records, pieces.relative_url)
     page = _page(run["name"], [run])
@@ -78,7 +78,7 @@ def write_page_of(out: Path, folders: Sequence[Folder]) -> None:
 
 
 def known_pieces(pieces: Folder) -> list[Record]:
-    """Return the records of a folder of pieces, by seed and take.
+    """Return the records of a folder of pieces.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def known_pieces(pieces: Folder) -> list[Record]:
             f"{one_line(pieces.uri)} holds no pieces: there is no {MANIFEST} in it. Give a folder "
             "that `deep-piano generate SEEDS/ -o PIECES/` has written."
         )
-    return [record for _, record in sorted(records.items())]
+    return list(records.values())
 
 
 def _below(base: str, folder: LocalFolder) -> Callable[[str], str]:
@@ -113,7 +113,7 @@ def _run(
         "name": name,
         "checkpoint": about["checkpoint_sha256"],
         "facts": list(_facts(about)),
-        "pieces": [_piece(record, url) for record in records],
+        "pieces": [_piece(one, url) for one in sorted(records, key=lambda record: record.key)],
     }
 
 
@@ -152,9 +152,8 @@ def _piece(record: Record, url: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _page(title: str, runs: list[dict[str, Any]]) -> str:
-    beyond = 0
+    beyond, most = 0, MOST_PIECES // len(runs)
     for run in runs:
-        most = MOST_PIECES // len(runs)
         beyond += len(run["pieces"][most:])
         run["pieces"] = run["pieces"][:most]
     data = {

@@ -25,6 +25,15 @@ _FIRST_SLOPE = 0.85
 _LARGEST_STEP_DB = 24.0
 
 
+def figures(samples: Samples, *, sr: int) -> dict[str, float]:
+    """Return the loudness in LUFS and the peak in dBFS of samples, shape (n, 2) or (n,)."""
+    peak = float(np.abs(samples).max())
+    return {
+        "loudness_lufs": round(integrated_lufs(samples, sr=sr), 2),
+        "peak_dbfs": round(20 * float(np.log10(max(peak, 1e-9))), 2),
+    }
+
+
 def normalise(
     samples: Samples,
     *,

@@ -5,14 +5,15 @@ This module knows paths; it knows nothing of what is written.
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deep_piano.audio import ENCODED_SUFFIXES
+from deep_piano.audio import ENCODED_SUFFIXES, content_hash
 from deep_piano.errors import DeepPianoError, InputError
 
 OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), ".mid")
@@ -144,3 +145,13 @@ def staged(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
         raise DeepPianoError(
             f"cannot write to {folder}: {error.strerror or error}. Nothing was kept of this piece."
         ) from error
+
+
+def title_of(path: Path) -> str:
+    """Return the name of a piece's file as text: it may hold bytes that no font can draw."""
+    return os.fsencode(path.stem).decode("utf-8", "replace")
+
+
+def hashes(staged: Mapping[str, Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file by its name, but of the .json, which is to hold them."""
+    return {path.name: content_hash(path) for kind, path in staged.items() if kind != ".json"}

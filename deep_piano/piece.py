@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -460,7 +458,7 @@ def finish(
         "settings": {**settings.model_dump(exclude={"takes", "keep"}), "only_new": only_new},
         "random_state": settings.random_state,
         "composed_on": composed_on,
-        "versions": _versions(),
+        "versions": versions.of_a_piece(),
         "take": take.index + 1,
         "piece": {"seconds": settings.seconds, "notes": len(take.notes), **take.figures},
     }
@@ -471,12 +469,6 @@ def finish(
         }
     tell = progress or (lambda stage, done, total: None)
     return _write(files, take, facts, settings.seconds, sound, tell)
-
-
-@cache
-def _versions() -> dict[str, str | None]:
-    """Return what decides over the bytes; FFmpeg is asked once a process, not once a piece."""
-    return {**versions.of_a_piece(), "ffmpeg": audio.ffmpeg_version()}
 
 
 def _write(
@@ -491,20 +483,16 @@ def _write(
 
     with outputs.staged(files) as staged:
         write_midi(staged[".mid"], take.notes)
-        # A file's name may hold bytes that no font can draw, as they are no text.
-        title = os.fsencode(files[".mid"].stem).decode("utf-8", "replace")
         piano_roll(
             staged[".png"],
             take.notes,
             seconds=seconds,
             seed_seconds=take.seed_ends_s,
-            title=title,
+            title=outputs.title_of(files[".mid"]),
         )
         if sound is not None:
             facts["sound"] = _render(staged["sound"], take.notes, seconds, sound, tell)
-        facts["files"] = {
-            path.name: audio.content_hash(path) for kind, path in staged.items() if kind != ".json"
-        }
+        facts["files"] = outputs.hashes(staged)
         text = json.dumps(facts, indent=2) + "\n"
         staged[".json"].write_text(text, encoding="utf-8")
     main = files.get("sound", files[".mid"])
@@ -524,11 +512,9 @@ def _render(path: Path, notes: Notes, seconds: float, sound: str, tell: Progress
     tell("encoding", 0, 1)
     audio.encode(path, samples, sr=SR)
     tell("encoding", 1, 1)
-    peak = float(np.abs(samples).max())
     return {
         "name": sound,
         "asset": folder.name if folder else None,
         "sr": SR,
-        "loudness_lufs": round(loudness.integrated_lufs(samples, sr=SR), 2),
-        "peak_dbfs": round(20 * float(np.log10(max(peak, 1e-9))), 2),
+        **loudness.figures(samples, sr=SR),
     }

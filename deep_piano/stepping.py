@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.checkpoint import Checkpoint
+from deep_piano.decode import NORM_EPSILON
 from deep_piano.errors import CheckpointError
 from deep_piano.sizes import LINEAR, PLACE_UNITS
 
 Array = NDArray[np.float32]
 
-_NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
 _ROWS = 8  # of a matrix that are taken at once
 # How energy is held: measured over so many samples; free within 1 dB to either side, and beyond
 # each sample is drawn nearer to zero (by half at most), or further away (by a hundredth at most).
@@ -233,7 +233,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         spread = np.float32(0)
         for value in x:
             spread += (value - mean) * (value - mean) * share
-        factor = np.float32(1) / np.sqrt(spread + np.float32(_NORM_EPSILON))
+        factor = np.float32(1) / np.sqrt(spread + np.float32(NORM_EPSILON))
         for i in range(len(x)):
             out[i] = (x[i] - mean) * factor * gamma[i] + beta[i]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib import metadata
 
 import deep_piano
@@ -33,9 +34,16 @@ def version(package: str) -> str | None:
     return None
 
 
+@cache
 def of_a_piece() -> dict[str, str | None]:
-    """Return the versions of the packages that decide over the bytes of a piece."""
-    return _ours() | {package: version(package) for package in _DECISIVE}
+    """Return the versions of what decides over the bytes of a piece.
+
+    FFmpeg, a process of its own, is asked once a process and not once a piece.
+    """
+    from deep_piano.audio import ffmpeg_version
+
+    packages = {package: version(package) for package in _DECISIVE}
+    return _ours() | packages | {"ffmpeg": ffmpeg_version()}
 
 
 def of_a_dataset() -> dict[str, str | None]:

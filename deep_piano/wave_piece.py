@@ -120,7 +120,7 @@ def make_pieces(
                     "only_new": only_new,
                 },
                 "random_state": settings.random_state,
-                "versions": {**versions.of_a_piece(), "ffmpeg": audio.ffmpeg_version()},
+                "versions": versions.of_a_piece(),
                 "take": take + 1,
             },
             only_new=only_new,
@@ -193,19 +193,13 @@ def _write(
     begins = 0 if only_new else len(seed)
     whole = loudness.normalise(new if only_new else np.concatenate([seed, new]), sr=sr)
     facts["piece"] = {"seconds": round(len(whole) / sr, 3), **likeness(seed, new, sr=sr)}
-    facts["sound"] = {
-        "sr": sr,
-        "loudness_lufs": round(loudness.integrated_lufs(whole, sr=sr), 2),
-        "peak_dbfs": round(20 * float(np.log10(max(1e-9, np.abs(whole).max()))), 2),
-    }
+    facts["sound"] = {"sr": sr, **loudness.figures(whole, sr=sr)}
     with outputs.staged(files) as staged:
         tell("encoding", 0, 1)
         audio.encode(staged["sound"], whole, sr=sr)
-        title = os.fsencode(files["sound"].stem).decode("utf-8", "replace")
+        title = outputs.title_of(files["sound"])
         recording_charts(staged[".png"], whole, sr, None, title=title, mark_s=begins / sr)
-        facts["files"] = {
-            path.name: audio.content_hash(path) for kind, path in staged.items() if kind != ".json"
-        }
+        facts["files"] = outputs.hashes(staged)
         staged[".json"].write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         tell("encoding", 1, 1)
     return Piece(files["sound"], tuple(files.values()), facts)

@@ -137,7 +137,7 @@ def generate(
             require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
             bulk.work(todo, loaded, index, crew, engine)
         write_manifest(pieces, bulk.records.values())
-    write_gallery(pieces, [record for _, record in sorted(bulk.records.items())])
+    write_gallery(pieces, bulk.records.values())
     asked = {(entry.name, take) for entry in entries for take in range(settings.takes)}
     return {key: record for key, record in bulk.records.items() if key in asked}
 
