@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+import os
+import signal
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -55,12 +58,41 @@ def several_nodes(count=3):
 
 
 def processes(title):
-    """Return the process numbers of the Ray workers that are at work on a task of this name."""
-    found = []
+    """Return the process numbers of this run's Ray workers that are at work on such a task."""
+    parents, titles = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if folder.joinpath("cmdline").read_bytes().startswith(f"ray::{title}".encode()):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
+        with suppress(OSError):
+            titles[int(folder.name)] = (folder / "cmdline").read_bytes()
+            after_the_name = (folder / "stat").read_text().rpartition(")")[2]
+            parents[int(folder.name)] = int(after_the_name.split()[1])
+
+    def ours(number):
+        while number and number != os.getpid():
+            number = parents.get(number, 0)
+        return bool(number)
+
+    wanted = f"ray::{title}".encode()
+    return [number for number, said in titles.items() if said.startswith(wanted) and ours(number)]
+
+
+@contextmanager
+def killing(title, *, when=lambda: True):
+    """Kill one Ray worker that is at work on such a task, as soon as one is, beside the body."""
+    killed, over = [], threading.Event()
+
+    def hunt():
+        while not killed and not over.wait(0.005):
+            for number in processes(title) if when() else ():
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+                    killed.append(number)
+                    break
+
+    hunter = threading.Thread(target=hunt, daemon=True)
+    hunter.start()
+    try:
+        yield
+    finally:
+        over.set()
+        hunter.join()
+    assert killed, f"nothing was seen at work on {title}"

@@ -26,7 +26,7 @@ from deep_piano.pieces import MANIFEST, RECORDS
 from deep_piano.ranking import best_first
 from deep_piano.stages.generate import generate
 from deep_piano.storage import open_folder
-from tests.clusters import contents, processes, several_nodes
+from tests.clusters import contents, killing, several_nodes
 from tests.commands import in_a_process
 from tests.fakes import arpeggios
 from tests.rows import note_row
@@ -230,19 +230,12 @@ def test_too_many_failures_stop_the_run_and_keep_what_was_made(seeds, bulk, tmp_
     assert all(r.done for r in bulk(mine, tmp_path / "pieces", takes=1, max_failures=2).values())
 
 
-@pytest.mark.parametrize("title", ["_Composer", "_write_piece"])
+@pytest.mark.parametrize(("title", "pieces"), [("_Composer", 1), ("_write_piece", 0)])
 def test_a_process_that_dies_is_replaced_and_its_pieces_are_the_same(
-    undisturbed, seeds, bulk, tmp_path, title
+    undisturbed, seeds, bulk, tmp_path, title, pieces
 ):
-    killed = []
-
-    def kill():
-        killed.extend(processes(title))
-        for number in killed:
-            os.kill(number, signal.SIGKILL)
-
-    records = bulk(seeds, tmp_path, disturb=kill)
-    assert killed
+    with killing(title, when=lambda: len(list(tmp_path.rglob("take-*.json"))) >= pieces):
+        records = bulk(seeds, tmp_path)
     assert all(record.done for record in records.values())
     assert files(tmp_path) == undisturbed
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from deep_piano.config import load_config
 from deep_piano.notes import write_midi
 from deep_piano.stages.prepare import prepare
 from deep_piano.storage import open_folder
-from tests.clusters import contents, processes, several_nodes
+from tests.clusters import contents, killing, several_nodes
 from tests.fakes import slow_listener
 from tests.hostile import improvised, played
 from tests.recordings import SR, write_sound
@@ -73,12 +72,9 @@ def test_one_worker_makes_the_same_bytes_as_three_nodes(cluster, corpus, undistu
 
 @pytest.mark.parametrize("victim", ["build_shard", "_Transcriber"])
 def test_a_process_killed_at_work_changes_nothing(victim, cluster, corpus, undisturbed, tmp_path):
-    def kill():
-        found = processes(victim)
-        assert found, f"something is at work on {victim}"
-        os.kill(found[0], signal.SIGKILL)
-
-    run(corpus, tmp_path / "dataset", disturb=kill)
+    shards = tmp_path / "dataset" / "shards"
+    with killing(victim, when=lambda: shards.is_dir() and any(shards.glob("*.parquet"))):
+        run(corpus, tmp_path / "dataset")
     assert contents(tmp_path / "dataset") == undisturbed
 
 

@@ -19,7 +19,7 @@ from deep_piano.errors import DeepPianoError, InputError, TrainingError
 from deep_piano.fit import go_on
 from deep_piano.stages.train import train
 from deep_piano.storage import open_folder
-from tests.clusters import one_node, processes
+from tests.clusters import killing, one_node, processes
 from tests.rows import arpeggio_rows, write_dataset
 
 pytestmark = [pytest.mark.ray, pytest.mark.tf, pytest.mark.slow]
@@ -132,17 +132,12 @@ def test_workers_that_die_too_often_end_the_run_and_one_process_finishes_it(
 ):
     run = open_folder(tmp_path / "run")
 
-    def kill():
-        while not run.exists("history.parquet"):
-            time.sleep(0.02)
-        os.kill(processes("RayTrainWorker")[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
     mortal = SETTINGS.model_copy(update={"max_failures": 0})
-    with pytest.raises(DeepPianoError, match=r"failed more than 0 times.*--resume"):
+    with (
+        killing("RayTrainWorker", when=lambda: run.exists("history.parquet")),
+        pytest.raises(DeepPianoError, match=r"failed more than 0 times.*--resume"),
+    ):
         train(dataset, run, *begin(dataset, run, mortal))
-    killer.join()
     assert history(run)[-1]["step"] < SETTINGS.steps
     go_on(dataset, run, *begin(dataset, run, TrainConfig(), resume=True))
     for row, expected in zip(history(run), history(alone), strict=True):
