@@ -27,8 +27,13 @@ class ModelConfig:
         `past`, is for sequences of one field that stands for numbers.
     past : int
         How many of the last steps the network sees at once; 1: the last one alone.
+    order : int
+        How many of the last steps the linear prediction sees that it begins with (`linear`).
     scale : float
         What numbers are divided by before the network hears them, and multiplied by after.
+    spectrum : tuple of float
+        The mean spectrum of what it learned from, in dB: what a linear prediction goes by before it
+        has heard enough.
     """
 
     layers: int = 2
@@ -36,17 +41,21 @@ class ModelConfig:
     head_units: int = 384
     frame: int = 1
     past: int = 1
+    order: int = 0
     scale: float = 1.0
+    spectrum: tuple[float, ...] = ()
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, Any]:
         """Return the sizes as JSON-ready values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Build a configuration from what `to_json` returned."""
-        sizes = {name: int(size) for name, size in value.items() if name != "scale"}
-        return cls(**sizes, scale=float(value.get("scale", 1.0)))
+        numbers = {"scale", "spectrum"}
+        sizes = {name: int(size) for name, size in value.items() if name not in numbers}
+        spectrum = tuple(float(db) for db in value.get("spectrum", ()))
+        return cls(**sizes, scale=float(value.get("scale", 1.0)), spectrum=spectrum)
 
 
 PRESETS = {
@@ -58,12 +67,14 @@ PRESETS = {
 """From a test's to a large GPU's: 0.2, 1.6, 5.8 and 29 million weights with the codec `notes`."""
 
 
-LINEAR: Final = "linear/kernel"
-"""The linear prediction of a network of sound: what training begins with."""
 PLACE_UNITS: Final = 8
 """How many numbers an LSTM's output becomes for each place of the next frame (see `tiers`)."""
 SHAPE_OUTPUTS: Final = 3
 """Beside the logits: what is added to the prediction, and how sharp and how steep it is."""
+ERRORS_GAIN: Final = 8.0
+"""What errors of prediction are multiplied by before they are heard: they are so much smaller."""
+LEAST_ERROR: Final = 1e-4
+"""The smallest usual error that is believed, in scaled numbers."""
 
 
 def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -72,7 +83,7 @@ def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[in
     sizes = [field.size for field in spec.fields]
     shapes: dict[str, tuple[int, ...]] = {
         "input/kernel": (
-            config.past if config.past > 1 else sum(sizes) + spec.context_size,
+            2 * config.past if config.past > 1 else sum(sizes) + spec.context_size,
             units,
         ),
         "input/bias": (units,),
@@ -105,20 +116,18 @@ def _head_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int
     name, inner = field.name, f"{field.name}_hidden"
     if field.continuous:
         return {
-            LINEAR: (config.past, frame),
             f"{inner}/kernel": (units, hidden),
             f"{inner}/bias": (hidden,),
             f"{name}/kernel": (hidden, frame),
             f"{name}/bias": (frame,),
         }
     return {
-        LINEAR: (config.past, 1),
         "places/kernel": (units, frame * PLACE_UNITS),
         "places/bias": (frame * PLACE_UNITS,),
         "from_frame/kernel": (units, hidden),
         "from_frame/bias": (hidden,),
         "from_place/kernel": (PLACE_UNITS, hidden),
-        "from_past/kernel": (config.past + 1, hidden),
+        "from_past/kernel": (2 * config.past + 1, hidden),
         f"{inner}/kernel": (hidden, hidden),
         f"{inner}/bias": (hidden,),
         f"{name}/kernel": (hidden, field.size + SHAPE_OUTPUTS),

@@ -8,6 +8,7 @@ from deep_piano.codecs import CODECS
 from deep_piano.codecs.notes import SPEC
 from deep_piano.errors import CheckpointError
 from deep_piano.likelihood import losses
+from deep_piano.linear import context_of
 from deep_piano.model import ModelConfig, build_model, weight_shapes
 from deep_piano.stepping import Stepper
 from tests.fakes import random_checkpoint
@@ -15,7 +16,9 @@ from tests.fakes import random_checkpoint
 
 def sound_checkpoint(codec, *, frame, seed=0):
     spec = CODECS[codec].spec
-    config = ModelConfig(2, 20, 12, frame=frame, past=10, scale=0.1)  # no multiples of eight
+    config = ModelConfig(  # no multiples of eight
+        2, 20, 12, frame=frame, past=10, order=19, scale=0.1, spectrum=(0.0, -3.0, -9.0)
+    )
     rng = np.random.default_rng(seed)
     weights = {
         name: rng.normal(0, 0.2, shape).astype(np.float32)
@@ -38,7 +41,9 @@ def test_it_foresees_what_the_keras_model_foresees(codec, frame):
     checkpoint, sequence = sound_checkpoint(codec, frame=frame), noise(codec, 203)
     model = build_model(checkpoint.spec, checkpoint.config, batch=1, window=32)
     assign_weights(model, checkpoint.weights)
-    sums, steps = losses(model, CODECS[codec], [sequence])
+    sums, steps = losses(
+        model, CODECS[codec], [sequence], context_of(CODECS[codec], checkpoint.config)
+    )
     mine = Stepper(checkpoint).losses(sequence)
     assert len(mine) == steps[0]
     assert mine.sum() == pytest.approx(sums[0, 0], rel=1e-4)
