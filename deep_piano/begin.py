@@ -113,10 +113,7 @@ def _of_the_run(
 
 def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -> ModelConfig:
     if init is None:
-        config = _sized(settings, dataset)
-        if dataset.codec.hears_notes:
-            return config
-        return replace(config, scale=spread(dataset), spectrum=spectrum(dataset))
+        return network_of(settings, dataset)
     if init.spec != dataset.spec:
         raise CheckpointError(
             f"the checkpoint to begin with is of the codec {init.spec.codec!r}, and the dataset of "
@@ -133,6 +130,14 @@ def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -
             f"{settings.preset!r} is {asked}. Leave the preset out, and train.target."
         )
     return init.config
+
+
+def network_of(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
+    """Return the network that settings ask for, with what is measured on the training split."""
+    config = _sized(settings, dataset)
+    if dataset.codec.hears_notes:
+        return config
+    return replace(config, scale=spread(dataset), spectrum=spectrum(dataset))
 
 
 def _sized(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
