@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
 from deep_piano.fit import Progress, go_on
 from deep_piano.model import ModelConfig
+from deep_piano.stages import measures
 from deep_piano.stages.cluster import ask_for, connected, gpus_each, total
 from deep_piano.storage import Folder, LocalFolder, S3Folder
 
@@ -59,10 +61,38 @@ def begin_and_train(
     InputError, DeepPianoError
         As `begin.begin`, `fit.go_on` and `train` do.
     """
+    begun = time.monotonic()
+
+    def told(now: Progress) -> None:
+        _tell(now)
+        if progress is not None:
+            progress(now)
+
     with Dataset(data) as dataset:
         chosen, network = begin(dataset, run, settings, resume=resume, init=init)
+        facts = {"stage": "train", "workers": chosen.workers, "updates": chosen.steps}
+        logger.info("train: begins", extra={**facts, "event": "begun"})
         way = go_on if chosen.workers is None else train
-        return way(dataset, run, chosen, network, init=init, progress=progress)
+        best = way(dataset, run, chosen, network, init=init, progress=told)
+    took_s = round(time.monotonic() - begun, 3)
+    logger.info("train: ended", extra={**facts, **best.facts, "event": "ended", "took_s": took_s})
+    return best
+
+
+def _tell(now: Progress) -> None:
+    """Log a validation, and let a training be watched."""
+    measures.level("deep_piano_training_updates", now.step)
+    measures.level("deep_piano_training_steps_per_second", now.per_s)
+    measures.level("deep_piano_training_loss", now.loss, split="train")
+    if now.validation_loss is None:
+        return
+    measures.level("deep_piano_training_loss", now.validation_loss, split="validation")
+    facts = {"loss": now.loss, "validation_loss": now.validation_loss, "per_s": round(now.per_s, 1)}
+    logger.info(
+        "train: %s",
+        now.text,
+        extra={"stage": "train", "event": "validated", "update": now.step, **facts},
+    )
 
 
 def train(
@@ -96,6 +126,7 @@ def train(
         )
     with connected():
         gpus = _gpus_per_worker(settings, workers)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Ray loads it, and it says a lot
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.tensorflow import TensorflowTrainer
