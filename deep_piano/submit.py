@@ -100,7 +100,8 @@ def submit(
     from ray.exceptions import AuthenticationError
 
     if not logger.isEnabledFor(logging.DEBUG):
-        logging.getLogger("ray").setLevel(logging.ERROR)  # what it packs, and what not
+        for handler in logging.getLogger("ray").handlers:
+            handler.setLevel(logging.ERROR)  # what it packs, and what not
     try:
         server = (client or _connect)(address)
         job = server.submit_job(

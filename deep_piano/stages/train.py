@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deep_piano import s3
+from deep_piano.backend import load_tensorflow
 from deep_piano.begin import begin
 from deep_piano.checkpoint import BEST_OF_RUN, Checkpoint, load
 from deep_piano.config import TrainConfig
@@ -126,7 +127,7 @@ def train(
         )
     with connected():
         gpus = _gpus_per_worker(settings, workers)
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Ray loads it, and it says a lot
+        load_tensorflow()  # which Ray's trainer would load less quietly
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.tensorflow import TensorflowTrainer
