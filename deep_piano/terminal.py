@@ -170,9 +170,9 @@ def reports(*, every_s: float = 10.0) -> Iterator[Callable[[Report], None]]:
             if (logs_json() or not sys.stderr.isatty()) and clock.due(report):
                 text = f"{report.stage}: {report.done:,} of {report.total:,}, {facts}"
                 if logs_json():
-                    facts = {**vars(report), "event": "progress", "work": report.stage}
-                    del facts["stage"]  # of the log: prepare, train or generate
-                    logger.info(text, extra=facts)
+                    told = {**vars(report), "event": "progress", "work": report.stage}
+                    del told["stage"]  # which in the log is prepare, train or generate
+                    logger.info(text, extra=told)
                 else:
                     click.echo(text, err=True)
 

@@ -63,9 +63,17 @@ def begin_and_train(
         As `begin.begin`, `fit.go_on` and `train` do.
     """
     begun = time.monotonic()
+    losses: dict[str, float] = {}  # the latest: a level that is not told again is soon forgotten
 
     def told(now: Progress) -> None:
-        _tell(now)
+        losses["train"] = now.loss
+        if now.validation_loss is not None:
+            losses["validation"] = now.validation_loss
+            _tell(now)
+        measures.level("deep_piano_training_updates", now.step)
+        measures.level("deep_piano_training_steps_per_second", now.per_s)
+        for split, loss in losses.items():
+            measures.level("deep_piano_training_loss", loss, split=split)
         if progress is not None:
             progress(now)
 
@@ -81,13 +89,7 @@ def begin_and_train(
 
 
 def _tell(now: Progress) -> None:
-    """Log a validation, and let a training be watched."""
-    measures.level("deep_piano_training_updates", now.step)
-    measures.level("deep_piano_training_steps_per_second", now.per_s)
-    measures.level("deep_piano_training_loss", now.loss, split="train")
-    if now.validation_loss is None:
-        return
-    measures.level("deep_piano_training_loss", now.validation_loss, split="validation")
+    """Log a validation."""
     facts = {"loss": now.loss, "validation_loss": now.validation_loss, "per_s": round(now.per_s, 1)}
     logger.info(
         "train: %s",
