@@ -100,8 +100,7 @@ def submit(
     from ray.exceptions import AuthenticationError
 
     if not logger.isEnabledFor(logging.DEBUG):
-        for handler in logging.getLogger("ray").handlers:
-            handler.setLevel(logging.ERROR)  # what it packs, and what not
+        logging.getLogger("ray").setLevel(logging.ERROR)  # what it packs, and what not
     try:
         server = (client or _connect)(address)
         job = server.submit_job(
@@ -132,6 +131,9 @@ def submit(
 def _connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
+    if not logger.isEnabledFor(logging.DEBUG):  # they have levels of their own
+        for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     return JobSubmissionClient(address)
 
 
