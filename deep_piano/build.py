@@ -152,8 +152,8 @@ def read(
         reason = reason_of(error, corpus.place(source.name))
         return Reject(source.name, "failure", "unreadable", reason, source_sha256=source.sha256)
     if isinstance(outcome, Row):
-        facts = {"stage": "prepare", "event": "read", "recording": source.name}
-        facts |= {"source_sha256": source.sha256, "id": outcome.id}
-        times = {"duration_s": outcome.duration_s, "took_s": round(time.monotonic() - begun, 3)}
-        logger.info("%s: read", one_line(source.name), extra={**facts, **times})
+        facts = dict(recording=source.name, source_sha256=source.sha256, id=outcome.id)
+        times = dict(duration_s=outcome.duration_s, took_s=round(time.monotonic() - begun, 3))
+        extra = dict(stage="prepare", event="read", **facts, **times)
+        logger.info("%s: read", one_line(source.name), extra=extra)
     return outcome

@@ -233,8 +233,13 @@ class _Loop:
             logger.info(
                 "checkpoint of update %d written",
                 trainer.step,
-                extra={"stage": "train", "event": "checkpoint", "update": trainer.step}
-                | {"best": row["validation_loss"] < best, "run": self._run.uri},
+                extra=dict(
+                    stage="train",
+                    event="checkpoint",
+                    update=trainer.step,
+                    best=row["validation_loss"] < best,
+                    run=self._run.uri,
+                ),
             )
         return row
 

@@ -83,8 +83,12 @@ def ingest(
             "%s failed",
             one_line(source.name),
             exc_info=True,
-            extra={"stage": "prepare", "event": "failed", "recording": source.name}
-            | {"source_sha256": source.sha256},
+            extra=dict(
+                stage="prepare",
+                event="failed",
+                recording=source.name,
+                source_sha256=source.sha256,
+            ),
         )
         return _failure(source, "unreadable", reason_of(error, path))
     if isinstance(outcome, Broken):

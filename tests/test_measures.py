@@ -39,14 +39,22 @@ def watched(tmp_path_factory, weights):
         (folder / name).write_bytes(b"no music")
     generated = {"checkpoint": str(weights), "seconds": 15.0, "takes": 2}
     config = load_config(None, {"generate": generated, "bulk": {"format": "mid"}})
+    levels = []
     with pytest.MonkeyPatch.context() as environment:
+        tell = measures.level
+        environment.setattr(
+            measures,
+            "level",
+            lambda *told, **tags: levels.append((*told, tags)) or tell(*told, **tags),
+        )
         environment.setenv("RAY_metrics_report_interval_ms", "500")  # each 10 s usually
         set_up_logging(debug=False, as_json=True)
         try:
             with connected(cpus=2):
                 prepare(open_folder(folder / "corpus"), open_folder(folder / "set"), config)
                 generate(open_folder(folder / "seeds"), open_folder(folder / "pieces"), config)
-                yield told_by_workers(), read_by_prometheus()
+                records, found = told_by_workers(), read_by_prometheus()
+            yield records, found, levels
         finally:
             set_up_logging(debug=False)
 
@@ -72,6 +80,7 @@ def read_by_prometheus():
     place = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
     end = time.monotonic() + 60
     while True:
+        measures.level("deep_piano_training_updates", 7)  # levels are forgotten once read
         found = {}
         with urlopen(place) as answer:
             for line in answer.read().decode().splitlines():
@@ -89,7 +98,7 @@ def read_by_prometheus():
 @pytest.mark.ray
 @pytest.mark.slow
 def test_workers_log_as_json_with_the_same_ids(watched):
-    records, _ = watched
+    records, _, _ = watched
     read = {r["recording"]: r for r in records if r.get("stage") == "prepare"}
     assert set(read) == {"0.mid", "1.mid", "2.mid", "bad.mid"}
     assert [r["event"] for r in read.values()].count("read") == 3
@@ -104,15 +113,29 @@ def test_workers_log_as_json_with_the_same_ids(watched):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_prometheus_reads_what_became_of_recordings_and_pieces(watched):
-    _, found = watched
+    _, found, _ = watched
+    found = {key: value for key, value in found.items() if "on_the_way" not in key[0]}
     assert found.pop(("ray_deep_piano_music_seconds_total",)) > 1
     assert found.pop(("ray_deep_piano_notes_total",)) > 0
-    ways = ("reading", "ready", "composing", "comparing", "finishing")
     assert found == {
         ("ray_deep_piano_recordings_total", 'outcome="read"'): 3,
         ("ray_deep_piano_recordings_total", 'outcome="failed"'): 1,
         ("ray_deep_piano_pieces_total", 'outcome="done"'): 2,
         ("ray_deep_piano_pieces_total", 'outcome="failed"'): 2,
-        **{("ray_deep_piano_pieces_on_the_way", f'where="{where}"'): 0 for where in ways},
+        ("ray_deep_piano_training_updates",): 7,
     }
     assert {name for name, *_ in found} <= measures.exported()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_every_piece_is_somewhere_until_none_is_left(watched):
+    *_, levels = watched
+    told = [(tags["where"], n) for name, n, tags in levels if name.endswith("on_the_way")]
+    rounds = [dict(told[start : start + 5]) for start in range(0, len(told), 5)]
+    assert all(len(one) == 5 and min(one.values()) >= 0 for one in rounds)
+    sums = [sum(one.values()) for one in rounds]
+    assert sums == sorted(sums, reverse=True)
+    assert (sums[0], sums[-1]) == (2, 0)
+    assert any(one["composing"] for one in rounds)
+    assert any(one["finishing"] for one in rounds)

@@ -131,9 +131,9 @@ def generate(
     common = _Run(pieces, settings, config.bulk.format, sound, loaded.digest, only_new)
     known = {} if force else _still_good(pieces, entries)
     bulk = _Bulk(seeds, common, config.bulk, known, progress)
+    facts = dict(stage="generate", seeds=len(entries))
+    logger.info("generate: %d seeds", len(entries), extra=dict(facts, event="begun"))
     todo = bulk.missing(entries)
-    facts = {"stage": "generate", "seeds": len(entries)}
-    logger.info("generate: %d seeds", len(entries), extra={**facts, "event": "begun"})
     write_manifest(pieces, bulk.records.values())  # what a killed run left becomes part of it
     if todo:
         with connected():
@@ -146,7 +146,7 @@ def generate(
     found = {key: record for key, record in bulk.records.items() if key in asked}
     counts = Counter(record.status for record in found.values())
     took_s = round(time.monotonic() - begun, 3)
-    logger.info("generate: ended", extra={**facts, **counts, "event": "ended", "took_s": took_s})
+    logger.info("generate: ended", extra=dict(facts, event="ended", took_s=took_s, **counts))
     return found
 
 
@@ -384,7 +384,7 @@ class _Bulk:
             ) from error
         logger.warning(
             "a composer died; another one takes its place",
-            extra={"stage": "generate", "event": "lost", "pieces": len(place.composing)},
+            extra=dict(stage="generate", event="lost", pieces=len(place.composing)),
         )
         measures.count("deep_piano_workers_lost", kind="composer")
         self._deaths += 1
@@ -491,15 +491,21 @@ class _Bulk:
 
 def _tell(record: Record) -> None:
     """Log what became of a piece, and count it."""
-    facts = {"stage": "generate", "event": record.status, "seed": record.seed, "take": record.take}
-    facts |= {"reason": record.reason, "duration_s": record.seconds, "notes": record.notes}
     logger.log(
         logging.WARNING if record.failed else logging.INFO,
         "%s, take %d: %s",
         one_line(record.seed),
         record.take,
         record.reason or record.status,
-        extra=facts,
+        extra=dict(
+            stage="generate",
+            event=record.status,
+            seed=record.seed,
+            take=record.take,
+            reason=record.reason,
+            duration_s=record.seconds,
+            notes=record.notes,
+        ),
     )
     measures.count("deep_piano_pieces", outcome=record.status)
 
@@ -607,9 +613,9 @@ def _read_seed(run: _Run, seeds: Folder, name: str) -> tuple[piece.Seed, dict[st
         )
         seed = replace(seed, name=name.rpartition("/")[2])
         piece.require_room(seed, settings, only_new=run.only_new)
-        facts = {"stage": "generate", "event": "read", "seed": name, "notes": len(seed.notes)}
         took_s = round(time.monotonic() - begun, 3)
-        logger.info("%s: read", one_line(name), extra={**facts, "took_s": took_s})
+        extra = dict(stage="generate", event="read", seed=name, took_s=took_s)
+        logger.info("%s: read", one_line(name), extra=extra)
         if sound is None:
             return seed, {}
         target = f"{folder_of(name)}/{SEED}.{run.format}"
@@ -655,8 +661,8 @@ def _write_piece(run: _Run, name: str, seed: piece.Seed, take: piece.Take) -> Re
                 shutil.copyfile(path, place)
             hashes[target] = known.get(path.name) or sha256_of(path)
     took_s = round(time.monotonic() - begun, 3)
-    facts = {"stage": "generate", "event": "written", "seed": name, "take": take.index + 1}
-    logger.info("%s: written", one_line(target), extra={**facts, "took_s": took_s})
+    extra = dict(stage="generate", event="written", seed=name, take=take.index + 1, took_s=took_s)
+    logger.info("%s: written", one_line(target), extra=extra)
     return Record(
         **_known_of(run, name, take),
         status="done",

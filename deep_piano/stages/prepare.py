@@ -94,8 +94,8 @@ def prepare(
     if old is not None and not rebuild:
         require_same_settings(old, config.prepare, dataset.uri)
     entries, ignored = survey(corpus)
-    facts = {"stage": "prepare", "event": "begun", "files": len(entries)}
-    logger.info("prepare: %d files", len(entries), extra=facts)
+    extra = dict(stage="prepare", event="begun", files=len(entries))
+    logger.info("prepare: %d files", len(entries), extra=extra)
     splits = Splits(corpus, ignored, config.prepare)
     ledger = read_ledger(dataset)
     limit = config.prepare.max_failures
@@ -140,8 +140,8 @@ def prepare(
 
 
 def _ended(manifest: Mapping[str, Any], begun: float) -> None:
-    facts = {"stage": "prepare", "event": "ended", "took_s": round(time.monotonic() - begun, 3)}
-    logger.info("prepare: ended", extra={**facts, **manifest["totals"]})
+    facts = dict(stage="prepare", event="ended", took_s=round(time.monotonic() - begun, 3))
+    logger.info("prepare: ended", extra=dict(facts, **manifest["totals"]))
 
 
 class _Run:
@@ -285,8 +285,8 @@ class _Run:
         measures.count("deep_piano_recordings", len(new), outcome="read")
         measures.count("deep_piano_music_seconds", sum(new))
         known.add(built)
-        facts = {"stage": "prepare", "event": "written", "shard": built.name}
-        logger.info("%s: written", built.name, extra={**facts, "recordings": len(rows)})
+        extra = dict(stage="prepare", event="written", shard=built.name, recordings=len(rows))
+        logger.info("%s: written", built.name, extra=extra)
 
     def _submit(self, one: ShardPlan) -> Any:
         known = self._known
@@ -382,10 +382,20 @@ def _tell(reject: Reject) -> None:
     """Log that a file is no recording, and count it."""
     failed = reject.kind == "failure"
     outcome = "failed" if failed else "dropped"
-    facts = {"stage": "prepare", "event": outcome, "recording": reject.name}
-    facts |= {"source_sha256": reject.source_sha256, "rule": reject.rule, "reason": reject.reason}
-    level = logging.WARNING if failed else logging.INFO
-    logger.log(level, "%s: %s", one_line(reject.name), one_line(reject.reason), extra=facts)
+    logger.log(
+        logging.WARNING if failed else logging.INFO,
+        "%s: %s",
+        one_line(reject.name),
+        one_line(reject.reason),
+        extra=dict(
+            stage="prepare",
+            event=outcome,
+            recording=reject.name,
+            source_sha256=reject.source_sha256,
+            rule=reject.rule,
+            reason=reject.reason,
+        ),
+    )
     measures.count("deep_piano_recordings", outcome=outcome)
 
 

@@ -79,23 +79,20 @@ def begin_and_train(
 
     with Dataset(data) as dataset:
         chosen, network = begin(dataset, run, settings, resume=resume, init=init)
-        facts = {"stage": "train", "workers": chosen.workers, "updates": chosen.steps}
-        logger.info("train: begins", extra={**facts, "event": "begun"})
+        facts = dict(stage="train", workers=chosen.workers, updates=chosen.steps)
+        logger.info("train: begins", extra=dict(facts, event="begun"))
         way = go_on if chosen.workers is None else train
         best = way(dataset, run, chosen, network, init=init, progress=told)
     took_s = round(time.monotonic() - begun, 3)
-    logger.info("train: ended", extra={**facts, **best.facts, "event": "ended", "took_s": took_s})
+    logger.info("train: ended", extra=dict(facts, event="ended", took_s=took_s, **best.facts))
     return best
 
 
 def _tell(now: Progress) -> None:
     """Log a validation."""
-    facts = {"loss": now.loss, "validation_loss": now.validation_loss, "per_s": round(now.per_s, 1)}
-    logger.info(
-        "train: %s",
-        now.text,
-        extra={"stage": "train", "event": "validated", "update": now.step, **facts},
-    )
+    losses = dict(loss=now.loss, validation_loss=now.validation_loss)
+    facts = dict(stage="train", event="validated", update=now.step, per_s=round(now.per_s, 1))
+    logger.info("train: %s", now.text, extra=dict(facts, **losses))
 
 
 def train(

@@ -216,7 +216,7 @@ class Pool:
             number = self._life_of.pop(life)
             logger.warning(
                 "a transcriber died; another one takes its place",
-                extra={"stage": "prepare", "event": "lost"},
+                extra=dict(stage="prepare", event="lost"),
             )
             measures.count("deep_piano_workers_lost", kind="transcriber")
             del self._actors[number]
