@@ -40,6 +40,8 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and no warning about it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if logs_json():
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # which adds words behind workers' objects
     import ray
     from ray.job_config import JobConfig
 
