@@ -26,8 +26,8 @@ Array = NDArray[np.float32]
 
 _ROWS = 8  # of a matrix that are taken at once
 _BLOCK = 16_384  # steps of one call
-# How energy is held: what is added to the linear prediction is measured over so many samples, and
-# multiplied by what brings it back to what the recording itself added; at most by so much.
+# How energy is held: that of the samples, and of what is added to the linear prediction, is measured
+# over so many, and what is added is multiplied by what brings both back; at most by so much.
 _LEVEL_SAMPLES, _MOST = 16_384, 2.0
 
 
@@ -173,7 +173,9 @@ class Stepper:
             config.frame * (1 if continuous else config.head_units), np.float32
         )  # what the LSTM said last
         loss = np.zeros(total, np.float64)
-        level = np.array([energy if hold else 0.0, energy])  # to be held; of the last samples
+        whole = float(np.mean(np.square(given)))
+        # Of what is added, to be held and of the last samples; then of the samples themselves
+        level = np.array([energy if hold else 0.0, energy, whole, whole])
         kernels = _compiled()
         run = kernels[0] if continuous else kernels[1]
         edges = {*range(0, total - 1, _BLOCK), heard - 1, total - 1}
@@ -278,11 +280,15 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     @compiled
     def gain(level: Any) -> Any:
         """Return what is multiplied by it to hold the energy: what is added to a prediction."""
-        return min(most, level[0] / level[1]) if level[0] > 0 else 1.0
+        if level[0] <= 0 or level[2] <= 0:
+            return 1.0
+        return min(most, level[0] / level[1] * (level[2] / level[3]) ** 2)
 
     @compiled
-    def measure(level: Any, value: Any) -> None:
-        level[1] += (value * value - level[1]) / level_samples
+    def measure(level: Any, value: Any, predicted: Any) -> None:
+        error = value - predicted
+        level[1] += (error * error - level[1]) / level_samples
+        level[3] += (value * value - level[3]) / level_samples
 
     @compiled
     def hear(frame: Any, state: Any, lstm: Any, x: Any, joined: Any, gates: Any, out: Any) -> None:
@@ -366,7 +372,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                 if t + 1 >= heard:
                     value = predicted[t] + gain(level) * (told[place] + noise[t - begin])
                     value = min(1 / scale, max(-1 / scale, value))  # full scale
-                    measure(level, value - predicted[t])
+                    measure(level, value, predicted[t])
                     steps[t + 1] = value * scale
                     note(t + 1, value, values, errors, companded, predicted)
                 loss[t + 1] = (foretold * scale - steps[t + 1]) ** 2
@@ -453,7 +459,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                     chosen = np.searchsorted(edges, value, side="right") - 1
                     chosen = min(size - 1, max(0, chosen))
                 steps[t + 1] = chosen
-                measure(level, levels[chosen] - predicted[t])
+                measure(level, levels[chosen], predicted[t])
                 note(t + 1, levels[chosen], values, errors, companded, predicted)
             chosen = steps[t + 1]
             loss[t + 1] = np.log(total) - (logits[chosen] - highest) / temperature
