@@ -26,8 +26,8 @@ Array = NDArray[np.float32]
 
 _ROWS = 8  # of a matrix that are taken at once
 _BLOCK = 16_384  # steps of one call
-# How energy is held: that of the samples, and of what is added to the linear prediction, is measured
-# over so many, and what is added is multiplied by what brings both back; at most by so much.
+# How energy is held: that of the samples, and of what is added to the linear prediction, is
+# measured over so many; what is added is multiplied by what brings both back, at most by so much.
 _LEVEL_SAMPLES, _MOST = 16_384, 2.0
 
 
