@@ -111,7 +111,7 @@ def _run(
     """Return what the page is told of a run."""
     return {
         "name": name,
-        "checkpoint": about["checkpoint_sha256"],
+        "checkpoint": str(about.get("checkpoint_sha256", "")),
         "facts": list(_facts(about)),
         "pieces": [_piece(one, url) for one in sorted(records, key=lambda record: record.key)],
     }

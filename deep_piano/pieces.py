@@ -12,7 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from functools import cache
+from typing import Annotated, Any, Final
+
+from pydantic import Field, TypeAdapter
 
 from deep_piano.errors import InputError, one_line
 from deep_piano.storage import Folder
@@ -26,6 +29,8 @@ TABLE: Final = "pieces.parquet"
 
 Key = tuple[str, int]
 """A piece: its seed's name, and its take from 0."""
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True)
@@ -61,18 +66,18 @@ class Record:
     """
 
     seed: str
-    take: int
+    take: Annotated[int, Field(ge=1, lt=2**31)]
     status: str
     reason: str = ""
     seed_stamp: str = ""
     seed_sha256: str = ""
     checkpoint_sha256: str = ""
-    random_state: int = 0
+    random_state: _Count = 0
     seconds: float = 0.0
     seed_seconds: float = 0.0
-    notes: int = 0
+    notes: _Count = 0
     figures: dict[str, Any] = field(default_factory=dict)
-    shared_run_notes: int | None = None
+    shared_run_notes: _Count | None = None
     wall_s: float = 0.0
     files: dict[str, str] = field(default_factory=dict)
 
@@ -131,7 +136,7 @@ def read_run(pieces: Folder) -> dict[str, Any]:
     """
     try:
         return dict(json.loads(pieces.read_bytes(RUN)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{pieces.place(RUN)} is damaged: {one_line(error)}. Give another folder."
         ) from error
@@ -154,11 +159,16 @@ def read_records(pieces: Folder) -> dict[Key, Record]:
     for name in names:
         for line in pieces.read_bytes(name).splitlines():
             try:
-                record = Record(**json.loads(line))
-            except (ValueError, TypeError):
+                record = _record().validate_json(line, strict=True)
+            except ValueError:
                 continue  # it is made again
             found[record.key] = record
     return found
+
+
+@cache
+def _record() -> Any:
+    return TypeAdapter(Record)
 
 
 def write_records(pieces: Folder, batch: int, records: Iterable[Record]) -> None:

@@ -95,7 +95,7 @@ def names(folder):
 
 
 def test_a_manifest_adds_up(shard):
-    aside = SetAside(reject("twin.mid", kind="drop", rule="duplicate"), "id", (1,))
+    aside = SetAside(reject("twin.mid", kind="drop", rule="duplicate"), "id", ())
     shards = [
         shard(NAMES[0], [note_row("a.mid"), note_row("b.mid", split="test", seed=1)]),
         shard(NAMES[1], [note_row("c.mid", seed=2)], rejects=[reject()], set_aside=[aside]),
