@@ -212,9 +212,10 @@ def read_steps(path: Path, group: int) -> list[int]:
 
     with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         _spec_of(file.schema_arrow)
-        steps: list[int] = file.read_row_group(group, columns=["steps"])["steps"].to_pylist()
-        if any(length is None or length < 0 for length in steps):
+        column = file.read_row_group(group, columns=["steps"])["steps"]
+        if column.null_count:
             raise ValueError("a length of a sequence is missing")
+        steps: list[int] = column.to_pylist()
         return steps
 
 
