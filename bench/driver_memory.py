@@ -57,14 +57,18 @@ def main(stage: str, counts: tuple[int, ...]) -> None:
     rows = [
         [
             f"{one.count:,}",
-            *(f"{size / 2**20:,.0f}" for size in (one.at_first, one.at_last, one.peak)),
-            f"{(one.peak - one.at_first) / one.count / 1024:.2f}",
+            *(
+                f"{size / 2**20:,.0f}"
+                for size in (one.at_first, one.at_tenth, one.at_last, one.peak)
+            ),
+            f"{(one.at_last - one.at_tenth) / 0.9 / one.count / 1024:.2f}",
             f"{one.seconds:,.0f}",
         ]
         for one in found
     ]
     click.echo(f"{stage}: the driver's own memory (RssAnon); {machine()}.\n")
-    columns = ["items", "before the first, MiB", "after the last", "peak", "KiB an item", "seconds"]
+    columns = ["items", "before the first, MiB", "after a tenth", "after the last", "peak"]
+    columns += ["KiB an item, from a tenth on", "seconds"]
     click.echo(markdown(columns, rows))
 
 
@@ -74,6 +78,7 @@ class Driver:
 
     count: int
     at_first: int = 0
+    at_tenth: int = 0
     at_last: int = 0
     peak: int = 0
     seconds: float = 0.0
@@ -84,6 +89,8 @@ class Driver:
         now = anonymous_bytes(os.getpid())
         if not self.at_first or not report.done:
             self.at_first = now
+        if not self.at_tenth and report.done >= self.count / 10:
+            self.at_tenth = now
         self.at_last = now
 
     def ran(self, stage: Callable[[], object]) -> Driver:
@@ -104,9 +111,7 @@ def generate(count: int) -> Driver:
         write_files(Path(folder, "seeds"), count, ".mid")
         config = load_config(None, {"bulk": {"format": "mid"}})
         driver = Driver(count)
-        return driver.ran(
-            lambda: generating.generate(seeds, pieces, config, progress=driver.show)
-        )
+        return driver.ran(lambda: generating.generate(seeds, pieces, config, progress=driver.show))
 
 
 def prepare(count: int) -> Driver:
@@ -124,9 +129,7 @@ def prepare(count: int) -> Driver:
         size_mb = sum(entry.size for entry in corpus.entries()) / 1e6
         config = load_config(None, {"prepare": {"shard_mb": size_mb * 1000 / count}})
         driver = Driver(count)
-        return driver.ran(
-            lambda: preparing.prepare(corpus, dataset, config, progress=driver.show)
-        )
+        return driver.ran(lambda: preparing.prepare(corpus, dataset, config, progress=driver.show))
 
 
 def write_files(folder: Path, count: int, suffix: str) -> None:
@@ -149,7 +152,9 @@ def music(notes: int, random_state: int = 0) -> Notes:
 def made_up_seed(run: Any, seeds: Folder, name: str) -> tuple[Seed, dict[str, str]]:
     """Return a seed as large as a real one, and the file that would be written of it."""
     digest = sha(name)
-    return Seed(music(SEED_NOTES).copy(), 10.0, digest, name), {f"{folder_of(name)}/seed.mp3": digest}
+    return Seed(music(SEED_NOTES).copy(), 10.0, digest, name), {
+        f"{folder_of(name)}/seed.mp3": digest
+    }
 
 
 class MadeUpComposer:
@@ -201,8 +206,19 @@ def made_up_row(path: Path, source: Source, settings: PrepareConfig, **_: Any) -
         sequence=encode(notes),
         fingerprint=rng.integers(0, 2**32, fingerprint.VALUES, dtype=np.uint32),
         audio=AudioFeatures(
-            171.4, -20.5, -1.5, 0.0, 0.1, 800.5, 1600.5, 0.03, *[tuple(rng.random(13))] * 1,
-            tuple(rng.random(12)), 120.0, "C major", 0.9,
+            171.4,
+            -20.5,
+            -1.5,
+            0.0,
+            0.1,
+            800.5,
+            1600.5,
+            0.03,
+            *[tuple(rng.random(13))] * 1,
+            tuple(rng.random(12)),
+            120.0,
+            "C major",
+            0.9,
         ),
         notes=described(),
     )

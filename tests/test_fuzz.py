@@ -288,8 +288,8 @@ def generate_records(rng, good, place):
     records = read_records(pieces)
     about = {"settings": SHORT.model_dump(), "checkpoint_sha256": ""}
     require_same_run(pieces, about, force=False)
-    write_manifest(pieces, records.values())
-    write_gallery(pieces, records.values())
+    write_manifest(pieces, records)
+    write_gallery(pieces, records)
 
 
 def inspect_dataset(rng, good, place):

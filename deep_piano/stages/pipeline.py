@@ -13,7 +13,7 @@ from deep_piano import runs
 from deep_piano.config import Config
 from deep_piano.errors import InputError
 from deep_piano.fit import Progress
-from deep_piano.pieces import Key, Record
+from deep_piano.pieces import Records
 from deep_piano.sources import require_apart, survey
 from deep_piano.stages.cluster import connected
 from deep_piano.stages.generate import generate
@@ -34,7 +34,7 @@ def pipeline(
     config: Config,
     *,
     progress: Callable[[Report], None] = lambda _: None,
-) -> dict[Key, Record]:
+) -> Records:
     """Prepare a corpus, train on it, and continue seeds with the best checkpoint of the run.
 
     Parameters
@@ -50,8 +50,8 @@ def pipeline(
 
     Returns
     -------
-    dict of (seed, take) to Record
-        Of every piece that was asked for.
+    Records
+        By seed and take, of every piece that was asked for.
 
     Raises
     ------
