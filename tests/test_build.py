@@ -304,3 +304,10 @@ def test_nothing_is_published_when_writing_fails(corpus, dataset, make, monkeypa
     with pytest.raises(OSError, match="No space left"):
         make([source])
     assert list((dataset.root / "shards").iterdir()) == []
+
+
+def test_a_row_that_a_damaged_shard_holds_twice_is_taken_once(corpus, dataset, make):
+    row = replace(note_row("a.mid"), source_sha256=midi(corpus, "a.mid").sha256)
+    old_shard(dataset, [row, row])
+    _, rows = make([midi(corpus, "a.mid")], rows_in={row.source_sha256: OLD})
+    assert set(rows) == {"a.mid"}
