@@ -1,14 +1,16 @@
 """Memory of the driver of GENERATE and of PREPARE, by how many seeds or recordings there are.
 
-The stages themselves run, on real Ray and real files. Only what their tasks do with a seed or a
-recording is made up, so that a hundred thousand of them take minutes; what a task returns is as
-large as the real thing.
+The stages themselves run, on real files. What their tasks do with a seed or a recording is made up,
+so that a hundred thousand of them take minutes; what a task returns is as large as the real thing.
+Without Ray every task is done in this process when its result is asked for, and what it returns
+goes through pickle: then all that grows is what the driver keeps.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -47,13 +49,14 @@ SEED_NOTES, PIECE_NOTES, RECORDING_NOTES = 60, 1200, 1200
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("stage", type=click.Choice(["generate", "prepare"]))
 @click.argument("counts", type=int, nargs=-1)
-def main(stage: str, counts: tuple[int, ...]) -> None:
+@click.option("--ray/--no-ray", "on_ray", default=True, show_default=True)
+def main(stage: str, counts: tuple[int, ...], on_ray: bool) -> None:
     """Print the driver's memory for COUNTS of items (1,000 and 10,000), as Markdown."""
     # By the module's own name, under which Ray's workers find what stands in for their work.
     run = getattr(import_module("bench.driver_memory"), stage)
     # Each in a process of its own, as what one run leaves behind is part of the next one's peak.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as alone:
-        found = [alone.submit(run, count).result() for count in counts or (1_000, 10_000)]
+        found = [alone.submit(run, n, on_ray).result() for n in counts or (1_000, 10_000)]
     rows = [
         [
             f"{one.count:,}",
@@ -101,8 +104,60 @@ class Driver:
         return self
 
 
-def generate(count: int) -> Driver:
+class Call:
+    """What stands for an ``ObjectRef``: a call that is done when it is asked for."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any, **named: Any) -> None:
+        self._call = function, args, named
+
+    def get(self) -> Any:
+        """Do it; what is returned is a copy, as if it had come from another process."""
+        function, args, named = self._call
+        return pickle.loads(pickle.dumps(function(*args, **named)))
+
+
+class Remote:
+    """What stands for a remote function, an actor's class, an actor or its method."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def options(self, **_: Any) -> Remote:
+        """Be the same with any options."""
+        return self
+
+    def remote(self, *args: Any, **named: Any) -> Any:
+        """Return a call, or an actor."""
+        if isinstance(self._target, type):
+            return Remote(self._target(*args, **named))
+        return Call(self._target, *args, **named)
+
+    def __getattr__(self, name: str) -> Remote:
+        return Remote(getattr(self._target, name))
+
+
+def without_ray() -> None:
+    """Put stand-ins into this process for what the driver asks of Ray."""
+    import ray
+
+    def remote(target: Any = None, **_: Any) -> Any:
+        return Remote if target is None else Remote(target)
+
+    def wait(calls: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return calls[:1], calls[1:]
+
+    def nothing(*_: Any, **__: Any) -> None:
+        pass
+
+    vars(ray).update(remote=remote, wait=wait, get=Call.get, cancel=nothing, kill=nothing)
+    vars(ray).update(put=lambda value: value, is_initialized=lambda: True)
+    vars(ray).update(cluster_resources=lambda: {"CPU": 64.0})
+
+
+def generate(count: int, on_ray: bool = True) -> Driver:
     """Run GENERATE over so many seeds."""
+    if not on_ray:
+        without_ray()
     generating._read_seed = made_up_seed
     generating._write_piece = made_up_record
     generating._Composer = MadeUpComposer  # type: ignore[misc, assignment]
@@ -114,8 +169,10 @@ def generate(count: int) -> Driver:
         return driver.ran(lambda: generating.generate(seeds, pieces, config, progress=driver.show))
 
 
-def prepare(count: int) -> Driver:
+def prepare(count: int, on_ray: bool = True) -> Driver:
     """Run PREPARE over so many recordings, about a thousand in a shard."""
+    if not on_ray:
+        without_ray()
     build_shard = build.build_shard
 
     def made_up_shard(*args: Any, **named: Any) -> ShardFacts:
