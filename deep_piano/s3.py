@@ -7,6 +7,7 @@ message of it holds a secret key, a token or a password.
 from __future__ import annotations
 
 import functools
+import ipaddress
 import logging
 import mimetypes
 import os
@@ -14,10 +15,11 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from deep_piano.errors import DeepPianoError, InputError, one_line
 
@@ -78,12 +80,29 @@ def connect(endpoint: str | None, region: str | None) -> Any:
     region = region or os.environ.get("AWS_REGION")
     try:
         session = boto3.session.Session(region_name=region)
-        return session.client("s3", endpoint_url=endpoint, config=config)
+        client = session.client("s3", endpoint_url=endpoint, config=config)
     except (BotoCoreError, ValueError) as error:
         raise InputError(
             f"cannot set up S3: {one_line(without_password(str(error)))}. "
             "Check the endpoint (such as http://127.0.0.1:9000), the region and AWS_PROFILE."
         ) from error
+    _warn_of_plain_text(client.meta.endpoint_url)
+    return client
+
+
+def _warn_of_plain_text(url: str) -> None:
+    """Say, once a client, that what goes to an endpoint is not encrypted, unless it stays here."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    with suppress(ValueError):  # a name, not an address
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    if parts.scheme == "http" and host != "localhost":
+        logger.warning(
+            "%s is S3 without TLS: whoever is on the way can read and change what is stored. Give "
+            "an https:// endpoint.",
+            one_line(without_password(url)),
+        )
 
 
 @dataclass(frozen=True)

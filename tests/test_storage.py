@@ -584,6 +584,26 @@ def test_the_environment_says_where_s3_is(s3, monkeypatch):
     assert connect(None, "us-west-2").meta.region_name == "us-west-2"
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "warned"),
+    [
+        ("http://10.0.0.7:9000", True),
+        ("http://minio.internal", True),
+        ("https://minio.internal", False),
+        ("http://127.0.0.1:9000", False),
+        ("http://[::1]:9000", False),
+        ("http://localhost:9000", False),
+        (None, False),
+    ],
+)
+def test_s3_without_tls_is_warned_of(s3, monkeypatch, caplog, endpoint, warned):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    client = connect(endpoint, None)
+    assert connect(endpoint, None) is client
+    assert [endpoint in record.message for record in caplog.records] == [True] * warned
+    assert client.meta.endpoint_url.startswith(endpoint or "https://")
+
+
 def every_use(folder):
     """Yield every way to use a folder, by name."""
     yield "list", folder.entries

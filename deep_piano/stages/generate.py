@@ -112,7 +112,9 @@ def generate(
     """
     require_apart(seeds, pieces)
     settings = config.generate
-    loaded = checkpoint or checkpoints.load(settings.checkpoint, codec=SPEC.codec)
+    loaded = checkpoint or checkpoints.load(
+        settings.checkpoint, codec=SPEC.codec, storage=config.storage
+    )
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     entries, _ = survey(seeds)
     sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, _nothing)
