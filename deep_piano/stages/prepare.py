@@ -37,7 +37,7 @@ from deep_piano.plan import Known, ShardPlan, plan, reading_digest
 from deep_piano.rules import Reject
 from deep_piano.shards import ShardFacts
 from deep_piano.sources import Source, Splits, require_apart, sources_of, survey
-from deep_piano.stages.cluster import completed, connected, total
+from deep_piano.stages.cluster import Silence, completed, connected, total
 from deep_piano.stages.transcription import Factory, Pool, no_ears, transkun
 from deep_piano.storage import Entry, Folder
 from deep_piano.terminal import Report
@@ -151,6 +151,8 @@ class _Run:
         self._unreadable: list[Reject] = []
         self._copies: list[tuple[Source, Source]] = []
         self._show_again = 0.0
+        limit_s = config.prepare.silence_seconds
+        self._silence = Silence(limit_s, "prepare.silence_seconds")
 
     def hash_files(self, entries: Sequence[Entry], ledger: dict[str, Remembered]) -> dict[str, str]:
         """Return the SHA-256 of every file that can be read, by name; note the others."""
@@ -165,6 +167,7 @@ class _Run:
             lambda names: task.remote(self._corpus, names),
             _batches(todo),
             in_flight=self._in_flight,
+            silence=self._silence,
         ):
             for name, sha256, problem in _raised(result):
                 if problem:
@@ -213,6 +216,7 @@ class _Run:
                 lambda name: task.remote(self._dataset, name),
                 names,
                 in_flight=self._in_flight,
+                silence=self._silence,
             ),
             1,
         ):
@@ -243,7 +247,8 @@ class _Run:
                 self._submit,
                 missing,
                 in_flight=lambda: self._pool.in_flight or self._in_flight(),
-                meanwhile=self._show,
+                silence=self._silence,
+                meanwhile=self._shown_and_heard,
             ):
                 self._pool.release(one)
                 if _crashed(result):
@@ -300,6 +305,7 @@ class _Run:
             lambda source: task.remote(self._corpus, source, self._settings, ears),
             [source],
             in_flight=lambda: 1,
+            silence=self._silence,
         )
         self._pool.release(one)
         if not _crashed(result):
@@ -328,6 +334,10 @@ class _Run:
                 f"{one_line(some.name)}: {some.reason}). What was done is kept, and the same "
                 "command goes on from here: mend or remove such files, or raise max_failures."
             )
+
+    def _shown_and_heard(self) -> list[float]:
+        self._show()
+        return self._pool.heard_s()
 
     def _show(self) -> None:
         begun = time.monotonic()
