@@ -136,6 +136,7 @@ def train(
 
 
 def _result(trainer: Any, settings: TrainConfig) -> dict[str, Any]:
+    from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
     try:
@@ -147,6 +148,11 @@ def _result(trainer: Any, settings: TrainConfig) -> dict[str, Any]:
             f"the workers failed more than {settings.max_failures} times, the last time with: "
             f"{one_line(reasons[-1]) if reasons else 'no reason given'}. --resume goes on from the "
             "last checkpoint; --debug before the command shows more."
+        ) from error
+    except RayError as error:
+        raise DeepPianoError(
+            f"Ray Train's controller, which watches over the workers, was lost "
+            f"({type(error).__name__}). --resume goes on from the last checkpoint."
         ) from error
 
 

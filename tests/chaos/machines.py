@@ -281,6 +281,7 @@ class Bed:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # or whatever else the machine does comes first
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         self.cluster = Cluster(self.environment, folder)
