@@ -116,7 +116,7 @@ def test_a_corpus_and_a_dataset_in_s3_are_as_at_home(s3, corpus, at_home, tmp_pa
 
 
 def test_a_rerun_reads_nothing_again(s3, corpus, monkeypatch):
-    source, dataset = upload(s3, corpus), f"s3://{s3.bucket()}"
+    source, dataset = upload(s3, corpus / "train"), f"s3://{s3.bucket()}"
     manifest = prepare(source, dataset)
     before = stored(dataset)
     read, written = [], []
@@ -140,16 +140,16 @@ def test_a_rerun_reads_nothing_again(s3, corpus, monkeypatch):
 
 
 def test_changed_objects_are_as_if_from_the_beginning(s3, corpus, tmp_path):
-    source, dataset = upload(s3, corpus), f"s3://{s3.bucket()}"
+    source, dataset = upload(s3, corpus / "train"), f"s3://{s3.bucket()}"
     prepare(source, dataset)
     bucket, _, prefix = source.removeprefix("s3://").partition("/")
-    for number, name in enumerate(("train/new.mid", "train/0 of #6 & more.mid"), 30):
+    for number, name in enumerate(("new.mid", "0 of #6 & more.mid"), 30):
         write_midi(tmp_path / "new.mid", improvised(random_state=number))
         data = (tmp_path / "new.mid").read_bytes()
         s3.client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=data)
-    s3.client.delete_object(Bucket=bucket, Key=f"{prefix}/10.wav")
+    s3.client.delete_object(Bucket=bucket, Key=f"{prefix}/5 of #6 & more.mid")
     manifest = prepare(source, dataset)
-    assert manifest["totals"]["files"] == 9
+    assert manifest["totals"]["files"] == 7
     fresh = f"s3://{s3.bucket()}"
     assert prepare(source, fresh) == manifest
     assert stored(fresh) == stored(dataset)
