@@ -181,6 +181,7 @@ class StorageConfig(_Section):
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
     region: Annotated[str, Field(min_length=1)] | None = None
+    attempts: Annotated[int, Field(ge=1, le=100)] = 5
 
 
 class TrainConfig(_Section):

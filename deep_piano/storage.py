@@ -198,7 +198,11 @@ class Folder(ABC):
 
 
 def open_folder(
-    uri: str | os.PathLike[str], *, endpoint: str | None = None, region: str | None = None
+    uri: str | os.PathLike[str],
+    *,
+    endpoint: str | None = None,
+    region: str | None = None,
+    attempts: int = s3.ATTEMPTS,
 ) -> Folder:
     """Return the folder that a path or URI names. Nothing is read, sent or made yet.
 
@@ -208,6 +212,8 @@ def open_folder(
         A local path, `file:///path`, `s3://bucket` or `s3://bucket/prefix`.
     endpoint, region : str, optional
         Of an S3 service; boto3 finds them in the environment or the profile where not given.
+    attempts : int
+        How often a request to it is made before it has failed.
 
     Raises
     ------
@@ -241,7 +247,7 @@ def open_folder(
     prefix = prefix.strip("/")
     return S3Folder(
         uri=f"s3://{bucket}/{prefix}".rstrip("/"),
-        bucket=s3.Bucket(bucket, endpoint, region),
+        bucket=s3.Bucket(bucket, endpoint, region, attempts),
         prefix=prefix and prefix + "/",
     )
 

@@ -642,6 +642,11 @@ def test_an_endpoint_that_cannot_be_reached_is_named(s3, monkeypatch):
         ):
             use()
     assert len(waits) == 6 * (ATTEMPTS - 1)
+    waits.clear()
+    with pytest.raises(InputError, match="cannot be reached"):
+        open_folder("s3://bucket/x", endpoint=endpoint, attempts=9).exists("a")
+    assert len(waits) == 8
+    assert sum(sorted(waits)) <= 1 + 2 + 4 + 8 + 16 + 3 * 20
 
 
 @pytest.mark.parametrize(
@@ -781,7 +786,7 @@ def test_what_is_always_cut_off_is_told(s3, monkeypatch):
     with answering((200, b"half", 8)) as (endpoint, requests):
         folder = open_folder("s3://bucket/x", endpoint=endpoint)
         with pytest.raises(
-            DeepPianoError, match=r"cannot read .*transfer failed 5 times"
+            DeepPianoError, match=r"cannot read .*transfer failed every time"
         ) as caught:
             folder.read_bytes("a")
         assert not isinstance(caught.value, InputError)

@@ -184,7 +184,7 @@ def _storage(run: Folder) -> tuple[str, Any]:
     assert isinstance(run, S3Folder)
     from pyarrow.fs import S3FileSystem
 
-    service = s3.connect(run.bucket.endpoint, run.bucket.region).meta
+    service = s3.connect(run.bucket.endpoint, run.bucket.region, run.bucket.attempts).meta
     endpoint = urlsplit(service.endpoint_url)
     filesystem = S3FileSystem(  # credentials: from the environment or a role, as for boto3
         endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=service.region_name

@@ -136,15 +136,24 @@ class Cluster:
         self._environment, self._numbers = environment, iter(range(2, 250))
         self.nodes = []
         self._home = Path(tempfile.mkdtemp(prefix="dp"))  # short: sockets lie in it
+        self._head = None
+
+        def there():
+            if self._head is None or self._head.poll() is not None:  # it was too slow to start
+                self._start_head()
+            return self._alive() == {HEAD}
+
+        until(there, START_S, "the head is there")
+
+    def _start_head(self):
         words = [
             *("ray", "start", "--head", "--block", "--num-cpus", "0", "--port", "6379"),
             *("--node-ip-address", HEAD, "--dashboard-host", "127.0.0.1"),
             *("--temp-dir", f"{self._home}/1", "--object-store-memory", "200000000"),
             *("--system-config", IMPATIENT),
         ]
-        with (folder / "head.log").open("wb") as said:
-            self._head = subprocess.Popen(words, env=environment, stdout=said, stderr=said)
-        until(lambda: self._alive() == {HEAD}, START_S, "the head is there")
+        with (self._folder / "head.log").open("wb") as said:
+            self._head = subprocess.Popen(words, env=self._environment, stdout=said, stderr=said)
 
     def repair(self, count=3):
         """Have so many nodes at work: replace those that were lost."""
@@ -152,10 +161,13 @@ class Cluster:
         def complete():
             for node in [node for node in self.nodes if node.ended]:  # it was too slow to start
                 self.lose(node)
-            while len(self.nodes) < count:
+            alive = self._alive()
+            all_there = alive == {HEAD, *(node.address for node in self.nodes)}
+            if all_there and len(self.nodes) < count:  # one at a time
                 places = (self._environment, self._home, self._folder)
                 self.nodes.append(Node(next(self._numbers), *places))
-            return self._alive() == {HEAD, *(node.address for node in self.nodes)}
+                return False
+            return all_there
 
         until(complete, START_S, "the nodes are there, and no others")
 
