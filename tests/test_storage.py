@@ -574,6 +574,24 @@ def test_no_room_for_a_copy_is_told(s3, monkeypatch):
     assert not isinstance(caught.value, InputError)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_full_disk_is_said_and_leaves_nothing_behind(kind, tmp_path, request):
+    bucket = request.getfixturevalue("s3").bucket() if kind == "s3" else ""
+    folder = open_folder(f"s3://{bucket}" if kind == "s3" else tmp_path / "folder")
+
+    def fill():
+        with folder.write("a.txt") as path:
+            path.unlink()
+            path.symlink_to("/dev/full")
+            path.write_bytes(bytes(10_000))
+
+    with pytest.raises(DeepPianoError, match=r"no room for .*: No space left.*Make room") as caught:
+        fill()
+    assert caught.value.exit_code == 1
+    assert folder.entries() == []
+
+
 def test_the_environment_says_where_s3_is(s3, monkeypatch):
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     folder = open_folder(f"s3://{s3.bucket()}")
