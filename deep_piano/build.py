@@ -7,6 +7,7 @@ module knows folders and recordings; it knows nothing of Ray.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -15,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from deep_piano.codecs import CODECS
 from deep_piano.config import PrepareConfig
-from deep_piano.errors import FileError
+from deep_piano.errors import FileError, one_line
 from deep_piano.ingest import Transcribe, ingest, reason_of, split_of
 from deep_piano.plan import ShardPlan, reading_digest
 from deep_piano.rules import Reject
@@ -142,10 +143,17 @@ def read(
     corpus: Folder, source: Source, settings: PrepareConfig, *, transcribe: Transcribe
 ) -> Row | Reject:
     """Fetch one file and `ingest` it."""
+    begun = time.monotonic()
     try:
         # One thread, so that sums are added up in one order whatever machine it is.
         with corpus.local(source.name) as path, threadpool_limits(1):
-            return ingest(path, source, settings, transcribe=transcribe)
+            outcome = ingest(path, source, settings, transcribe=transcribe)
     except (FileError, OSError) as error:
         reason = reason_of(error, corpus.place(source.name))
         return Reject(source.name, "failure", "unreadable", reason, source_sha256=source.sha256)
+    if isinstance(outcome, Row):
+        facts = dict(recording=source.name, source_sha256=source.sha256, id=outcome.id)
+        times = dict(duration_s=outcome.duration_s, took_s=round(time.monotonic() - begun, 3))
+        extra = dict(stage="prepare", event="read", **facts, **times)
+        logger.info("%s: read", one_line(source.name), extra=extra)
+    return outcome

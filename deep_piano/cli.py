@@ -6,6 +6,7 @@ Nothing heavy is imported here before a command needs it.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import time
@@ -19,12 +20,14 @@ import click
 
 from deep_piano import __version__
 from deep_piano.errors import DeepPianoError, one_line
-from deep_piano.terminal import Group, reports, set_up_logging, stages
+from deep_piano.terminal import Group, logs_json, reports, set_up_logging, stages
 
 if TYPE_CHECKING:
     from deep_piano.config import Config, StorageConfig
     from deep_piano.pieces import Record
     from deep_piano.storage import Folder
+
+logger = logging.getLogger("deep_piano")
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -72,15 +75,27 @@ class SettingsFile:
 
 
 def configured(command: Command) -> Command:
-    """Let a command take ``--config`` and ``--profile`` as well as the group, and hand it both."""
+    """Let a command take the group's options, and hand it the file of settings.
+
+    An entry point of a job is a command without the group before it.
+    """
 
     @click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
     @click.option("--profile", help="One of the settings' profiles.")
+    @click.option("--log-json", is_flag=True, help="Log as JSON, one object a line.")
     @click.pass_obj
     @functools.wraps(command)
     def with_settings(
-        of_group: SettingsFile, /, *, config: Path | None, profile: str | None, **given: Any
+        of_group: SettingsFile,
+        /,
+        *,
+        config: Path | None,
+        profile: str | None,
+        log_json: bool,
+        **given: Any,
     ) -> None:
+        if log_json:
+            set_up_logging(debug=logger.isEnabledFor(logging.DEBUG), as_json=True)
         file = SettingsFile(config or of_group.path, profile or of_group.profile)
         command(file, **given)
 
@@ -100,10 +115,18 @@ def configured(command: Command) -> Command:
     help="One of the settings' profiles, as laptop, single-gpu or cluster.",
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks and log what happens.")
+@click.option(
+    "--log-json",
+    is_flag=True,
+    envvar="DEEP_PIANO_LOG_JSON",
+    help="Log to standard error as JSON, one object a line.",
+)
 @click.pass_context
-def main(ctx: click.Context, config: Path | None, profile: str | None, debug: bool) -> None:
+def main(
+    ctx: click.Context, config: Path | None, profile: str | None, debug: bool, log_json: bool
+) -> None:
     """Ten seconds of recorded piano in, a three-minute piece that continues it out."""
-    set_up_logging(debug=debug)
+    set_up_logging(debug=debug, as_json=log_json)
     ctx.obj = SettingsFile(config, profile)
 
 
@@ -467,6 +490,7 @@ def submit(
             raise click.UsageError(f"{str(file.path)!r} does not stand in the working folder.")
         arguments = (*arguments, "--config", str(file.path))
     arguments = (*arguments, "--profile", file.profile) if file.profile else arguments
+    arguments = (*arguments, "--log-json") if logs_json() else arguments
     if dry_run:
         jobs.require_checkout(Path.cwd())
         click.echo(jobs.ray_command(address, stage, arguments))

@@ -230,6 +230,17 @@ class _Loop:
             last = replace(checkpoint, facts=facts | {"history": self._history})
             checkpoints.save(self._run.inner(runs.LAST), last, training=state)
             runs.write_history(self._run, self._history, unit=self._unit)
+            logger.info(
+                "checkpoint of update %d written",
+                trainer.step,
+                extra=dict(
+                    stage="train",
+                    event="checkpoint",
+                    update=trainer.step,
+                    best=row["validation_loss"] < best,
+                    run=self._run.uri,
+                ),
+            )
         return row
 
     def _require_one_model(self, checkpoint: Checkpoint) -> None:

@@ -79,7 +79,17 @@ def ingest(
     except Exception as error:  # a bad file costs that file, however it goes wrong
         if isinstance(error, DeepPianoError) and not isinstance(error, InputError):
             raise
-        logger.debug("%s failed", source.name, exc_info=True)
+        logger.info(
+            "%s failed",
+            one_line(source.name),
+            exc_info=True,
+            extra=dict(
+                stage="prepare",
+                event="failed",
+                recording=source.name,
+                source_sha256=source.sha256,
+            ),
+        )
         return _failure(source, "unreadable", reason_of(error, path))
     if isinstance(outcome, Broken):
         return Reject(source.name, "drop", source_sha256=source.sha256, **vars(outcome))

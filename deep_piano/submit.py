@@ -131,6 +131,9 @@ def submit(
 def _connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
+    if not logger.isEnabledFor(logging.DEBUG):  # they have levels of their own
+        for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     return JobSubmissionClient(address)
 
 

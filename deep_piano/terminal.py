@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -19,6 +20,9 @@ import click
 from deep_piano.errors import DeepPianoError, one_line
 
 logger = logging.getLogger("deep_piano")
+
+_OF_EVERY_RECORD = ("levelname", "message", "filename", "lineno", "process", "name")
+_NO_FACTS = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -58,7 +62,12 @@ class Group(click.Group):
 
 def _complain(message: str, code: int, error: Exception | None = None) -> int:
     """Say what is wrong in one line; with --debug, show where an error comes from as well."""
-    if error is not None and logger.isEnabledFor(logging.DEBUG):
+    debug = error is not None and logger.isEnabledFor(logging.DEBUG)
+    if logs_json():
+        origin = error if debug else None
+        logger.error(one_line(message), extra={"exit_code": code}, exc_info=origin)
+        return code
+    if error is not None and debug:
         raise error
     click.echo(f"deep-piano: {one_line(message)}", err=True)
     return code
@@ -80,16 +89,43 @@ class _ToStandardError(logging.Handler):
         sys.stderr.write(self.format(record) + "\n")
 
 
-def set_up_logging(*, debug: bool) -> None:
-    """Send our warnings to standard error, everything with `debug`, and hush other packages."""
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.ERROR,
-        format="deep-piano: %(message)s",
-        handlers=[_ToStandardError()],
-    )
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+class _AsJson(logging.Formatter):
+    """Writes a record as one JSON object, with the keys of those that Ray's workers write."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object: what every record has, and the facts of this one."""
+        record.message = record.getMessage()
+        known = {"asctime": self.formatTime(record)}
+        known |= {key: getattr(record, key) for key in _OF_EVERY_RECORD}
+        if record.exc_info:
+            known["exc_text"] = self.formatException(record.exc_info)
+        facts = {key: value for key, value in vars(record).items() if key not in _NO_FACTS}
+        known |= {key: value for key, value in facts.items() if not key.startswith("_")}
+        return json.dumps(known | {"timestamp_ns": int(record.created * 1e9)}, default=str)
+
+
+_IN_WORDS, _JSON = logging.Formatter("deep-piano: %(message)s"), _AsJson()
+_HANDLER = _ToStandardError()
+
+
+def set_up_logging(*, debug: bool, as_json: bool = False) -> None:
+    """Send our warnings to standard error, everything with `debug`, and hush other packages.
+
+    With `as_json` each record is a JSON object on a line of its own, and what is done is told as
+    well as what goes wrong.
+    """
+    _HANDLER.setFormatter(_JSON if as_json else _IN_WORDS)
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, handlers=[_HANDLER])
+    usual = logging.INFO if as_json else logging.WARNING
+    logger.setLevel(logging.DEBUG if debug else usual)
+    logging.captureWarnings(as_json)
     if not (debug or sys.warnoptions):
         warnings.filterwarnings("ignore")  # those of other packages, which say nothing to a user
+
+
+def logs_json() -> bool:
+    """Say whether records are written as JSON."""
+    return _HANDLER.formatter is _JSON
 
 
 @contextmanager
@@ -131,9 +167,14 @@ def reports(*, every_s: float = 10.0) -> Iterator[Callable[[Report], None]]:
         def show(report: Report) -> None:
             facts = clock.facts(report)
             bar(f"{report.stage}: {facts}", report.done, report.total)
-            if not sys.stderr.isatty() and clock.due(report):
-                count = f"{report.done:,} of {report.total:,}"
-                click.echo(f"{report.stage}: {count}, {facts}", err=True)
+            if (logs_json() or not sys.stderr.isatty()) and clock.due(report):
+                text = f"{report.stage}: {report.done:,} of {report.total:,}, {facts}"
+                if logs_json():
+                    told = {**vars(report), "event": "progress", "work": report.stage}
+                    del told["stage"]  # which in the log is prepare, train or generate
+                    logger.info(text, extra=told)
+                else:
+                    click.echo(text, err=True)
 
         yield show
 
@@ -185,8 +226,8 @@ def _minutes(seconds: float) -> str:
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, float, float], None]]:
-    """Show what happens, on a terminal; elsewhere stay quiet."""
-    if not sys.stderr.isatty():
+    """Show what happens, on a terminal; elsewhere, and beside a log for machines, stay quiet."""
+    if logs_json() or not sys.stderr.isatty():
         yield lambda stage, done, total: None
         return
     from rich.console import Console

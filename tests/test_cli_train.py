@@ -35,13 +35,21 @@ def dataset(_dataset):
 
 
 @pytest.mark.tf
-def test_a_run_is_made_compared_evaluated_and_found_again(dataset):
-    steps = ("--steps", "6", "--eval-every-steps", "3")
+def test_a_run_is_made_compared_evaluated_and_found_again(dataset, caplog):
+    steps = ("--steps", "6", "--eval-every-steps", "3", "--log-json")
     for name, rate in (("good", "0.01"), ("poor", "0.0001")):
+        caplog.clear()
         said = made(
             run("train", dataset, "-o", f"runs/{name}", *SMALL, *steps, "--learning-rate", rate)
         )
         assert f"runs/{name}/checkpoint/best" in said
+        told = [record for record in caplog.records if getattr(record, "stage", "") == "train"]
+        assert [(record.event, getattr(record, "update", None)) for record in told] == [
+            ("begun", None),
+            *((event, update) for update in (3, 6) for event in ("checkpoint", "validated")),
+            ("ended", None),
+        ]
+        assert told[-1].validation_loss == min(r.validation_loss for r in (told[2], told[4]))
     said = made(run("runs", "runs"))
     assert said.splitlines()[2].startswith("| good | ")
     assert "so far best: good; deep-piano generate --checkpoint runs uses it" in said

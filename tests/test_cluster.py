@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,88 @@ def ray_up():
 @pytest.fixture
 def kuberay():
     return yaml.safe_load((FILES / "kuberay-cluster.yaml").read_text())
+
+
+TEXT, TEXTS = {"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}
+COUNT = {"type": "integer", "minimum": 0}
+
+
+def fields(**known):
+    """Return the schema of an object that has these fields and no others."""
+    return {
+        "type": "object",
+        "properties": known,
+        "required": list(known),
+        "additionalProperties": False,
+    }
+
+
+# The fields of KubeRay's API that the files use, as its reference of ray.io/v1 has them; another
+# one is a slip until it is found there and put here. What is in a pod is Kubernetes' own.
+POD = fields(spec={"type": "object"})
+GROUP = {"rayStartParams": TEXTS, "template": POD}
+SPECS = {
+    "RayCluster": fields(
+        rayVersion=TEXT,
+        authOptions=fields(mode={"enum": ["disabled", "token"]}),
+        enableInTreeAutoscaling={"type": "boolean"},
+        autoscalerOptions=fields(idleTimeoutSeconds=COUNT),
+        headGroupSpec=fields(
+            serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, **GROUP
+        ),
+        workerGroupSpecs={
+            "type": "array",
+            "items": fields(
+                groupName=TEXT, replicas=COUNT, minReplicas=COUNT, maxReplicas=COUNT, **GROUP
+            ),
+        },
+    ),
+    "RayJob": fields(clusterSelector=TEXTS, entrypoint=TEXT),
+}
+
+
+def require_kuberay(tree):
+    from jsonschema import validate
+
+    name = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63}
+    version, kind = {"const": "ray.io/v1"}, {"const": tree["kind"]}
+    described, spec = fields(name=name), SPECS[tree["kind"]]
+    validate(tree, fields(apiVersion=version, kind=kind, metadata=described, spec=spec))
+
+
+def test_kuberay_takes_its_files(kuberay):
+    from jsonschema import ValidationError
+
+    require_kuberay(yaml.safe_load((FILES / "kuberay-job.yaml").read_text()))
+    require_kuberay(kuberay)
+    kuberay["spec"]["workerGroupSpecs"][0]["maxReplica"] = 3
+    with pytest.raises(ValidationError, match="maxReplica"):
+        require_kuberay(kuberay)
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
+def test_kubernetes_takes_the_pods(kuberay, version):
+    import kubernetes_validate
+
+    def pod(spec):
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec}
+
+    for spec in pods(kuberay):
+        kubernetes_validate.validate(pod(spec), version, strict=True)
+        spec["containers"][0]["imagePulPolicy"] = "Always"
+        with pytest.raises(kubernetes_validate.ValidationError, match="imagePulPolicy"):
+            kubernetes_validate.validate(pod(spec), version, strict=True)
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile(tmp_path):
+    def linted(path):
+        command = [Path(sys.executable).with_name("hadolint"), "--no-color", path]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    run = linted(FILES / "Dockerfile")
+    assert (run.returncode, run.stdout) == (0, ""), run.stdout
+    (tmp_path / "Dockerfile").write_text("FROM debian\nRUN cd /tmp\n")
+    assert "DL3006" in linted(tmp_path / "Dockerfile").stdout
 
 
 def test_ray_takes_its_cluster_file(ray_up):
@@ -131,7 +215,8 @@ def test_the_images_copy_what_is_there_and_end_without_root():
     assert {"cpu", "cuda"} <= {name for _, name in stages}
     assert dict((name, of) for of, name in stages)["cpu"] == "base"
     base = text[text.index(" AS base") : text.index(" AS cuda")]
-    assert re.findall(r"^USER (\S+)$", base, re.MULTILINE) == ["ray"]
+    [user] = re.findall(r"^USER (\S+)$", base, re.MULTILINE)
+    assert f"--uid {user} " in base
     assert len(re.findall(r"^USER ", text, re.MULTILINE)) == 1
 
 

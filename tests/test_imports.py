@@ -63,6 +63,7 @@ LAYERS = [
     {
         "stages.__init__",
         "stages.cluster",
+        "stages.measures",
         "stages.transcription",
         "stages.prepare",
         "stages.train",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from deep_piano.errors import DeepPianoError
+from deep_piano.terminal import logs_json
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +40,24 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and no warning about it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if logs_json():
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # which adds words behind workers' objects
     import ray
+    from ray.job_config import JobConfig
 
     if ray.is_initialized():
         yield
         return
+    job = JobConfig()  # of the workers alone: this process has its log set up
+    job.set_py_logging_config(
+        ray.LoggingConfig("JSON" if logs_json() else "TEXT", "INFO", ["name"])
+    )
     address = os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"log_to_driver": logger.isEnabledFor(logging.DEBUG)}
     if address == "local":
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
-        ray.init(address=address, logging_level=logging.ERROR, **options)
+        ray.init(address=address, job_config=job, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = "here" if address == "local" else f"at RAY_ADDRESS={address}"
         raise DeepPianoError(f"no Ray cluster could be used {where}: {error}") from error

@@ -47,6 +47,7 @@ from deep_piano.pieces import (
 )
 from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
+from deep_piano.stages import measures
 from deep_piano.stages.cluster import Silence, ask_for, connected, gpus_each, outcome, total
 from deep_piano.storage import Entry, Folder, sha256_of
 from deep_piano.terminal import Report
@@ -110,6 +111,7 @@ def generate(
     DeepPianoError
         When too many pieces failed, or Ray did. What was done is kept: the same call goes on there.
     """
+    begun = time.monotonic()
     require_apart(seeds, pieces)
     settings = config.generate
     loaded = checkpoint or checkpoints.load(
@@ -131,6 +133,8 @@ def generate(
     common = _Run(pieces, settings, config.bulk.format, sound, loaded.digest, only_new)
     known = {} if force else _still_good(pieces, entries)
     bulk = _Bulk(seeds, common, config.bulk, known, progress)
+    facts = dict(stage="generate", seeds=len(entries))
+    logger.info("generate: %d seeds", len(entries), extra=dict(facts, event="begun"))
     todo = bulk.missing(entries)
     write_manifest(pieces, bulk.records.values())  # what a killed run left becomes part of it
     if todo:
@@ -141,7 +145,11 @@ def generate(
         write_manifest(pieces, bulk.records.values())
     write_gallery(pieces, bulk.records.values())
     asked = {(entry.name, take) for entry in entries for take in range(settings.takes)}
-    return {key: record for key, record in bulk.records.items() if key in asked}
+    found = {key: record for key, record in bulk.records.items() if key in asked}
+    counts = Counter(record.status for record in found.values())
+    took_s = round(time.monotonic() - begun, 3)
+    logger.info("generate: ended", extra=dict(facts, event="ended", took_s=took_s, **counts))
+    return found
 
 
 def _still_good(pieces: Folder, entries: Sequence[Entry]) -> dict[Key, Record]:
@@ -303,6 +311,7 @@ class _Bulk:
                     silence.end()
                     self._waiting.pop(reference)(outcome(reference))
                 self._show()
+                self._measure(places)
                 self._keep_records()
                 self._require_few_failures()
         finally:
@@ -362,6 +371,8 @@ class _Bulk:
         place.composing -= result.keys()
         place.alone = place.alone and bool(place.composing)
         for key, take in result.items():
+            composed = take.notes["onset"] >= take.seed_ends_s
+            measures.count("deep_piano_notes", int(composed.sum()))
             if self._settings.keep is None:
                 self._finish(key, take)
             else:
@@ -377,7 +388,11 @@ class _Bulk:
             raise DeepPianoError(
                 f"a composer failed: {type(error).__name__}: {one_line(error)}"
             ) from error
-        logger.warning("a composer died; another one takes its place")
+        logger.warning(
+            "a composer died; another one takes its place",
+            extra=dict(stage="generate", event="lost", pieces=len(place.composing)),
+        )
+        measures.count("deep_piano_workers_lost", kind="composer")
         self._deaths += 1
         for key in sorted(place.composing):
             self._losses[key] += place.alone
@@ -423,12 +438,12 @@ class _Bulk:
 
     def _fail(self, name: str, takes: Iterable[int], reason: str) -> None:
         reason, stamp = one_line(reason), self._stamps[name]
-        logger.warning("%s: %s", one_line(name), reason)
         for take in takes:
             self._done(Record(name, take + 1, "failed", reason, seed_stamp=stamp))
 
     def _done(self, record: Record) -> None:
         self.records[record.key] = record
+        _tell(record)
         self._unkept.append(record)
         self._made += 1
         self._music_s += record.seconds
@@ -465,6 +480,40 @@ class _Bulk:
             "writing pieces", self._made, self._asked, failures, duration_s=self._music_s
         )
         self._progress(report)
+
+    def _measure(self, places: Iterable[_Place]) -> None:
+        """Tell how many pieces are where."""
+        ahead = {
+            "reading": sum(n for name, n in self._left.items() if name not in self._heard),
+            "ready": len(self._ready) + len(self._suspects),
+            "composing": sum(len(place.composing) for place in places),
+            "comparing": sum(len(takes) for takes in self._compared.values()),
+        }
+        for where, pieces in ahead.items():
+            measures.level("deep_piano_pieces_on_the_way", pieces, where=where)
+        finishing = self._on_the_way() - sum(ahead.values())
+        measures.level("deep_piano_pieces_on_the_way", finishing, where="finishing")
+
+
+def _tell(record: Record) -> None:
+    """Log what became of a piece, and count it."""
+    logger.log(
+        logging.WARNING if record.failed else logging.INFO,
+        "%s, take %d: %s",
+        one_line(record.seed),
+        record.take,
+        record.reason or record.status,
+        extra=dict(
+            stage="generate",
+            event=record.status,
+            seed=record.seed,
+            take=record.take,
+            reason=record.reason,
+            duration_s=record.seconds,
+            notes=record.notes,
+        ),
+    )
+    measures.count("deep_piano_pieces", outcome=record.status)
 
 
 class _Place:
@@ -561,6 +610,7 @@ def _read_seed(run: _Run, seeds: Folder, name: str) -> tuple[piece.Seed, dict[st
 
     Transcribing takes one thread, so that the notes are the same wherever it is.
     """
+    begun = time.monotonic()
     settings, sound = run.settings, run.sound and _fetched(run.sound)
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     with seeds.local(name) as path:
@@ -569,6 +619,9 @@ def _read_seed(run: _Run, seeds: Folder, name: str) -> tuple[piece.Seed, dict[st
         )
         seed = replace(seed, name=name.rpartition("/")[2])
         piece.require_room(seed, settings, only_new=run.only_new)
+        took_s = round(time.monotonic() - begun, 3)
+        extra = dict(stage="generate", event="read", seed=name, took_s=took_s)
+        logger.info("%s: read", one_line(name), extra=extra)
         if sound is None:
             return seed, {}
         target = f"{folder_of(name)}/{SEED}.{run.format}"
@@ -613,12 +666,15 @@ def _write_piece(run: _Run, name: str, seed: piece.Seed, take: piece.Take) -> Re
             with run.pieces.write(target) as place:
                 shutil.copyfile(path, place)
             hashes[target] = known.get(path.name) or sha256_of(path)
+    took_s = round(time.monotonic() - begun, 3)
+    extra = dict(stage="generate", event="written", seed=name, take=take.index + 1, took_s=took_s)
+    logger.info("%s: written", one_line(target), extra=extra)
     return Record(
         **_known_of(run, name, take),
         status="done",
         seed_sha256=seed.digest,
         seconds=made.facts["piece"]["seconds"],
-        wall_s=round(time.monotonic() - begun, 3),
+        wall_s=took_s,
         files=hashes,
     )
 

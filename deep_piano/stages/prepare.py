@@ -37,6 +37,7 @@ from deep_piano.plan import Known, ShardPlan, plan, reading_digest
 from deep_piano.rules import Reject
 from deep_piano.shards import ShardFacts
 from deep_piano.sources import Source, Splits, require_apart, sources_of, survey
+from deep_piano.stages import measures
 from deep_piano.stages.cluster import Silence, completed, connected, total
 from deep_piano.stages.transcription import Factory, Pool, no_ears, transkun
 from deep_piano.storage import Entry, Folder
@@ -87,11 +88,14 @@ def prepare(
     DeepPianoError
         When too many files failed, or Ray did. What was done is kept: the same call goes on there.
     """
+    begun = time.monotonic()
     require_apart(corpus, dataset)
     old = read_manifest(dataset)
     if old is not None and not rebuild:
         require_same_settings(old, config.prepare, dataset.uri)
     entries, ignored = survey(corpus)
+    extra = dict(stage="prepare", event="begun", files=len(entries))
+    logger.info("prepare: %d files", len(entries), extra=extra)
     splits = Splits(corpus, ignored, config.prepare)
     ledger = read_ledger(dataset)
     limit = config.prepare.max_failures
@@ -101,6 +105,7 @@ def prepare(
         if few and len(known_hashes) == len(entries):
             digest = corpus_digest(sources_of(entries, known_hashes, splits), len(ignored))
             if is_current(old, config.prepare, digest, dataset):
+                _ended(old, begun)
                 return old
     dataset.require_writable()
     with connected(cpus=config.prepare.workers), Pool(transcriber, config.prepare) as pool:
@@ -130,7 +135,13 @@ def prepare(
         )
         require_there(dataset, shards)
         commit(dataset, manifest)
+    _ended(manifest, begun)
     return manifest
+
+
+def _ended(manifest: Mapping[str, Any], begun: float) -> None:
+    facts = dict(stage="prepare", event="ended", took_s=round(time.monotonic() - begun, 3))
+    logger.info("prepare: ended", extra=dict(facts, **manifest["totals"]))
 
 
 class _Run:
@@ -264,9 +275,23 @@ class _Run:
                             "from here."
                         )
                 else:
-                    self._known.add(_raised(result))
+                    self._take_in(_raised(result))
                 self._show()
                 self._require_few_failures()
+
+    def _take_in(self, built: ShardFacts) -> None:
+        """Take note of a shard that was built, and tell what is new in it."""
+        known = self._known
+        for reject in built.rejects:
+            if reject.source_sha256 not in known.rejects:
+                _tell(reject)
+        rows = built.table.select(["source_sha256", "duration_s"]).to_pylist()
+        new = [row["duration_s"] for row in rows if row["source_sha256"] not in known.shard_of]
+        measures.count("deep_piano_recordings", len(new), outcome="read")
+        measures.count("deep_piano_music_seconds", sum(new))
+        known.add(built)
+        extra = dict(stage="prepare", event="written", shard=built.name, recordings=len(rows))
+        logger.info("%s: written", built.name, extra=extra)
 
     def _submit(self, one: ShardPlan) -> Any:
         known = self._known
@@ -292,9 +317,9 @@ class _Run:
                 guilty.append(source)
         for source in guilty:
             reason = "what read it died, again and again"
-            self._known.rejects[source.sha256] = Reject(
-                source.name, "failure", "crashed", reason, source_sha256=source.sha256
-            )
+            reject = Reject(source.name, "failure", "crashed", reason, source_sha256=source.sha256)
+            self._known.rejects[source.sha256] = reject
+            _tell(reject)
         return bool(guilty)
 
     def _kills(self, one: ShardPlan, source: Source) -> bool:
@@ -320,6 +345,7 @@ class _Run:
 
     def _fail(self, name: str, problem: str) -> None:
         self._unreadable.append(Reject(name, "failure", "unreadable", problem))
+        _tell(self._unreadable[-1])
 
     def _failures(self) -> list[Reject]:
         known = (self._known.rejects[sha] for sha in self._wanted & self._known.rejects.keys())
@@ -360,6 +386,27 @@ class _Run:
         )
         # Counting a million recordings takes a while: it may cost a twentieth of the time.
         self._show_again = time.monotonic() + 20 * (time.monotonic() - begun)
+
+
+def _tell(reject: Reject) -> None:
+    """Log that a file is no recording, and count it."""
+    failed = reject.kind == "failure"
+    outcome = "failed" if failed else "dropped"
+    logger.log(
+        logging.WARNING if failed else logging.INFO,
+        "%s: %s",
+        one_line(reject.name),
+        one_line(reject.reason),
+        extra=dict(
+            stage="prepare",
+            event=outcome,
+            recording=reject.name,
+            source_sha256=reject.source_sha256,
+            rule=reject.rule,
+            reason=reject.reason,
+        ),
+    )
+    measures.count("deep_piano_recordings", outcome=outcome)
 
 
 def _try(corpus: Folder, source: Source, settings: PrepareConfig, ears: Transcribe) -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from deep_piano import s3
+from deep_piano.backend import load_tensorflow
 from deep_piano.begin import begin
 from deep_piano.checkpoint import BEST_OF_RUN, Checkpoint, load
 from deep_piano.config import TrainConfig
@@ -25,6 +27,7 @@ from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
 from deep_piano.fit import Progress, go_on
 from deep_piano.model import ModelConfig
+from deep_piano.stages import measures
 from deep_piano.stages.cluster import ask_for, connected, gpus_each, total
 from deep_piano.storage import Folder, LocalFolder, S3Folder
 
@@ -59,10 +62,37 @@ def begin_and_train(
     InputError, DeepPianoError
         As `begin.begin`, `fit.go_on` and `train` do.
     """
+    begun = time.monotonic()
+    losses: dict[str, float] = {}  # the latest: a level that is not told again is soon forgotten
+
+    def told(now: Progress) -> None:
+        losses["train"] = now.loss
+        if now.validation_loss is not None:
+            losses["validation"] = now.validation_loss
+            _tell(now)
+        measures.level("deep_piano_training_updates", now.step)
+        measures.level("deep_piano_training_steps_per_second", now.per_s)
+        for split, loss in losses.items():
+            measures.level("deep_piano_training_loss", loss, split=split)
+        if progress is not None:
+            progress(now)
+
     with Dataset(data) as dataset:
         chosen, network = begin(dataset, run, settings, resume=resume, init=init)
+        facts = dict(stage="train", workers=chosen.workers, updates=chosen.steps)
+        logger.info("train: begins", extra=dict(facts, event="begun"))
         way = go_on if chosen.workers is None else train
-        return way(dataset, run, chosen, network, init=init, progress=progress)
+        best = way(dataset, run, chosen, network, init=init, progress=told)
+    took_s = round(time.monotonic() - begun, 3)
+    logger.info("train: ended", extra=dict(facts, event="ended", took_s=took_s, **best.facts))
+    return best
+
+
+def _tell(now: Progress) -> None:
+    """Log a validation."""
+    losses = dict(loss=now.loss, validation_loss=now.validation_loss)
+    facts = dict(stage="train", event="validated", update=now.step, per_s=round(now.per_s, 1))
+    logger.info("train: %s", now.text, extra=dict(facts, **losses))
 
 
 def train(
@@ -96,6 +126,7 @@ def train(
         )
     with connected():
         gpus = _gpus_per_worker(settings, workers)
+        load_tensorflow()  # which Ray's trainer would load less quietly
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.tensorflow import TensorflowTrainer

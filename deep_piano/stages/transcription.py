@@ -18,6 +18,7 @@ from deep_piano.ingest import Transcribe, TranscriberLostError
 from deep_piano.notes import Notes
 from deep_piano.plan import ShardPlan
 from deep_piano.sources import Source
+from deep_piano.stages import measures
 from deep_piano.stages.cluster import total
 
 Factory = Callable[[], Transcribe]
@@ -213,7 +214,11 @@ class Pool:
         lives = list(self._life_of)
         for life in ray.wait(lives, num_returns=len(lives), timeout=0)[0]:
             number = self._life_of.pop(life)
-            logger.warning("a transcriber died; another one takes its place")
+            logger.warning(
+                "a transcriber died; another one takes its place",
+                extra=dict(stage="prepare", event="lost"),
+            )
+            measures.count("deep_piano_workers_lost", kind="transcriber")
             del self._actors[number]
             self._place_of = {ref: n for ref, n in self._place_of.items() if n != number}
             self._start()
