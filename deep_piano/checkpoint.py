@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.base import SequenceSpec
+from deep_piano.config import StorageConfig
 from deep_piano.errors import CheckpointError, FileError, one_line
 from deep_piano.model import ModelConfig, weight_shapes
 from deep_piano.storage import Folder, open_folder
@@ -143,7 +144,12 @@ def find(name_or_path: str) -> Path:
     )
 
 
-def load(where: str | Folder, *, codec: str | Sequence[str] | None = None) -> Checkpoint:
+def load(
+    where: str | Folder,
+    *,
+    codec: str | Sequence[str] | None = None,
+    storage: StorageConfig | None = None,
+) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
@@ -152,13 +158,15 @@ def load(where: str | Folder, *, codec: str | Sequence[str] | None = None) -> Ch
         As for `find`, an ``s3://`` URI, or a folder that is open already.
     codec : str or sequence of str, optional
         The codec, or one of those, that it must belong to.
+    storage : StorageConfig, optional
+        Where ``s3://`` leads.
 
     Raises
     ------
     CheckpointError
         When there is none, it is damaged, or it belongs to another codec.
     """
-    folder = _open(where)
+    folder = _open(where, storage or StorageConfig())
     card = _read_card(folder)
     try:
         spec = SequenceSpec.from_json(card["spec"])
@@ -201,10 +209,10 @@ def load_training(folder: Folder) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _open(where: str | Folder) -> Folder:
+def _open(where: str | Folder, storage: StorageConfig) -> Folder:
     if isinstance(where, Folder):
         return where
-    return open_folder(where) if "://" in where else open_folder(find(where))
+    return open_folder(where if "://" in where else find(where), **storage.model_dump())
 
 
 def _read_card(folder: Folder) -> dict[str, Any]:

@@ -225,6 +225,7 @@ def generate(
             only_new=only_new,
             force=force,
             keep=[file.path] if file.path else [],
+            storage=settings.storage,
             progress=progress,
         )
     took_s = time.monotonic() - begun
@@ -399,7 +400,7 @@ def train(
     from deep_piano.checkpoint import BEST_OF_RUN, load
     from deep_piano.stages.train import begin_and_train
 
-    given = load(init) if init is not None else None
+    given = load(init, storage=settings.storage) if init is not None else None
     with stages() as progress:
         best = begin_and_train(
             data,
@@ -563,7 +564,7 @@ def evaluate(
 
     storage = file.load({"storage": {"endpoint": endpoint}}).storage
     [data] = _open(storage, dataset)
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, storage=storage)
     with Dataset(data) as opened, stages() as progress:
         found = score(loaded, opened, split=split, progress=progress)
     click.echo(found.table())
@@ -692,7 +693,7 @@ def _open(storage: StorageConfig, *uris: str) -> list[Folder]:
     """Return the folders that are named, local or in the S3 service of the settings."""
     from deep_piano.storage import open_folder
 
-    return [open_folder(u, endpoint=storage.endpoint, region=storage.region) for u in uris]
+    return [open_folder(uri, **storage.model_dump()) for uri in uris]
 
 
 def _described(piece: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from deep_piano import checkpoint as checkpoints
 from deep_piano.codecs.notes import SPEC
+from deep_piano.config import StorageConfig
 from deep_piano.errors import CheckpointError
 from deep_piano.model import build_model
 from deep_piano.storage import LocalFolder, open_folder
@@ -40,6 +41,14 @@ def test_round_trip_in_s3(s3):
     expected = random_checkpoint(seed=2).weights["input/kernel"]
     np.testing.assert_array_equal(loaded.weights["input/kernel"], expected)
     assert checkpoints.load_training(place).keys() == STATE.keys()
+
+
+def test_the_settings_say_where_s3_is(s3, monkeypatch):
+    place = open_folder(f"s3://{s3.bucket()}/one")
+    checkpoints.save(place, random_checkpoint())
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    storage = StorageConfig(endpoint=s3.endpoint, region="us-east-1")
+    assert checkpoints.load(place.uri, storage=storage).spec == SPEC
 
 
 def test_half_precision_is_near_and_half_the_size(tmp_path):

@@ -49,7 +49,7 @@ from deep_piano.pieces import (
 from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
 from deep_piano.stages import measures
-from deep_piano.stages.cluster import ask_for, connected, gpus_each, outcome, total
+from deep_piano.stages.cluster import Silence, ask_for, connected, gpus_each, outcome, total
 from deep_piano.storage import Entry, Folder, sha256_of
 from deep_piano.terminal import Report
 
@@ -115,7 +115,9 @@ def generate(
     begun = time.monotonic()
     require_apart(seeds, pieces)
     settings = config.generate
-    loaded = checkpoint or checkpoints.load(settings.checkpoint, codec=SPEC.codec)
+    loaded = checkpoint or checkpoints.load(
+        settings.checkpoint, codec=SPEC.codec, storage=config.storage
+    )
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     entries, _ = survey(seeds)
     sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, _nothing)
@@ -291,6 +293,7 @@ class _Bulk:
         ]
         most = 2 * max(1, round(total("CPU"))) + 2 * crew.batch * len(places)
         coming = iter(todo)
+        silence = Silence(self._bulk.silence_seconds, "bulk.silence_seconds")
         self._require_few_failures()
         try:
             while True:
@@ -304,7 +307,10 @@ class _Bulk:
                     time.sleep(_PAUSE_S)
                     continue
                 done, _ = ray.wait(list(self._waiting), num_returns=1, timeout=_PATIENCE_S)
+                if not done:
+                    silence.require_short(len(self._waiting))
                 for reference in done:
+                    silence.end()
                     self._waiting.pop(reference)(outcome(reference))
                 self._show()
                 self._measure(places)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from deep_piano import runs
+from deep_piano.checkpoint import BEST_OF_RUN
 from deep_piano.config import Config
 from deep_piano.errors import InputError
 from deep_piano.fit import Progress
@@ -75,4 +76,6 @@ def pipeline(
         prepare(corpus, dataset, config, progress=progress)
         resume = runs.read_about(run) is not None
         best = begin_and_train(dataset, run, config.train, resume=resume, progress=trained)
-        return generate(seeds, pieces, config, checkpoint=best, progress=progress)
+        by_name = {"checkpoint": f"{RUN}/{BEST_OF_RUN}"}  # for the facts of the pieces
+        named = config.model_copy(update={"generate": config.generate.model_copy(update=by_name)})
+        return generate(seeds, pieces, named, checkpoint=best, progress=progress)
