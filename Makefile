@@ -1,7 +1,8 @@
 # deep_piano: set up, make a piece, test. Needs make and Python 3.11 or 3.12, nothing else.
 #
 #   make piece   set up, then continue the example seed: out/piece.mp3 .mid .png .json
-#   make test    set up, then run all tests
+#   make test    set up, then run all tests but those of the next line
+#   make chaos   break things under the three stages on a real cluster (Linux; see docs/chaos.md)
 #   make lint    set up, then check format, style and types
 #   make lock    write constraints.txt again (needs uv)
 #   make clean   remove what the other targets made (fetched assets stay in the user's cache)
@@ -25,7 +26,7 @@ else \
 fi
 endef
 
-.PHONY: help piece test tests-on-ray tests-without-ray lint lock clean
+.PHONY: help piece test tests-on-ray tests-without-ray chaos lint lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,7 +40,16 @@ test: $(VENV)/.ready-dev
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync tests-on-ray tests-without-ray
 
 tests-on-ray tests-without-ray: tests-%:
-	$(BIN)/python -m pytest -m '$(if $(filter on-ray,$*),ray,not ray)' $(PYTEST_ARGS) || [ $$? = 5 ]
+	$(BIN)/python -m pytest -m '$(if $(filter on-ray,$*),ray,not ray) and not chaos' $(PYTEST_ARGS) || [ $$? = 5 ]
+
+# Networks, processes and mounts of its own, which end with it: nothing else here is touched.
+ALONE := unshare $(if $(filter 0,$(shell id -u)),,--map-root-user) --net --mount --pid --fork \
+	--mount-proc --kill-child
+
+chaos: $(VENV)/.ready-dev
+	-$(BIN)/deep-piano assets fetch transkun
+	DEEP_PIANO_CHAOS=1 $(ALONE) sh -c 'ip link set lo up && "$$@"; exit $$?' sh \
+		$(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.base import SequenceSpec
+from deep_piano.config import StorageConfig
 from deep_piano.errors import CheckpointError, FileError, one_line
 from deep_piano.model import ModelConfig, weight_shapes
 from deep_piano.storage import Folder, open_folder
@@ -143,7 +144,12 @@ def find(name_or_path: str) -> Path:
     )
 
 
-def load(where: str | Folder, *, codec: str | Sequence[str] | None = None) -> Checkpoint:
+def load(
+    where: str | Folder,
+    *,
+    codec: str | Sequence[str] | None = None,
+    storage: StorageConfig | None = None,
+) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
@@ -152,20 +158,23 @@ def load(where: str | Folder, *, codec: str | Sequence[str] | None = None) -> Ch
         As for `find`, an ``s3://`` URI, or a folder that is open already.
     codec : str or sequence of str, optional
         The codec, or one of those, that it must belong to.
+    storage : StorageConfig, optional
+        Where ``s3://`` leads.
 
     Raises
     ------
     CheckpointError
         When there is none, it is damaged, or it belongs to another codec.
     """
-    folder = _open(where)
+    folder = _open(where, storage or StorageConfig())
     card = _read_card(folder)
     try:
         spec = SequenceSpec.from_json(card["spec"])
         config = ModelConfig.from_json(card["config"])
         weights = {name: a.astype(np.float32) for name, a in _read(folder, card, "weights").items()}
         digest, facts = str(card["files"]["weights"]["sha256"]), dict(card["facts"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        shapes = weight_shapes(spec, config)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(folder, error) from error
     wanted = [codec] if isinstance(codec, str) else codec
     if wanted is not None and spec.codec not in wanted:
@@ -173,10 +182,12 @@ def load(where: str | Folder, *, codec: str | Sequence[str] | None = None) -> Ch
             f"the checkpoint {one_line(folder.uri)} belongs to the codec {spec.codec!r}, not "
             f"{' or '.join(map(repr, wanted))}. Give one that was trained on it."
         )
-    for name, shape in weight_shapes(spec, config).items():
+    for name, shape in shapes.items():
         found = weights[name].shape if name in weights else "missing"
         if found != shape:
             raise _damaged(folder, f"{name} is {found}, and should be {shape}")
+        if not np.isfinite(weights[name]).all():
+            raise _damaged(folder, f"{name} holds numbers that are none")
     return Checkpoint(spec, config, weights, digest, facts)
 
 
@@ -193,14 +204,15 @@ def load_training(folder: Folder) -> dict[str, NDArray[Any]]:
         return _read(folder, card, "training")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{one_line(folder.uri)} cannot be resumed from: {error}. Give the run's own folder."
+            f"{one_line(folder.uri)} cannot be resumed from: {one_line(error)}. Give the run's own "
+            "folder."
         ) from error
 
 
-def _open(where: str | Folder) -> Folder:
+def _open(where: str | Folder, storage: StorageConfig) -> Folder:
     if isinstance(where, Folder):
         return where
-    return open_folder(where) if "://" in where else open_folder(find(where))
+    return open_folder(where if "://" in where else find(where), **storage.model_dump())
 
 
 def _read_card(folder: Folder) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -24,7 +24,7 @@ from deep_piano.terminal import Group, logs_json, reports, set_up_logging, stage
 
 if TYPE_CHECKING:
     from deep_piano.config import Config, StorageConfig
-    from deep_piano.pieces import Record
+    from deep_piano.pieces import Records
     from deep_piano.storage import Folder
 
 logger = logging.getLogger("deep_piano")
@@ -225,6 +225,7 @@ def generate(
             only_new=only_new,
             force=force,
             keep=[file.path] if file.path else [],
+            storage=settings.storage,
             progress=progress,
         )
     took_s = time.monotonic() - begun
@@ -248,12 +249,12 @@ def _generate_in_bulk(
     source, target = _open(settings.storage, seeds, out)
     with reports() as report:
         records = in_bulk(source, target, settings, only_new=only_new, force=force, progress=report)
-    _count_pieces(out, records.values())
+    _count_pieces(out, records)
 
 
-def _count_pieces(out: str, records: Collection[Record]) -> None:
+def _count_pieces(out: str, records: Records) -> None:
     """Say what came of the pieces that were asked for; fail when any did."""
-    counts = Counter(record.status for record in records)
+    counts = Counter(record.status for record in records.all)
     failed, left_out = counts["failed"], counts["left out"]
     text = f"{len(records)} = {counts['done']} there + {failed} failed"
     text += f" + {left_out} left out for better ones" if left_out else ""
@@ -399,7 +400,7 @@ def train(
     from deep_piano.checkpoint import BEST_OF_RUN, load
     from deep_piano.stages.train import begin_and_train
 
-    given = load(init) if init is not None else None
+    given = load(init, storage=settings.storage) if init is not None else None
     with stages() as progress:
         best = begin_and_train(
             data,
@@ -449,7 +450,7 @@ def pipeline(
 
     with reports() as report:
         records = all_three(source, to_continue, target, settings, progress=report)
-    _count_pieces(out, records.values())
+    _count_pieces(out, records)
 
 
 @main.command(
@@ -563,7 +564,7 @@ def evaluate(
 
     storage = file.load({"storage": {"endpoint": endpoint}}).storage
     [data] = _open(storage, dataset)
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, storage=storage)
     with Dataset(data) as opened, stages() as progress:
         found = score(loaded, opened, split=split, progress=progress)
     click.echo(found.table())
@@ -692,7 +693,7 @@ def _open(storage: StorageConfig, *uris: str) -> list[Folder]:
     """Return the folders that are named, local or in the S3 service of the settings."""
     from deep_piano.storage import open_folder
 
-    return [open_folder(u, endpoint=storage.endpoint, region=storage.region) for u in uris]
+    return [open_folder(uri, **storage.model_dump()) for uri in uris]
 
 
 def _described(piece: dict[str, Any]) -> str:

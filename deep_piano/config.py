@@ -33,6 +33,7 @@ TopP = Annotated[float, Field(gt=0, le=1)]
 Guidance = Annotated[float, Field(ge=0, le=10)]
 TopK = Annotated[int, Field(ge=0, le=1024)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
+Silence = Annotated[float, Field(gt=0, le=604800)]
 
 
 class _Section(BaseModel):
@@ -124,6 +125,7 @@ class BulkConfig(_Section):
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     gpus_per_worker: Share | None = None
     nodes_within_seconds: Seconds = 0.0
+    silence_seconds: Silence = 1800.0
     max_failures: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -155,6 +157,7 @@ class PrepareConfig(_Section):
     shard_mb: Megabytes = 32.0
     row_group_mb: Megabytes = 1.0
     time_limit_seconds: Annotated[float, Field(gt=0, le=86400)] = 300.0
+    silence_seconds: Silence = 7200.0
     max_failures: Annotated[int, Field(ge=0)] | None = None
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     transcribers: Annotated[int, Field(ge=1, le=10_000)] | None = None
@@ -178,6 +181,7 @@ class StorageConfig(_Section):
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
     region: Annotated[str, Field(min_length=1)] | None = None
+    attempts: Annotated[int, Field(ge=1, le=100)] = 5
 
 
 class TrainConfig(_Section):

@@ -40,7 +40,7 @@ def inspect_dataset(
     InputError
         When there is no dataset.
     """
-    dataset = open_folder(uri, endpoint=storage.endpoint, region=storage.region)
+    dataset = open_folder(uri, **storage.model_dump())
     manifest = read_manifest(dataset)
     if manifest is None:
         raise InputError(

@@ -29,7 +29,7 @@ from deep_piano import (
 from deep_piano.codecs import CODECS, codec_of
 from deep_piano.codecs.notes import SPEC, STEPS_PER_SECOND, encode
 from deep_piano.compose import Composer
-from deep_piano.config import GenerateConfig
+from deep_piano.config import GenerateConfig, StorageConfig
 from deep_piano.decode import Engine, Sampling
 from deep_piano.errors import AudioError, InputError, MidiError
 from deep_piano.notes import (
@@ -115,6 +115,7 @@ def make_pieces(
     only_new: bool = False,
     force: bool = False,
     keep: Collection[Path] = (),
+    storage: StorageConfig | None = None,
     progress: Progress | None = None,
 ) -> list[Piece]:
     """Write the pieces that continue a seed.
@@ -135,6 +136,8 @@ def make_pieces(
     keep : collection of Path
         Files that must not be replaced, not even by force. The seed, the checkpoint and the sound
         never are.
+    storage : StorageConfig, optional
+        Where ``s3://`` leads, if the checkpoint lies there.
     progress : callable, optional
 
     Returns
@@ -160,7 +163,7 @@ def make_pieces(
     if settings.index is not None:
         given.append(Path(settings.index))
     known = [codec.spec.codec for codec in CODECS.values()]
-    weights = checkpoint.load(settings.checkpoint, codec=known)
+    weights = checkpoint.load(settings.checkpoint, codec=known, storage=storage)
     if not codec_of(weights.spec).hears_notes:
         return wave_piece.make_pieces(
             seed_path,

@@ -38,7 +38,10 @@ LAYOUT: Final = frozenset(
 )
 """Settings that decide where a recording goes, not what is read of it."""
 RUNNING: Final = frozenset(
-    {"time_limit_seconds", "max_failures", "workers", "transcribers", "gpus_per_transcriber"}
+    {
+        *("time_limit_seconds", "silence_seconds", "max_failures"),
+        *("workers", "transcribers", "gpus_per_transcriber"),
+    }
 )
 """Settings that leave no trace in a dataset."""
 

@@ -7,6 +7,7 @@ message of it holds a secret key, a token or a password.
 from __future__ import annotations
 
 import functools
+import ipaddress
 import logging
 import mimetypes
 import os
@@ -14,10 +15,11 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from deep_piano.errors import DeepPianoError, InputError, one_line
 
@@ -50,7 +52,7 @@ _MISTAKES = {
 
 
 @functools.cache
-def connect(endpoint: str | None, region: str | None) -> Any:
+def connect(endpoint: str | None, region: str | None, attempts: int = ATTEMPTS) -> Any:
     """Return this process's client of an endpoint; nothing is sent yet.
 
     A client takes a tenth of a second to make and may be used by several threads.
@@ -59,6 +61,8 @@ def connect(endpoint: str | None, region: str | None) -> Any:
     ----------
     endpoint, region : str or None
         None leaves the choice to boto3: AWS_ENDPOINT_URL, AWS_REGION, the profile.
+    attempts : int
+        How often a request is made before it has failed, with longer and longer pauses between.
 
     Raises
     ------
@@ -70,7 +74,7 @@ def connect(endpoint: str | None, region: str | None) -> Any:
     from botocore.exceptions import BotoCoreError
 
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=_CONNECT_TIMEOUT_S,
         read_timeout=_READ_TIMEOUT_S,
     )
@@ -78,12 +82,29 @@ def connect(endpoint: str | None, region: str | None) -> Any:
     region = region or os.environ.get("AWS_REGION")
     try:
         session = boto3.session.Session(region_name=region)
-        return session.client("s3", endpoint_url=endpoint, config=config)
+        client = session.client("s3", endpoint_url=endpoint, config=config)
     except (BotoCoreError, ValueError) as error:
         raise InputError(
             f"cannot set up S3: {one_line(without_password(str(error)))}. "
             "Check the endpoint (such as http://127.0.0.1:9000), the region and AWS_PROFILE."
         ) from error
+    _warn_of_plain_text(client.meta.endpoint_url)
+    return client
+
+
+def _warn_of_plain_text(url: str) -> None:
+    """Say, once a client, that what goes to an endpoint is not encrypted, unless it stays here."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    with suppress(ValueError):  # a name, not an address
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    if parts.scheme == "http" and host != "localhost":
+        logger.warning(
+            "%s is S3 without TLS: whoever is on the way can read and change what is stored. Give "
+            "an https:// endpoint.",
+            one_line(without_password(url)),
+        )
 
 
 @dataclass(frozen=True)
@@ -96,13 +117,14 @@ class Bucket:
     Attributes
     ----------
     name : str
-    endpoint, region : str, optional
+    endpoint, region, attempts
         As for `connect`.
     """
 
     name: str
     endpoint: str | None = None
     region: str | None = None
+    attempts: int = ATTEMPTS
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int, str]]:
         """Yield the key of every object below a prefix, its size in bytes and its stamp.
@@ -125,7 +147,7 @@ class Bucket:
             This object is missing, denied or archived; the others need not be.
         """
         with self._explained("read", key, one_object=one_object) as client:
-            _download(client, self.name, key, path)
+            _download(client, self.name, key, path, self.attempts)
 
     def upload(self, path: Path, key: str) -> None:
         """Store a file of at most 5 GB by one request, which S3 takes whole or not at all.
@@ -153,7 +175,7 @@ class Bucket:
     def _explained(
         self, doing: str, key: str, *, one_object: type[DeepPianoError] = InputError
     ) -> Iterator[Any]:
-        client = connect(self.endpoint, self.region)
+        client = connect(self.endpoint, self.region, self.attempts)
         with explained(f"{doing} s3://{self.name}/{one_line(key)}", client, one_object):
             yield client
 
@@ -216,7 +238,7 @@ def explained(
         boto.FlexibleChecksumError,
     ) as error:
         kind = DeepPianoError
-        why = f"the transfer failed {ATTEMPTS} times ({type(error).__name__}). Try again later"
+        why = f"the transfer failed every time ({type(error).__name__}). Try again later"
     except boto.BotoCoreError as error:
         why = f"{one_line(without_password(str(error)))}. Check the AWS settings"
     except (ResponseParserError, KeyError, ValueError):
@@ -225,10 +247,10 @@ def explained(
     raise kind(f"cannot {doing}: {why}.") from None
 
 
-def _download(client: Any, bucket: str, key: str, path: Path) -> None:
+def _download(client: Any, bucket: str, key: str, path: Path, attempts: int) -> None:
     from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         # boto3 repeats the request where it must, yet not the reading of the answer's body.
         body = client.get_object(Bucket=bucket, Key=key)["Body"]
         try:
@@ -236,7 +258,7 @@ def _download(client: Any, bucket: str, key: str, path: Path) -> None:
                 shutil.copyfileobj(body, file, _BLOCK_BYTES)
             return
         except (HTTPClientError, IncompleteReadError, FlexibleChecksumError) as error:
-            if attempt == ATTEMPTS - 1:
+            if attempt == attempts - 1:
                 raise
             logger.debug("fetching %s again after %s", key, type(error).__name__)
             time.sleep(0.1 * 2**attempt)

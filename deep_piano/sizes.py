@@ -5,11 +5,14 @@ This module knows a codec's specification; it loads no framework.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from deep_piano.codecs.base import SequenceSpec
+
+_LARGEST, _DEEPEST = 2**16, 64
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,27 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Build a configuration from what `to_json` returned."""
+        """Build a configuration from what `to_json` returned.
+
+        Raises
+        ------
+        ValueError, TypeError
+            When it is another thing, or a size is beyond every network that is trained.
+        """
         numbers = {"scale", "spectrum"}
         sizes = {name: int(size) for name, size in value.items() if name not in numbers}
         spectrum = tuple(float(db) for db in value.get("spectrum", ()))
-        return cls(**sizes, scale=float(value.get("scale", 1.0)), spectrum=spectrum)
+        config = cls(**sizes, scale=float(value.get("scale", 1.0)), spectrum=spectrum)
+        large = {name: size for name, size in sizes.items() if name != "order"}
+        if not all(1 <= size <= _LARGEST for size in large.values()) or config.layers > _DEEPEST:
+            raise ValueError(f"no network has these sizes: {sizes}")
+        if not 0 < config.scale < math.inf:
+            raise ValueError(f"the scale is {config.scale}")
+        if not 0 <= config.order <= _LARGEST or not all(map(math.isfinite, spectrum)):
+            raise ValueError("no linear prediction is of this order and spectrum")
+        if config.past > 1 and not (config.order and len(spectrum) > 1):
+            raise ValueError("a network of sound needs the order and spectrum of its prediction")
+        return config
 
 
 PRESETS = {

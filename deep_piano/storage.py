@@ -11,6 +11,7 @@ it would be taken for such an escape, so every file has one name and every name 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -56,6 +57,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     ------
     InputError
         When the folder cannot be written to.
+    DeepPianoError
+        When the disk is full.
 
     Examples
     --------
@@ -71,10 +74,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
             f"cannot write to {path.parent}: {error.strerror}. Choose another folder."
         ) from error
     try:
-        yield temporary
+        with _room_required(path):
+            yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _room_required(path: Path) -> Iterator[None]:
+    """Say plainly that the disk was full, where what writes to a path has found that."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DeepPianoError(
+            f"there is no room for {one_line(path)}: {error.strerror}. Make room, and run the same "
+            "command again."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +216,11 @@ class Folder(ABC):
 
 
 def open_folder(
-    uri: str | os.PathLike[str], *, endpoint: str | None = None, region: str | None = None
+    uri: str | os.PathLike[str],
+    *,
+    endpoint: str | None = None,
+    region: str | None = None,
+    attempts: int = s3.ATTEMPTS,
 ) -> Folder:
     """Return the folder that a path or URI names. Nothing is read, sent or made yet.
 
@@ -208,6 +230,8 @@ def open_folder(
         A local path, `file:///path`, `s3://bucket` or `s3://bucket/prefix`.
     endpoint, region : str, optional
         Of an S3 service; boto3 finds them in the environment or the profile where not given.
+    attempts : int
+        How often a request to it is made before it has failed.
 
     Raises
     ------
@@ -241,7 +265,7 @@ def open_folder(
     prefix = prefix.strip("/")
     return S3Folder(
         uri=f"s3://{bucket}/{prefix}".rstrip("/"),
-        bucket=s3.Bucket(bucket, endpoint, region),
+        bucket=s3.Bucket(bucket, endpoint, region, attempts),
         prefix=prefix and prefix + "/",
     )
 
@@ -387,7 +411,8 @@ class S3Folder(Folder):
         """Publish by one upload, of at most 5 GB: see `Folder.write`."""
         key = self._key(name)
         with _temporary(name) as path:
-            yield path
+            with _room_required(path):  # for the copy: it is set aside in TMPDIR
+                yield path
             self.bucket.upload(path, key)
 
     def exists(self, name: str) -> bool:

@@ -76,15 +76,18 @@ def processes(title):
 
 
 @contextmanager
-def killing(title, *, when=lambda: True):
-    """Kill one Ray worker that is at work on such a task, as soon as one is, beside the body."""
+def killing(title, *, when=lambda: True, by=signal.SIGKILL):
+    """Kill one Ray worker that is at work on such a task, as soon as one is, beside the body.
+
+    Another signal may be given: after SIGSTOP it hangs, until it is killed at the body's end.
+    """
     killed, over = [], threading.Event()
 
     def hunt():
         while not killed and not over.wait(0.005):
             for number in processes(title) if when() else ():
                 with suppress(ProcessLookupError):
-                    os.kill(number, signal.SIGKILL)
+                    os.kill(number, by)
                     killed.append(number)
                     break
 
@@ -95,4 +98,7 @@ def killing(title, *, when=lambda: True):
     finally:
         over.set()
         hunter.join()
+        for number in killed:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
     assert killed, f"nothing was seen at work on {title}"

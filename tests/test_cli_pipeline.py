@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,8 @@ def test_a_corpus_becomes_pieces_and_each_stage_goes_on_where_it_stopped(cluster
     assert result.stdout == "out: pieces asked for: 2 = 2 there + 0 failed\n"
     assert "training: 4 of 4" in result.stderr
     before = contents(Path("out"))
+    facts = json.loads(before["pieces/pieces/0.mid/take-1.json"])
+    assert facts["checkpoint"]["name"] == "run/checkpoint/best"
     assert {name.split("/")[0] for name in before} == {"dataset", "run", "pieces"}
 
     again = pipeline()

@@ -574,6 +574,24 @@ def test_no_room_for_a_copy_is_told(s3, monkeypatch):
     assert not isinstance(caught.value, InputError)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_full_disk_is_said_and_leaves_nothing_behind(kind, tmp_path, request):
+    bucket = request.getfixturevalue("s3").bucket() if kind == "s3" else ""
+    folder = open_folder(f"s3://{bucket}" if kind == "s3" else tmp_path / "folder")
+
+    def fill():
+        with folder.write("a.txt") as path:
+            path.unlink()
+            path.symlink_to("/dev/full")
+            path.write_bytes(bytes(10_000))
+
+    with pytest.raises(DeepPianoError, match=r"no room for .*: No space left.*Make room") as caught:
+        fill()
+    assert caught.value.exit_code == 1
+    assert folder.entries() == []
+
+
 def test_the_environment_says_where_s3_is(s3, monkeypatch):
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     folder = open_folder(f"s3://{s3.bucket()}")
@@ -582,6 +600,26 @@ def test_the_environment_says_where_s3_is(s3, monkeypatch):
     client = connect(None, None)
     assert (client.meta.endpoint_url, client.meta.region_name) == (s3.endpoint, "eu-west-1")
     assert connect(None, "us-west-2").meta.region_name == "us-west-2"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "warned"),
+    [
+        ("http://10.0.0.7:9000", True),
+        ("http://minio.internal", True),
+        ("https://minio.internal", False),
+        ("http://127.0.0.1:9000", False),
+        ("http://[::1]:9000", False),
+        ("http://localhost:9000", False),
+        (None, False),
+    ],
+)
+def test_s3_without_tls_is_warned_of(s3, monkeypatch, caplog, endpoint, warned):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    client = connect(endpoint, None)
+    assert connect(endpoint, None) is client
+    assert [endpoint in record.message for record in caplog.records] == [True] * warned
+    assert client.meta.endpoint_url.startswith(endpoint or "https://")
 
 
 def every_use(folder):
@@ -622,6 +660,11 @@ def test_an_endpoint_that_cannot_be_reached_is_named(s3, monkeypatch):
         ):
             use()
     assert len(waits) == 6 * (ATTEMPTS - 1)
+    waits.clear()
+    with pytest.raises(InputError, match="cannot be reached"):
+        open_folder("s3://bucket/x", endpoint=endpoint, attempts=9).exists("a")
+    assert len(waits) == 8
+    assert sum(sorted(waits)) <= 1 + 2 + 4 + 8 + 16 + 3 * 20
 
 
 @pytest.mark.parametrize(
@@ -761,7 +804,7 @@ def test_what_is_always_cut_off_is_told(s3, monkeypatch):
     with answering((200, b"half", 8)) as (endpoint, requests):
         folder = open_folder("s3://bucket/x", endpoint=endpoint)
         with pytest.raises(
-            DeepPianoError, match=r"cannot read .*transfer failed 5 times"
+            DeepPianoError, match=r"cannot read .*transfer failed every time"
         ) as caught:
             folder.read_bytes("a")
         assert not isinstance(caught.value, InputError)

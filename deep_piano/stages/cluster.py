@@ -58,7 +58,7 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
         ray.init(address=address, job_config=job, logging_level=logging.ERROR, **options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # a bare Exception, where a node of its own does not start in time
         where = "here" if address == "local" else f"at RAY_ADDRESS={address}"
         raise DeepPianoError(f"no Ray cluster could be used {where}: {error}") from error
     try:
@@ -67,12 +67,49 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
+class Silence:
+    """Bounds how long nothing may be heard of what is at work.
+
+    Ray starts work anew whose process or node died. A node that hangs, or a network that was cut,
+    may leave it waiting for what will never come.
+
+    Parameters
+    ----------
+    limit_s : float
+    setting : str
+        The setting that says so.
+    """
+
+    def __init__(self, limit_s: float, setting: str) -> None:
+        self._limit_s, self._setting = limit_s, setting
+        self._sign: object = None
+        self.end()
+
+    def end(self) -> None:
+        """Say that something was heard."""
+        self._since = time.monotonic()
+
+    def require_short(self, at_work: int, sign: object = None) -> None:
+        """Raise `DeepPianoError` where it lasts too long; another `sign` than last time ends it."""
+        if sign != self._sign:
+            self._sign = sign
+            self.end()
+        if time.monotonic() - self._since > self._limit_s:
+            raise DeepPianoError(
+                f"nothing was heard for {self._limit_s:g} s of the {at_work} tasks at work: a node "
+                "hangs, is cut off, or has no room for them (`ray status` shows the nodes). What "
+                "was done is kept, and the same command goes on from here; "
+                f"{self._setting} says how long to wait."
+            )
+
+
 def completed(
     submit: Callable[[Item], Any],
     items: Iterable[Item],
     *,
     in_flight: Callable[[], int],
-    meanwhile: Callable[[], None] = lambda: None,
+    silence: Silence,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[Item, Any]]:
     """Yield items with their results as they complete, a bounded number of them at work.
 
@@ -84,19 +121,28 @@ def completed(
         Drawn from as places become free.
     in_flight : callable
         Returns the most that may be at work, or wait for a worker; it may change.
+    silence : Silence
+        Bounds how long nothing may be heard of it.
     meanwhile : callable
-        Called every few seconds in which nothing completes.
+        Called every few seconds in which nothing completes; where it returns something else than
+        before, that is heard of the work.
 
     Yields
     ------
     item, result
         The result is an exception, not raised, where Ray or the task failed. When the caller stops
         early, what is at work is cancelled.
+
+    Raises
+    ------
+    DeepPianoError
+        When nothing is heard for too long.
     """
     import ray
 
     waiting: dict[Any, Item] = {}
     remaining = iter(items)
+    silence.end()
     try:
         while True:
             while len(waiting) < in_flight():
@@ -109,8 +155,9 @@ def completed(
                 return
             done, _ = ray.wait(list(waiting), num_returns=1, timeout=_PATIENCE_S)
             if not done:
-                meanwhile()
+                silence.require_short(len(waiting), meanwhile())
             for reference in done:
+                silence.end()
                 yield waiting.pop(reference), outcome(reference)
     finally:
         for reference in waiting:

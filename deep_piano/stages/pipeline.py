@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 from deep_piano import runs
+from deep_piano.checkpoint import BEST_OF_RUN
 from deep_piano.config import Config
 from deep_piano.errors import InputError
 from deep_piano.fit import Progress
-from deep_piano.pieces import Key, Record
+from deep_piano.pieces import Records
 from deep_piano.sources import require_apart, survey
 from deep_piano.stages.cluster import connected
 from deep_piano.stages.generate import generate
@@ -34,7 +35,7 @@ def pipeline(
     config: Config,
     *,
     progress: Callable[[Report], None] = lambda _: None,
-) -> dict[Key, Record]:
+) -> Records:
     """Prepare a corpus, train on it, and continue seeds with the best checkpoint of the run.
 
     Parameters
@@ -50,8 +51,8 @@ def pipeline(
 
     Returns
     -------
-    dict of (seed, take) to Record
-        Of every piece that was asked for.
+    Records
+        By seed and take, of every piece that was asked for.
 
     Raises
     ------
@@ -75,4 +76,6 @@ def pipeline(
         prepare(corpus, dataset, config, progress=progress)
         resume = runs.read_about(run) is not None
         best = begin_and_train(dataset, run, config.train, resume=resume, progress=trained)
-        return generate(seeds, pieces, config, checkpoint=best, progress=progress)
+        by_name = {"checkpoint": f"{RUN}/{BEST_OF_RUN}"}  # for the facts of the pieces
+        named = config.model_copy(update={"generate": config.generate.model_copy(update=by_name)})
+        return generate(seeds, pieces, named, checkpoint=best, progress=progress)

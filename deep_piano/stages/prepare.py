@@ -38,7 +38,7 @@ from deep_piano.rules import Reject
 from deep_piano.shards import ShardFacts
 from deep_piano.sources import Source, Splits, require_apart, sources_of, survey
 from deep_piano.stages import measures
-from deep_piano.stages.cluster import completed, connected, total
+from deep_piano.stages.cluster import Silence, completed, connected, total
 from deep_piano.stages.transcription import Factory, Pool, no_ears, transkun
 from deep_piano.storage import Entry, Folder
 from deep_piano.terminal import Report
@@ -162,6 +162,8 @@ class _Run:
         self._unreadable: list[Reject] = []
         self._copies: list[tuple[Source, Source]] = []
         self._show_again = 0.0
+        limit_s = config.prepare.silence_seconds
+        self._silence = Silence(limit_s, "prepare.silence_seconds")
 
     def hash_files(self, entries: Sequence[Entry], ledger: dict[str, Remembered]) -> dict[str, str]:
         """Return the SHA-256 of every file that can be read, by name; note the others."""
@@ -176,6 +178,7 @@ class _Run:
             lambda names: task.remote(self._corpus, names),
             _batches(todo),
             in_flight=self._in_flight,
+            silence=self._silence,
         ):
             for name, sha256, problem in _raised(result):
                 if problem:
@@ -224,10 +227,12 @@ class _Run:
                 lambda name: task.remote(self._dataset, name),
                 names,
                 in_flight=self._in_flight,
+                silence=self._silence,
             ),
             1,
         ):
-            facts = _raised(facts)
+            # What kills everyone who looks at it is broken too.
+            facts = None if _crashed(facts) else _raised(facts)
             if facts is not None and committed.get(name, facts.sha256) == facts.sha256:
                 others += not self._known.add(facts)
             self._progress(Report("looking at shards", done, len(names)))
@@ -254,7 +259,8 @@ class _Run:
                 self._submit,
                 missing,
                 in_flight=lambda: self._pool.in_flight or self._in_flight(),
-                meanwhile=self._show,
+                silence=self._silence,
+                meanwhile=self._shown_and_heard,
             ):
                 self._pool.release(one)
                 if _crashed(result):
@@ -325,6 +331,7 @@ class _Run:
             lambda source: task.remote(self._corpus, source, self._settings, ears),
             [source],
             in_flight=lambda: 1,
+            silence=self._silence,
         )
         self._pool.release(one)
         if not _crashed(result):
@@ -354,6 +361,10 @@ class _Run:
                 f"{one_line(some.name)}: {some.reason}). What was done is kept, and the same "
                 "command goes on from here: mend or remove such files, or raise max_failures."
             )
+
+    def _shown_and_heard(self) -> list[float]:
+        self._show()
+        return self._pool.heard_s()
 
     def _show(self) -> None:
         begun = time.monotonic()

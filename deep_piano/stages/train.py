@@ -167,6 +167,7 @@ def train(
 
 
 def _result(trainer: Any, settings: TrainConfig) -> dict[str, Any]:
+    from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
     try:
@@ -178,6 +179,11 @@ def _result(trainer: Any, settings: TrainConfig) -> dict[str, Any]:
             f"the workers failed more than {settings.max_failures} times, the last time with: "
             f"{one_line(reasons[-1]) if reasons else 'no reason given'}. --resume goes on from the "
             "last checkpoint; --debug before the command shows more."
+        ) from error
+    except RayError as error:
+        raise DeepPianoError(
+            f"Ray Train's controller, which watches over the workers, was lost "
+            f"({type(error).__name__}). --resume goes on from the last checkpoint."
         ) from error
 
 
@@ -209,7 +215,7 @@ def _storage(run: Folder) -> tuple[str, Any]:
     assert isinstance(run, S3Folder)
     from pyarrow.fs import S3FileSystem
 
-    service = s3.connect(run.bucket.endpoint, run.bucket.region).meta
+    service = s3.connect(run.bucket.endpoint, run.bucket.region, run.bucket.attempts).meta
     endpoint = urlsplit(service.endpoint_url)
     filesystem = S3FileSystem(  # credentials: from the environment or a role, as for boto3
         endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=service.region_name

@@ -1,0 +1,12 @@
+"""The command line with a listener that is slow, so that there is time to break something."""
+
+from __future__ import annotations
+
+from deep_piano.cli import main
+from deep_piano.stages.prepare import prepare
+from tests.fakes import slow_listener
+
+if __name__ == "__main__":
+    assert prepare.__kwdefaults__ is not None
+    prepare.__kwdefaults__["transcriber"] = slow_listener
+    main()
