@@ -91,7 +91,13 @@ def _of_the_run(
             f"{about['dataset']['digest'][:12]} then, {dataset.digest[:12]} now). Give the dataset "
             "as it was, or begin a new run with --init to start from these weights."
         )
-    before = TrainConfig.model_validate(about["settings"])
+    try:
+        before, network = _kept(about)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{run.place(runs.RUN)} does not say what this version can go on with: "
+            f"{one_line(error)[:300]}. Begin a new run with --init to start from its weights."
+        ) from error
     given = {field: getattr(settings, field) for field in settings.model_fields_set}
     changed = [
         f"{field} {getattr(before, field)} -> {value}"
@@ -99,8 +105,8 @@ def _of_the_run(
         if field not in _MAY_CHANGE and value != getattr(before, field)
     ]
     begun = run.exists(f"{runs.LAST}/{checkpoints.CARD}")
-    if about["init"] != (init.digest if init else None) and not (init is None and begun):
-        changed.append(f"init {about['init'] and about['init'][:12]}")
+    if about.get("init") != (init.digest if init else None) and not (init is None and begun):
+        changed.append(f"init {one_line(about.get('init'))[:12]}")
     if changed:
         raise InputError(
             f"{name} was begun with other settings ({'; '.join(changed)}). Leave them out, or "
@@ -108,7 +114,12 @@ def _of_the_run(
         )
     kept = {field: value for field, value in given.items() if field in _MAY_CHANGE}
     merged = load_config(None, {"train": before.model_dump() | kept}).train
-    return merged, ModelConfig.from_json(about["network"])
+    return merged, network
+
+
+def _kept(about: Mapping[str, Any]) -> tuple[TrainConfig, ModelConfig]:
+    """Return a run's settings and network."""
+    return TrainConfig.model_validate(about["settings"]), ModelConfig.from_json(about["network"])
 
 
 def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -> ModelConfig:

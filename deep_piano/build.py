@@ -115,8 +115,9 @@ def _outcomes(
     for sha256 in wanted.keys() & rejects.keys():
         yield replace(rejects[sha256], name=wanted.pop(sha256).name)
     for row in _rows_there(dataset, wanted, rows_in):
-        source = wanted.pop(row.source_sha256)
-        yield replace(row, name=source.name, split=split_of(source, row.id, settings))
+        source = wanted.pop(row.source_sha256, None)
+        if source is not None:  # a damaged shard may hold a row twice
+            yield replace(row, name=source.name, split=split_of(source, row.id, settings))
     for source in wanted.values():
         yield read(corpus, source, settings, transcribe=transcribe)
 

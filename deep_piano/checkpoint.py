@@ -173,7 +173,8 @@ def load(
         config = ModelConfig.from_json(card["config"])
         weights = {name: a.astype(np.float32) for name, a in _read(folder, card, "weights").items()}
         digest, facts = str(card["files"]["weights"]["sha256"]), dict(card["facts"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        shapes = weight_shapes(spec, config)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(folder, error) from error
     wanted = [codec] if isinstance(codec, str) else codec
     if wanted is not None and spec.codec not in wanted:
@@ -181,10 +182,12 @@ def load(
             f"the checkpoint {one_line(folder.uri)} belongs to the codec {spec.codec!r}, not "
             f"{' or '.join(map(repr, wanted))}. Give one that was trained on it."
         )
-    for name, shape in weight_shapes(spec, config).items():
+    for name, shape in shapes.items():
         found = weights[name].shape if name in weights else "missing"
         if found != shape:
             raise _damaged(folder, f"{name} is {found}, and should be {shape}")
+        if not np.isfinite(weights[name]).all():
+            raise _damaged(folder, f"{name} holds numbers that are none")
     return Checkpoint(spec, config, weights, digest, facts)
 
 
@@ -201,7 +204,8 @@ def load_training(folder: Folder) -> dict[str, NDArray[Any]]:
         return _read(folder, card, "training")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{one_line(folder.uri)} cannot be resumed from: {error}. Give the run's own folder."
+            f"{one_line(folder.uri)} cannot be resumed from: {one_line(error)}. Give the run's own "
+            "folder."
         ) from error
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -24,7 +24,7 @@ from deep_piano.terminal import Group, logs_json, reports, set_up_logging, stage
 
 if TYPE_CHECKING:
     from deep_piano.config import Config, StorageConfig
-    from deep_piano.pieces import Record
+    from deep_piano.pieces import Records
     from deep_piano.storage import Folder
 
 logger = logging.getLogger("deep_piano")
@@ -249,12 +249,12 @@ def _generate_in_bulk(
     source, target = _open(settings.storage, seeds, out)
     with reports() as report:
         records = in_bulk(source, target, settings, only_new=only_new, force=force, progress=report)
-    _count_pieces(out, records.values())
+    _count_pieces(out, records)
 
 
-def _count_pieces(out: str, records: Collection[Record]) -> None:
+def _count_pieces(out: str, records: Records) -> None:
     """Say what came of the pieces that were asked for; fail when any did."""
-    counts = Counter(record.status for record in records)
+    counts = Counter(record.status for record in records.all)
     failed, left_out = counts["failed"], counts["left out"]
     text = f"{len(records)} = {counts['done']} there + {failed} failed"
     text += f" + {left_out} left out for better ones" if left_out else ""
@@ -450,7 +450,7 @@ def pipeline(
 
     with reports() as report:
         records = all_three(source, to_continue, target, settings, progress=report)
-    _count_pieces(out, records.values())
+    _count_pieces(out, records)
 
 
 @main.command(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,16 +128,24 @@ class Dataset:
         """Return the steps of each recording of a row group; nothing else of it is read."""
         if group not in self._lengths:
             self._lengths[group] = self._read(group, read_steps)
+            self._require_as_promised(group, self._lengths[group])
         return self._lengths[group]
 
     def rows(self, group: RowGroup) -> list[Row]:
         """Return the recordings of a row group."""
-        return self._read(group, lambda path, index: list(read_rows(path, groups=[index])))
+        rows = self._read(group, lambda path, index: list(read_rows(path, groups=[index])))
+        self._require_as_promised(group, [len(row.sequence) for row in rows])
+        return rows
 
     def recordings(self, split: str) -> Iterator[Row]:
         """Yield the recordings of a split, with one row group in memory at a time."""
         for group in self.row_groups(split):
             yield from self.rows(group)
+
+    def _require_as_promised(self, group: RowGroup, lengths: Sequence[int]) -> None:
+        """Raise where a row group holds other recordings than the manifest says."""
+        if (len(lengths), sum(lengths)) != (group.recordings, group.steps):
+            raise self._broken(group, "it holds other recordings than the manifest says")
 
     def _read(self, group: RowGroup, read: Callable[[Path, int], list[Any]]) -> list[Any]:
         """Read of a row group; a shard that lies in S3 is fetched once, as a whole."""
@@ -149,7 +157,10 @@ class Dataset:
         try:
             return read(self._paths[group.shard], group.index)
         except (pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
-            raise DeepPianoError(
-                f"{self.folder.place(name)} is broken: {one_line(error)}. Run the `prepare` that "
-                "made the dataset again: it makes what is missing or broken."
-            ) from error
+            raise self._broken(group, error) from error
+
+    def _broken(self, group: RowGroup, why: object) -> DeepPianoError:
+        return DeepPianoError(
+            f"{self.folder.place(f'{SHARDS}/{group.shard}')} is broken: {one_line(why)}. Run the "
+            "`prepare` that made the dataset again: it makes what is missing or broken."
+        )

@@ -11,13 +11,14 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import quote
 
 from deep_piano.errors import InputError, one_line
 from deep_piano.pictures import ROLL_AXES, ROLL_INCHES
-from deep_piano.pieces import MANIFEST, SEED, Record, read_records, read_run
+from deep_piano.pieces import MANIFEST, SEED, Record, Records, read_records, read_run
 from deep_piano.storage import Folder, LocalFolder, atomic_path
 
 PAGE: Final = "index.html"
@@ -27,7 +28,7 @@ MOST_PIECES: Final = 5_000
 _KINDS = {".mid": "midi", ".png": "roll", ".json": "json"}
 
 
-def write_gallery(pieces: Folder, records: Iterable[Record]) -> None:
+def write_gallery(pieces: Folder, records: Records | Iterable[Record]) -> None:
     """Write the page of a folder of pieces into it, as ``index.html``.
 
     Parameters
@@ -36,7 +37,7 @@ def write_gallery(pieces: Folder, records: Iterable[Record]) -> None:
     records : iterable of Record
         Of its pieces; they are shown by seed and take.
     """
-    run = _run(_name(pieces), read_run(pieces), records, pieces.relative_url)
+    run = _run(_name(pieces), read_run(pieces), records, pieces.relative_url, MOST_PIECES)
     page = _page(run["name"], [run])
     with pieces.write(PAGE) as path:
         path.write_text(page, encoding="utf-8")
@@ -66,7 +67,13 @@ def write_page_of(out: Path, folders: Sequence[Folder]) -> None:
             )
         base = quote(os.fsencode(os.path.relpath(folder.root, out.absolute().parent)))
         runs.append(
-            _run(_name(folder), read_run(folder), known_pieces(folder), _below(base, folder))
+            _run(
+                _name(folder),
+                read_run(folder),
+                known_pieces(folder),
+                _below(base, folder),
+                MOST_PIECES // len(folders),
+            )
         )
     names = [run["name"] for run in runs]
     for number, run in enumerate(runs, 1):
@@ -77,7 +84,7 @@ def write_page_of(out: Path, folders: Sequence[Folder]) -> None:
         path.write_text(page, encoding="utf-8")
 
 
-def known_pieces(pieces: Folder) -> list[Record]:
+def known_pieces(pieces: Folder) -> Records:
     """Return the records of a folder of pieces.
 
     Raises
@@ -91,7 +98,7 @@ def known_pieces(pieces: Folder) -> list[Record]:
             f"{one_line(pieces.uri)} holds no pieces: there is no {MANIFEST} in it. Give a folder "
             "that `deep-piano generate SEEDS/ -o PIECES/` has written."
         )
-    return list(records.values())
+    return records
 
 
 def _below(base: str, folder: LocalFolder) -> Callable[[str], str]:
@@ -105,15 +112,18 @@ def _name(pieces: Folder) -> str:
 def _run(
     name: str,
     about: Mapping[str, Any],
-    records: Iterable[Record],
+    records: Records | Iterable[Record],
     url: Callable[[str], str],
+    most: int,
 ) -> dict[str, Any]:
-    """Return what the page is told of a run."""
+    """Return what the page is told of a run, of its first pieces."""
+    known = records if isinstance(records, Records) else Records(records)
     return {
         "name": name,
-        "checkpoint": about["checkpoint_sha256"],
+        "checkpoint": str(about.get("checkpoint_sha256", "")),
         "facts": list(_facts(about)),
-        "pieces": [_piece(one, url) for one in sorted(records, key=lambda record: record.key)],
+        "pieces": [_piece(one, url) for one in islice(known.all, most)],
+        "beyond": max(0, len(known) - most),
     }
 
 
@@ -152,10 +162,7 @@ def _piece(record: Record, url: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _page(title: str, runs: list[dict[str, Any]]) -> str:
-    beyond, most = 0, MOST_PIECES // len(runs)
-    for run in runs:
-        beyond += len(run["pieces"][most:])
-        run["pieces"] = run["pieces"][:most]
+    beyond = sum(run.pop("beyond") for run in runs)
     data = {
         "title": title,
         "aspect": ROLL_INCHES[0] / ROLL_INCHES[1],

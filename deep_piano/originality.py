@@ -164,12 +164,28 @@ class CorpusIndex:
                 arrays = {name: file.get_tensor(name) for name in ("tokens", "order", "starts")}
             names = json.loads(about["names"])
             index = cls(**arrays, names=names, dataset=about["dataset"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            index._require_sound()
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{one_line(path)} is no index of a corpus: {one_line(error)}. Give a file that "
                 "`deep-piano index` made of a dataset."
             ) from error
         return index
+
+    def _require_sound(self) -> None:
+        """Raise ValueError where one of its parts is not what the others are of."""
+        shapes = [array.shape for array in (self.tokens, self.order, self.starts)]
+        types = [array.dtype for array in (self.tokens, self.order, self.starts)]
+        count, names = len(self.tokens), self.names
+        if (
+            types != [np.uint16, np.uint32, np.int64]
+            or shapes != [(count,), (count,), (len(names),)]
+            or not (count and all(isinstance(name, str) for name in names))
+            or (self.tokens[-_GRAM:] != _BETWEEN).any()
+            or self.order.max() >= count
+            or (np.diff(self.starts, prepend=-1, append=count) <= 0).any()
+        ):
+            raise ValueError("its parts do not belong together")
 
     def longest_run(self, sequence: Sequence) -> SharedRun:
         """Return the longest run of notes that a sequence shares with the corpus.

@@ -10,11 +10,16 @@ of how pieces are made.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from functools import cache
+from itertools import islice
+from typing import Annotated, Any, Final
 
-from deep_piano.errors import InputError, one_line
+from pydantic import Field, TypeAdapter
+
+from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.storage import Folder
 
 RUN: Final = "run.json"
@@ -26,6 +31,10 @@ TABLE: Final = "pieces.parquet"
 
 Key = tuple[str, int]
 """A piece: its seed's name, and its take from 0."""
+
+_NESTED = ("figures", "files")
+_ROWS_AT_ONCE = 10_000
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True)
@@ -61,18 +70,18 @@ class Record:
     """
 
     seed: str
-    take: int
+    take: Annotated[int, Field(ge=1, lt=2**31)]
     status: str
     reason: str = ""
     seed_stamp: str = ""
     seed_sha256: str = ""
     checkpoint_sha256: str = ""
-    random_state: int = 0
+    random_state: _Count = 0
     seconds: float = 0.0
     seed_seconds: float = 0.0
-    notes: int = 0
+    notes: _Count = 0
     figures: dict[str, Any] = field(default_factory=dict)
-    shared_run_notes: int | None = None
+    shared_run_notes: _Count | None = None
     wall_s: float = 0.0
     files: dict[str, str] = field(default_factory=dict)
 
@@ -131,7 +140,7 @@ def read_run(pieces: Folder) -> dict[str, Any]:
     """
     try:
         return dict(json.loads(pieces.read_bytes(RUN)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{pieces.place(RUN)} is damaged: {one_line(error)}. Give another folder."
         ) from error
@@ -146,37 +155,118 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any], under: str = "") -> I
             yield under + name
 
 
-def read_records(pieces: Folder) -> dict[Key, Record]:
+class Records(MutableMapping[Key, Record]):
+    """What is known of many pieces, in the order of seeds and takes.
+
+    They lie in a temporary file (SQLite's, which removes it by itself), so that a million of them
+    take no memory: 3 KB each would be needed otherwise.
+
+    Parameters
+    ----------
+    records : iterable of Record, optional
+        Of several of one piece the last one counts.
+    """
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        import sqlite3
+
+        self._file = sqlite3.connect("", isolation_level=None)
+        # No journal: it would be written for a rollback that never comes.
+        self._file.execute("PRAGMA journal_mode = OFF")
+        self._file.execute(
+            "CREATE TABLE records (seed, take, line, PRIMARY KEY (seed, take)) WITHOUT ROWID"
+        )
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Put a record in its place."""
+        self[record.key] = record
+
+    def __setitem__(self, key: Key, record: Record) -> None:
+        import sqlite3
+
+        try:
+            line = (*key, _line(record))
+            self._file.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", line)
+        except sqlite3.Error as error:
+            raise DeepPianoError(
+                f"cannot keep what is known of the pieces in a temporary file: {error}. Make room, "
+                "or set TMPDIR to another folder."
+            ) from error
+
+    def __getitem__(self, key: Key) -> Record:
+        found = self._file.execute("SELECT line FROM records WHERE seed = ? AND take = ?", key)
+        row = found.fetchone()
+        if row is None:
+            raise KeyError(key)
+        return _read_line(row[0])
+
+    def __contains__(self, key: object) -> bool:
+        asked = "SELECT 1 FROM records WHERE seed = ? AND take = ?"
+        return isinstance(key, tuple) and self._file.execute(asked, key).fetchone() is not None
+
+    def __delitem__(self, key: Key) -> None:
+        found = self._file.execute("DELETE FROM records WHERE seed = ? AND take = ?", key)
+        if not found.rowcount:
+            raise KeyError(key)
+
+    def __iter__(self) -> Iterator[Key]:
+        yield from self._file.execute("SELECT seed, take FROM records ORDER BY seed, take")
+
+    def __len__(self) -> int:
+        return int(self._file.execute("SELECT count(*) FROM records").fetchone()[0])
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """Each record as a line of JSON."""
+        for (line,) in self._file.execute("SELECT line FROM records ORDER BY seed, take"):
+            yield line
+
+    @property
+    def all(self) -> Iterator[Record]:
+        """Each record; quicker than `values`, which looks up one after another."""
+        return map(_read_line, self.lines)
+
+
+def read_records(pieces: Folder) -> Records:
     """Return what is known of the pieces: of the manifest, then of what came after it."""
     names = [MANIFEST] if pieces.exists(MANIFEST) else []
     names += sorted(entry.name for entry in pieces.entries(RECORDS))
-    found = {}
+    found = Records()
     for name in names:
-        for line in pieces.read_bytes(name).splitlines():
-            try:
-                record = Record(**json.loads(line))
-            except (ValueError, TypeError):
-                continue  # it is made again
-            found[record.key] = record
+        with pieces.local(name) as path, path.open("rb") as lines:
+            for line in lines:
+                with suppress(ValueError):  # what is broken is made again
+                    found.add(_read_line(line))
     return found
+
+
+def _line(record: Record) -> str:
+    return json.dumps(asdict(record), sort_keys=True)
+
+
+def _read_line(line: str | bytes) -> Record:
+    record: Record = _record().validate_json(line, strict=True)
+    return record
+
+
+@cache
+def _record() -> Any:
+    return TypeAdapter(Record)
 
 
 def write_records(pieces: Folder, batch: int, records: Iterable[Record]) -> None:
     """Keep a batch of records while the run is at work."""
-    _write_lines(pieces, f"{RECORDS}/{batch:06d}.jsonl", records)
+    _write_lines(pieces, f"{RECORDS}/{batch:06d}.jsonl", map(_line, records))
 
 
-def write_manifest(pieces: Folder, records: Iterable[Record]) -> None:
+def write_manifest(pieces: Folder, records: Records | Iterable[Record]) -> None:
     """Write the manifest, in the order of seeds and takes; it replaces the batches."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ordered = sorted(records, key=lambda record: record.key)
-    rows = [
-        asdict(record)
-        | {name: json.dumps(getattr(record, name), sort_keys=True) for name in ("figures", "files")}
-        for record in ordered
-    ]
+    kept = records if isinstance(records, Records) else Records(records)
     schema = pa.schema(
         [
             *((name, pa.string()) for name in ("seed", "status", "reason", "seed_stamp")),
@@ -186,14 +276,28 @@ def write_manifest(pieces: Folder, records: Iterable[Record]) -> None:
             *((name, pa.string()) for name in ("figures", "files")),
         ]
     )
-    with pieces.write(TABLE) as path:
-        pq.write_table(pa.Table.from_pylist(rows, schema), path, compression="zstd")
-    _write_lines(pieces, MANIFEST, ordered)
+    coming = kept.all
+    with (
+        pieces.write(TABLE) as path,
+        path.open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as table,
+    ):
+        some = list(islice(coming, _ROWS_AT_ONCE))
+        while True:  # a table of nothing has a row group as well
+            table.write_table(pa.Table.from_pylist([_row(record) for record in some], schema))
+            some = list(islice(coming, _ROWS_AT_ONCE))
+            if not some:
+                break
+    _write_lines(pieces, MANIFEST, kept.lines)
     for entry in pieces.entries(RECORDS):
         pieces.remove(entry.name)
 
 
-def _write_lines(pieces: Folder, name: str, records: Iterable[Record]) -> None:
-    with pieces.write(name) as path:
-        lines = (json.dumps(asdict(record), sort_keys=True) for record in records)
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+def _row(record: Record) -> dict[str, Any]:
+    nested = {name: json.dumps(getattr(record, name), sort_keys=True) for name in _NESTED}
+    return asdict(record) | nested
+
+
+def _write_lines(pieces: Folder, name: str, lines: Iterable[str]) -> None:
+    with pieces.write(name) as path, path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)

@@ -21,6 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from deep_piano.checkpoint import BEST
 from deep_piano.errors import FileError, InputError, one_line
 from deep_piano.storage import Folder
@@ -33,6 +35,39 @@ _RUNS = r"[^/]+/run\.json"
 _EVENTS = "tensorboard/events.out.tfevents.0.deep_piano"
 
 Row = Mapping[str, Any]
+
+
+class _Part(BaseModel):
+    """What others than this version's own training may read of a file; more may stand there."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Settings(_Part):
+    preset: str
+    batch: int
+    window: int
+    learning_rate: float
+
+
+class _DatasetOfRun(_Part):
+    digest: str
+    codec: dict[str, Any]
+
+
+class _About(_Part):
+    settings: _Settings
+    dataset: _DatasetOfRun
+    init: str | None = None
+
+
+class _Validated(_Part):
+    """A row of a history."""
+
+    step: int
+    seen: int
+    hours: float
+    validation_loss: float
 
 
 def write_about(run: Folder, about: Mapping[str, Any]) -> None:
@@ -53,8 +88,15 @@ def read_about(run: Folder) -> dict[str, Any] | None:
         return None
     try:
         about = dict(json.loads(run.read_bytes(RUN)))
-        about["settings"], about["dataset"]["digest"], about["dataset"]["codec"]
-    except (ValueError, TypeError, KeyError) as error:
+        _About.model_validate(about)
+    except ValidationError as invalid:
+        [error, *_] = invalid.errors(include_url=False, include_context=False)
+        where = ".".join(map(str, error["loc"]))
+        raise InputError(
+            f"{run.place(RUN)} is broken: {one_line(where)}: {one_line(error['msg'])}. Give "
+            "another folder."
+        ) from invalid
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{run.place(RUN)} is broken: {one_line(error)}. Give another folder."
         ) from error
@@ -104,9 +146,14 @@ def read_history(run: Folder) -> list[dict[str, Any]]:
     try:
         with run.local(_HISTORY) as path, path.open("rb") as file:
             rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
-            return rows
-    except (pa.ArrowException, FileError) as error:
+        for row in rows:
+            _Validated.model_validate(row)
+    except ValidationError as invalid:
+        wrong = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors()}))
+        raise InputError(f"{run.place(_HISTORY)} is broken, in {one_line(wrong)}.") from invalid
+    except (pa.ArrowException, OSError, ValueError, FileError) as error:
         raise InputError(f"{run.place(_HISTORY)} is broken: {one_line(error)}.") from error
+    return rows
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from deep_piano.codecs.base import Field, SequenceSpec
 from deep_piano.features import AudioFeatures, NoteFeatures
+from deep_piano.fingerprint import VALUES
 from deep_piano.rules import Reject
 from deep_piano.storage import sha256_of
 
@@ -183,14 +185,21 @@ def read_rows(
         The SHA-256 of the files whose rows are wanted; all of them without it.
     groups : iterable of int, optional
         The indices of the row groups to read; all of them without it.
+
+    Raises
+    ------
+    OSError, ValueError
+        When the file is no whole shard, or holds what no codec makes.
     """
     import pyarrow.parquet as pq
 
     with path.open("rb") as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
-        names = [name for name in file.schema_arrow.names if name.startswith(SEQUENCE)]
+        spec = _spec_of(file.schema_arrow)
+        names = [f"{SEQUENCE}{field.name}" for field in spec.fields]
         for index in range(file.num_row_groups) if groups is None else groups:
             group = file.read_row_group(index)
             columns = [group[name].combine_chunks() for name in names]
+            _require_sound(group, columns, spec)
             for place, row in enumerate(group.drop_columns(names).to_pylist()):
                 if wanted is None or row["source_sha256"] in wanted:
                     steps = [column[place].values.to_numpy() for column in columns]
@@ -202,7 +211,11 @@ def read_steps(path: Path, group: int) -> list[int]:
     import pyarrow.parquet as pq
 
     with path.open("rb") as opened, pq.ParquetFile(opened) as file:
-        steps: list[int] = file.read_row_group(group, columns=["steps"])["steps"].to_pylist()
+        _spec_of(file.schema_arrow)
+        column = file.read_row_group(group, columns=["steps"])["steps"]
+        if column.null_count:
+            raise ValueError("a length of a sequence is missing")
+        steps: list[int] = column.to_pylist()
         return steps
 
 
@@ -213,25 +226,87 @@ def read_facts(path: Path, name: str) -> ShardFacts | None:
 
     try:
         with path.open("rb") as opened, pq.ParquetFile(opened) as file:
-            about = json.loads(file.schema_arrow.metadata[_METADATA])
+            _spec_of(file.schema_arrow)
+            about = _about().validate_json(file.schema_arrow.metadata[_METADATA])
             plain = [key for key in file.schema_arrow.names if not key.startswith(SEQUENCE)]
             groups = [file.read_row_group(i, columns=plain) for i in range(file.num_row_groups)]
             table = pa.concat_tables(groups) if groups else file.read(columns=plain)
-    except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError):
+        _require_sound(table)
+    except (pa.ArrowInvalid, ValueError):  # also what pydantic raises
         return None
     return ShardFacts(
         name=name,
         bytes=path.stat().st_size,
         sha256=sha256_of(path),
-        digest=about["digest"],
+        digest=about.digest,
         table=table.replace_schema_metadata(None),
-        rejects=tuple(Reject(**reject) for reject in about["rejects"]),
-        set_aside=tuple(
-            SetAside(Reject(**one["reject"]), one["id"], tuple(one["fingerprint"]))
-            for one in about["set_aside"]
-        ),
+        rejects=about.rejects,
+        set_aside=about.set_aside,
         row_groups=tuple(_about_group(group) for group in groups),
     )
+
+
+@dataclass(frozen=True)
+class _About:
+    """What stands in a shard's metadata beside its codec."""
+
+    digest: str
+    rejects: tuple[Reject, ...]
+    set_aside: tuple[SetAside, ...]
+
+    def __post_init__(self) -> None:
+        for one in self.set_aside:
+            if len(one.fingerprint) not in (0, VALUES) or not all(
+                0 <= value < 2**32 for value in one.fingerprint
+            ):
+                raise ValueError("a fingerprint is none")
+
+
+@cache
+def _about() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_About)
+
+
+def _spec_of(schema: pa.Schema) -> SequenceSpec:
+    """Return the codec's specification; a ValueError says that it is no shard's schema."""
+    try:
+        spec = SequenceSpec.from_json(json.loads((schema.metadata or {})[_METADATA])["codec"])
+        good = schema.equals(_schema(spec))
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError("it says nothing of its codec, as a shard does") from error
+    if not good:
+        raise ValueError("its columns are not those of a shard")
+    return spec
+
+
+def _require_sound(
+    rows: pa.Table, sequences: Sequence[pa.ListArray] = (), spec: SequenceSpec | None = None
+) -> None:
+    """Raise ValueError where rows, or their sequences, are not what a codec makes."""
+    import pyarrow.compute as pc
+
+    needed = ("id", "name", "source_sha256", "split", "kind", "duration_s", "steps", "fingerprint")
+    if any(rows[name].null_count for name in needed):
+        raise ValueError("a value is missing in a row")
+    sizes = pc.list_value_length(rows["fingerprint"])
+    if len({0, VALUES, *sizes.to_pylist()}) > 2 or _flat(rows["fingerprint"]).null_count:
+        raise ValueError("a fingerprint is of another length")
+    for column, field in zip(sequences, spec.fields if spec else (), strict=True):
+        if column.null_count or not pc.list_value_length(column).equals(
+            rows["steps"].combine_chunks().cast("int32")
+        ):
+            raise ValueError(f"the steps of {field.name} are not as many as it says")
+        values = column.flatten()
+        if values.null_count or not (
+            field.continuous or (pc.max(values).as_py() or 0) < field.size
+        ):
+            raise ValueError(f"a step of {field.name} is none that there is")
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks().flatten()
 
 
 def _row_groups(rows: Sequence[Row], spec: SequenceSpec, limit_bytes: float) -> Iterator[list[Row]]:

@@ -5,11 +5,14 @@ This module knows a codec's specification; it loads no framework.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from deep_piano.codecs.base import SequenceSpec
+
+_LARGEST, _DEEPEST = 2**16, 64
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,20 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Build a configuration from what `to_json` returned."""
+        """Build a configuration from what `to_json` returned.
+
+        Raises
+        ------
+        ValueError, TypeError
+            When it is another thing, or a size is beyond every network that is trained.
+        """
         sizes = {name: int(size) for name, size in value.items() if name != "scale"}
-        return cls(**sizes, scale=float(value.get("scale", 1.0)))
+        config = cls(**sizes, scale=float(value.get("scale", 1.0)))
+        if not all(1 <= size <= _LARGEST for size in sizes.values()) or config.layers > _DEEPEST:
+            raise ValueError(f"no network has these sizes: {sizes}")
+        if not 0 < config.scale < math.inf:
+            raise ValueError(f"the scale is {config.scale}")
+        return config
 
 
 PRESETS = {

@@ -25,6 +25,7 @@ from deep_piano.codecs import Codec
 from deep_piano.codecs.base import Augmentation, SequenceSpec
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset, RowGroup
+from deep_piano.errors import InputError, one_line
 
 _FROM_THE_MIDDLE = 0.5  # of the plays: seeds are taken from anywhere in a piece
 
@@ -174,6 +175,11 @@ def training_batches(
         When the dataset holds no recording to train on.
     """
     groups = dataset.require("train")
+    if not any(group.steps > group.recordings for group in groups):
+        raise InputError(
+            f"no recording to train on in {one_line(dataset.folder.uri)} has more than one step. "
+            "Prepare longer ones."
+        )
     places = range(rank, settings.batch, world_size)
     slots = [_Slot(dataset, groups, place, settings) for place in places]
     windows = _Windows(

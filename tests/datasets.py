@@ -57,8 +57,9 @@ def a_manifest():
         },
         "settings": {},
         "settings_digest": "00",
+        "reading_digest": "00",
         "versions": {},
-        "corpus": {"uri": "s3://music/all", "files": 45},
+        "corpus": {"uri": "s3://music/all", "digest": "d"},
         "totals": {
             **{"files": 45, "recordings": 40, "drops": 3, "failures": 2, "ignored": 7},
             **_amount(40, 7200.0, 48_000),
@@ -80,7 +81,7 @@ def a_manifest():
         ),
         "shards": [
             {
-                "name": f"000{n}-ab.parquet",
+                "name": f"0000{n}-of-00002-{n:016x}.parquet",
                 "bytes": 6_250_000,
                 "sha256": "ab",
                 "row_groups": [{"split": "train", **_amount(10, 1800.0, 12_000)}] * 2,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import struct
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -420,3 +422,55 @@ def test_without_ffmpeg_there_is_no_version(monkeypatch):
 
     monkeypatch.setattr(audio, "ffmpeg_binary", none)
     assert audio.ffmpeg_version() is None
+
+
+def test_a_little_file_may_say_that_it_is_days_long(tmp_path):
+    """At 1 Hz, 400 KB are 55 hours of sound: what is asked for is decoded, and no more."""
+    path = tmp_path / "bomb.wav"
+    soundfile.write(path, np.full(200_000, 0.1), 1, format="WAV")
+    assert audio.duration_s(path) == pytest.approx(200_000)
+    # Resampling holds back a sample of the file's own: a second.
+    assert 28 * 16_000 < len(audio.decode(path, sr=16_000, seconds=30)) <= 30 * 16_000
+
+
+def test_hours_of_silence_in_a_little_file_are_cut_to_what_is_asked(tmp_path):
+    path = tmp_path / "silence.flac"
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", "7200", path)
+    assert path.stat().st_size < 2**20
+    assert len(audio.decode(path, sr=8000, seconds=60)) == 60 * 8000
+
+
+@pytest.mark.parametrize(
+    ("channels", "sr"), [(1024, SR), (65_535, SR), (64, 4_000_000), (2, 2**31 - 1), (1, 10**8 - 11)]
+)
+def test_channels_and_rates_beyond_reason_cost_an_error(tmp_path, channels, sr):
+    path, data = tmp_path / "odd.wav", b"\1\2" * 100_000
+    shape = struct.pack("<HHIIHH", 1, channels, sr, 2 * sr % 2**32, 2 * channels % 2**16, 16)
+    header = b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + struct.pack("<I", 16)
+    path.write_bytes(header + shape + b"data" + struct.pack("<I", len(data)) + data)
+    with pytest.raises(AudioError):
+        audio.decode(path, sr=16_000, seconds=10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_ffmpeg_has_a_limit_of_memory(tmp_path, wav, monkeypatch):
+    fake_ffmpeg(tmp_path, monkeypatch, "sleep 1; ulimit -v >&2; exit 1")
+    with pytest.raises(AudioError, match=rf"{audio.MOST_MEMORY // 1024} \(ffmpeg's exit code: 1"):
+        audio.decode(wav, sr=16_000)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_a_file_that_takes_more_memory_costs_that_file(tmp_path, monkeypatch):
+    path = tmp_path / "greedy.wav"  # its resampling filter takes 0.3 GiB
+    soundfile.write(path, np.full(100_000, 0.1), 10**8 - 11, format="WAV")
+    monkeypatch.setattr(audio, "MOST_MEMORY", 700 * 2**20)
+    with pytest.raises(AudioError, match=r"greedy\.wav"):
+        audio.decode(path, sr=16_000, seconds=10)
+
+
+def test_of_endless_complaints_the_last_are_kept(tmp_path, wav, monkeypatch):
+    """More than a pipe holds, so that nobody waits for the other."""
+    many = "i=0; while [ $i -lt 3000 ]; do echo 'one more of a long row of complaints' >&2; "
+    fake_ffmpeg(tmp_path, monkeypatch, many + "i=$((i+1)); done; echo 'the last' >&2; exit 1")
+    with pytest.raises(AudioError, match=r"the last \(ffmpeg's exit code: 1\)"):
+        audio.decode(wav, sr=16_000)

@@ -204,7 +204,7 @@ def test_only_what_is_unknown_is_read(corpus, dataset, make, reads):
     known, bad, aside, new = (midi(corpus, f"{n}.mid", number=n) for n in range(4))
     row = replace(note_row("old name.mid"), source_sha256=known.sha256)
     old_shard(dataset, [row, note_row("someone else's.mid", seed=1)])
-    twin = SetAside(reject("2.mid", kind="drop", rule="duplicate"), "its id", (1, 2, 3))
+    twin = SetAside(reject("2.mid", kind="drop", rule="duplicate"), "its id", tuple(range(64)))
     twin = replace(twin, reject=replace(twin.reject, source_sha256=aside.sha256))
     facts, rows = make(
         [known, bad, aside, new],
@@ -304,3 +304,10 @@ def test_nothing_is_published_when_writing_fails(corpus, dataset, make, monkeypa
     with pytest.raises(OSError, match="No space left"):
         make([source])
     assert list((dataset.root / "shards").iterdir()) == []
+
+
+def test_a_row_that_a_damaged_shard_holds_twice_is_taken_once(corpus, dataset, make):
+    row = replace(note_row("a.mid"), source_sha256=midi(corpus, "a.mid").sha256)
+    old_shard(dataset, [row, row])
+    _, rows = make([midi(corpus, "a.mid")], rows_in={row.source_sha256: OLD})
+    assert set(rows) == {"a.mid"}

@@ -195,3 +195,25 @@ def test_weights_go_into_a_keras_model_and_come_back():
     np.testing.assert_array_equal(one, other)
     again["norm_out/beta"][0] += 1e-6
     assert (checkpoints.digest_of(again) != one).any()
+
+
+@pytest.mark.parametrize(
+    "config", [{"layers": 10**9}, {"units": 0}, {"scale": 0}, {"head_units": 10**30}, {"past": 2}]
+)
+def test_sizes_beyond_reason_are_refused_at_once(tmp_path, config):
+    """A billion of layers would be looked for one by one."""
+    checkpoints.save(tmp_path / "c", random_checkpoint())
+    card = tmp_path / "c" / checkpoints.CARD
+    content = json.loads(card.read_text())
+    content["config"] |= config
+    card.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoints.load(str(tmp_path / "c"))
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    saved = random_checkpoint()
+    saved.weights["input/bias"][0] = np.nan
+    checkpoints.save(tmp_path / "c", saved)
+    with pytest.raises(CheckpointError, match=r"is damaged: input/bias"):
+        checkpoints.load(str(tmp_path / "c"))

@@ -98,3 +98,17 @@ def test_sound_is_read_too(tmp_path, codec):
     with Dataset(write_dataset(tmp_path, rows, codec=codec)) as dataset:
         [first, *_] = dataset.recordings("train")
         assert first.sequence.dtype == rows[0].sequence.dtype
+
+
+def test_a_shard_that_holds_other_recordings_than_the_manifest_says_is_broken(tmp_path, rows):
+    """Otherwise windows would be looked for where there are none."""
+    place = write_dataset(tmp_path, rows, shards=1)
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["shards"][0]["row_groups"][0]["recordings"] += 1
+    path.write_text(json.dumps(manifest))
+    with Dataset(place) as dataset:
+        [group] = dataset.row_groups(manifest["shards"][0]["row_groups"][0]["split"])
+        for read in (dataset.rows, dataset.lengths):
+            with pytest.raises(DeepPianoError, match=r"is broken: it holds other recordings"):
+                read(group)

@@ -95,7 +95,7 @@ def names(folder):
 
 
 def test_a_manifest_adds_up(shard):
-    aside = SetAside(reject("twin.mid", kind="drop", rule="duplicate"), "id", (1,))
+    aside = SetAside(reject("twin.mid", kind="drop", rule="duplicate"), "id", ())
     shards = [
         shard(NAMES[0], [note_row("a.mid"), note_row("b.mid", split="test", seed=1)]),
         shard(NAMES[1], [note_row("c.mid", seed=2)], rejects=[reject()], set_aside=[aside]),
@@ -400,3 +400,32 @@ def test_a_ledger_of_other_columns_only_costs_time(dataset):
 def test_a_file_that_is_neither_a_row_nor_a_reject_is_noticed(shard):
     with pytest.raises(AssertionError, match="every file is a row or has a reason"):
         a_manifest([shard(rows=[note_row()])], files=2)
+
+
+@pytest.mark.parametrize(
+    ("where", "wrong"),
+    [
+        (("corpus",), 5),
+        (("totals", "recordings"), -1),
+        (("totals", "splits", "train"), []),
+        (("codec", "fields", 0, "size"), "many"),
+        (("shards", 0, "name"), "../../elsewhere.parquet"),
+        (("shards", 0, "row_groups", 0, "steps"), 1e308),
+        (("summary", "tempo_bpm", "histogram", "edges", 3), 0),
+        (("summary", "tempo_bpm", "mean"), None),
+        (("rejects", 0, "reason"), None),
+    ],
+)
+def test_a_part_of_another_kind_is_named(dataset, shard, where, wrong):
+    """What comes of a manifest is read by many; none of them has to doubt it."""
+    commit(dataset, a_manifest([shard(rows=[note_row()], rejects=[reject("bad.mp3")])]))
+    manifest = read_manifest(dataset)
+    *path, last = where
+    part = manifest
+    for key in path:
+        part = part[key]
+    part[last] = wrong
+    (dataset.root / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=rf"is broken: {where[0]}.*another folder") as raised:
+        read_manifest(dataset)
+    assert str(raised.value).isprintable()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -116,3 +117,12 @@ def test_what_is_no_index_is_said(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(InputError, match="no index of a corpus"):
         CorpusIndex.load(path)
+
+
+@pytest.mark.parametrize("part", ["order", "starts", "tokens"])
+def test_an_index_whose_parts_do_not_belong_together_is_refused(tmp_path, part):
+    index = CorpusIndex.build([("a.mid", sequence_of(random_melody(1)))])
+    wrong = getattr(index, part) + np.array(1000, getattr(index, part).dtype)
+    replace(index, **{part: wrong}).save(tmp_path / "odd")
+    with pytest.raises(InputError, match="do not belong together"):
+        CorpusIndex.load(tmp_path / "odd")

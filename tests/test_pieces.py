@@ -12,6 +12,7 @@ from deep_piano.pieces import (
     RUN,
     TABLE,
     Record,
+    Records,
     read_records,
     require_same_run,
     write_manifest,
@@ -104,3 +105,39 @@ def test_damaged_settings_are_said(pieces, content):
         path.write_text(content)
     with pytest.raises(InputError, match="is damaged"):
         require_same_run(pieces, RUN_A, force=True)
+
+
+def test_a_record_of_numbers_beyond_reason_is_none(pieces, tmp_path):
+    write_records(pieces, 0, [record()])
+    path = tmp_path / "pieces" / RECORDS / "000000.jsonl"
+    line = path.read_text()
+    odd = [
+        line.replace('"notes": 12', '"notes": 1' + "0" * 30),
+        line.replace('"take": 1', '"take": 0'),
+    ]
+    path.write_text("".join(odd) + line)
+    assert list(read_records(pieces).values()) == [record()]
+
+
+def test_records_are_a_mapping_in_the_order_of_seeds_and_takes():
+    records = Records([record("b"), record("a", 2), record("a", 1), record("a", 2, notes=99)])
+    assert list(records) == [("a", 0), ("a", 1), ("b", 0)]
+    assert [one.key for one in records.all] == list(records)
+    assert (len(records), records["a", 1].notes) == (3, 99)
+    assert ("a", 1) in records
+    assert ("c", 0) not in records
+    del records["a", 1]
+    assert records == {("a", 0): record("a"), ("b", 0): record("b")}
+    for missing in (lambda: records["a", 1], lambda: records.pop(("a", 1))):
+        with pytest.raises(KeyError):
+            missing()
+
+
+def test_a_manifest_of_many_is_written_some_at_a_time(pieces, tmp_path, monkeypatch):
+    known = [record(f"{n:02d}.mid") for n in range(7)]
+    write_manifest(pieces, known)
+    whole = pq.read_table(tmp_path / "pieces" / TABLE)
+    monkeypatch.setattr("deep_piano.pieces._ROWS_AT_ONCE", 3)
+    write_manifest(pieces, known)
+    assert pq.read_table(tmp_path / "pieces" / TABLE).equals(whole)
+    assert pq.ParquetFile(tmp_path / "pieces" / TABLE).num_row_groups == 3

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from deep_piano import build
 from deep_piano.config import load_config
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.notes import read_midi, write_midi
@@ -170,6 +171,21 @@ def test_a_broken_shard_is_made_again(run, tmp_path):
     whole = contents(tmp_path / "dataset")
     shard = min((tmp_path / "dataset/shards").iterdir())
     shard.write_bytes(shard.read_bytes()[:-10])
+    run()
+    assert contents(tmp_path / "dataset") == whole
+
+
+@pytest.mark.slow
+def test_a_shard_that_kills_what_looks_at_it_is_made_again(run, tmp_path, monkeypatch):
+    run()
+    whole, shard = contents(tmp_path / "dataset"), min((tmp_path / "dataset/shards").iterdir())
+    look_up = build.look_up
+
+    def look_up_or_die(dataset, name):
+        return os._exit(1) if name == shard.name else look_up(dataset, name)
+
+    (tmp_path / "dataset/manifest.json").unlink()
+    monkeypatch.setattr(build, "look_up", look_up_or_die)
     run()
     assert contents(tmp_path / "dataset") == whole
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from deep_piano import runs
@@ -15,7 +17,8 @@ def write(folder, name, found, *, digest="ab" * 32):
     run = open_folder(folder).inner(name)
     settings = {"preset": "tiny", "batch": 8, "window": 16, "learning_rate": 0.003}
     codec = {"codec": "notes-1"}
-    runs.write_about(run, {"settings": settings, "dataset": {"digest": digest, "codec": codec}})
+    about = {"settings": settings, "dataset": {"digest": digest, "codec": codec}}
+    runs.write_about(run, about)
     rows = [
         {"step": 10 * n, **ROW, "validation_loss": loss, "validation_pitch": loss}
         for n, loss in enumerate(found, 1)
@@ -89,4 +92,30 @@ def test_a_folder_without_runs_and_a_broken_run_are_refused(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "run.json").write_text("{}")
     with pytest.raises(InputError, match=r"run\.json is broken"):
+        runs.find_runs(open_folder(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["settings", "dataset"])
+@pytest.mark.parametrize("wrong", [None, [], "a\nb", {}])
+def test_a_run_of_another_shape_is_named(tmp_path, part, wrong):
+    write(tmp_path, "one", [12.0])
+    about = runs.read_about(open_folder(tmp_path / "one"))
+    (tmp_path / "one" / runs.RUN).write_text(json.dumps(about | {part: wrong}))
+    with pytest.raises(InputError, match=rf"run.json is broken: {part}") as raised:
+        runs.find_runs(open_folder(tmp_path))
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("damage", ["cut", "a column less", "text for a number"])
+def test_a_broken_history_is_named(tmp_path, damage):
+    rows = write(tmp_path, "one", [12.0, 11.0])
+    path = tmp_path / "one" / "history.parquet"
+    if damage == "cut":
+        data = path.read_bytes()
+        path.write_bytes(data[:40] + bytes(40) + data[80:])
+    else:
+        wrong = {"seen": "many"} if damage == "text for a number" else {}
+        rows = [{k: v for k, v in row.items() if k != "seen"} | wrong for row in rows]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(InputError, match=r"history.parquet is broken"):
         runs.find_runs(open_folder(tmp_path))

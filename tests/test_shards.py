@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -10,6 +11,10 @@ from deep_piano.codecs import CODECS
 from deep_piano.shards import SetAside, read_facts, read_rows, write_shard
 from tests.rows import note_row, reject, sha, sound_row
 
+PROBLEMS = (
+    *("a column less", "another type", "no name", "no steps", "classes beyond"),
+    *("fewer steps than it says", "half a fingerprint"),
+)
 SPLITS = ["train", "validation", "train", "test", "train", "validation"]
 
 
@@ -90,7 +95,8 @@ def test_only_the_rows_that_are_wanted_are_read(tmp_path, rows):
 
 
 def test_facts_hold_everything_but_the_sequences(tmp_path, rows):
-    aside = SetAside(reject("twin.mid", kind="drop", rule="duplicate"), "the id", (1, 2, 2**32 - 1))
+    prints = (*range(63), 2**32 - 1)
+    aside = SetAside(reject("twin.mid", kind="drop", rule="duplicate"), "the id", prints)
     path = write(tmp_path / "s", rows, rejects=[reject()], set_aside=[aside])
     facts = read_facts(path, "shard name")
     assert (facts.name, facts.digest, facts.bytes) == ("shard name", "d", path.stat().st_size)
@@ -136,3 +142,45 @@ def test_damage_within_a_sequence_is_noticed(tmp_path, rows):
     path.write_bytes(data)
     with pytest.raises(OSError, match=r"(?i)corrupt|checksum|CRC"):
         list(read_rows(path))
+
+
+def odd_columns(table):
+    """Tables that are whole Parquet and no shard, by what is wrong with them."""
+    count, onset = table.num_rows, table["sequence_onset"]
+    beyond = pa.array([[255] * len(steps) for steps in onset.to_pylist()], onset.type)
+    fewer = pa.array([[1]] * count, onset.type)
+    return {
+        "a column less": table.drop_columns("sequence_pitch"),
+        "another type": table.set_column(0, "id", pa.array([7] * count)),
+        "no name": table.set_column(1, "name", pa.nulls(count, pa.string())),
+        "no steps": with_column(table, "sequence_onset", pa.nulls(count, onset.type)),
+        "classes beyond": with_column(table, "sequence_onset", beyond),
+        "fewer steps than it says": with_column(table, "sequence_onset", fewer),
+        "half a fingerprint": with_column(
+            table, "fingerprint", pa.array([[1, 2]] * count, pa.list_(pa.uint32()))
+        ),
+    }
+
+
+def with_column(table, name, column):
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_what_no_codec_makes_is_no_shard(tmp_path, rows, problem):
+    path = write(tmp_path / "s", rows)
+    pq.write_table(odd_columns(pq.read_table(path))[problem], path)
+    with pytest.raises(ValueError, match=r"\w"):
+        list(read_rows(path))
+    if problem not in ("no steps", "classes beyond", "fewer steps than it says"):
+        assert read_facts(path, "s") is None
+
+
+@pytest.mark.parametrize(
+    "about", ["[]", "{}", '{"digest": 1, "rejects": [], "set_aside": []}', "\ud800"]
+)
+def test_a_shard_with_other_facts_says_nothing(tmp_path, rows, about):
+    path = write(tmp_path / "s", rows)
+    data = {b"deep_piano": about.encode("utf-8", "surrogatepass")}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(data), path)
+    assert read_facts(path, "s") is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -174,3 +175,14 @@ def test_nothing_to_train_on_is_said(tmp_path):
     dataset = Dataset(write_dataset(tmp_path, [note_row(split="test")]))
     with pytest.raises(InputError, match=r"'train'.*holds 0 recordings"):
         first(1, dataset, PLAIN)
+
+
+def test_recordings_of_one_step_are_nothing_to_train_on(tmp_path):
+    """The search for the first window would have no end."""
+    place = write_dataset(tmp_path, [replace(note_row(), sequence=note_row().sequence[:1])])
+    with (
+        Dataset(place) as dataset,
+        pytest.raises(InputError, match="more than one step"),
+        training_batches(dataset, TrainConfig(window=8, batch=8)),
+    ):
+        pass

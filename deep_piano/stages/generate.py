@@ -39,6 +39,7 @@ from deep_piano.pieces import (
     SEED,
     Key,
     Record,
+    Records,
     folder_of,
     read_records,
     require_same_run,
@@ -81,7 +82,7 @@ def generate(
     checkpoint: Checkpoint | None = None,
     engine: EngineFactory = Engine,
     progress: Callable[[Report], None] = lambda _: None,
-) -> dict[Key, Record]:
+) -> Records:
     """Write pieces that continue every seed of a folder, as far as they are not there already.
 
     Parameters
@@ -101,8 +102,8 @@ def generate(
 
     Returns
     -------
-    dict of (seed, take) to Record
-        Of every piece that was asked for; it stands in the manifest too.
+    Records
+        By seed and take, of every piece that was asked for; it stands in the manifest too.
 
     Raises
     ------
@@ -131,38 +132,39 @@ def generate(
     }
     require_same_run(pieces, about, force=force)
     common = _Run(pieces, settings, config.bulk.format, sound, loaded.digest, only_new)
-    known = {} if force else _still_good(pieces, entries)
+    known = Records() if force else _still_good(pieces, entries)
     bulk = _Bulk(seeds, common, config.bulk, known, progress)
     facts = dict(stage="generate", seeds=len(entries))
     logger.info("generate: %d seeds", len(entries), extra=dict(facts, event="begun"))
     todo = bulk.missing(entries)
-    write_manifest(pieces, bulk.records.values())  # what a killed run left becomes part of it
+    write_manifest(pieces, bulk.records)  # what a killed run left becomes part of it
     if todo:
         with connected():
             crew = _crew(config.bulk, pieces=sum(len(takes) for _, takes in todo))
             require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
             bulk.work(todo, loaded, index, crew, engine)
-        write_manifest(pieces, bulk.records.values())
-    write_gallery(pieces, bulk.records.values())
-    asked = {(entry.name, take) for entry in entries for take in range(settings.takes)}
-    found = {key: record for key, record in bulk.records.items() if key in asked}
-    counts = Counter(record.status for record in found.values())
+        write_manifest(pieces, bulk.records)
+    write_gallery(pieces, bulk.records)
+    asked = {entry.name for entry in entries}
+    for key in [k for k in bulk.records if k[0] not in asked or k[1] >= settings.takes]:
+        del bulk.records[key]
+    counts = Counter(record.status for record in bulk.records.all)
     took_s = round(time.monotonic() - begun, 3)
     logger.info("generate: ended", extra=dict(facts, event="ended", took_s=took_s, **counts))
-    return found
+    return bulk.records
 
 
-def _still_good(pieces: Folder, entries: Sequence[Entry]) -> dict[Key, Record]:
+def _still_good(pieces: Folder, entries: Sequence[Entry]) -> Records:
     """Return the records of pieces that are whole and whose seeds have not changed."""
     stamps = {entry.name: entry.stamp for entry in entries}
     there = {entry.name for entry in pieces.entries() if not entry.problem}
-    return {
-        key: record
-        for key, record in read_records(pieces).items()
+    return Records(
+        record
+        for record in read_records(pieces).all
         if not record.failed
         and record.seed_stamp == stamps.get(record.seed, record.seed_stamp)
         and there.issuperset(record.files)
-    }
+    )
 
 
 @dataclass(frozen=True)
@@ -228,12 +230,12 @@ class _Bulk:
         seeds: Folder,
         run: _Run,
         bulk: BulkConfig,
-        known: Mapping[Key, Record],
+        known: Records,
         progress: Callable[[Report], None],
     ) -> None:
         self._seeds, self._run, self._bulk = seeds, run, bulk
         self._settings = run.settings
-        self.records = dict(known)
+        self.records = known
         self._progress = progress
         self._stamps: dict[str, str] = {}
         self._heard: dict[str, piece.Seed] = {}
@@ -248,7 +250,7 @@ class _Bulk:
         self._unkept: list[Record] = []
         self._batches = itertools.count()
         self._kept_at = time.monotonic()
-        self._failures: list[Record] = []
+        self._failures, self._failure = 0, ""
         self._made, self._asked, self._music_s = 0, 0, 0.0
 
     def missing(self, entries: Sequence[Entry]) -> list[tuple[str, list[int]]]:
@@ -442,12 +444,14 @@ class _Bulk:
             self._done(Record(name, take + 1, "failed", reason, seed_stamp=stamp))
 
     def _done(self, record: Record) -> None:
-        self.records[record.key] = record
+        self.records.add(record)
         _tell(record)
         self._unkept.append(record)
         self._made += 1
         self._music_s += record.seconds
-        self._failures += [record] if record.failed else []
+        if record.failed:
+            self._failures += 1
+            self._failure = self._failure or f"{one_line(record.seed)}: {record.reason}"
         name = record.seed
         self._left[name] -= 1
         if self._left[name] <= 0:
@@ -459,13 +463,11 @@ class _Bulk:
 
     def _require_few_failures(self) -> None:
         limit = self._bulk.max_failures
-        if limit is not None and len(self._failures) > limit:
-            first = self._failures[0]
+        if limit is not None and self._failures > limit:
             raise DeepPianoError(
-                f"stopped: {len(self._failures)} pieces failed and {limit} may (one is of "
-                f"{one_line(first.seed)}: {first.reason}). What was made is kept, and "
-                "the same command goes on from here: mend or remove such seeds, or raise "
-                "max_failures."
+                f"stopped: {self._failures} pieces failed and {limit} may (one is of "
+                f"{self._failure}). What was made is kept, and the same command goes on from here: "
+                "mend or remove such seeds, or raise max_failures."
             )
 
     def _keep_records(self, *, now: bool = False) -> None:
@@ -475,9 +477,8 @@ class _Bulk:
             self._kept_at = time.monotonic()
 
     def _show(self) -> None:
-        failures = len(self._failures)
         report = Report(
-            "writing pieces", self._made, self._asked, failures, duration_s=self._music_s
+            "writing pieces", self._made, self._asked, self._failures, duration_s=self._music_s
         )
         self._progress(report)
 

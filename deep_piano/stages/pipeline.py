@@ -14,7 +14,7 @@ from deep_piano.checkpoint import BEST_OF_RUN
 from deep_piano.config import Config
 from deep_piano.errors import InputError
 from deep_piano.fit import Progress
-from deep_piano.pieces import Key, Record
+from deep_piano.pieces import Records
 from deep_piano.sources import require_apart, survey
 from deep_piano.stages.cluster import connected
 from deep_piano.stages.generate import generate
@@ -35,7 +35,7 @@ def pipeline(
     config: Config,
     *,
     progress: Callable[[Report], None] = lambda _: None,
-) -> dict[Key, Record]:
+) -> Records:
     """Prepare a corpus, train on it, and continue seeds with the best checkpoint of the run.
 
     Parameters
@@ -51,8 +51,8 @@ def pipeline(
 
     Returns
     -------
-    dict of (seed, take) to Record
-        Of every piece that was asked for.
+    Records
+        By seed and take, of every piece that was asked for.
 
     Raises
     ------
