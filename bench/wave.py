@@ -31,8 +31,14 @@ from deep_piano import checkpoint as checkpoints  # noqa: E402
 from deep_piano.checkpoint import Checkpoint  # noqa: E402
 from deep_piano.codecs import codec_of  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
+from deep_piano.linear import coefficients  # noqa: E402
 from deep_piano.model import build_model  # noqa: E402
-from deep_piano.sizes import PLACE_UNITS, SHAPE_OUTPUTS  # noqa: E402
+from deep_piano.sizes import (  # noqa: E402
+    ERRORS_GAIN,
+    LEAST_ERROR,
+    PLACE_UNITS,
+    SHAPE_OUTPUTS,
+)
 from deep_piano.stepping import Stepper  # noqa: E402
 from deep_piano.tables import markdown  # noqa: E402
 
@@ -84,8 +90,8 @@ def main(checkpoint: str, samples: int, rounds: int) -> None:
 
 def multiply_adds(loaded: Checkpoint) -> tuple[int, int]:
     """Return the multiply-adds of the products of a frame, and of a sample."""
-    head = ("linear", "from_past", "sample")
-    frame = sample = 0
+    head = ("from_past", "sample")
+    frame, sample = 0, loaded.config.order  # the linear prediction's
     for name, array in loaded.weights.items():
         if "kernel" not in name:
             continue
@@ -103,9 +109,7 @@ def bound(loaded: Checkpoint) -> float:
     config = loaded.config
     frame, sample = multiply_adds(loaded)
     seconds = frame / gemv_rate(2 * config.units, 4 * config.units, config.layers) / config.frame
-    if sample:
-        seconds += sample / gemv_rate(config.head_units, config.head_units, 2)
-    return seconds
+    return seconds + sample / gemv_rate(config.head_units, config.head_units, 2)
 
 
 def gemv_rate(inputs: int, outputs: int, matrices: int) -> float:
@@ -148,8 +152,10 @@ def predict_loop(loaded: Checkpoint, calls: int) -> Callable[[], list[float]]:
         np.float32 if loaded.spec.continuous else np.int32
     )
 
+    predicted = np.zeros((1, frame, 1), np.float32)
+
     def predict() -> None:
-        model.predict([heard], batch_size=1, verbose=0)
+        model.predict([heard, predicted], batch_size=1, verbose=0)
 
     predict()  # compiles
     return lambda: [seconds_of(predict) for _ in range(calls)]
@@ -167,6 +173,8 @@ def graph_loop(loaded: Checkpoint, samples: int) -> Callable[[], list[float]]:
     levels = tf.constant((field.levels / config.scale).astype(np.float32))
     widths = tf.constant(field.log_widths.astype(np.float32))
     name, frame = field.name, config.frame
+    seed = np.random.default_rng(0).normal(0, 1, 16_000)
+    linear = tf.constant(coefficients(seed, config).astype(np.float32))
 
     def compand(x: Any) -> Any:
         return tf.asinh(16 * x) / 3
@@ -176,8 +184,8 @@ def graph_loop(loaded: Checkpoint, samples: int) -> Callable[[], list[float]]:
         gamma, beta = w[f"{which}/gamma"], w[f"{which}/beta"]
         return tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3)
 
-    def hear(recent: Any, h: Any, c: Any) -> Any:
-        x = compand(recent) @ w["input/kernel"] + w["input/bias"]
+    def hear(known: Any, h: Any, c: Any) -> Any:
+        x = known @ w["input/kernel"] + w["input/bias"]
         hs, cs = [], []
         for n in range(config.layers):
             z = normal(x, f"norm_{n}") @ w[f"lstm_{n}/kernel"]
@@ -191,24 +199,30 @@ def graph_loop(loaded: Checkpoint, samples: int) -> Callable[[], list[float]]:
         told = places @ w["from_place/kernel"] + x @ w["from_frame/kernel"] + w["from_frame/bias"]
         return told, tf.stack(hs), tf.stack(cs)
 
-    def step(t: Any, recent: Any, told: Any, h: Any, c: Any) -> Any:
-        told, h, c = tf.cond(t % frame == 0, lambda: hear(recent, h, c), lambda: (told, h, c))
-        linear = recent @ w["linear/kernel"]
-        known = tf.concat([compand(recent), compand(linear)], 1)
+    def step(t: Any, recent: Any, errors: Any, told: Any, h: Any, c: Any) -> Any:
+        known = [compand(recent[:, -config.past :]), compand(ERRORS_GAIN * errors)]
+        known = tf.concat(known, 1)
+        told, h, c = tf.cond(t % frame == 0, lambda: hear(known, h, c), lambda: (told, h, c))
+        predicted = recent @ linear
+        known = tf.concat([known, compand(predicted)], 1)
         x = tf.nn.relu(known @ w["from_past/kernel"] + told[t % frame])
         x = tf.nn.relu(x @ w[f"{name}_hidden/kernel"] + w[f"{name}_hidden/bias"])
         x = x @ w[f"{name}/kernel"] + w[f"{name}/bias"]
         logits, shape = x[:, : field.size], x[:, field.size : field.size + SHAPE_OUTPUTS]
-        apart = tf.square(levels - linear - shape[:, :1])
+        usual = tf.sqrt(tf.reduce_mean(tf.square(errors)) + LEAST_ERROR**2)
+        apart = tf.square((levels - predicted) / usual - shape[:, :1])
         logits -= (1 + tf.nn.softplus(shape[:, 2:])) * tf.math.log1p(tf.exp(shape[:, 1:2]) * apart)
         chosen = tf.random.categorical(logits + widths, 1)[0, 0]
-        return t + 1, tf.concat([recent[:, 1:], [[levels[chosen]]]], 1), told, h, c
+        recent = tf.concat([recent[:, 1:], [[levels[chosen]]]], 1)
+        errors = tf.concat([errors[:, 1:], levels[chosen] - predicted], 1)
+        return t + 1, recent, errors, told, h, c
 
     @tf.function
     def run(count: Any) -> Any:
         state = tf.zeros([config.layers, 1, config.units])
         told = tf.zeros([frame, config.head_units])
-        begin = (0, tf.zeros([1, config.past]), told, state, state)
+        values = tf.zeros([1, config.order]), tf.zeros([1, config.past])
+        begin = (0, *values, told, state, state)
         return tf.while_loop(lambda t, *_: t < count, step, begin)[1]
 
     run(tf.constant(64))  # compiles

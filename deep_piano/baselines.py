@@ -6,7 +6,7 @@ linear prediction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -206,16 +206,16 @@ class PredictedClass:
     ----------
     field : Field
         Its `mu` says what the classes stand for.
-    order : int
+    predict : callable
+        Returns, of classes (n, 1), the prediction of all but the first ones.
     """
 
-    def __init__(self, field: Field, order: int) -> None:
-        self._field, self._prediction = field, LinearPrediction(order)
+    def __init__(self, field: Field, predict: Callable[[NDArray[Any]], Floats]) -> None:
+        self._field, self._predict = field, predict
         self._distances = np.ones(2 * field.size - 1)  # from 1 - size to size - 1
 
     def learn(self, sequences: Sequence[NDArray[Any]]) -> PredictedClass:
-        """Fit the prediction, then count the distances; (n, 1) each. Returns itself."""
-        self._prediction.learn(self._field.levels[sequence] for sequence in sequences)
+        """Count the distances; (n, 1) each. Returns itself."""
         for sequence in sequences:
             predicted, classes = self._classes(sequence)
             self._distances += np.bincount(
@@ -239,8 +239,7 @@ class PredictedClass:
 
     def _classes(self, sequence: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the class that is predicted at each step, and the one that came."""
-        field, order = self._field, self._prediction.order
-        levels = field.levels
-        predicted = self._prediction.predict(levels[sequence])
+        levels = self._field.levels
+        predicted = self._predict(sequence)
         nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, predicted)
-        return nearest, sequence[order:, 0].astype(np.int64)
+        return nearest, sequence[len(sequence) - len(predicted) :, 0].astype(np.int64)

@@ -15,7 +15,7 @@ from deep_piano.checkpoint import Checkpoint
 from deep_piano.config import TrainConfig, load_config
 from deep_piano.dataset import Dataset
 from deep_piano.errors import CheckpointError, InputError, one_line
-from deep_piano.linear import spread
+from deep_piano.linear import spectrum, spread
 from deep_piano.model import PRESETS, ModelConfig
 from deep_piano.storage import Folder
 
@@ -124,13 +124,14 @@ def _kept(about: Mapping[str, Any]) -> tuple[TrainConfig, ModelConfig]:
 
 def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -> ModelConfig:
     if init is None:
-        return _sized(settings, dataset)
+        return network_of(settings, dataset)
     if init.spec != dataset.spec:
         raise CheckpointError(
             f"the checkpoint to begin with is of the codec {init.spec.codec!r}, and the dataset of "
             f"{dataset.spec.codec!r}. Give one of the dataset's codec."
         )
-    asked = replace(_sized(settings, dataset, scale=init.config.scale), past=init.config.past)
+    measured = {name: getattr(init.config, name) for name in ("past", "order", "scale", "spectrum")}
+    asked = replace(_sized(settings, dataset), **measured)
     if settings.target is None:
         asked = replace(asked, frame=init.config.frame)
     chosen = {"preset", "target"} & settings.model_fields_set
@@ -142,8 +143,16 @@ def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -
     return init.config
 
 
-def _sized(settings: TrainConfig, dataset: Dataset, *, scale: float | None = None) -> ModelConfig:
-    """Return the size that the settings ask for, and what the training split is scaled by."""
+def network_of(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
+    """Return the network that settings ask for, with what is measured on the training split."""
+    config = _sized(settings, dataset)
+    if dataset.codec.hears_notes:
+        return config
+    return replace(config, scale=spread(dataset), spectrum=spectrum(dataset))
+
+
+def _sized(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
+    """Return the size that the settings ask for."""
     codec, config = dataset.codec, PRESETS[settings.preset]
     if codec.hears_notes:
         if settings.target not in (None, 1):
@@ -152,12 +161,7 @@ def _sized(settings: TrainConfig, dataset: Dataset, *, scale: float | None = Non
                 "foretells one note. Leave it out: it is for the codecs of sound."
             )
         return config
-    return replace(
-        config,
-        frame=settings.target or codec.frame,
-        past=codec.past,
-        scale=scale or spread(dataset),
-    )
+    return replace(config, frame=settings.target or codec.frame, past=codec.past, order=codec.order)
 
 
 def _about(

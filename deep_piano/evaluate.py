@@ -24,8 +24,8 @@ from deep_piano.codecs.base import loss_unit
 from deep_piano.dataset import Dataset
 from deep_piano.errors import InputError
 from deep_piano.likelihood import losses
-from deep_piano.linear import middles
-from deep_piano.model import build_model
+from deep_piano.linear import context_of, middles, own_prediction
+from deep_piano.model import ModelConfig, build_model
 from deep_piano.tables import markdown
 
 _BATCH, _WINDOW, _SOUND_WINDOW = 64, 64, 2048
@@ -189,10 +189,11 @@ def evaluate(
     train = _learnable(dataset)
     if codec.spec.continuous:
         judge.score_prediction(train)
+        judge.score_own_prediction(checkpoint.config)
     else:
         judge.score_chains(train)
         if not codec.hears_notes:
-            judge.score_predicted_classes(middles(dataset))
+            judge.score_predicted_classes(middles(dataset), checkpoint.config)
     scores, groups = judge.scores, sorted(sequences)
     if len(groups) > 1:
         scores += [_together(scores, model) for model in dict.fromkeys(s.model for s in scores)]
@@ -249,7 +250,7 @@ class _Judge:
         )
         assign_weights(model, checkpoint.weights)
         self._tell("scoring", 0, 1)
-        sums, steps = losses(model, self._codec, every)
+        sums, steps = losses(model, self._codec, every, context_of(self._codec, checkpoint.config))
         done = 0
         for group, sequences in self._sequences.items():
             mine = slice(done, done + len(sequences))
@@ -279,13 +280,20 @@ class _Judge:
             again = chain.nats_of_repetition(sequences) + widths
             self._add(group, f"repeat the last {self._codec.step_name}", again, steps)
 
-    def score_predicted_classes(self, train: Sequence[NDArray[Any]]) -> None:
+    def score_predicted_classes(self, train: Sequence[NDArray[Any]], config: ModelConfig) -> None:
         [field] = self._codec.spec.fields
-        predicted = PredictedClass(field, _PREDICTION_ORDER).learn(train)
-        for group, sequences in self._sequences.items():
-            total, count = predicted.nats(sequences)
-            name = f"linear AR({_PREDICTION_ORDER}), residual in classes"
-            self._add(group, name, np.array([total / max(1, count)]), count)
+        linear = LinearPrediction(_PREDICTION_ORDER)
+        linear.learn(field.levels[sequence] for sequence in train)
+        ways = {
+            f"linear AR({_PREDICTION_ORDER})": lambda s: linear.predict(field.levels[s]),
+            _own(config): lambda s: own_prediction(self._codec.spec, config, s),
+        }
+        for name, predict in ways.items():
+            predicted = PredictedClass(field, predict).learn(train)
+            for group, sequences in self._sequences.items():
+                total, count = predicted.nats(sequences)
+                losses = np.array([total / max(1, count)])
+                self._add(group, f"{name}, residual in classes", losses, count)
 
     def score_prediction(self, train: Iterable[NDArray[Any]]) -> None:
         self._tell("baselines", 0, 1)
@@ -293,6 +301,18 @@ class _Judge:
         for group, sequences in self._sequences.items():
             for name, (total, count) in prediction.errors(sequences).items():
                 self._add(group, name, np.array([total / max(1, count)]), count)
+
+    def score_own_prediction(self, config: ModelConfig) -> None:
+        for group, sequences in self._sequences.items():
+            total, count = 0.0, 0
+            for sequence in sequences:
+                apart = own_prediction(self._codec.spec, config, sequence) - sequence[1:, 0]
+                total, count = total + float(np.square(apart).sum()), count + len(apart)
+            self._add(group, _own(config), np.array([total / max(1, count)]), count)
+
+
+def _own(config: ModelConfig) -> str:
+    return f"linear AR({config.order}) of the recording so far"
 
 
 def _together(scores: list[Score], model: str) -> Score:

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from deep_piano import checkpoint as checkpoints
 from deep_piano import runs
-from deep_piano.checkpoint import Checkpoint, weights_of
+from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.base import loss_unit
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset
 from deep_piano.errors import DeepPianoError, TrainingError
 from deep_piano.likelihood import losses
-from deep_piano.linear import prediction
-from deep_piano.sizes import LINEAR, ModelConfig, weight_shapes
+from deep_piano.linear import context_of
+from deep_piano.model import ModelConfig
 from deep_piano.storage import Folder
 from deep_piano.trainer import Trainer
 from deep_piano.windows import training_batches
@@ -131,7 +131,7 @@ class _Loop:
         self._dataset, self._settings, self._workers = dataset, settings, workers
         self._run = run
         self._unit = loss_unit(dataset.codec.step_name, continuous=dataset.spec.continuous)
-        self._config = config
+        self._context = context_of(dataset.codec, config)
         self._trainer = Trainer(dataset.spec, config, settings, workers)
         self._history: list[dict[str, Any]] = []
         self._sample = _sample(dataset, settings.batch)[workers.rank :: workers.size]
@@ -152,6 +152,7 @@ class _Loop:
             step=trainer.step,
             rank=workers.rank,
             world_size=workers.size,
+            context=self._context,
         ) as batches:
             while trainer.step < settings.steps and not self._enough():
                 loss = trainer.train(next(batches))
@@ -186,12 +187,6 @@ class _Loop:
             self._hours_before = self._history[-1]["hours"]
         elif init is not None:
             self._trainer.begin_from(init.weights)
-        elif self._config.past > 1:
-            mine = np.zeros(weight_shapes(self._dataset.spec, self._config)[LINEAR], np.float32)
-            if self._workers.rank == 0:
-                mine = prediction(self._dataset, self._config)
-            first = self._workers.gather(mine)[0]
-            self._trainer.begin_from(weights_of(self._trainer.model) | {LINEAR: first})
 
     def _enough(self) -> bool:
         """Say whether as many validations as patience allows have found nothing better."""
@@ -203,7 +198,7 @@ class _Loop:
         """Validate, write the checkpoints, then the history; return its new row."""
         trainer, dataset = self._trainer, self._dataset
         rate = trainer.learning_rate
-        sums, steps = losses(trainer.model, dataset.codec, self._sample)
+        sums, steps = losses(trainer.model, dataset.codec, self._sample, self._context)
         every = self._workers.gather(np.append(sums.sum(axis=0), steps.sum())).sum(axis=0)
         names = [field.name for field in dataset.spec.fields]
         by_field = dict(zip(names, (every[:-1] / every[-1]).tolist(), strict=True))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs import Codec
+from deep_piano.codecs.base import Context
 from deep_piano.model import carried, carry_state
 from deep_piano.windows import held_out_batches
 
@@ -16,7 +17,10 @@ Floats = NDArray[np.float64]
 
 
 def losses(
-    model: Any, codec: Codec, sequences: Sequence[NDArray[Any]]
+    model: Any,
+    codec: Codec,
+    sequences: Sequence[NDArray[Any]],
+    context: Callable[[int], Context] | None = None,
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Score a network on whole sequences, side by side.
 
@@ -27,6 +31,8 @@ def losses(
     codec : Codec
         The one that made the sequences.
     sequences : sequence of ndarray, shape (n, fields)
+    context : callable, optional
+        As for `windows.training_batches`.
 
     Returns
     -------
@@ -44,7 +50,9 @@ def losses(
     kept = [np.asarray(state.numpy()).copy() for state in states]
     fields = codec.spec.fields
     sums = np.zeros((len(sequences), len(fields)))
-    for heard, places in held_out_batches(sequences, codec, batch=batch, window=window):
+    for heard, places in held_out_batches(
+        sequences, codec, batch=batch, window=window, context=context
+    ):
         carry_state(model, heard.keep)
         outputs = model.predict_on_batch(heard.inputs)
         playing = places >= 0

@@ -30,8 +30,13 @@ class ModelConfig:
         `past`, is for sequences of one field that stands for numbers.
     past : int
         How many of the last steps the network sees at once; 1: the last one alone.
+    order : int
+        How many of the last steps the linear prediction sees that it begins with (`linear`).
     scale : float
         What numbers are divided by before the network hears them, and multiplied by after.
+    spectrum : tuple of float
+        The mean spectrum of what it learned from, in dB: what a linear prediction goes by before it
+        has heard enough.
     """
 
     layers: int = 2
@@ -39,9 +44,11 @@ class ModelConfig:
     head_units: int = 384
     frame: int = 1
     past: int = 1
+    order: int = 0
     scale: float = 1.0
+    spectrum: tuple[float, ...] = ()
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, Any]:
         """Return the sizes as JSON-ready values."""
         return asdict(self)
 
@@ -54,12 +61,19 @@ class ModelConfig:
         ValueError, TypeError
             When it is another thing, or a size is beyond every network that is trained.
         """
-        sizes = {name: int(size) for name, size in value.items() if name != "scale"}
-        config = cls(**sizes, scale=float(value.get("scale", 1.0)))
-        if not all(1 <= size <= _LARGEST for size in sizes.values()) or config.layers > _DEEPEST:
+        numbers = {"scale", "spectrum"}
+        sizes = {name: int(size) for name, size in value.items() if name not in numbers}
+        spectrum = tuple(float(db) for db in value.get("spectrum", ()))
+        config = cls(**sizes, scale=float(value.get("scale", 1.0)), spectrum=spectrum)
+        large = {name: size for name, size in sizes.items() if name != "order"}
+        if not all(1 <= size <= _LARGEST for size in large.values()) or config.layers > _DEEPEST:
             raise ValueError(f"no network has these sizes: {sizes}")
         if not 0 < config.scale < math.inf:
             raise ValueError(f"the scale is {config.scale}")
+        if not 0 <= config.order <= _LARGEST or not all(map(math.isfinite, spectrum)):
+            raise ValueError("no linear prediction is of this order and spectrum")
+        if config.past > 1 and not (config.order and len(spectrum) > 1):
+            raise ValueError("a network of sound needs the order and spectrum of its prediction")
         return config
 
 
@@ -72,12 +86,14 @@ PRESETS = {
 """From a test's to a large GPU's: 0.2, 1.6, 5.8 and 29 million weights with the codec `notes`."""
 
 
-LINEAR: Final = "linear/kernel"
-"""The linear prediction of a network of sound: what training begins with."""
 PLACE_UNITS: Final = 8
 """How many numbers an LSTM's output becomes for each place of the next frame (see `tiers`)."""
 SHAPE_OUTPUTS: Final = 3
 """Beside the logits: what is added to the prediction, and how sharp and how steep it is."""
+ERRORS_GAIN: Final = 8.0
+"""What errors of prediction are multiplied by before they are heard: they are so much smaller."""
+LEAST_ERROR: Final = 1e-4
+"""The smallest usual error that is believed, in scaled numbers."""
 
 
 def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -86,7 +102,7 @@ def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[in
     sizes = [field.size for field in spec.fields]
     shapes: dict[str, tuple[int, ...]] = {
         "input/kernel": (
-            config.past if config.past > 1 else sum(sizes) + spec.context_size,
+            2 * config.past if config.past > 1 else sum(sizes) + spec.context_size,
             units,
         ),
         "input/bias": (units,),
@@ -119,20 +135,18 @@ def _head_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int
     name, inner = field.name, f"{field.name}_hidden"
     if field.continuous:
         return {
-            LINEAR: (config.past, frame),
             f"{inner}/kernel": (units, hidden),
             f"{inner}/bias": (hidden,),
             f"{name}/kernel": (hidden, frame),
             f"{name}/bias": (frame,),
         }
     return {
-        LINEAR: (config.past, 1),
         "places/kernel": (units, frame * PLACE_UNITS),
         "places/bias": (frame * PLACE_UNITS,),
         "from_frame/kernel": (units, hidden),
         "from_frame/bias": (hidden,),
         "from_place/kernel": (PLACE_UNITS, hidden),
-        "from_past/kernel": (config.past + 1, hidden),
+        "from_past/kernel": (2 * config.past + 1, hidden),
         f"{inner}/kernel": (hidden, hidden),
         f"{inner}/bias": (hidden,),
         f"{name}/kernel": (hidden, field.size + SHAPE_OUTPUTS),

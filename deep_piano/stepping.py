@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -18,14 +19,16 @@ from numpy.typing import NDArray
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.decode import NORM_EPSILON
 from deep_piano.errors import CheckpointError
-from deep_piano.sizes import LINEAR, PLACE_UNITS
+from deep_piano.linear import OwnPrediction, coefficients, numbers_of, predict
+from deep_piano.sizes import ERRORS_GAIN, LEAST_ERROR, PLACE_UNITS
 
 Array = NDArray[np.float32]
 
 _ROWS = 8  # of a matrix that are taken at once
-# How energy is held: measured over so many samples; free within 1 dB to either side, and beyond
-# each sample is drawn nearer to zero (by half at most), or further away (by a hundredth at most).
-_LEVEL_SAMPLES, _FREE, _PULL = 4096, 0.2, 0.01
+_BLOCK = 16_384  # steps of one call
+# How energy is held: that of the samples, and of what is added to the linear prediction, is
+# measured over so many; what is added is multiplied by what brings both back, at most by so much.
+_LEVEL_SAMPLES, _MOST = 16_384, 2.0
 
 
 class Stepper:
@@ -50,7 +53,6 @@ class Stepper:
             )
         [field] = self.spec.fields
         config, weights = self.config, checkpoint.weights
-        self._noise = float(np.sqrt(checkpoint.facts.get("validation_loss", 0.0)))
         layers = range(config.layers)
         dense = [("input", "input/kernel", "input/bias")]
         dense += [("hidden", f"{field.name}_hidden/kernel", f"{field.name}_hidden/bias")]
@@ -78,13 +80,12 @@ class Stepper:
             np.stack([weights[f"{name}/gamma"] for name in norms]),
             np.stack([weights[f"{name}/beta"] for name in norms]),
         )
-        linear = np.ascontiguousarray(weights[LINEAR].T)  # (values ahead, past)
         if field.continuous:
-            self._head: tuple[Any, ...] = (linear, *matrices["hidden"], *matrices["head"])
+            self._head: tuple[Any, ...] = (*matrices["hidden"], *matrices["head"])
         else:
             self._levels = (field.levels / config.scale).astype(np.float32)
             names = ("from_frame", "places", "from_place", "from_past", "hidden", "head")
-            self._head = (linear, *(array for name in names for array in matrices[name]))
+            self._head = tuple(array for name in names for array in matrices[name])
             self._head += (self._levels, field.log_widths.astype(np.float32))
             self._head += (field.edges / config.scale,)
 
@@ -100,6 +101,8 @@ class Stepper:
     ) -> NDArray[Any]:
         """Continue a sequence.
 
+        The linear prediction is the one that fits what was heard, to the end.
+
         Parameters
         ----------
         sequence : ndarray, shape (n, 1)
@@ -110,10 +113,10 @@ class Stepper:
             One number a step is taken from it.
         temperature : float
             Of classes: divides the logits. Of numbers: how much noise is added to the prediction;
-            at 1 as much as the prediction was wrong on the validation sample.
+            at 1 as much as the linear prediction was wrong on what was heard.
         hold : bool
-            Hold the energy of what was heard: a network that hears itself, and not what it learned
-            from, otherwise swells or fades by a little a step, and there are millions.
+            Hold the energy of what is added to the linear prediction: a network that hears itself
+            otherwise swells or fades by a little a step, and there are millions.
         progress : callable, optional
             Called with steps done and steps in all, about once a second of sound.
 
@@ -122,51 +125,67 @@ class Stepper:
         ndarray of the dtype of `sequence`, shape (count, 1)
         """
         heard = len(sequence)
-        steps, _ = self._run(sequence, heard + count, heard, rng, temperature, hold, progress)
-        return steps.astype(sequence.dtype)[:, None]
+        steps, _ = self._run(sequence, heard + count, rng, temperature, hold, progress)
+        return steps[heard:].astype(sequence.dtype)[:, None]
 
     def losses(self, sequence: NDArray[Any]) -> NDArray[np.float64]:
         """Return the loss of each step but the first, given those before; shape (n - 1,)."""
         rng = np.random.default_rng(0)
-        return self._run(sequence, len(sequence), 1, rng, 1.0, False, None)[1]
+        return self._run(sequence, len(sequence), rng, 1.0, False, None, judged=1)[1][1:]
 
     def _run(
         self,
         sequence: NDArray[Any],
         total: int,
-        judged: int,
         rng: np.random.Generator,
         temperature: float,
         hold: bool,
         progress: Callable[[int, int], None] | None,
+        judged: int = 0,
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Hear a sequence, go on until `total` steps; return steps and losses from `judged` on."""
+        """Hear a sequence, go on until `total` steps; return steps, and losses from `judged` on."""
         config, continuous = self.config, self.spec.continuous
-        heard, past = len(sequence), config.past
+        heard, past, order = len(sequence), config.past, config.order
+        [field] = self.spec.fields
+        judged = judged or heard
+        given = numbers_of(field, sequence)[:, 0] / config.scale
+        weights = coefficients(given, config, ahead=config.frame if continuous else 1)
+        apart = given[1:] - predict(given, 0, heard, weights)[:-1]
+        energy = float(np.mean(np.square(apart))) if heard > 1 else 0.0  # of what is not foretold
+        energy *= temperature**2 if continuous else 1.0
+        weights = np.ascontiguousarray(weights.T, np.float32)  # (values ahead, order)
         steps = np.zeros(total, np.float64 if continuous else np.int64)
         steps[:heard] = sequence[:, 0]
-        values = np.zeros(past - 1 + total, np.float32)  # what is before the beginning is silent
-        given = sequence[:, 0] / config.scale if continuous else self._levels[sequence[:, 0]]
-        values[past - 1 : past - 1 + heard] = given
-        companded = (np.arcsinh(16 * values) / 3).astype(np.float32)
+        # What is before the beginning is silent.
+        values, errors = np.zeros(order + total, np.float32), np.zeros(past + total, np.float32)
+        predicted = np.zeros(total, np.float32)  # after each step
+        values[order : order + heard] = given
+        context = OwnPrediction(self.spec, config, 1)
+        context.begin(0, sequence)
+        predicted[:heard] = context.window(sequence[None])[0, :, 0]
+        errors[past : past + heard] = values[order : order + heard]
+        errors[past + 1 : past + heard] -= predicted[: heard - 1]
+        companded = np.zeros((2, past + total), np.float32)
+        companded[0, past:] = np.arcsinh(16 * values[order:]) / 3
+        companded[1] = np.arcsinh(16 * ERRORS_GAIN * errors) / 3
         state = np.zeros((3, config.layers, config.units), np.float32)
         told = np.zeros(
             config.frame * (1 if continuous else config.head_units), np.float32
         )  # what the LSTM said last
         loss = np.zeros(total, np.float64)
-        energy = float(np.mean(np.square(given)))
-        level = np.array([energy if hold else 0.0, energy])  # to be held; of the last samples
+        whole = float(np.mean(np.square(given)))
+        # Of what is added, to be held and of the last samples; then of the samples themselves
+        level = np.array([energy if hold else 0.0, energy, whole, whole])
         kernels = _compiled()
         run = kernels[0] if continuous else kernels[1]
-        block = 16_384 // config.frame * config.frame
-        for begin in range(0, total - 1, block):
-            end = min(begin + block, total - 1)
+        edges = {*range(0, total - 1, _BLOCK), heard - 1, total - 1}
+        for begin, end in pairwise(sorted(edges)):
             drawn = max(0, end + 1 - max(begin + 1, heard))
             draw = rng.standard_normal if continuous else rng.random
             chances = np.zeros(end - begin)
             chances[end - begin - drawn :] = draw(drawn)
             if continuous:
-                chances *= temperature * self._noise / config.scale
+                chances *= np.sqrt(energy)
             run(
                 begin,
                 end,
@@ -174,7 +193,10 @@ class Stepper:
                 judged,
                 steps,
                 values,
+                errors,
                 companded,
+                predicted,
+                weights,
                 loss,
                 state,
                 told,
@@ -186,7 +208,7 @@ class Stepper:
             )
             if progress is not None:
                 progress(end + 1, total)
-        return steps[judged:], loss[judged:]
+        return steps, loss
 
 
 def _padded(kernel: Array) -> Array:
@@ -208,7 +230,10 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
 
     # A multiplication and an addition may become one instruction; nothing else may change.
     compiled = njit(fastmath={"contract"}, error_model="numpy", nogil=True)
+    summing = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)
     places_units, rows = PLACE_UNITS, _ROWS
+    level_samples, most = _LEVEL_SAMPLES, _MOST
+    errors_gain, least_error = np.float32(ERRORS_GAIN), np.float32(LEAST_ERROR)
 
     @compiled
     def add_eight(out: Any, w: Any, x: Any) -> None:
@@ -223,6 +248,17 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         out[:] = bias
         for k in range(0, len(kernel), rows):
             add_eight(out, kernel[k : k + rows], x[k : k + rows])
+
+    @summing
+    def dot(a: Any, b: Any) -> Any:
+        some = np.float32(0)
+        for i in range(len(a)):
+            some += a[i] * b[i]
+        return some
+
+    @compiled
+    def usual_error(lately: Any) -> Any:
+        return np.sqrt(dot(lately, lately) / np.float32(len(lately)) + least_error * least_error)
 
     @compiled
     def normalise(x: Any, gamma: Any, beta: Any, out: Any) -> None:
@@ -243,18 +279,16 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
 
     @compiled
     def gain(level: Any) -> Any:
-        """Return what predictions are multiplied by, to hold the energy."""
-        if level[0] <= 0:
+        """Return what is multiplied by it to hold the energy: what is added to a prediction."""
+        if level[0] <= 0 or level[2] <= 0:
             return 1.0
-        beyond = np.log(max(level[1], 1e-9 * level[0]) / level[0])
-        if abs(beyond) <= _FREE:
-            return 1.0
-        beyond -= np.sign(beyond) * _FREE
-        return 1.0 - min(0.5, _PULL * max(-1.0, beyond) ** 3)
+        return min(most, level[0] / level[1] * (level[2] / level[3]) ** 2)
 
     @compiled
-    def measure(level: Any, value: Any) -> None:
-        level[1] += (value * value - level[1]) / _LEVEL_SAMPLES
+    def measure(level: Any, value: Any, predicted: Any) -> None:
+        error = value - predicted
+        level[1] += (error * error - level[1]) / level_samples
+        level[3] += (value * value - level[3]) / level_samples
 
     @compiled
     def hear(frame: Any, state: Any, lstm: Any, x: Any, joined: Any, gates: Any, out: Any) -> None:
@@ -275,6 +309,22 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         normalise(x, gamma[layers], beta[layers], out)
 
     @compiled
+    def look(companded: Any, t: Any, past: Any, out: Any) -> None:
+        """Write the last values and errors, those of step t included."""
+        out[:past] = companded[0, t + 1 : t + 1 + past]
+        out[past : 2 * past] = companded[1, t + 1 : t + 1 + past]
+
+    @compiled
+    def note(t: Any, value: Any, values: Any, errors: Any, companded: Any, predicted: Any) -> None:
+        """Write down what was made at step t, for the steps to come."""
+        order, past = len(values) - len(predicted), len(errors) - len(predicted)
+        values[order + t] = value
+        error = values[order + t] - predicted[t - 1]
+        errors[past + t] = error
+        companded[0, past + t] = np.arcsinh(16 * values[order + t]) / 3
+        companded[1, past + t] = np.arcsinh(16 * errors_gain * error) / 3
+
+    @compiled
     def numbers(
         begin: Any,
         end: Any,
@@ -282,7 +332,10 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         judged: Any,
         steps: Any,
         values: Any,
+        errors: Any,
         companded: Any,
+        predicted: Any,
+        weights: Any,
         loss: Any,
         state: Any,
         told: Any,
@@ -292,8 +345,8 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         lstm: Any,
         head: Any,
     ) -> None:
-        linear, hidden_kernel, hidden_bias, kernel, bias = head
-        ahead, past = linear.shape
+        hidden_kernel, hidden_bias, kernel, bias = head
+        (ahead, order), past = weights.shape, len(errors) - len(steps)
         units, padded = state.shape[2], len(lstm[0])
         x, out = np.zeros(units, np.float32), np.zeros(len(hidden_kernel), np.float32)
         joined, gates = np.zeros(lstm[2].shape[1], np.float32), np.zeros(4 * units, np.float32)
@@ -303,26 +356,26 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         for t in range(begin, end):
             place = t % ahead
             if place == 0:
-                frame[:past] = companded[t : t + past]
+                look(companded, t, past, frame)
                 hear(frame, state, lstm, x, joined, gates, out[:units])
                 multiply(out, hidden_kernel, hidden_bias, hidden[:width])
                 for i in range(width):
                     hidden[i] = max(hidden[i], np.float32(0))
                 multiply(hidden, kernel, bias, told)
+                usual = usual_error(errors[t + 1 : t + 1 + past])
                 for j in range(ahead):
-                    some = np.float32(0)
-                    for i in range(past):
-                        some += linear[j, i] * values[t + i]
-                    told[j] += some
+                    told[j] *= usual
+                    if heard <= t + j < len(predicted):
+                        predicted[t + j] = dot(weights[j], values[t + 1 : t + 1 + order])
             if t + 1 >= judged:
+                foretold = predicted[t] + told[place]
                 if t + 1 >= heard:
-                    value = gain(level) * (told[place] + noise[t - begin])
+                    value = predicted[t] + gain(level) * (told[place] + noise[t - begin])
                     value = min(1 / scale, max(-1 / scale, value))  # full scale
-                    measure(level, value)
+                    measure(level, value, predicted[t])
                     steps[t + 1] = value * scale
-                    values[t + past] = value
-                    companded[t + past] = np.arcsinh(16 * values[t + past]) / 3
-                loss[t + 1] = (told[place] * scale - steps[t + 1]) ** 2
+                    note(t + 1, value, values, errors, companded, predicted)
+                loss[t + 1] = (foretold * scale - steps[t + 1]) ** 2
 
     @compiled
     def classes(
@@ -332,7 +385,10 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         judged: Any,
         steps: Any,
         values: Any,
+        errors: Any,
         companded: Any,
+        predicted: Any,
+        weights: Any,
         loss: Any,
         state: Any,
         told: Any,
@@ -342,10 +398,11 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         lstm: Any,
         head: Any,
     ) -> None:
-        linear, frame_kernel, frame_bias, places_kernel, places_bias = head[:5]
-        place_kernel, _, past_kernel, _ = head[5:9]  # the frame's is the bias of both
-        hidden_kernel, hidden_bias, kernel, bias, levels, widths, edges = head[9:]
-        past, size, width = linear.shape[1], len(levels), len(hidden_bias)
+        frame_kernel, frame_bias, places_kernel, places_bias = head[:4]
+        place_kernel, _, past_kernel, _ = head[4:8]  # the frame's is the bias of both
+        hidden_kernel, hidden_bias, kernel, bias, levels, widths, edges = head[8:]
+        past, order = len(errors) - len(steps), weights.shape[1]
+        size, width = len(levels), len(hidden_bias)
         units, padded = state.shape[2], len(lstm[0])
         count = len(told) // width  # places of a frame
         x, out = np.zeros(units, np.float32), np.zeros(len(frame_kernel), np.float32)
@@ -358,7 +415,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         for t in range(begin, end):
             place = t % count
             if place == 0:
-                frame[:past] = companded[t : t + past]
+                look(companded, t, past, frame)
                 hear(frame, state, lstm, x, joined, gates, out[:units])
                 multiply(out, frame_kernel, frame_bias, of_frame)
                 multiply(out, places_kernel, places_bias, places)
@@ -367,11 +424,11 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                     multiply(mine, place_kernel, of_frame, told[n * width : (n + 1) * width])
             if t + 1 < judged:
                 continue
-            predicted = np.float32(0)
-            for i in range(past):
-                predicted += linear[0, i] * values[t + i]
-            known[:past] = companded[t : t + past]
-            known[past] = np.arcsinh(16 * predicted) / 3
+            if t >= heard:
+                predicted[t] = dot(weights[0], values[t + 1 : t + 1 + order])
+            usual = usual_error(errors[t + 1 : t + 1 + past])
+            look(companded, t, past, known)
+            known[2 * past] = np.arcsinh(16 * predicted[t]) / 3
             multiply(known, past_kernel, told[place * width : (place + 1) * width], first[:width])
             for i in range(width):
                 first[i] = max(first[i], np.float32(0))
@@ -379,11 +436,11 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             for i in range(width):
                 second[i] = max(second[i], np.float32(0))
             multiply(second, kernel, bias, logits)
-            centre, sharp = predicted + logits[size], np.exp(logits[size + 1])
+            shift, sharp = logits[size], np.exp(logits[size + 1])
             steep = np.float32(1) + np.log1p(np.exp(logits[size + 2]))
             highest = np.float32(-np.inf)
             for i in range(size):
-                apart = levels[i] - centre
+                apart = (levels[i] - predicted[t]) / usual - shift
                 logits[i] += widths[i] - steep * np.log1p(sharp * apart * apart)
                 highest = max(highest, logits[i])
             total = 0.0
@@ -398,12 +455,12 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                     before = mass[chosen - 1] if chosen > 0 else 0.0
                     share = (drawn - before) / (mass[chosen] - before)
                     value = edges[chosen] + share * (edges[chosen + 1] - edges[chosen])
-                    chosen = np.searchsorted(edges, factor * value, side="right") - 1
+                    value = predicted[t] + factor * (value - predicted[t])
+                    chosen = np.searchsorted(edges, value, side="right") - 1
                     chosen = min(size - 1, max(0, chosen))
                 steps[t + 1] = chosen
-                measure(level, levels[chosen])
-                values[t + past] = levels[chosen]
-                companded[t + past] = np.arcsinh(16 * levels[chosen]) / 3
+                measure(level, levels[chosen], predicted[t])
+                note(t + 1, levels[chosen], values, errors, companded, predicted)
             chosen = steps[t + 1]
             loss[t + 1] = np.log(total) - (logits[chosen] - highest) / temperature
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs import Codec
-from deep_piano.codecs.base import Augmentation, SequenceSpec
+from deep_piano.codecs.base import Augmentation, Context, SequenceSpec
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset, RowGroup
 from deep_piano.errors import InputError, one_line
@@ -153,7 +153,13 @@ class _Slot:
 
 @contextmanager
 def training_batches(
-    dataset: Dataset, settings: TrainConfig, *, step: int = 0, rank: int = 0, world_size: int = 1
+    dataset: Dataset,
+    settings: TrainConfig,
+    *,
+    step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    context: Callable[[int], Context] | None = None,
 ) -> Iterator[Iterator[Batch]]:
     """Yield a worker's share of the batches from an update on, prepared one ahead, without end.
 
@@ -168,6 +174,8 @@ def training_batches(
         This worker's share is the slots ``rank::world_size``, and with them, where there are as
         many row groups as slots, the shuffled row groups ``rank::world_size``. `world_size` divides
         `settings.batch`.
+    context : callable, optional
+        Returns the `Context` of a number of streams; without it, the codec's.
 
     Raises
     ------
@@ -188,6 +196,7 @@ def training_batches(
         settings.window,
         settings.hop or settings.window,
         lambda slot: slots[slot].next(),
+        context or dataset.codec.context,
     )
     windows.go_on([slot.skip(step) for slot in slots])
     with ThreadPoolExecutor(1, thread_name_prefix="windows") as pool:
@@ -204,7 +213,12 @@ def training_batches(
 
 
 def held_out_batches(
-    sequences: Sequence[NDArray[Any]], codec: Codec, *, batch: int, window: int
+    sequences: Sequence[NDArray[Any]],
+    codec: Codec,
+    *,
+    batch: int,
+    window: int,
+    context: Callable[[int], Context] | None = None,
 ) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
     """Yield batches that play every sequence once, as it is, its end unknown.
 
@@ -219,7 +233,7 @@ def held_out_batches(
         sequence = codec.excerpt(sequences[place], 0)
         return _Stream(sequence, None, len(sequence), place=int(place))
 
-    windows = _Windows(codec, batch, window, window, following)
+    windows = _Windows(codec, batch, window, window, following, context or codec.context)
     for heard in windows:
         yield heard, np.array([stream.place if stream else -1 for stream in windows.streams])
 
@@ -234,10 +248,11 @@ class _Windows:
         window: int,
         hop: int,
         following: Callable[[int], _Stream | None],
+        context: Callable[[int], Context],
     ) -> None:
         self._codec, self._window, self._hop = codec, window, hop
         self._following = following
-        self._context = codec.context(batch)
+        self._context = context(batch)
         self.streams: list[_Stream | None] = [None] * batch
 
     def go_on(self, streams: list[_Stream]) -> None:
@@ -256,7 +271,7 @@ class _Windows:
         for begin, end in pairwise(edges):
             for slot in begins[begin]:
                 self._context.begin(slot, streams[slot].sequence, streams[slot].rng)
-            self._context.window(steps[:, begin:end])
+            self._context.skip(steps[:, begin:end])
 
     def __iter__(self) -> Iterator[Batch]:
         return self

@@ -98,7 +98,10 @@ def test_a_predicted_class_is_worth_more_than_its_frequency(rng):
     wave = 0.4 * np.sin(np.arange(4000) / 7) + rng.normal(0, 0.002, 4000)
     edges = np.convolve(spec.fields[0].levels, [0.5, 0.5], "valid")
     sequences = [np.searchsorted(edges, part)[:, None] for part in (wave[:3000], wave[3000:])]
-    predicted = PredictedClass(spec.fields[0], 20).learn(sequences[:1])
+    levels = spec.fields[0].levels
+    linear = LinearPrediction(20).learn([levels[sequences[0]]])
+    predicted = PredictedClass(spec.fields[0], lambda s: linear.predict(levels[s]))
+    predicted.learn(sequences[:1])
     total, count = predicted.nats(sequences[1:])
     assert count == 980
     frequencies = MarkovChain(spec, order=0).learn(sequences[:1]).nats(sequences[1:])

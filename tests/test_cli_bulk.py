@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deep_piano import checkpoint as checkpoints
 from deep_piano.notes import write_midi
 from tests.commands import everything, refused, run
 from tests.fakes import arpeggios
+from tests.test_stepping import sound_checkpoint
 
 pytestmark = pytest.mark.usefixtures("desk")
 
@@ -45,6 +47,13 @@ def test_pieces_and_failures_are_counted(weights, seeds):
     again = generate(weights, "seeds", "-o", "pieces", "--format", "mid")
     assert again.exit_code == 0
     assert again.stdout == "pieces: pieces asked for: 2 = 2 there + 0 failed\n"
+
+
+def test_a_folder_is_not_continued_by_sound(seeds):
+    checkpoints.save(Path("sound"), sound_checkpoint("mulaw", frame=4))
+    result = generate("sound", "seeds", "-o", "pieces")
+    refused(result, "the codec 'mulaw-1'", "by notes alone", "one seed after another")
+    assert not Path("pieces").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from deep_piano.codecs import CODECS
 from deep_piano.codecs.notes import SPEC
 from deep_piano.errors import CheckpointError
 from deep_piano.likelihood import losses
+from deep_piano.linear import context_of
 from deep_piano.model import ModelConfig, build_model, weight_shapes
 from deep_piano.stepping import Stepper
 from tests.fakes import random_checkpoint
@@ -15,7 +16,9 @@ from tests.fakes import random_checkpoint
 
 def sound_checkpoint(codec, *, frame, seed=0):
     spec = CODECS[codec].spec
-    config = ModelConfig(2, 20, 12, frame=frame, past=10, scale=0.1)  # no multiples of eight
+    config = ModelConfig(  # no multiples of eight
+        2, 20, 12, frame=frame, past=10, order=19, scale=0.1, spectrum=(0.0, -3.0, -9.0)
+    )
     rng = np.random.default_rng(seed)
     weights = {
         name: rng.normal(0, 0.2, shape).astype(np.float32)
@@ -38,7 +41,9 @@ def test_it_foresees_what_the_keras_model_foresees(codec, frame):
     checkpoint, sequence = sound_checkpoint(codec, frame=frame), noise(codec, 203)
     model = build_model(checkpoint.spec, checkpoint.config, batch=1, window=32)
     assign_weights(model, checkpoint.weights)
-    sums, steps = losses(model, CODECS[codec], [sequence])
+    sums, steps = losses(
+        model, CODECS[codec], [sequence], context_of(CODECS[codec], checkpoint.config)
+    )
     mine = Stepper(checkpoint).losses(sequence)
     assert len(mine) == steps[0]
     assert mine.sum() == pytest.approx(sums[0, 0], rel=1e-4)
@@ -64,6 +69,25 @@ def test_what_was_made_is_as_likely_as_it_was_drawn():
     cold = stepper.go_on(sequence, 400, np.random.default_rng(0), temperature=0.2)
     nats = [stepper.losses(np.concatenate([sequence, s]))[60:].mean() for s in (made, cold)]
     assert nats[1] < nats[0] < np.log(256)
+
+
+@pytest.mark.parametrize("codec", ["mulaw", "samples"])
+def test_what_it_makes_has_the_energy_and_the_pitches_of_what_it_heard(codec):
+    config = ModelConfig(1, 8, 8, frame=8, past=64, order=512, scale=0.1, spectrum=(0.0, -40.0))
+    shapes = weight_shapes(CODECS[codec].spec, config)
+    untaught = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    stepper = Stepper(Checkpoint(CODECS[codec].spec, config, untaught))
+    t = np.arange(10 * 16_000) / 16_000
+    hz = np.array([262, 330, 392])
+    seed = (np.sin(2 * np.pi * hz[:, None] * t) * np.exp(-2 * (t % 1))).sum(0) * 0.1
+    seed += np.random.default_rng(1).normal(0, 1e-3, len(seed))
+    heard = CODECS[codec].encode(seed.astype(np.float32))
+    made = CODECS[codec].to_samples(stepper.go_on(heard, 80_000, np.random.default_rng(0)))
+    energies = [np.mean(np.square(part)) for part in np.split(made, 5)]
+    assert (np.abs(10 * np.log10(energies / np.mean(np.square(seed)))) < 6).all()
+    powers = np.square(np.abs(np.fft.rfft(made * np.hanning(len(made)))))
+    near = np.abs(np.arange(len(powers)) / 5 - hz[:, None]).min(0) < 4
+    assert powers[near].sum() > 0.5 * powers.sum()  # in 24 Hz of 8,000
 
 
 def test_notes_are_refused():

@@ -45,9 +45,9 @@ class Codec:
         Returns the `Context` of a number of streams.
     log_widths : tuple of ndarray, shape (size,)
         A categorical field: log of the cells of its finest grid in each class.
-    frame, past : int
+    frame, past, order : int
         Of a network, unless its settings say otherwise: steps that a step of the LSTM takes in,
-        and how many it sees at once.
+        how many it sees at once, and how many the linear prediction sees that it begins with.
     sample_steps : int
         Steps of each recording in the validation sample.
     """
@@ -65,6 +65,7 @@ class Codec:
     log_widths: tuple[NDArray[np.float64], ...] = ()
     frame: int = 1
     past: int = 1
+    order: int = 0
     sample_steps: int = 1024
 
 
@@ -90,7 +91,8 @@ CODECS: Final = {
         to_samples=waveform.decode_mulaw,
         log_widths=(np.zeros(256),),
         frame=32,
-        past=128,
+        past=64,
+        order=1024,
         sample_steps=65_536,
     ),
     "samples": Codec(
@@ -99,7 +101,8 @@ CODECS: Final = {
         False,
         waveform.encode_samples,
         3.0,
-        past=256,
+        past=128,
+        order=1024,
         sample_steps=65_536,
     ),
 }

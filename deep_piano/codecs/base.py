@@ -134,6 +134,9 @@ class Context(Protocol):
     def window(self, steps: NDArray[Any]) -> NDArray[np.float32]:
         """Hear (batch, window, fields); return the features after each step."""
 
+    def skip(self, steps: NDArray[Any]) -> None:
+        """Hear (batch, window, fields); nobody asks for the features."""
+
 
 class NoContext:
     """The context of a codec that has none."""
@@ -151,6 +154,9 @@ class NoContext:
     def window(self, steps: NDArray[Any]) -> NDArray[np.float32]:
         """Return no features: shape (batch, window, 0)."""
         return np.zeros((*steps.shape[:2], 0), np.float32)
+
+    def skip(self, steps: NDArray[Any]) -> None:
+        """Hear steps: see `Context`."""
 
 
 def rearranged(array: NDArray[Any], order: Sequence[int], *, axis: int = 0) -> NDArray[Any]:

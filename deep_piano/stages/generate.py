@@ -115,9 +115,13 @@ def generate(
     begun = time.monotonic()
     require_apart(seeds, pieces)
     settings = config.generate
-    loaded = checkpoint or checkpoints.load(
-        settings.checkpoint, codec=SPEC.codec, storage=config.storage
-    )
+    loaded = checkpoint or checkpoints.load(settings.checkpoint, storage=config.storage)
+    if loaded.spec.codec != SPEC.codec:
+        raise InputError(
+            f"the checkpoint {settings.checkpoint!r} is of the codec {loaded.spec.codec!r}, and a "
+            f"folder of seeds is continued by notes alone ({SPEC.codec!r}). Give a checkpoint of "
+            "notes, or one seed after another."
+        )
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     entries, _ = survey(seeds)
     sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, _nothing)
