@@ -27,7 +27,10 @@ from deep_piano.wave_piece import continuation
 SEED_S = 10.0
 TRUE = "what really follows"
 COLUMNS = 800
-FIGURES = ("softest_db", "loudest_db", "chroma_cosine", "flatness", "onsets_per_s")
+FIGURES = (
+    *("softest_db", "loudest_db", "chroma_cosine", "flatness", "onsets_per_s"),
+    *("peaks", "peaks_on_keys"),
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

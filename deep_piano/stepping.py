@@ -278,11 +278,14 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
 
     @compiled
-    def gain(level: Any) -> Any:
-        """Return what is multiplied by it to hold the energy: what is added to a prediction."""
+    def gain(level: Any, loudest: Any) -> Any:
+        """Return what is multiplied by it to hold the energy: what is added to a prediction.
+
+        Additions that are too soft are brought up by `loudest` at most.
+        """
         if level[0] <= 0 or level[2] <= 0:
             return 1.0
-        return min(most, level[0] / level[1] * (level[2] / level[3]) ** 2)
+        return min(most, min(loudest, level[0] / level[1]) * (level[2] / level[3]) ** 2)
 
     @compiled
     def measure(level: Any, value: Any, predicted: Any) -> None:
@@ -370,7 +373,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             if t + 1 >= judged:
                 foretold = predicted[t] + told[place]
                 if t + 1 >= heard:
-                    value = predicted[t] + gain(level) * (told[place] + noise[t - begin])
+                    value = predicted[t] + gain(level, 1.0) * (told[place] + noise[t - begin])
                     value = min(1 / scale, max(-1 / scale, value))  # full scale
                     measure(level, value, predicted[t])
                     steps[t + 1] = value * scale
@@ -450,7 +453,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             if t + 1 >= heard:
                 drawn = chances[t - begin] * total
                 chosen = np.searchsorted(mass, drawn, side="right")
-                factor = gain(level)
+                factor = gain(level, np.inf)
                 if factor != 1.0:  # where in its cell it was drawn says which class it becomes
                     before = mass[chosen - 1] if chosen > 0 else 0.0
                     share = (drawn - before) / (mass[chosen] - before)

@@ -27,3 +27,14 @@ def test_silence_and_swelling_are_seen():
     assert found["loudest_db"] == pytest.approx(12.04, abs=0.1)
     assert likeness(tone(440), np.zeros(6 * SR, np.float32), sr=SR)["loudest_db"] < -90
     assert len(levels_db(tone(440, 10.0), sr=SR)) == 3
+
+
+def test_peaks_lie_on_keys_or_between_them(rng):
+    noise = rng.normal(0, 1e-4, 6 * SR)
+    on = sum(tone(440 * 2 ** (key / 12)) for key in (-9, 0, 7, 15))
+    between = sum(tone(440 * 2 ** ((key + 0.5) / 12)) for key in (-9, 0, 7, 15))
+    found = likeness((on + noise).astype("f4"), (between + noise).astype("f4"), sr=SR)
+    assert (found["peaks"], found["peaks_on_keys"]) == (4, 0)
+    assert found["seed_peaks_on_keys"] == 1
+    silence = likeness(tone(440), np.zeros(SR, np.float32), sr=SR)
+    assert (silence["peaks"], silence["peaks_on_keys"]) == (0, 0)
