@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -28,13 +28,13 @@ MOST_PIECES: Final = 5_000
 _KINDS = {".mid": "midi", ".png": "roll", ".json": "json"}
 
 
-def write_gallery(pieces: Folder, records: Records | Iterable[Record]) -> None:
+def write_gallery(pieces: Folder, records: Records) -> None:
     """Write the page of a folder of pieces into it, as ``index.html``.
 
     Parameters
     ----------
     pieces : Folder
-    records : iterable of Record
+    records : Records
         Of its pieces; they are shown by seed and take.
     """
     run = _run(_name(pieces), read_run(pieces), records, pieces.relative_url, MOST_PIECES)
@@ -112,18 +112,17 @@ def _name(pieces: Folder) -> str:
 def _run(
     name: str,
     about: Mapping[str, Any],
-    records: Records | Iterable[Record],
+    records: Records,
     url: Callable[[str], str],
     most: int,
 ) -> dict[str, Any]:
     """Return what the page is told of a run, of its first pieces."""
-    known = records if isinstance(records, Records) else Records(records)
     return {
         "name": name,
         "checkpoint": str(about.get("checkpoint_sha256", "")),
         "facts": list(_facts(about)),
-        "pieces": [_piece(one, url) for one in islice(known.all, most)],
-        "beyond": max(0, len(known) - most),
+        "pieces": [_piece(one, url) for one in islice(records.all, most)],
+        "beyond": max(0, len(records) - most),
     }
 
 

@@ -261,12 +261,11 @@ def write_records(pieces: Folder, batch: int, records: Iterable[Record]) -> None
     _write_lines(pieces, f"{RECORDS}/{batch:06d}.jsonl", map(_line, records))
 
 
-def write_manifest(pieces: Folder, records: Records | Iterable[Record]) -> None:
+def write_manifest(pieces: Folder, records: Records) -> None:
     """Write the manifest, in the order of seeds and takes; it replaces the batches."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kept = records if isinstance(records, Records) else Records(records)
     schema = pa.schema(
         [
             *((name, pa.string()) for name in ("seed", "status", "reason", "seed_stamp")),
@@ -276,7 +275,7 @@ def write_manifest(pieces: Folder, records: Records | Iterable[Record]) -> None:
             *((name, pa.string()) for name in ("figures", "files")),
         ]
     )
-    coming = kept.all
+    coming = records.all
     with (
         pieces.write(TABLE) as path,
         path.open("wb") as file,
@@ -288,7 +287,7 @@ def write_manifest(pieces: Folder, records: Records | Iterable[Record]) -> None:
             some = list(islice(coming, _ROWS_AT_ONCE))
             if not some:
                 break
-    _write_lines(pieces, MANIFEST, kept.lines)
+    _write_lines(pieces, MANIFEST, records.lines)
     for entry in pieces.entries(RECORDS):
         pieces.remove(entry.name)
 

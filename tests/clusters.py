@@ -76,29 +76,48 @@ def processes(title):
 
 
 @contextmanager
+def soon(when, do, undo=lambda: None, *, after_s=None, missed="it was disturbed"):
+    """Do something beside the body, as soon as it is time; undo it later, at the body's end.
+
+    Where doing it returns False, it is tried again.
+    """
+    over, done = threading.Event(), []
+
+    def act():
+        while not over.wait(0.005):
+            if when() and do() is not False:
+                done.append(True)
+                over.wait(after_s)
+                undo()
+                return
+
+    actor = threading.Thread(target=act, daemon=True)
+    actor.start()
+    try:
+        yield
+    finally:
+        over.set()
+        actor.join()
+    assert done, missed
+
+
 def killing(title, *, when=lambda: True, by=signal.SIGKILL):
     """Kill one Ray worker that is at work on such a task, as soon as one is, beside the body.
 
     Another signal may be given: after SIGSTOP it hangs, until it is killed at the body's end.
     """
-    killed, over = [], threading.Event()
+    victims = []
 
-    def hunt():
-        while not killed and not over.wait(0.005):
-            for number in processes(title) if when() else ():
-                with suppress(ProcessLookupError):
-                    os.kill(number, by)
-                    killed.append(number)
-                    break
-
-    hunter = threading.Thread(target=hunt, daemon=True)
-    hunter.start()
-    try:
-        yield
-    finally:
-        over.set()
-        hunter.join()
-        for number in killed:
+    def strike():
+        for number in processes(title):
             with suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
-    assert killed, f"nothing was seen at work on {title}"
+                os.kill(number, by)
+                victims.append(number)
+                return True
+        return False
+
+    def end():
+        with suppress(ProcessLookupError):
+            os.kill(victims[0], signal.SIGKILL)
+
+    return soon(when, strike, end, missed=f"nothing was seen at work on {title}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_piano.pieces import Record, require_same_run, write_manifest
+from deep_piano.pieces import Record, Records, require_same_run, write_manifest
 from deep_piano.storage import open_folder
 from tests.commands import made, refused, run
 
@@ -16,7 +16,7 @@ def folders(desk):
     for name in ("a", "b"):
         folder = open_folder(name)
         require_same_run(folder, {"checkpoint_sha256": name}, force=False)
-        write_manifest(folder, [Record("seed.mp3", 1, "done")])
+        write_manifest(folder, Records([Record("seed.mp3", 1, "done")]))
 
 
 def test_a_page_is_made_anew_or_elsewhere():

@@ -30,7 +30,15 @@ from deep_piano.errors import DeepPianoError
 from deep_piano.gallery import write_gallery
 from deep_piano.notes import write_midi
 from deep_piano.originality import CorpusIndex
-from deep_piano.pieces import MANIFEST, RUN, Record, read_records, require_same_run, write_manifest
+from deep_piano.pieces import (
+    MANIFEST,
+    RUN,
+    Record,
+    Records,
+    read_records,
+    require_same_run,
+    write_manifest,
+)
 from deep_piano.rules import Reject
 from deep_piano.shards import SHARDS, Row
 from deep_piano.sources import Source, Splits, survey
@@ -81,7 +89,7 @@ def good(tmp_path_factory):
     hashes = {"pieces/a.mid/take-1.mid": "ab", "pieces/a.mid/take-1.json": "cd"}
     figures = {"adherence": 0.5, "key": "C major"}
     records = [Record("a.mid", n, "done", figures=figures, files=hashes) for n in (1, 2)]
-    write_manifest(pieces, records)
+    write_manifest(pieces, Records(records))
     require_same_run(pieces, {"settings": SHORT.model_dump(), "checkpoint_sha256": ""}, force=False)
     return SimpleNamespace(folder=folder, files=files, shard=shard.name, dataset=place, rows=known)
 

@@ -17,7 +17,7 @@ from deep_piano.errors import InputError
 from deep_piano.gallery import PAGE, known_pieces, write_gallery, write_page_of
 from deep_piano.notes import make_notes
 from deep_piano.pictures import piano_roll
-from deep_piano.pieces import RUN, Record, require_same_run, write_manifest
+from deep_piano.pieces import RUN, Record, Records, require_same_run, write_manifest
 from deep_piano.storage import open_folder
 from tests.recordings import write_sound
 
@@ -72,7 +72,7 @@ def bulk(tmp_path, material):
                            figures=figures, files=mine)
                 )  # fmt: skip
         records.append(Record("bad.mp3", 1, "failed", "is no sound"))
-        write_manifest(folder, records)
+        write_manifest(folder, Records(records))
         return folder
 
     return bulk
@@ -338,7 +338,7 @@ def test_a_thousand_pieces_load_only_what_is_looked_at(bulk, visit):
 def test_what_is_beyond_the_most_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("deep_piano.gallery.MOST_PIECES", 3)
     folder = open_folder(tmp_path)
-    write_manifest(folder, [Record(f"{n}.mid", 1, "done") for n in range(5)])
+    write_manifest(folder, Records(Record(f"{n}.mid", 1, "done") for n in range(5)))
     with folder.write(RUN) as path:
         path.write_text("{}")  # of another version, or damaged
     write_gallery(folder, known_pieces(folder))

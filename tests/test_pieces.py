@@ -53,7 +53,7 @@ def test_records_are_read_as_they_were_written_and_later_ones_win(pieces):
 def test_the_manifest_takes_the_place_of_the_records(pieces, tmp_path):
     known = [record("b.mid"), record("a.mid", 2), record("a.mid", 1, status="failed", reason="no")]
     write_records(pieces, 0, known[:1])
-    write_manifest(pieces, known)
+    write_manifest(pieces, Records(known))
     assert not list((tmp_path / "pieces" / RECORDS).iterdir())
     assert read_records(pieces) == {one.key: one for one in known}
     lines = (tmp_path / "pieces" / MANIFEST).read_text().splitlines()
@@ -66,7 +66,7 @@ def test_the_manifest_takes_the_place_of_the_records(pieces, tmp_path):
 
 
 def test_a_manifest_of_nothing_is_a_table_too(pieces, tmp_path):
-    write_manifest(pieces, [])
+    write_manifest(pieces, Records())
     assert pq.read_table(tmp_path / "pieces" / TABLE).num_rows == 0
     assert read_records(pieces) == {}
 
@@ -135,9 +135,9 @@ def test_records_are_a_mapping_in_the_order_of_seeds_and_takes():
 
 def test_a_manifest_of_many_is_written_some_at_a_time(pieces, tmp_path, monkeypatch):
     known = [record(f"{n:02d}.mid") for n in range(7)]
-    write_manifest(pieces, known)
+    write_manifest(pieces, Records(known))
     whole = pq.read_table(tmp_path / "pieces" / TABLE)
     monkeypatch.setattr("deep_piano.pieces._ROWS_AT_ONCE", 3)
-    write_manifest(pieces, known)
+    write_manifest(pieces, Records(known))
     assert pq.read_table(tmp_path / "pieces" / TABLE).equals(whole)
     assert pq.ParquetFile(tmp_path / "pieces" / TABLE).num_row_groups == 3

@@ -23,7 +23,7 @@ from deep_piano.notes import write_midi
 from deep_piano.storage import is_temporary
 from tests.chaos.machines import GCS, HEAD, ROOT, S3_PORT, command
 from tests.chaos.places import Place, lasting
-from tests.clusters import killing, processes
+from tests.clusters import killing, processes, soon
 from tests.fakes import arpeggios
 from tests.hostile import improvised, played
 from tests.recordings import SR, write_sound
@@ -197,35 +197,6 @@ class Watch:
             self.wrong.append((name, len(data), whole))
 
 
-@contextmanager
-def soon(when, do, undo=lambda: None, *, after_s=None):
-    """Do something beside the body, as soon as it is time; undo it later, at the body's end."""
-    over, done, undone = threading.Event(), [], threading.Lock()
-
-    def back():
-        if done and undone.acquire(blocking=False):
-            undo()
-
-    def act():
-        while not over.is_set():
-            if when():
-                do()
-                done.append(True)
-                over.wait(after_s)
-                back()
-                return
-            time.sleep(0.01)
-
-    actor = threading.Thread(target=act, daemon=True)
-    actor.start()
-    try:
-        yield
-    finally:
-        over.set()
-        actor.join()
-    assert done, "it was disturbed"
-
-
 @dataclass
 class Case:
     """One fault in one stage."""
@@ -287,34 +258,30 @@ def disk_full(case, when):
     return soon(when, fill, ballast.unlink)
 
 
-def node_hangs(case, when):
+def to_a_busy_node(case, when, do, undo, **more):
     victims = []
 
-    def stop():
+    def strike():
         victims.append(case.busy_node())
-        victims[0].signal(signal.SIGSTOP)
+        do(victims[0])
 
-    return soon(when, stop, lambda: case.bed.cluster.lose(victims[0]))
+    return soon(when, strike, lambda: undo(victims[0]), **more)
+
+
+def node_hangs(case, when):
+    return to_a_busy_node(
+        case, when, lambda node: node.signal(signal.SIGSTOP), case.bed.cluster.lose
+    )
 
 
 def cable_out(case, when):
-    victims = []
-
-    def pull():
-        victims.append(case.busy_node())
-        victims[0].link("down")
-
-    return soon(when, pull, lambda: case.bed.cluster.lose(victims[0]))
+    return to_a_busy_node(case, when, lambda node: node.link("down"), case.bed.cluster.lose)
 
 
 def cable_out_for_a_while(case, when):
-    victims = []
-
-    def pull():
-        victims.append(case.busy_node())
-        victims[0].link("down")
-
-    return soon(when, pull, lambda: victims[0].link("up"), after_s=OUTAGE_S)
+    return to_a_busy_node(
+        case, when, lambda node: node.link("down"), lambda node: node.link("up"), after_s=OUTAGE_S
+    )
 
 
 @contextmanager
