@@ -26,7 +26,7 @@ else \
 fi
 endef
 
-.PHONY: help piece test tests-on-ray tests-without-ray chaos lint lock clean
+.PHONY: help piece test chaos lint lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -34,13 +34,9 @@ help:
 piece: $(VENV)/.ready
 	$(BIN)/deep-piano generate examples/seed.mp3 -o out/piece.mp3 --force
 
-# Side by side, as tests on Ray wait for processes more than they compute. One of the two alone has
-# Ray: some of its tests kill Ray's workers wherever they find them. Code 5: no test was chosen.
+# Three files at a time, in the order of `tests/conftest.py`: those on Ray wait more than they compute.
 test: $(VENV)/.ready-dev
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync tests-on-ray tests-without-ray
-
-tests-on-ray tests-without-ray: tests-%:
-	$(BIN)/python -m pytest -m '$(if $(filter on-ray,$*),ray,not ray) and not chaos' $(PYTEST_ARGS) || [ $$? = 5 ]
+	$(BIN)/python -m pytest -m 'not chaos' -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Networks, processes and mounts of its own, which end with it: nothing else here is touched.
 ALONE := unshare $(if $(filter 0,$(shell id -u)),,--map-root-user) --net --mount --pid --fork \

@@ -4,8 +4,8 @@ Dense, convolutional and LSTM networks of about one size, trained in one run on 
 a dataset of `samples`, beside the last value, the mean and linear predictions; one sample ahead and
 several (`--target`). All networks hear the same: the last values, a linear prediction that is
 fitted to the recording so far (`deep_piano.linear`) and its last errors; they say how far the
-next samples will be from it. Squared errors are of held-out recordings, the true past given; in
-closed loop each continues ten held-out seconds, and hears itself.
+next samples will be from it. Squared errors are of what follows ten seconds of each held-out
+recording, the true past given; in closed loop each continues these ten seconds, and hears itself.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from deep_piano.tables import markdown
 from deep_piano.windows import training_batches
 
 Floats = NDArray[np.float64]
+Sequences = Sequence[NDArray[Any]]
 ORDER = 100  # of what does not adapt
 SEED_S, FROM_S = 10.0, 20.0
 FIGURES = ("softest_db", "loudest_db", "chroma_cosine", "flatness")
@@ -46,7 +47,7 @@ FIGURES = ("softest_db", "loudest_db", "chroma_cosine", "flatness")
 @click.option("--batch", default=32, show_default=True)
 @click.option("--window", default=256, show_default=True, help="Samples between two updates.")
 @click.option("--learning-rate", default=0.001, show_default=True)
-@click.option("--scored", default=30.0, show_default=True, help="Seconds of each recording.")
+@click.option("--scored", default=20.0, show_default=True, help="Seconds of each recording.")
 @click.option("--seconds", default=10.0, show_default=True, help="Of each closed loop.")
 @click.option("--loops", default=3, show_default=True, help="Held-out recordings continued.")
 def main(
@@ -65,7 +66,8 @@ def main(
     rows: list[list[str]] = []
     with Dataset(open_folder(dataset)) as opened:
         sr = opened.sr
-        begin, end = round(FROM_S * sr), round((FROM_S + scored) * sr)
+        given = round(SEED_S * sr)
+        begin, end = round(FROM_S * sr), round((FROM_S + SEED_S + scored) * sr)
         held_out = [row.sequence[begin:end].copy() for row in opened.recordings("validation")]
         held_out = [sequence for sequence in held_out if len(sequence) == end - begin]
         train = [middle.astype(np.float64) for middle in middles(opened)]
@@ -84,7 +86,7 @@ def main(
             ways |= trained(opened, config, settings)
             for name, way in ways.items():
                 click.echo(f"{target} ahead, {name}", err=True)
-                error = sum(map(way.error, held_out)) / len(held_out)
+                error = way.error(held_out, given)
                 found = np.mean(
                     [list(closed(way, one, sr, seconds).values()) for one in held_out[:loops]], 0
                 )
@@ -109,16 +111,19 @@ class Linear:
     def __init__(self, weights: Floats) -> None:
         self.weights = weights
 
-    def error(self, sequence: NDArray[Any]) -> float:
-        """Return the mean squared error of a recording, the true past given."""
+    def error(self, sequences: Sequences, given: int) -> float:
+        """Return the mean squared error of what follows the steps given, the true past known."""
         order, ahead = self.weights.shape
-        values = sequence[:, 0].astype(np.float64)
-        rows = np.lib.stride_tricks.sliding_window_view(values, order + ahead)[::ahead]
-        return float(np.mean(np.square(rows[:, :order] @ self.weights - rows[:, order:])))
+        found = []
+        for sequence in sequences:
+            values = sequence[given - order :, 0].astype(np.float64)
+            rows = np.lib.stride_tricks.sliding_window_view(values, order + ahead)[::ahead]
+            found.append(np.mean(np.square(rows[:, :order] @ self.weights - rows[:, order:])))
+        return float(np.mean(found))
 
     def go_on(self, seed: Floats, count: int, rng: np.random.Generator) -> Floats:
         """Return what follows a seed: predictions, and noise as large as their errors were."""
-        noise = rng.normal(0, np.sqrt(self.error(seed[:, None])), count)
+        noise = rng.normal(0, np.sqrt(self.error([seed[:, None]], len(self.weights))), count)
         return loop(seed, noise, self.weights)
 
 
@@ -128,16 +133,19 @@ class Own:
     def __init__(self, dataset: Dataset, config: ModelConfig) -> None:
         self._dataset, self._config = dataset, config
 
-    def error(self, sequence: NDArray[Any]) -> float:
-        """Return the mean squared error of a recording, the true past given."""
-        predicted = own_prediction(self._dataset.spec, self._config, sequence)
-        return float(np.mean(np.square(predicted - sequence[1:, 0])))
+    def error(self, sequences: Sequences, given: int) -> float:
+        """Return the mean squared error of what follows the steps given, the true past known."""
+        found = []
+        for sequence in sequences:
+            predicted = own_prediction(self._dataset.spec, self._config, sequence)
+            found.append(np.mean(np.square(predicted - sequence[1:, 0])[given - 1 :]))
+        return float(np.mean(found))
 
     def go_on(self, seed: Floats, count: int, rng: np.random.Generator) -> Floats:
         """Return what follows a seed: as `Linear`, with the filter that fits the seed."""
         config = self._config
         weights = coefficients(seed / config.scale, config, ahead=config.frame)
-        noise = rng.normal(0, np.sqrt(Linear(weights).error(seed[:, None])), count)
+        noise = rng.normal(0, np.sqrt(Linear(weights).error([seed[:, None]], config.order)), count)
         return loop(seed, noise, weights, self._more)
 
     def _more(self, values: Floats, errors: Floats) -> Floats | float:
@@ -149,10 +157,11 @@ class Network(Own):
 
     model: Any
 
-    def error(self, sequence: NDArray[Any]) -> float:
-        """Return the mean squared error of a recording, the true past given."""
+    def error(self, sequences: Sequences, given: int) -> float:
+        """Return the mean squared error of what follows the steps given, the true past known."""
         codec = self._dataset.codec
-        sums, steps = losses(self.model, codec, [sequence], context_of(codec, self._config))
+        context = context_of(codec, self._config)
+        sums, steps = losses(self.model, codec, sequences, context, given=given)
         return float(sums.sum() / steps.sum())
 
 

@@ -1,8 +1,8 @@
 """A checkpoint and its baselines on held-out recordings, in one table.
 
 Classes are scored in nats on the codec's finest grid, numbers by their squared error. The
-recordings are scored as they are, the first step of each given. This module knows datasets, models
-and baselines; it knows nothing of training.
+recordings are scored as they are, their first steps given (`ModelConfig.given`). This module knows
+datasets, models and baselines; it knows nothing of training.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ PUBLISHED: Final = {
 """Nats a note, from nats an event on Piano-e-Competition performances and on MAESTRO."""
 
 Progress = Callable[[str, float, float], None]
+Predict = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ def evaluate(
         sequences.setdefault(group, []).append(row.sequence)
         durations[group] = durations.get(group, 0.0) + row.duration_s
     codec = dataset.codec
-    judge = _Judge(codec, sequences, durations, tell)
+    given = checkpoint.config.given
+    judge = _Judge(codec, sequences, durations, given, tell)
     judge.score_network(checkpoint)
     train = _learnable(dataset)
     if codec.spec.continuous:
@@ -226,9 +228,10 @@ class _Judge:
         codec: Codec,
         sequences: dict[str, list[NDArray[Any]]],
         durations: dict[str, float],
+        given: int,
         tell: Progress,
     ) -> None:
-        self._codec, self._tell = codec, tell
+        self._codec, self._given, self._tell = codec, given, tell
         self._sequences, self._durations = sequences, durations
         self._names = [field.name for field in codec.spec.fields]
         self.scores: list[Score] = []
@@ -250,7 +253,8 @@ class _Judge:
         )
         assign_weights(model, checkpoint.weights)
         self._tell("scoring", 0, 1)
-        sums, steps = losses(model, self._codec, every, context_of(self._codec, checkpoint.config))
+        context = context_of(self._codec, checkpoint.config)
+        sums, steps = losses(model, self._codec, every, context, given=self._given)
         done = 0
         for group, sequences in self._sequences.items():
             mine = slice(done, done + len(sequences))
@@ -265,6 +269,7 @@ class _Judge:
         chain = MarkovChain(self._codec.spec, order=order).learn(train)
         labels = [("unigram", 0), *((f"Markov, order {n}", n) for n in range(1, order + 1))]
         for group, sequences in self._sequences.items():
+            sequences = [sequence[self._given - 1 :] for sequence in sequences]
             steps = sum(max(0, len(sequence) - 1) for sequence in sequences)
             # The first steps are given: their widths do not count either.
             widths = np.array(
@@ -284,12 +289,12 @@ class _Judge:
         [field] = self._codec.spec.fields
         linear = LinearPrediction(_PREDICTION_ORDER)
         linear.learn(field.levels[sequence] for sequence in train)
-        ways = {
+        ways: dict[str, Predict] = {
             f"linear AR({_PREDICTION_ORDER})": lambda s: linear.predict(field.levels[s]),
             _own(config): lambda s: own_prediction(self._codec.spec, config, s),
         }
         for name, predict in ways.items():
-            predicted = PredictedClass(field, predict).learn(train)
+            predicted = PredictedClass(field, self._scored(predict)).learn(train)
             for group, sequences in self._sequences.items():
                 total, count = predicted.nats(sequences)
                 losses = np.array([total / max(1, count)])
@@ -298,17 +303,29 @@ class _Judge:
     def score_prediction(self, train: Iterable[NDArray[Any]]) -> None:
         self._tell("baselines", 0, 1)
         prediction = LinearPrediction(_PREDICTION_ORDER).learn(train)
+        begin = max(0, self._given - _PREDICTION_ORDER)
         for group, sequences in self._sequences.items():
-            for name, (total, count) in prediction.errors(sequences).items():
+            heard = (sequence[begin:] for sequence in sequences)
+            for name, (total, count) in prediction.errors(heard).items():
                 self._add(group, name, np.array([total / max(1, count)]), count)
 
     def score_own_prediction(self, config: ModelConfig) -> None:
+        predict = self._scored(lambda s: own_prediction(self._codec.spec, config, s))
         for group, sequences in self._sequences.items():
             total, count = 0.0, 0
             for sequence in sequences:
-                apart = own_prediction(self._codec.spec, config, sequence) - sequence[1:, 0]
+                apart = predict(sequence) - sequence[self._given :, 0]
                 total, count = total + float(np.square(apart).sum()), count + len(apart)
             self._add(group, _own(config), np.array([total / max(1, count)]), count)
+
+    def _scored(self, predict: Predict) -> Predict:
+        """Return a prediction of those steps alone that are scored."""
+
+        def scored(sequence: NDArray[Any]) -> NDArray[np.float64]:
+            predicted = predict(sequence)
+            return predicted[max(0, self._given - (len(sequence) - len(predicted))) :]
+
+        return scored
 
 
 def _own(config: ModelConfig) -> str:

@@ -198,7 +198,13 @@ class _Loop:
         """Validate, write the checkpoints, then the history; return its new row."""
         trainer, dataset = self._trainer, self._dataset
         rate = trainer.learning_rate
-        sums, steps = losses(trainer.model, dataset.codec, self._sample, self._context)
+        sums, steps = losses(
+            trainer.model,
+            dataset.codec,
+            self._sample,
+            self._context,
+            given=trainer.config.given,
+        )
         every = self._workers.gather(np.append(sums.sum(axis=0), steps.sum())).sum(axis=0)
         names = [field.name for field in dataset.spec.fields]
         by_field = dict(zip(names, (every[:-1] / every[-1]).tolist(), strict=True))

@@ -21,6 +21,8 @@ def losses(
     codec: Codec,
     sequences: Sequence[NDArray[Any]],
     context: Callable[[int], Context] | None = None,
+    *,
+    given: int = 1,
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Score a network on whole sequences, side by side.
 
@@ -33,6 +35,8 @@ def losses(
     sequences : sequence of ndarray, shape (n, fields)
     context : callable, optional
         As for `windows.training_batches`.
+    given : int
+        How many first steps of each sequence are heard and not scored; at least 1.
 
     Returns
     -------
@@ -42,7 +46,7 @@ def losses(
         fields, divided by `steps`, is the figure that papers give. Of a continuous field squared
         errors.
     steps : ndarray, shape (sequences,)
-        How many were scored: all but the first of each sequence, which is given.
+        How many were scored: all but those given.
     """
     several = isinstance(model.input_shape, list)
     batch, window = (model.input_shape[0] if several else model.input_shape)[:2]
@@ -51,7 +55,7 @@ def losses(
     fields = codec.spec.fields
     sums = np.zeros((len(sequences), len(fields)))
     for heard, places in held_out_batches(
-        sequences, codec, batch=batch, window=window, context=context
+        sequences, codec, batch=batch, window=window, context=context, given=given
     ):
         carry_state(model, heard.keep)
         outputs = model.predict_on_batch(heard.inputs)
@@ -68,7 +72,7 @@ def losses(
             sums[places[playing], index] += per_slot[playing]
     for state, value in zip(states, kept, strict=True):
         state.assign(value)
-    return sums, np.array([max(0, len(sequence) - 1) for sequence in sequences], np.int64)
+    return sums, np.array([max(0, len(sequence) - given) for sequence in sequences], np.int64)
 
 
 def cross_entropy(logits: NDArray[np.float32], target: NDArray[np.int32]) -> NDArray[np.float32]:

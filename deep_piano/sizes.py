@@ -48,6 +48,15 @@ class ModelConfig:
     scale: float = 1.0
     spectrum: tuple[float, ...] = ()
 
+    @property
+    def given(self) -> int:
+        """How many first steps of a recording are heard and not scored.
+
+        Of sound as many as its linear prediction reaches back: the first of what begins at full
+        level are foreseen by nothing, and would decide every mean.
+        """
+        return max(1, self.order)
+
     def to_json(self) -> dict[str, Any]:
         """Return the sizes as JSON-ready values."""
         return asdict(self)

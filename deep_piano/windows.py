@@ -43,7 +43,7 @@ class Batch:
     targets : ndarray of the dtype of `steps`, shape (batch, window, fields)
         The step after each step.
     weights : ndarray of float32, shape (batch, window)
-        1 where there is a target, 0 behind a recording's end.
+        1 where there is a target, 0 behind a recording's end and where the target is given.
     keep : ndarray of float32, shape (batch,)
         0 where the carried state must be dropped: a new recording, or a window of its own.
     """
@@ -71,6 +71,7 @@ class _Stream:
     length: int  # as planned: augmentation may have left less of the sequence
     position: int = 0
     place: int = -1  # among the sequences to be scored
+    given: int = 1  # first steps, which are no targets
 
     @property
     def ended(self) -> bool:
@@ -219,10 +220,12 @@ def held_out_batches(
     batch: int,
     window: int,
     context: Callable[[int], Context] | None = None,
+    given: int = 1,
 ) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
     """Yield batches that play every sequence once, as it is, its end unknown.
 
-    With each batch come the places of what its slots play among the sequences; -1 is nothing.
+    With each batch come the places of what its slots play among the sequences; -1 is nothing. The
+    first `given` steps of a sequence have no weight as targets.
     """
     longest_first = iter(np.argsort([-len(sequence) for sequence in sequences], kind="stable"))
 
@@ -231,7 +234,7 @@ def held_out_batches(
         if place is None:
             return None
         sequence = codec.excerpt(sequences[place], 0)
-        return _Stream(sequence, None, len(sequence), place=int(place))
+        return _Stream(sequence, None, len(sequence), place=int(place), given=given)
 
     windows = _Windows(codec, batch, window, window, following, context or codec.context)
     for heard in windows:
@@ -293,7 +296,7 @@ class _Windows:
             piece = stream.sequence[stream.position : stream.position + window + 1]
             length = max(0, len(piece) - 1)
             steps[slot, :length], targets[slot, :length] = piece[:-1], piece[1:]
-            weights[slot, :length] = 1
+            weights[slot, max(0, stream.given - 1 - stream.position) : length] = 1
             stream.position += hop
         if all(stream is None for stream in self.streams):
             raise StopIteration

@@ -32,6 +32,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"there is no folder {_shared_folder()} (set DEEP_PIANO_SHARED)")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have files with tests on Ray run first: the longest must not be begun last."""
+    on_ray = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in on_ray)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A random generator with the same numbers in every run."""

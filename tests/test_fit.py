@@ -317,6 +317,7 @@ def test_sound_is_trained_on_by_the_same_loop(tmp_path, codec):
     best = train(dataset, tmp_path / "run", settings, progress=told.append)
     found = evaluate(best, dataset)
     scores = {score.model: score.total for score in found.of(".")}
+    assert {score.steps for score in found.scores} == {16_000 - best.config.given}
     if codec == "mulaw":
         assert found.unit == "nats a sample"
         assert scores[MINE] < scores["unigram"] < scores["uniform"]

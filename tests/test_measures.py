@@ -136,7 +136,7 @@ def test_every_piece_is_somewhere_until_none_is_left(watched):
     assert all(len(one) == 5 and min(one.values()) >= 0 for one in rounds)
     sums = [sum(one.values()) for one in rounds]
     assert sums == sorted(sums, reverse=True)
-    assert sums[0] in (2, 4)  # whichever seed was read first
+    assert sums[0] == 4
     assert sums[-1] == 0
     assert any(one["composing"] for one in rounds)
     assert any(one["finishing"] for one in rounds)

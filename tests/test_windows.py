@@ -64,6 +64,17 @@ def test_held_out_recordings_are_played_once_and_in_order(rng):
         np.testing.assert_array_equal(np.concatenate(heard[index]), sequence[1:])
 
 
+@pytest.mark.parametrize("given", [2, 16, 17, 18, 33, 100])
+def test_given_steps_are_heard_and_are_no_targets(rng, given):
+    sequences = [encode(arpeggios(seconds, rng=rng)) for seconds in (30, 8)]
+    targets: dict[int, list[np.ndarray]] = {0: [], 1: []}
+    for batch, places in held_out_batches(sequences, NOTES, batch=2, window=16, given=given):
+        for slot, place in enumerate(places[places >= 0]):
+            targets[int(place)].append(batch.targets[slot, batch.weights[slot] > 0])
+    for index, sequence in enumerate(sequences):
+        np.testing.assert_array_equal(np.concatenate(targets[index]), sequence[given:])
+
+
 def test_context_is_that_of_the_step_before_the_target(rng):
     sequence = encode(arpeggios(10, rng=rng))
     batch, _ = next(held_out_batches([sequence], NOTES, batch=1, window=20))

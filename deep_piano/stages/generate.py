@@ -305,6 +305,7 @@ class _Bulk:
                     self._read(*seed)
                 for place in places:
                     self._give(place)
+                self._measure(places)
                 if not self._on_the_way():
                     break
                 if not self._waiting:  # all composers are to be started again, in a moment
@@ -317,7 +318,6 @@ class _Bulk:
                     silence.end()
                     self._waiting.pop(reference)(outcome(reference))
                 self._show()
-                self._measure(places)
                 self._keep_records()
                 self._require_few_failures()
         finally:
