@@ -34,9 +34,9 @@ help:
 piece: $(VENV)/.ready
 	$(BIN)/deep-piano generate examples/seed.mp3 -o out/piece.mp3 --force
 
-# Three files at a time, in the order of `tests/conftest.py`: those on Ray wait more than they compute.
+# Two files at a time, in the order of `tests/conftest.py`.
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m 'not chaos' -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not chaos' -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Networks, processes and mounts of its own, which end with it: nothing else here is touched.
 ALONE := unshare $(if $(filter 0,$(shell id -u)),,--map-root-user) --net --mount --pid --fork \

@@ -20,17 +20,20 @@ from tests.recordings import SR, write_sound
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-@pytest.fixture
-def deadly_ffmpeg(tmp_path, monkeypatch):
-    """Put an FFmpeg on PATH that kills who calls it for ``deadly.wav``."""
-    path = tmp_path / "bin" / "ffmpeg"
+@pytest.fixture(scope="module")
+def ray_with_deadly_ffmpeg(tmp_path_factory):
+    """Have Ray where FFmpeg kills who calls it for ``deadly.wav``."""
+    path = tmp_path_factory.mktemp("deadly") / "bin" / "ffmpeg"
     path.parent.mkdir()
     real = shlex.quote(str(audio.ffmpeg_binary()))
     path.write_text(
         f'#!/bin/sh\ncase "$*" in *deadly.wav*) kill -9 $PPID ;; esac\nexec {real} "$@"\n'
     )
     path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+        with one_node():
+            yield
 
 
 def run(folder, transcriber):
@@ -52,23 +55,23 @@ def corpus(tmp_path):
 
 
 def test_a_file_that_kills_its_reader_is_a_failure_and_the_rest_is_not(
-    tmp_path, corpus, deadly_ffmpeg
+    tmp_path, corpus, ray_with_deadly_ffmpeg
 ):
     write_sound(corpus / "deadly.wav", played(improvised(random_state=5)), sr=SR)
-    with one_node():
-        manifest = run(tmp_path, listener)
-        [reject] = manifest["rejects"]
-        assert (reject["name"], reject["kind"]) == ("deadly.wav", "failure")
-        assert reject["rule"] == "crashed"
-        assert manifest["totals"]["recordings"] == 3
-        assert run(tmp_path, listener) == manifest
+    manifest = run(tmp_path, listener)
+    [reject] = manifest["rejects"]
+    assert (reject["name"], reject["kind"]) == ("deadly.wav", "failure")
+    assert reject["rule"] == "crashed"
+    assert manifest["totals"]["recordings"] == 3
+    assert run(tmp_path, listener) == manifest
 
 
-def test_a_recording_that_kills_the_transcribers_costs_itself_only(tmp_path, corpus):
+def test_a_recording_that_kills_the_transcribers_costs_itself_only(
+    tmp_path, corpus, ray_with_deadly_ffmpeg
+):
     short = played(improvised(12.0, random_state=5), seconds=12.0)
     write_sound(corpus / "short.wav", short, sr=SR)
-    with one_node():
-        manifest = run(tmp_path, mortal_listener)
+    manifest = run(tmp_path, mortal_listener)
     [reject] = manifest["rejects"]
     assert (reject["name"], reject["rule"]) == ("short.wav", "crashed")
     assert manifest["totals"]["recordings"] == 3
