@@ -153,8 +153,7 @@ def completed(
                 waiting[submit(item)] = item
             if not waiting:
                 return
-            done, _ = ray.wait(list(waiting), num_returns=1, timeout=_PATIENCE_S)
-            if not done:
+            if not (done := next_done(waiting)):
                 silence.require_short(len(waiting), meanwhile())
             for reference in done:
                 silence.end()
@@ -162,6 +161,20 @@ def completed(
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
+
+
+def next_done(references: Iterable[Any]) -> list[Any]:
+    """Wait a few seconds for tasks or calls; return all that are done, once one is.
+
+    What Ray takes to look grows with their number, so that each look must take all it finds.
+    """
+    import ray
+
+    pending = list(references)
+    if not ray.wait(pending, num_returns=1, timeout=_PATIENCE_S)[0]:
+        return []
+    done: list[Any] = ray.wait(pending, num_returns=len(pending), timeout=0)[0]
+    return done
 
 
 def outcome(reference: Any) -> Any:

@@ -49,7 +49,15 @@ from deep_piano.pieces import (
 from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
 from deep_piano.stages import measures
-from deep_piano.stages.cluster import Silence, ask_for, connected, gpus_each, outcome, total
+from deep_piano.stages.cluster import (
+    Silence,
+    ask_for,
+    connected,
+    gpus_each,
+    next_done,
+    outcome,
+    total,
+)
 from deep_piano.storage import Entry, Folder, sha256_of
 from deep_piano.terminal import Report
 
@@ -66,7 +74,6 @@ _LOSSES = 2  # a piece that ends so many composers, alone with each, is given up
 _STARTS = 9  # a composer that dies so often before it answers is given up: after about a minute
 _PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0  # between starts, doubled each time: a node may be leaving
 _FLUSH_S = 20.0
-_PATIENCE_S = 3.0
 _CPUS_A_COMPOSER = 8
 _BATCH = 16
 _BATCH_ON_A_GPU = 128
@@ -311,8 +318,7 @@ class _Bulk:
                 if not self._waiting:  # all composers are to be started again, in a moment
                     time.sleep(_PAUSE_S)
                     continue
-                done, _ = ray.wait(list(self._waiting), num_returns=1, timeout=_PATIENCE_S)
-                if not done:
+                if not (done := next_done(self._waiting)):
                     silence.require_short(len(self._waiting))
                 for reference in done:
                     silence.end()
