@@ -22,7 +22,7 @@ from deep_piano.storage import Folder
 _MAY_CHANGE = frozenset(
     {
         *("workers", "cpus_per_worker", "gpus_per_worker", "nodes_within_seconds"),
-        *("max_failures", "patience"),
+        *("silence_seconds", "max_failures", "patience"),
     }
 )
 

@@ -209,6 +209,7 @@ class TrainConfig(_Section):
     cpus_per_worker: Annotated[float, Field(gt=0, le=1024)] = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0, le=16)] | None = None
     nodes_within_seconds: Seconds = 0.0
+    silence_seconds: Silence = 1800.0
     max_failures: Annotated[int, Field(ge=0, le=1000)] = 3
 
     @model_validator(mode="after")

@@ -13,8 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +28,7 @@ from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_lin
 from deep_piano.fit import Progress, go_on
 from deep_piano.model import ModelConfig
 from deep_piano.stages import measures
-from deep_piano.stages.cluster import ask_for, connected, gpus_each, total
+from deep_piano.stages.cluster import Silence, ask_for, connected, gpus_each, total
 from deep_piano.storage import Folder, LocalFolder, S3Folder
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,8 @@ def train(
     InputError
         When the cluster lacks the CPUs or GPUs that are asked for.
     DeepPianoError
-        As `fit.go_on` does, and when workers died more often than `settings.max_failures`.
+        As `fit.go_on` does, when workers died more often than `settings.max_failures`, and when
+        nothing was heard of them for `settings.silence_seconds`.
     """
     workers = settings.workers or 1
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
@@ -131,10 +132,13 @@ def train(
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.tensorflow import TensorflowTrainer
         from ray.util.queue import Queue
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         for name in ("ray.train", "ray.data", "ray"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        news = Queue(maxsize=100, actor_options={"num_cpus": 0})
+        # On this node, so that no other one takes it with it
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        news = Queue(maxsize=100, actor_options={"num_cpus": 0, "scheduling_strategy": here})
         path, filesystem = _storage(run)
         trainer = TensorflowTrainer(
             _work,
@@ -159,19 +163,22 @@ def train(
                 failure_config=FailureConfig(max_failures=settings.max_failures),
             ),
         )
-        with _told(news, progress):
-            result = _result(trainer, settings)
+        result = _result(trainer, settings, news, progress or (lambda now: None))
     if "error" in result:
         raise TrainingError(result["error"])
     return load(run.inner(BEST_OF_RUN))
 
 
-def _result(trainer: Any, settings: TrainConfig) -> dict[str, Any]:
+def _result(
+    trainer: Any, settings: TrainConfig, news: Any, progress: Callable[[Progress], None]
+) -> dict[str, Any]:
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
+    silence = Silence(settings.silence_seconds, "train.silence_seconds")
     try:
-        return dict(trainer.fit().return_value or {})
+        result = _fit(trainer, news, progress, silence, settings.workers or 1)
+        return dict(result.return_value or {})
     except TrainingFailedError as error:
         logger.debug("training failed", exc_info=True)
         reasons = [line for line in str(error).splitlines() if line.strip()]
@@ -223,32 +230,36 @@ def _storage(run: Folder) -> tuple[str, Any]:
     return f"{run.bucket.name}/{run.prefix}".rstrip("/"), filesystem
 
 
-@contextmanager
-def _told(news: Any, progress: Callable[[Progress], None] | None) -> Iterator[None]:
-    """Pass on what the first worker tells, while the block runs."""
-    ended = threading.Event()
+def _fit(
+    trainer: Any, news: Any, progress: Callable[[Progress], None], silence: Silence, workers: int
+) -> Any:
+    """Run a trainer in a thread, and pass on what the first worker tells until it has ended.
 
-    def listen() -> None:
-        from ray.util.queue import Empty
+    Where workers cannot be placed again, as their nodes have gone, Ray Train tries without end.
+    """
+    from ray.util.queue import Empty
 
-        while not ended.is_set():
-            try:
-                told = news.get(timeout=_POLL_S)
-            except Empty:
-                continue
-            except Exception:  # the queue's process died, or Ray is shutting down: no news
-                logger.debug("no more news of the workers", exc_info=True)
-                return
-            if progress is not None:
-                progress(told)
+    fitted: Future[Any] = Future()
 
-    listener = threading.Thread(target=listen, name="news of the workers", daemon=True)
-    listener.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        listener.join(timeout=5)
+    def fit() -> None:
+        try:
+            fitted.set_result(trainer.fit())
+        except BaseException as error:
+            fitted.set_exception(error)
+
+    # Beside the main thread: there Ray Train would have Ctrl+C end the process with 0.
+    threading.Thread(target=fit, name="Ray Train", daemon=True).start()
+    while not fitted.done():
+        try:
+            now = news.get(timeout=_POLL_S)
+        except Empty:
+            silence.require_short(workers)
+        else:
+            silence.end()
+            progress(now)
+    for now in news.get_nowait_batch(news.qsize()):
+        progress(now)
+    return fitted.result()
 
 
 def _work(job: Mapping[str, Any]) -> dict[str, Any]:
