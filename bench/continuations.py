@@ -61,6 +61,7 @@ from deep_piano.ranking import LONGEST_SILENCE_S
 from deep_piano.shards import Row
 from deep_piano.storage import open_folder
 from deep_piano.tables import markdown
+from deep_piano.terminal import no_progress
 
 MOST_DRIFT = 2.0
 ADHERENCE_AIM, OVERLAP_AIM = 0.05, 0.85
@@ -217,7 +218,7 @@ def continued(job: Job) -> Case:
     """Return a case with its pieces, as `deep-piano generate` makes them."""
     case, settings, states = job
     seed = piece.read_seed(
-        case.path, start_s=0.0, seconds=settings.seed_seconds, progress=lambda *_: None
+        case.path, start_s=0.0, seconds=settings.seed_seconds, progress=no_progress
     )
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:

@@ -158,9 +158,9 @@ def generate(count: int, on_ray: bool = True) -> Driver:
     """Run GENERATE over so many seeds."""
     if not on_ray:
         without_ray()
-    generating._read_seed = made_up_seed
-    generating._write_piece = made_up_record
-    generating._Composer = MadeUpComposer  # type: ignore[misc, assignment]
+    generating.read_seed = made_up_seed
+    generating.write_piece = made_up_record
+    generating.ComposerActor = MadeUpComposer  # type: ignore[misc, assignment]
     with tempfile.TemporaryDirectory() as folder:
         seeds, pieces = open_folder(Path(folder, "seeds")), open_folder(Path(folder, "pieces"))
         write_files(Path(folder, "seeds"), count, ".mid")
@@ -240,7 +240,7 @@ def figures_of() -> dict[str, Any]:
 def made_up_record(run: Any, name: str, seed: Seed, take: Take) -> Record:
     """Return the record of a piece with all its files; none is written."""
     files = {f"{folder_of(name)}/take-{take.index + 1}.{kind}": sha(kind + name) for kind in KINDS}
-    known = generating._known_of(run, name, take)
+    known = generating.known_of(run, name, take)
     return Record(
         **known, status="done", seed_sha256=seed.digest, seconds=180.0, wall_s=3.25, files=files
     )

@@ -27,6 +27,7 @@ from deep_piano.likelihood import losses
 from deep_piano.linear import context_of, middles, own_prediction
 from deep_piano.model import ModelConfig, build_model
 from deep_piano.tables import markdown
+from deep_piano.terminal import Progress, no_progress
 
 _BATCH, _WINDOW, _SOUND_WINDOW = 64, 64, 2048
 _PREDICTION_ORDER = 100
@@ -43,7 +44,6 @@ PUBLISHED: Final = {
 }
 """Nats a note, from nats an event on Piano-e-Competition performances and on MAESTRO."""
 
-Progress = Callable[[str, float, float], None]
 Predict = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 
@@ -160,7 +160,7 @@ def evaluate(
     dataset: Dataset,
     *,
     split: str = "validation",
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Score a checkpoint and the baselines on a split, by group and together.
 
@@ -171,7 +171,6 @@ def evaluate(
     InputError
         When the checkpoint and the dataset are of different codecs, or the split is empty.
     """
-    tell = progress or (lambda stage, done, total: None)
     if checkpoint.spec != dataset.spec:
         raise InputError(
             f"the checkpoint is of the codec {checkpoint.spec.codec!r} and the dataset of "
@@ -186,7 +185,7 @@ def evaluate(
         durations[group] = durations.get(group, 0.0) + row.duration_s
     codec = dataset.codec
     given = checkpoint.config.given
-    judge = _Judge(codec, sequences, durations, given, tell)
+    judge = _Judge(codec, sequences, durations, given, progress)
     judge.score_network(checkpoint)
     train = _learnable(dataset)
     if codec.spec.continuous:
@@ -229,9 +228,9 @@ class _Judge:
         sequences: dict[str, list[NDArray[Any]]],
         durations: dict[str, float],
         given: int,
-        tell: Progress,
+        progress: Progress,
     ) -> None:
-        self._codec, self._given, self._tell = codec, given, tell
+        self._codec, self._given, self._tell = codec, given, progress
         self._sequences, self._durations = sequences, durations
         self._names = [field.name for field in codec.spec.fields]
         self.scores: list[Score] = []

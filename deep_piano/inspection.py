@@ -6,7 +6,6 @@ Knows where things lie and in which order they are read; what they look like is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from deep_piano import audio, features
@@ -16,10 +15,9 @@ from deep_piano.errors import InputError, one_line
 from deep_piano.manifest import read_manifest
 from deep_piano.notes import MIDI_SUFFIXES, Notes, read_midi_and_pedal
 from deep_piano.storage import open_folder
+from deep_piano.terminal import Progress, no_progress
 
 _DESCRIBED_S = 300.0  # the stretch that the spectral figures describe; an hour takes gigabytes
-
-Progress = Callable[[str, float, float], None]
 
 
 def inspect_dataset(
@@ -57,7 +55,7 @@ def inspect_dataset(
 
 
 def inspect_recording(
-    path: Path, plot: Path | None = None, *, progress: Progress = lambda *_: None
+    path: Path, plot: Path | None = None, *, progress: Progress = no_progress
 ) -> tuple[str, list[Path]]:
     """Return a recording's card, and the pictures that were drawn of it.
 

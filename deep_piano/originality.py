@@ -9,7 +9,7 @@ module knows sequences of the codec `notes`; it knows nothing of models.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from deep_piano.codecs.notes import ONSET, ONSET_STEPS, PITCH, PITCHES, Sequence
 from deep_piano.dataset import Dataset
 from deep_piano.errors import InputError, one_line
 from deep_piano.storage import open_folder
+from deep_piano.terminal import Progress, no_progress
 
 SHORTEST_RUN: Final = 8
 """Notes; shorter runs are not looked for: any two pieces share some."""
@@ -33,7 +34,6 @@ _GRAM = SHORTEST_RUN - 1  # ways from a note to the next
 _PAIRS_AT_ONCE = 2_000_000
 
 Tokens = NDArray[np.uint16]
-Progress = Callable[[str, float, float], None]
 
 
 class SharedRun(NamedTuple):
@@ -109,7 +109,7 @@ class CorpusIndex:
         return cls(tokens, order, np.array(starts, np.int64), names, dataset)
 
     @classmethod
-    def of_dataset(cls, dataset: Dataset, *, progress: Progress | None = None) -> Self:
+    def of_dataset(cls, dataset: Dataset, *, progress: Progress = no_progress) -> Self:
         """Index the training split of a dataset.
 
         Raises
@@ -128,8 +128,7 @@ class CorpusIndex:
         def recordings() -> Iterator[tuple[str, Sequence]]:
             for done, row in enumerate(dataset.recordings("train"), 1):
                 yield row.name, row.sequence
-                if progress is not None:
-                    progress("indexing", done, count)
+                progress("indexing", done, count)
 
         return cls.build(recordings(), dataset=dataset.digest)
 

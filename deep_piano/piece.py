@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from deep_piano.originality import CorpusIndex, SharedRun
 from deep_piano.outputs import Piece as Piece  # who has pieces made gets these
 from deep_piano.piece_rules import Commission, Continuation
 from deep_piano.ranking import best_first
+from deep_piano.terminal import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,6 @@ LEAST_SOUNDING_SHARE = 0.2
 LONGEST_TRAILING_SILENCE_S = 2.0
 SHORTEST_CONTINUATION_S = 5.0
 
-Progress = Callable[[str, float, float], None]
 """Called with the name of the stage, what is done of it, and all of it."""
 
 
@@ -116,7 +116,7 @@ def make_pieces(
     force: bool = False,
     keep: Collection[Path] = (),
     storage: StorageConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> list[Piece]:
     """Write the pieces that continue a seed.
 
@@ -154,7 +154,6 @@ def make_pieces(
     DeepPianoError
         When the files cannot be written after all, as on a full disk.
     """
-    tell = progress or (lambda stage, done, total: None)
     given = [seed_path, *keep]
     if "://" not in settings.checkpoint:
         given.append(checkpoint.find(settings.checkpoint))
@@ -182,11 +181,13 @@ def make_pieces(
         seed_path,
         start_s=settings.seed_start,
         seconds=settings.seed_seconds,
-        progress=tell,
+        progress=progress,
     )
     require_room(seed, settings, only_new=only_new)
-    sound = ready_sound(settings.sound, tell) if "sound" in targets[0] else None
-    takes = compose(Engine(weights), seed, settings, only_new=only_new, index=index, progress=tell)
+    sound = ready_sound(settings.sound, progress) if "sound" in targets[0] else None
+    takes = compose(
+        Engine(weights), seed, settings, only_new=only_new, index=index, progress=progress
+    )
     if settings.keep is not None:
         takes = [takes[place] for place in best_first([take.figures for take in takes])]
     return [
@@ -198,7 +199,7 @@ def make_pieces(
             checkpoint_sha256=weights.digest,
             only_new=only_new,
             sound=sound,
-            progress=tell,
+            progress=progress,
         )
         for files, take in zip(targets, takes, strict=False)
     ]
@@ -292,31 +293,31 @@ def _is_midi(path: Path) -> bool:
         return file.read(4) == b"MThd"
 
 
-def _hear(path: Path, start_s: float, seconds: float, tell: Progress) -> tuple[Notes, float]:
+def _hear(path: Path, start_s: float, seconds: float, progress: Progress) -> tuple[Notes, float]:
     from deep_piano import transcribe
 
-    tell("transcribing", 0, 1)
+    progress("transcribing", 0, 1)
     samples = audio.decode(path, sr=transcribe.SAMPLE_RATE, start_s=start_s, seconds=seconds)
     audio.check_seed(samples, sr=transcribe.SAMPLE_RATE)
-    _fetch("transkun", tell)
+    _fetch("transkun", progress)
     notes = transcribe.transcribe(
         samples,
         sr=transcribe.SAMPLE_RATE,
-        progress=lambda done, total: tell("transcribing", done, total),
+        progress=lambda done, total: progress("transcribing", done, total),
     )
     return notes, len(samples) / transcribe.SAMPLE_RATE
 
 
-def _fetch(name: str, tell: Progress) -> None:
+def _fetch(name: str, progress: Progress) -> None:
     """Make sure that an asset is there, and show it when that takes a while."""
-    assets.ensure(name, progress=lambda done, total, what: tell(what, done, total))
+    assets.ensure(name, progress=lambda done, total, what: progress(what, done, total))
 
 
-def ready_sound(asked: str | None, tell: Progress) -> str:
+def ready_sound(asked: str | None, progress: Progress) -> str:
     """Return the sound to play with, fetched and known to work before anything is composed."""
     sound = asked or synth.default_sound()
     if sound in synth.SOUND_NAMES:
-        _fetch(sound, tell)
+        _fetch(sound, progress)
     synth.render(np.empty(0, NOTE), sound=sound, seconds=0.0, sr=SR)
     return sound
 
@@ -328,7 +329,7 @@ def compose(
     *,
     only_new: bool = False,
     index: CorpusIndex | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> list[Take]:
     """Continue a seed in notes, all its takes side by side.
 
@@ -347,16 +348,15 @@ def compose(
     -------
     list of Take
     """
-    tell = progress or (lambda stage, done, total: None)
     composer = composer_of(engine, settings)
     for take in range(settings.takes):
         composer.add(take, commission(seed, settings, take=take, only_new=only_new))
     whole_s = (settings.seconds + (seed.seconds if only_new else 0)) * settings.takes
     done: dict[Any, Continuation] = {}
     while len(composer):
-        tell("composing", composer.composed_s + whole_s * len(done) / settings.takes, whole_s)
+        progress("composing", composer.composed_s + whole_s * len(done) / settings.takes, whole_s)
         done |= composer.step()
-    tell("composing", whole_s, whole_s)
+    progress("composing", whole_s, whole_s)
     return [
         take_of(seed, done[take], take=take, only_new=only_new, index=index)
         for take in range(settings.takes)
@@ -431,7 +431,7 @@ def finish(
     composed_on: str = "cpu",
     only_new: bool = False,
     sound: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Piece:
     """Write all files of a piece, or none.
 
@@ -470,8 +470,7 @@ def finish(
             "longest_shared_run_notes": take.shared.notes,
             "recording": take.shared.recording or None,
         }
-    tell = progress or (lambda stage, done, total: None)
-    return _write(files, take, facts, settings.seconds, sound, tell)
+    return _write(files, take, facts, settings.seconds, sound, progress)
 
 
 def _write(
@@ -480,7 +479,7 @@ def _write(
     facts: dict[str, Any],
     seconds: float,
     sound: str | None,
-    tell: Progress,
+    progress: Progress,
 ) -> Piece:
     from deep_piano.pictures import piano_roll
 
@@ -494,7 +493,7 @@ def _write(
             title=outputs.title_of(files[".mid"]),
         )
         if sound is not None:
-            facts["sound"] = _render(staged["sound"], take.notes, seconds, sound, tell)
+            facts["sound"] = _render(staged["sound"], take.notes, seconds, sound, progress)
         facts["files"] = outputs.hashes(staged)
         text = json.dumps(facts, indent=2) + "\n"
         staged[".json"].write_text(text, encoding="utf-8")
@@ -502,19 +501,21 @@ def _write(
     return Piece(main, tuple(files.values()), facts)
 
 
-def _render(path: Path, notes: Notes, seconds: float, sound: str, tell: Progress) -> dict[str, Any]:
+def _render(
+    path: Path, notes: Notes, seconds: float, sound: str, progress: Progress
+) -> dict[str, Any]:
     folder = assets.path(sound) if sound in synth.SOUND_NAMES else None
     samples = synth.render(
         notes,
         sound=sound,
         seconds=seconds,
         sr=SR,
-        progress=lambda done, total: tell("rendering", done, total),
+        progress=lambda done, total: progress("rendering", done, total),
     )
     samples = loudness.normalise(samples, sr=SR)
-    tell("encoding", 0, 1)
+    progress("encoding", 0, 1)
     audio.encode(path, samples, sr=SR)
-    tell("encoding", 1, 1)
+    progress("encoding", 1, 1)
     return {
         "name": sound,
         "asset": folder.name if folder else None,

@@ -35,11 +35,11 @@ from deep_piano.rules import Reject
 from deep_piano.shards import Row, write_shard
 from deep_piano.sources import Source, Splits, hash_share, require_apart, survey
 from deep_piano.storage import Folder
+from deep_piano.terminal import Progress, no_progress
 
 OPENED, MEASURED, EXAMPLES = 200, 6, 3
 TRANSCRIBED_S = 28.0  # two segments of the network
 
-Progress = Callable[[str, float, float], None]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -69,7 +69,7 @@ def preview(
     settings: PrepareConfig,
     *,
     rebuild: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> str:
     """Return what a preparation would find and do, for people.
 

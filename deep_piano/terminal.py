@@ -27,6 +27,10 @@ _NO_FACTS = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "tas
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+Progress = Callable[[str, float, float], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
 class Group(click.Group):
     """Ends every command with one line and an exit code, never with a bare traceback."""
 
@@ -224,20 +228,25 @@ def _minutes(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def no_progress(stage: str, done: float, total: float) -> None:
+    """Take no note of progress."""
+
+
 @contextmanager
-def stages() -> Iterator[Callable[[str, float, float], None]]:
+def stages() -> Iterator[Progress]:
     """Show what happens, on a terminal; elsewhere, and beside a log for machines, stay quiet."""
     if logs_json() or not sys.stderr.isatty():
-        yield lambda stage, done, total: None
+        yield no_progress
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Display
 
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TimeRemainingColumn())
     # A terminal of its own: `backend` closes standard error's while TensorFlow loads.
     with (
         os.fdopen(os.dup(2), "w") as terminal,
-        Progress(*columns, console=Console(file=terminal), transient=True) as display,
+        Display(*columns, console=Console(file=terminal), transient=True) as display,
     ):
         tasks: dict[str, TaskID] = {}
 

@@ -24,10 +24,9 @@ from deep_piano.errors import InputError
 from deep_piano.likeness import likeness
 from deep_piano.outputs import Piece
 from deep_piano.stepping import Stepper
+from deep_piano.terminal import Progress, no_progress
 
 SHORTEST_CONTINUATION_S: Final = 1.0
-
-Progress = Callable[[str, float, float], None]
 
 
 def make_pieces(
@@ -39,7 +38,7 @@ def make_pieces(
     only_new: bool = False,
     force: bool = False,
     given: Collection[Path] = (),
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> list[Piece]:
     """Write the pieces that continue a recording, sound after sound.
 
@@ -66,12 +65,11 @@ def make_pieces(
     InputError
         When the seed, the output or a setting cannot be used.
     """
-    tell = progress or (lambda stage, done, total: None)
     _require_no_notes(out, settings)
     targets = outputs.targets(out, settings.takes, force=force, given=given, notes=False)
     stepper = Stepper(checkpoint)
     sr = int(checkpoint.facts.get("sr", codec_of(checkpoint.spec).sr))
-    tell("reading", 0, 1)
+    progress("reading", 0, 1)
     seed = audio.decode(
         seed_path, sr=sr, start_s=settings.seed_start, seconds=settings.seed_seconds
     )
@@ -96,7 +94,9 @@ def make_pieces(
             count,
             rng,
             temperature=settings.temperature.sample,
-            progress=(lambda done, total: tell("composing", done, total)) if take == 0 else None,
+            progress=(lambda done, total: progress("composing", done, total))
+            if take == 0
+            else None,
         )
 
     with ThreadPoolExecutor(min(settings.takes, os.cpu_count() or 1)) as pool:
@@ -124,7 +124,7 @@ def make_pieces(
                 "take": take + 1,
             },
             only_new=only_new,
-            tell=tell,
+            progress=progress,
         )
         for take, (files, new) in enumerate(zip(targets, takes, strict=True))
     ]
@@ -186,7 +186,7 @@ def _write(
     facts: dict[str, Any],
     *,
     only_new: bool,
-    tell: Progress,
+    progress: Progress,
 ) -> Piece:
     from deep_piano.charts import recording_charts
 
@@ -195,11 +195,11 @@ def _write(
     facts["piece"] = {"seconds": round(len(whole) / sr, 3), **likeness(seed, new, sr=sr)}
     facts["sound"] = {"sr": sr, **loudness.figures(whole, sr=sr)}
     with outputs.staged(files) as staged:
-        tell("encoding", 0, 1)
+        progress("encoding", 0, 1)
         audio.encode(staged["sound"], whole, sr=sr)
         title = outputs.title_of(files["sound"])
         recording_charts(staged[".png"], whole, sr, None, title=title, mark_s=begins / sr)
         facts["files"] = outputs.hashes(staged)
         staged[".json"].write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        tell("encoding", 1, 1)
+        progress("encoding", 1, 1)
     return Piece(files["sound"], tuple(files.values()), facts)

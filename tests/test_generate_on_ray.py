@@ -230,7 +230,7 @@ def test_too_many_failures_stop_the_run_and_keep_what_was_made(seeds, bulk, tmp_
     assert all(r.done for r in bulk(mine, tmp_path / "pieces", takes=1, max_failures=2).values())
 
 
-@pytest.mark.parametrize(("title", "pieces"), [("_Composer", 1), ("_write_piece", 0)])
+@pytest.mark.parametrize(("title", "pieces"), [("ComposerActor", 1), ("write_piece", 0)])
 def test_a_process_that_dies_is_replaced_and_its_pieces_are_the_same(
     undisturbed, seeds, bulk, tmp_path, title, pieces
 ):

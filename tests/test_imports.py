@@ -67,6 +67,8 @@ LAYERS = [
         "stages.transcription",
         "stages.prepare",
         "stages.train",
+        "stages.piece_tasks",
+        "stages.composers",
         "stages.generate",
     },
     {"stages.pipeline", "submit"},

@@ -11,36 +11,26 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
-import os
-import shutil
-import tempfile
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deep_piano import checkpoint as checkpoints
-from deep_piano import outputs, piece
-from deep_piano.backend import load_tensorflow
+from deep_piano import piece
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.notes import SPEC
-from deep_piano.compose import Composer
-from deep_piano.config import BulkConfig, Config, GenerateConfig
+from deep_piano.config import BulkConfig, Config
 from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.gallery import write_gallery
 from deep_piano.originality import CorpusIndex
-from deep_piano.piece_rules import Continuation
 from deep_piano.pieces import (
-    SEED,
     Key,
     Record,
     Records,
-    folder_of,
     read_records,
     require_same_run,
     write_manifest,
@@ -49,34 +39,19 @@ from deep_piano.pieces import (
 from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
 from deep_piano.stages import measures
-from deep_piano.stages.cluster import (
-    Silence,
-    ask_for,
-    connected,
-    gpus_each,
-    next_done,
-    outcome,
-    total,
-)
-from deep_piano.storage import Entry, Folder, sha256_of
-from deep_piano.terminal import Report
-
-if TYPE_CHECKING:
-    from deep_piano.device_composer import DeviceComposer
+from deep_piano.stages.cluster import Silence, connected, next_done, outcome, total
+from deep_piano.stages.composers import ComposerActor, Crew, EngineFactory, Place, crew_for
+from deep_piano.stages.piece_tasks import Run, known_of, read_seed, write_piece
+from deep_piano.storage import Entry, Folder
+from deep_piano.terminal import Report, no_progress
 
 logger = logging.getLogger(__name__)
-
-EngineFactory = Callable[[Checkpoint], Engine]
-"""Makes the engine of a composer; called in the actor's own process."""
 
 _RETRIES = 2
 _LOSSES = 2  # a piece that ends so many composers, alone with each, is given up
 _STARTS = 9  # a composer that dies so often before it answers is given up: after about a minute
-_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0  # between starts, doubled each time: a node may be leaving
+_PAUSE_S = 0.25
 _FLUSH_S = 20.0
-_CPUS_A_COMPOSER = 8
-_BATCH = 16
-_BATCH_ON_A_GPU = 128
 
 
 def generate(
@@ -131,7 +106,7 @@ def generate(
         )
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     entries, _ = survey(seeds)
-    sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, _nothing)
+    sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, no_progress)
     pieces.require_writable()
     about = {
         "settings": settings.model_dump(exclude={"takes", "keep", "checkpoint", "index"}),
@@ -142,7 +117,7 @@ def generate(
         "checkpoint_sha256": loaded.digest,
     }
     require_same_run(pieces, about, force=force)
-    common = _Run(pieces, settings, config.bulk.format, sound, loaded.digest, only_new)
+    common = Run(pieces, settings, config.bulk.format, sound, loaded.digest, only_new)
     known = Records() if force else _still_good(pieces, entries)
     bulk = _Bulk(seeds, common, config.bulk, known, progress)
     facts = dict(stage="generate", seeds=len(entries))
@@ -151,7 +126,7 @@ def generate(
     write_manifest(pieces, bulk.records)  # what a killed run left becomes part of it
     if todo:
         with connected():
-            crew = _crew(config.bulk, pieces=sum(len(takes) for _, takes in todo))
+            crew = crew_for(config.bulk, pieces=sum(len(takes) for _, takes in todo))
             require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
             bulk.work(todo, loaded, index, crew, engine)
         write_manifest(pieces, bulk.records)
@@ -178,68 +153,13 @@ def _still_good(pieces: Folder, entries: Sequence[Entry]) -> Records:
     )
 
 
-@dataclass(frozen=True)
-class _Crew:
-    """The composers of a run: how many, the share of a GPU that each has, and its pieces at once.
-
-    On GPUs the width of the compiled loop decides over the last bits, on CPUs nothing does.
-    """
-
-    composers: int
-    gpus: float
-    batch: int
-
-    @property
-    def device(self) -> str:
-        """The kind of device: pieces of another one are not the same to the last bit."""
-        return f"gpu, {self.batch} at once" if self.gpus else "cpu"
-
-
-def _crew(bulk: BulkConfig, *, pieces: int) -> _Crew:
-    """Return the composers that the settings and the cluster allow, once its nodes are there."""
-    if bulk.workers and bulk.nodes_within_seconds:
-        count, share = min(bulk.workers, pieces), bulk.gpus_per_worker
-        each_cpus = [{"CPU": float(_CPUS_A_COMPOSER)}] * count
-        all_gpus = [{"GPU": 1.0}] * math.ceil(count * (share or 0.0))
-        ask_for(all_gpus or each_cpus, within_s=bulk.nodes_within_seconds)
-    gpus, each = int(total("GPU")), gpus_each(bulk.gpus_per_worker, bulk.workers or 1)
-    room = gpus * int(1 / each) if each else 0
-    if each and (bulk.workers or 1) > room:
-        raise InputError(
-            f"{bulk.workers or 1} composers with {each:g} of a GPU each do not fit on the "
-            f"cluster's {gpus} GPUs. Give fewer --workers, --gpus-per-worker 0 to compose on CPUs, "
-            "or add nodes."
-        )
-    if each and not _tensorflow_sees_gpus(each):
-        advice = "pip install '.[gpu]' on every node is what it needs."
-        if bulk.gpus_per_worker:
-            raise InputError(f"the cluster has GPUs, but TensorFlow sees none there: {advice}")
-        logger.warning("composing on CPUs: TensorFlow does not see the cluster's GPUs. %s", advice)
-        each = 0.0
-    if each:
-        return _Crew(bulk.workers or room, each, bulk.batch or _BATCH_ON_A_GPU)
-    cpus = max(1, round(total("CPU")))
-    return _Crew(bulk.workers or -(-cpus // _CPUS_A_COMPOSER), 0.0, bulk.batch or _BATCH)
-
-
-def _tensorflow_sees_gpus(each: float) -> bool:
-    """Ask a process that has a share of a GPU."""
-    import ray
-
-    return outcome(ray.remote(num_cpus=0, num_gpus=each)(_sees_a_gpu).remote()) is True
-
-
-def _sees_a_gpu() -> bool:
-    return bool(load_tensorflow().config.list_physical_devices("GPU"))
-
-
 class _Bulk:
     """One bulk run at work."""
 
     def __init__(
         self,
         seeds: Folder,
-        run: _Run,
+        run: Run,
         bulk: BulkConfig,
         known: Records,
         progress: Callable[[Report], None],
@@ -287,19 +207,21 @@ class _Bulk:
         todo: Sequence[tuple[str, list[int]]],
         loaded: Checkpoint,
         index: CorpusIndex | None,
-        crew: _Crew,
+        crew: Crew,
         engine: EngineFactory,
     ) -> None:
         """Make what is missing; every piece ends with a record."""
         import ray
 
-        self._reading, self._writing = _task(_read_seed), _task(_write_piece)
+        self._reading, self._writing = _task(read_seed), _task(write_piece)
         self._batch = crew.batch
         self._run = replace(self._run, composed_on=crew.device)
         given = [ray.put(one) for one in (loaded, index)]
-        remote = ray.remote(num_cpus=0, num_gpus=crew.gpus, scheduling_strategy="SPREAD")(_Composer)
+        remote = ray.remote(num_cpus=0, num_gpus=crew.gpus, scheduling_strategy="SPREAD")(
+            ComposerActor
+        )
         places = [
-            _Place(lambda: remote.remote(*given, self._run, crew, engine))
+            Place(lambda: remote.remote(*given, self._run, crew, engine))
             for _ in range(min(crew.composers, sum(len(takes) for _, takes in todo)))
         ]
         most = 2 * max(1, round(total("CPU"))) + 2 * crew.batch * len(places)
@@ -350,7 +272,7 @@ class _Bulk:
 
         self._waiting[self._reading.remote(self._run, self._seeds, name)] = heard
 
-    def _give(self, place: _Place) -> None:
+    def _give(self, place: Place) -> None:
         """Give an idle composer pieces to begin, or let it go on with what it has.
 
         After a death it must answer before it gets more: what died may have been the node, and
@@ -373,7 +295,7 @@ class _Bulk:
         place.reference = place.actor.work.remote(asked)
         self._waiting[place.reference] = lambda result: self._composed(place, result)
 
-    def _composed(self, place: _Place, result: Any) -> None:
+    def _composed(self, place: Place, result: Any) -> None:
         """Have the pieces finished that a composer has completed, or mourn it."""
         place.reference = None
         if isinstance(result, Exception):
@@ -391,7 +313,7 @@ class _Bulk:
                 self._compared[key[0]][key[1]] = take
                 self._keep_best(key[0])
 
-    def _mourn(self, place: _Place, error: Exception) -> None:
+    def _mourn(self, place: Place, error: Exception) -> None:
         """Put another composer into a place; what the dead one had in the making is suspected."""
         import ray
 
@@ -442,7 +364,7 @@ class _Bulk:
         self._waiting[reference] = finished
 
     def _leave_out(self, name: str, take: piece.Take, reason: str) -> None:
-        known = _known_of(self._run, name, take)
+        known = known_of(self._run, name, take)
         stamp, sha256 = self._stamps[name], self._heard[name].digest
         self._done(
             Record(**known, status="left out", reason=reason, seed_stamp=stamp, seed_sha256=sha256)
@@ -492,7 +414,7 @@ class _Bulk:
         )
         self._progress(report)
 
-    def _measure(self, places: Iterable[_Place]) -> None:
+    def _measure(self, places: Iterable[Place]) -> None:
         """Tell how many pieces are where."""
         ahead = {
             "reading": sum(n for name, n in self._left.items() if name not in self._heard),
@@ -527,187 +449,11 @@ def _tell(record: Record) -> None:
     measures.count("deep_piano_pieces", outcome=record.status)
 
 
-class _Place:
-    """A place for a composer: the actor in it, and what that has to do.
-
-    Attributes
-    ----------
-    reference : ObjectRef or None
-        Of the call that is at work.
-    composing : set of Key
-    alone : bool
-        What it composes is suspected of having ended another composer.
-    answered_after : int or None
-        How many composers had died when this one last answered.
-    starts : int
-        How many composers were put here since one answered.
-    paused_until : float
-        Nothing is asked of the composer before this time, on the monotonic clock.
-    """
-
-    def __init__(self, start: Callable[[], Any]) -> None:
-        self._start = start
-        self.starts = 0
-        self.begin()
-
-    def begin(self) -> None:
-        """Put a new actor into the place."""
-        self.actor = self._start()
-        self.reference: Any = None
-        self.composing: set[Key] = set()
-        self.alone = False
-        self.answered_after: int | None = None
-        pause = _PAUSE_S * 2**self.starts if self.starts else 0.0
-        self.paused_until = time.monotonic() + min(pause, _LONGEST_PAUSE_S)
-        self.starts += 1
-
-    def end(self) -> None:
-        """End the actor."""
-        import ray
-
-        ray.kill(self.actor)
-
-
-class _Composer:
-    """The actor: pieces composed side by side, as many as it is given."""
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        index: CorpusIndex | None,
-        run: _Run,
-        crew: _Crew,
-        engine: EngineFactory,
-    ) -> None:
-        self._composer: Composer | DeviceComposer
-        if crew.gpus:
-            from deep_piano.device_composer import DeviceComposer, prepare_gpu
-
-            prepare_gpu()
-            sampling, guidance = piece.sampling_of(run.settings), run.settings.guidance.model_dump()
-            self._composer = DeviceComposer(checkpoint, sampling, guidance, width=crew.batch)
-        else:
-            self._composer = piece.composer_of(engine(checkpoint), run.settings)
-        self._index, self._run = index, run
-        self._seeds: dict[Key, piece.Seed] = {}
-
-    def work(self, asked: Mapping[Key, piece.Seed]) -> dict[Key, piece.Take]:
-        """Begin pieces, and go on with all until some are complete; return those."""
-        settings, only_new = self._run.settings, self._run.only_new
-        for key, seed in asked.items():
-            self._seeds[key] = seed
-            asked_for = piece.commission(seed, settings, take=key[1], only_new=only_new)
-            self._composer.add(key, asked_for)
-        done: dict[Any, Continuation] = {}
-        while len(self._composer) and not done:
-            done = self._composer.step()
-        return {
-            key: piece.take_of(
-                self._seeds.pop(key), new, take=key[1], only_new=only_new, index=self._index
-            )
-            for key, new in done.items()
-        }
-
-
 def _task(function: Callable[..., Any]) -> Any:
     """Make a task of a function, tried again when the process or the node that runs it dies."""
     import ray
 
     return ray.remote(function).options(max_retries=_RETRIES, scheduling_strategy="SPREAD")
-
-
-def _read_seed(run: _Run, seeds: Folder, name: str) -> tuple[piece.Seed, dict[str, str]]:
-    """Read a seed, and write it to be heard; return it, and the files written with their hashes.
-
-    Transcribing takes one thread, so that the notes are the same wherever it is.
-    """
-    begun = time.monotonic()
-    settings, sound = run.settings, run.sound and _fetched(run.sound)
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    with seeds.local(name) as path:
-        seed = piece.read_seed(
-            path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=_nothing
-        )
-        seed = replace(seed, name=name.rpartition("/")[2])
-        piece.require_room(seed, settings, only_new=run.only_new)
-        took_s = round(time.monotonic() - begun, 3)
-        extra = dict(stage="generate", event="read", seed=name, took_s=took_s)
-        logger.info("%s: read", one_line(name), extra=extra)
-        if sound is None:
-            return seed, {}
-        target = f"{folder_of(name)}/{SEED}.{run.format}"
-        with run.pieces.write(target) as place:
-            piece.write_seed(place, path, seed, settings, sound=sound)
-            return seed, {target: sha256_of(place)}
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What all pieces of a run have in common."""
-
-    pieces: Folder
-    settings: GenerateConfig
-    format: str
-    sound: str | None
-    checkpoint_sha256: str
-    only_new: bool
-    composed_on: str = "cpu"
-
-
-def _write_piece(run: _Run, name: str, seed: piece.Seed, take: piece.Take) -> Record:
-    """Play, draw and write a piece: all its files into the folder of pieces, the .json last."""
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="deep-piano-") as folder:
-        out = Path(folder) / f"take-{take.index + 1}.{run.format}"
-        [files] = outputs.targets(out, 1, force=False, given=[])
-        made = piece.finish(
-            files,
-            seed,
-            take,
-            run.settings,
-            checkpoint_sha256=run.checkpoint_sha256,
-            composed_on=run.composed_on,
-            only_new=run.only_new,
-            sound=run.sound and _fetched(run.sound),
-        )
-        known = made.facts["files"]  # the hashes of all but the .json, which holds them
-        hashes = {}
-        for path in sorted(made.files, key=lambda path: path.suffix == ".json"):
-            target = f"{folder_of(name)}/{path.name}"
-            with run.pieces.write(target) as place:
-                shutil.copyfile(path, place)
-            hashes[target] = known.get(path.name) or sha256_of(path)
-    took_s = round(time.monotonic() - begun, 3)
-    extra = dict(stage="generate", event="written", seed=name, take=take.index + 1, took_s=took_s)
-    logger.info("%s: written", one_line(target), extra=extra)
-    return Record(
-        **_known_of(run, name, take),
-        status="done",
-        seed_sha256=seed.digest,
-        seconds=made.facts["piece"]["seconds"],
-        wall_s=took_s,
-        files=hashes,
-    )
-
-
-def _known_of(run: _Run, name: str, take: piece.Take) -> dict[str, Any]:
-    """Return what a record says of a piece that was composed, whether it is written or not."""
-    return {
-        "seed": name,
-        "take": take.index + 1,
-        "checkpoint_sha256": run.checkpoint_sha256,
-        "random_state": run.settings.random_state,
-        "seed_seconds": take.seed_ends_s,
-        "notes": len(take.notes),
-        "figures": take.figures,
-        "shared_run_notes": take.shared.notes if take.shared is not None else None,
-    }
-
-
-@cache
-def _fetched(sound: str) -> str:
-    """Return the sound, once it is there on this node."""
-    return piece.ready_sound(sound, _nothing)
 
 
 def _reason(error: Exception) -> str:
@@ -721,7 +467,3 @@ def _reason(error: Exception) -> str:
     ):
         return f"what worked on it died, again and again ({type(error).__name__})"
     return f"{type(error).__name__}: {error}"
-
-
-def _nothing(stage: str, done: float, whole: float) -> None:
-    """Take no note of progress."""

@@ -76,7 +76,7 @@ STAGES = [
         "RayTrainWorker",
         "TrainController",
     ),
-    Stage("generate", ("seeds",), "take-1.json", "_write_piece", "_Composer"),
+    Stage("generate", ("seeds",), "take-1.json", "write_piece", "ComposerActor"),
 ]
 
 

@@ -1,0 +1,120 @@
+"""What the tasks of GENERATE in bulk do: read a seed, and play, draw and write a piece of it.
+
+They write into the folder of pieces themselves; what they return is small. Whichever process does
+it, and how often, the files are the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deep_piano import outputs, piece
+from deep_piano.config import GenerateConfig
+from deep_piano.errors import one_line
+from deep_piano.pieces import SEED, Record, folder_of
+from deep_piano.storage import Folder, sha256_of
+from deep_piano.terminal import no_progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all pieces of a run have in common."""
+
+    pieces: Folder
+    settings: GenerateConfig
+    format: str
+    sound: str | None
+    checkpoint_sha256: str
+    only_new: bool
+    composed_on: str = "cpu"
+
+
+def read_seed(run: Run, seeds: Folder, name: str) -> tuple[piece.Seed, dict[str, str]]:
+    """Read a seed, and write it to be heard; return it, and the files written with their hashes.
+
+    Transcribing takes one thread, so that the notes are the same wherever it is.
+    """
+    begun = time.monotonic()
+    settings, sound = run.settings, run.sound and _fetched(run.sound)
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    with seeds.local(name) as path:
+        seed = piece.read_seed(
+            path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=no_progress
+        )
+        seed = replace(seed, name=name.rpartition("/")[2])
+        piece.require_room(seed, settings, only_new=run.only_new)
+        took_s = round(time.monotonic() - begun, 3)
+        extra = dict(stage="generate", event="read", seed=name, took_s=took_s)
+        logger.info("%s: read", one_line(name), extra=extra)
+        if sound is None:
+            return seed, {}
+        target = f"{folder_of(name)}/{SEED}.{run.format}"
+        with run.pieces.write(target) as place:
+            piece.write_seed(place, path, seed, settings, sound=sound)
+            return seed, {target: sha256_of(place)}
+
+
+def write_piece(run: Run, name: str, seed: piece.Seed, take: piece.Take) -> Record:
+    """Play, draw and write a piece: all its files into the folder of pieces, the .json last."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="deep-piano-") as folder:
+        out = Path(folder) / f"take-{take.index + 1}.{run.format}"
+        [files] = outputs.targets(out, 1, force=False, given=[])
+        made = piece.finish(
+            files,
+            seed,
+            take,
+            run.settings,
+            checkpoint_sha256=run.checkpoint_sha256,
+            composed_on=run.composed_on,
+            only_new=run.only_new,
+            sound=run.sound and _fetched(run.sound),
+        )
+        known = made.facts["files"]  # the hashes of all but the .json, which holds them
+        hashes = {}
+        for path in sorted(made.files, key=lambda path: path.suffix == ".json"):
+            target = f"{folder_of(name)}/{path.name}"
+            with run.pieces.write(target) as place:
+                shutil.copyfile(path, place)
+            hashes[target] = known.get(path.name) or sha256_of(path)
+    took_s = round(time.monotonic() - begun, 3)
+    extra = dict(stage="generate", event="written", seed=name, take=take.index + 1, took_s=took_s)
+    logger.info("%s: written", one_line(target), extra=extra)
+    return Record(
+        **known_of(run, name, take),
+        status="done",
+        seed_sha256=seed.digest,
+        seconds=made.facts["piece"]["seconds"],
+        wall_s=took_s,
+        files=hashes,
+    )
+
+
+def known_of(run: Run, name: str, take: piece.Take) -> dict[str, Any]:
+    """Return what a record says of a piece that was composed, whether it is written or not."""
+    return {
+        "seed": name,
+        "take": take.index + 1,
+        "checkpoint_sha256": run.checkpoint_sha256,
+        "random_state": run.settings.random_state,
+        "seed_seconds": take.seed_ends_s,
+        "notes": len(take.notes),
+        "figures": take.figures,
+        "shared_run_notes": take.shared.notes if take.shared is not None else None,
+    }
+
+
+@cache
+def _fetched(sound: str) -> str:
+    """Return the sound, once it is there on this node."""
+    return piece.ready_sound(sound, no_progress)
