@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from deep_piano.errors import ConfigError
+from deep_piano.s3 import ATTEMPTS
 
 RandomState = Annotated[int, Field(ge=0, lt=2**32)]
 Temperature = Annotated[float, Field(ge=0.01, le=5)]
@@ -181,7 +182,7 @@ class StorageConfig(_Section):
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
     region: Annotated[str, Field(min_length=1)] | None = None
-    attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    attempts: Annotated[int, Field(ge=1, le=100)] = ATTEMPTS
 
 
 class TrainConfig(_Section):

@@ -25,8 +25,9 @@ from deep_piano.errors import DeepPianoError, InputError, one_line
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 5
+ATTEMPTS = 10
 _CONNECT_TIMEOUT_S = 5
+_LONGEST_PAUSE_S = 20.0  # botocore's own
 _READ_TIMEOUT_S = 60
 _BLOCK_BYTES = 1 << 20
 _SET_CREDENTIALS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -180,6 +181,9 @@ class Bucket:
             yield client
 
 
+_answered: set[str] = set()  # endpoints that have answered: one that then goes is no mistake
+
+
 @contextmanager
 def explained(
     doing: str, client: Any, one_object: type[DeepPianoError] = InputError
@@ -200,7 +204,8 @@ def explained(
     InputError
         A mistake or a permission that trying again does not mend.
     DeepPianoError
-        Trouble that lasted longer than the retries.
+        Trouble that lasted longer than the retries; an endpoint that has answered before and is
+        gone.
     """
     from botocore import exceptions as boto
     from botocore.parsers import ResponseParserError
@@ -209,8 +214,10 @@ def explained(
     kind: type[DeepPianoError] = InputError
     try:
         yield
+        _answered.add(endpoint)
         return
     except boto.ClientError as error:
+        _answered.add(endpoint)
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _ONE_OBJECT:
             kind, why = one_object, _ONE_OBJECT[code]
@@ -232,6 +239,8 @@ def explained(
         why = f"the certificate of {endpoint} is not trusted. Check the endpoint and AWS_CA_BUNDLE"
     except boto.ConnectionError as error:
         why = f"{endpoint} cannot be reached ({type(error).__name__}). Check it and the network"
+        if endpoint in _answered:
+            kind = DeepPianoError
     except (
         boto.HTTPClientError,
         boto.IncompleteReadError,
@@ -261,7 +270,7 @@ def _download(client: Any, bucket: str, key: str, path: Path, attempts: int) -> 
             if attempt == attempts - 1:
                 raise
             logger.debug("fetching %s again after %s", key, type(error).__name__)
-            time.sleep(0.1 * 2**attempt)
+            time.sleep(min(_LONGEST_PAUSE_S, 0.1 * 2**attempt))
 
 
 def without_password(text: str) -> str:

@@ -35,7 +35,7 @@ OUTAGE_S = 20
 PATIENCE = {"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "30"}  # instead of 10 minutes
 
 SETTINGS = f"""
-storage: {{endpoint: "http://{HEAD}:{S3_PORT}", region: us-east-1, attempts: 9}}
+storage: {{endpoint: "http://{HEAD}:{S3_PORT}", region: us-east-1, attempts: 15}}
 prepare: {{silence_seconds: 150, shard_mb: 1.0, validation_share: 0.2, max_similarity: 1.0}}
 train:
   {{preset: tiny, batch: 8, window: 16, steps: 320, eval_every_steps: 40, warmup_steps: 4,
