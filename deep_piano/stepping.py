@@ -29,6 +29,10 @@ _BLOCK = 16_384  # steps of one call
 # How energy is held: that of the samples, and of what is added to the linear prediction, is
 # measured over so many; what is added is multiplied by what brings both back, at most by so much.
 _LEVEL_SAMPLES, _MOST = 16_384, 2.0
+# What is added at once is at most so many of the filter's mean errors on the seed: more is a click,
+# and it rings. What is heard back may be so many times full scale: a filter that hears itself
+# clipped can lock.
+_LARGEST, _ROOM = 10.0, 16.0
 
 
 class Stepper:
@@ -233,6 +237,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     summing = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)
     places_units, rows = PLACE_UNITS, _ROWS
     level_samples, most = _LEVEL_SAMPLES, _MOST
+    largest, room = _LARGEST, _ROOM
     errors_gain, least_error = np.float32(ERRORS_GAIN), np.float32(LEAST_ERROR)
 
     @compiled
@@ -286,6 +291,14 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         if level[0] <= 0 or level[2] <= 0:
             return 1.0
         return min(most, min(loudest, level[0] / level[1]) * (level[2] / level[3]) ** 2)
+
+    @compiled
+    def bounded(level: Any, added: Any) -> Any:
+        """Return what is to be added to a prediction, without what would be a click."""
+        if level[0] <= 0:
+            return added
+        bound = largest * np.sqrt(level[0])
+        return min(bound, max(-bound, added))
 
     @compiled
     def measure(level: Any, value: Any, predicted: Any) -> None:
@@ -373,10 +386,11 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             if t + 1 >= judged:
                 foretold = predicted[t] + told[place]
                 if t + 1 >= heard:
-                    value = predicted[t] + gain(level, 1.0) * (told[place] + noise[t - begin])
-                    value = min(1 / scale, max(-1 / scale, value))  # full scale
+                    added = gain(level, 1.0) * (told[place] + noise[t - begin])
+                    value = predicted[t] + bounded(level, added)
+                    value = min(room / scale, max(-room / scale, value))
                     measure(level, value, predicted[t])
-                    steps[t + 1] = value * scale
+                    steps[t + 1] = min(1.0, max(-1.0, value * scale))
                     note(t + 1, value, values, errors, companded, predicted)
                 loss[t + 1] = (foretold * scale - steps[t + 1]) ** 2
 
@@ -453,17 +467,21 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             if t + 1 >= heard:
                 drawn = chances[t - begin] * total
                 chosen = np.searchsorted(mass, drawn, side="right")
-                factor = gain(level, np.inf)
-                if factor != 1.0:  # where in its cell it was drawn says which class it becomes
+                factor, hold = gain(level, np.inf), level[0] > 0
+                value = levels[chosen]
+                # Where in its cell it was drawn says what number it is, and that, which class it
+                # becomes. The number itself is heard: errors of rounding grow in a filter.
+                if hold:
                     before = mass[chosen - 1] if chosen > 0 else 0.0
                     share = (drawn - before) / (mass[chosen] - before)
                     value = edges[chosen] + share * (edges[chosen + 1] - edges[chosen])
-                    value = predicted[t] + factor * (value - predicted[t])
+                    value = predicted[t] + bounded(level, factor * (value - predicted[t]))
+                    value = min(room * edges[size], max(room * edges[0], value))
                     chosen = np.searchsorted(edges, value, side="right") - 1
                     chosen = min(size - 1, max(0, chosen))
                 steps[t + 1] = chosen
-                measure(level, levels[chosen], predicted[t])
-                note(t + 1, levels[chosen], values, errors, companded, predicted)
+                measure(level, value, predicted[t])
+                note(t + 1, value, values, errors, companded, predicted)
             chosen = steps[t + 1]
             loss[t + 1] = np.log(total) - (logits[chosen] - highest) / temperature
 

@@ -71,23 +71,41 @@ def test_what_was_made_is_as_likely_as_it_was_drawn():
     assert nats[1] < nats[0] < np.log(256)
 
 
-@pytest.mark.parametrize("codec", ["mulaw", "samples"])
-def test_what_it_makes_has_the_energy_and_the_pitches_of_what_it_heard(codec):
+HZ = np.array([262, 330, 392])
+
+
+def chords_continued(codec, *, spread):
+    """Continue chords by a network of such random weights; return them, and five seconds more."""
     config = ModelConfig(1, 8, 8, frame=8, past=64, order=512, scale=0.1, spectrum=(0.0, -40.0))
-    shapes = weight_shapes(CODECS[codec].spec, config)
-    untaught = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    stepper = Stepper(Checkpoint(CODECS[codec].spec, config, untaught))
+    shapes, rng = weight_shapes(CODECS[codec].spec, config), np.random.default_rng(2)
+    weights = {name: rng.normal(0, spread, shape).astype("f4") for name, shape in shapes.items()}
+    stepper = Stepper(Checkpoint(CODECS[codec].spec, config, weights))
     t = np.arange(10 * 16_000) / 16_000
-    hz = np.array([262, 330, 392])
-    seed = (np.sin(2 * np.pi * hz[:, None] * t) * np.exp(-2 * (t % 1))).sum(0) * 0.1
+    seed = (np.sin(2 * np.pi * HZ[:, None] * t) * np.exp(-2 * (t % 1))).sum(0) * 0.1
     seed += np.random.default_rng(1).normal(0, 1e-3, len(seed))
     heard = CODECS[codec].encode(seed.astype(np.float32))
-    made = CODECS[codec].to_samples(stepper.go_on(heard, 80_000, np.random.default_rng(0)))
+    return seed, CODECS[codec].to_samples(stepper.go_on(heard, 80_000, np.random.default_rng(0)))
+
+
+def louder_db(made, seed):
     energies = [np.mean(np.square(part)) for part in np.split(made, 5)]
-    assert (np.abs(10 * np.log10(energies / np.mean(np.square(seed)))) < 6).all()
+    return 10 * np.log10(energies / np.mean(np.square(seed)))
+
+
+@pytest.mark.parametrize("codec", ["mulaw", "samples"])
+def test_what_it_makes_has_the_energy_and_the_pitches_of_what_it_heard(codec):
+    seed, made = chords_continued(codec, spread=0.0)
+    assert (np.abs(louder_db(made, seed)) < 6).all()
     powers = np.square(np.abs(np.fft.rfft(made * np.hanning(len(made)))))
-    near = np.abs(np.arange(len(powers)) / 5 - hz[:, None]).min(0) < 4
+    near = np.abs(np.arange(len(powers)) / 5 - HZ[:, None]).min(0) < 4
     assert powers[near].sum() > 0.5 * powers.sum()  # in 24 Hz of 8,000
+
+
+@pytest.mark.parametrize("codec", ["mulaw", "samples"])
+def test_a_wild_network_neither_runs_away_nor_clicks(codec):
+    seed, made = chords_continued(codec, spread=1.0)
+    assert (np.abs(louder_db(made, seed)) < 6).all()
+    assert np.abs(np.diff(made)).max() < 0.3
 
 
 def test_notes_are_refused():
