@@ -141,6 +141,8 @@ def _piece(record: Record, url: Callable[[str], str]) -> dict[str, Any]:
     for name in record.files:
         path = PurePosixPath(name)
         kind = "heard" if path.stem == SEED else _KINDS.get(path.suffix, "sound")
+        if kind == "roll" and not record.notes:  # of sound: no picture of notes to point at
+            kind = "chart"
         files[kind] = url(name)
         if kind == "sound":
             files["sha256"] = record.files[name]

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,16 +66,105 @@ def make_pieces(
     InputError
         When the seed, the output or a setting cannot be used.
     """
-    _require_no_notes(out, settings)
+    require_no_notes(out, settings)
     targets = outputs.targets(out, settings.takes, force=force, given=given, notes=False)
-    stepper = Stepper(checkpoint)
-    sr = int(checkpoint.facts.get("sr", codec_of(checkpoint.spec).sr))
     progress("reading", 0, 1)
-    seed = audio.decode(
-        seed_path, sr=sr, start_s=settings.seed_start, seconds=settings.seed_seconds
+    seed = read_seed(seed_path, settings, checkpoint, only_new=only_new)
+
+    def compose(take: int) -> Samples:
+        return _compose(seed, settings, checkpoint, take, progress if take == 0 else no_progress)
+
+    with ThreadPoolExecutor(min(settings.takes, os.cpu_count() or 1)) as pool:
+        takes = list(pool.map(compose, range(settings.takes)))
+    return [
+        _write(files, seed, new, settings, checkpoint, take, only_new=only_new, progress=progress)
+        for take, (files, new) in enumerate(zip(targets, takes, strict=True))
+    ]
+
+
+def make_take(
+    seed_path: Path,
+    files: dict[str, Path],
+    settings: GenerateConfig,
+    checkpoint: Checkpoint,
+    *,
+    take: int,
+    only_new: bool,
+    name: str,
+) -> Piece:
+    """Write one take of a seed: the same files as `make_pieces`, which makes all of them.
+
+    Parameters
+    ----------
+    seed_path, settings, checkpoint, only_new
+        As for `make_pieces`.
+    files : dict of str to Path
+        From `outputs.targets`.
+    take : int
+        From 0.
+    name : str
+        The seed's file, as it is to be known.
+
+    Returns
+    -------
+    Piece
+
+    Raises
+    ------
+    InputError
+        As `make_pieces` does.
+    """
+    seed = replace(read_seed(seed_path, settings, checkpoint, only_new=only_new), name=name)
+    new = _compose(seed, settings, checkpoint, take, no_progress)
+    return _write(
+        files, seed, new, settings, checkpoint, take, only_new=only_new, progress=no_progress
     )
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A recording to be continued.
+
+    Attributes
+    ----------
+    samples : ndarray, shape (n,), dtype float32
+        As loud as what the network learned from.
+    sr : int
+        Hz.
+    count : int
+        Samples that are to follow.
+    digest : str
+        SHA-256 of its file.
+    name : str
+        Of its file.
+    """
+
+    samples: Samples
+    sr: int
+    count: int
+    digest: str
+    name: str
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return round(len(self.samples) / self.sr, 3)
+
+
+def read_seed(
+    path: Path, settings: GenerateConfig, checkpoint: Checkpoint, *, only_new: bool
+) -> Seed:
+    """Read a recording, and see how much is to follow it.
+
+    Raises
+    ------
+    InputError
+        When it cannot be decoded, is too short or silent, or leaves no room for more.
+    """
+    sr = int(checkpoint.facts.get("sr", codec_of(checkpoint.spec).sr))
+    seed = audio.decode(path, sr=sr, start_s=settings.seed_start, seconds=settings.seed_seconds)
     audio.check_seed(seed, sr=sr)
-    digest = audio.content_hash(seed_path)
+    digest = audio.content_hash(path)
     seconds = settings.seconds + (len(seed) / sr if only_new else 0)
     count = round(seconds * sr) - len(seed)
     if count < SHORTEST_CONTINUATION_S * sr:
@@ -84,50 +174,20 @@ def make_pieces(
         )
     # As loud as what the network learned from: 256 classes are few for a soft recording.
     seed = seed * np.float32(checkpoint.config.scale / np.sqrt(np.mean(np.square(seed))))
-    seed = np.clip(seed, -1, 1)
+    return Seed(np.clip(seed, -1, 1), sr, count, digest, path.name)
 
-    def compose(take: int) -> Samples:
-        rng = np.random.default_rng([settings.random_state, take, int(digest[:16], 16)])
-        return continuation(
-            stepper,
-            seed,
-            count,
-            rng,
-            temperature=settings.temperature.sample,
-            progress=(lambda done, total: progress("composing", done, total))
-            if take == 0
-            else None,
-        )
 
-    with ThreadPoolExecutor(min(settings.takes, os.cpu_count() or 1)) as pool:
-        takes = list(pool.map(compose, range(settings.takes)))
-    return [
-        _write(
-            files,
-            seed,
-            new,
-            sr,
-            {
-                "seed": {
-                    "file": seed_path.name,
-                    "sha256": digest,
-                    "seconds": round(len(seed) / sr, 3),
-                },
-                "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint.digest},
-                "settings": {
-                    **settings.model_dump(include={"seconds", "seed_seconds", "seed_start"}),
-                    "temperature": settings.temperature.sample,
-                    "only_new": only_new,
-                },
-                "random_state": settings.random_state,
-                "versions": versions.of_a_piece(),
-                "take": take + 1,
-            },
-            only_new=only_new,
-            progress=progress,
-        )
-        for take, (files, new) in enumerate(zip(targets, takes, strict=True))
-    ]
+def _compose(
+    seed: Seed, settings: GenerateConfig, checkpoint: Checkpoint, take: int, progress: Progress
+) -> Samples:
+    return continuation(
+        Stepper(checkpoint),
+        seed.samples,
+        seed.count,
+        np.random.default_rng([settings.random_state, take, int(seed.digest[:16], 16)]),
+        temperature=settings.temperature.sample,
+        progress=lambda done, total: progress("composing", done, total),
+    )
 
 
 def continuation(
@@ -163,7 +223,7 @@ def continuation(
     return codec.to_samples(steps)
 
 
-def _require_no_notes(out: Path, settings: GenerateConfig) -> None:
+def require_no_notes(out: Path, settings: GenerateConfig) -> None:
     """Raise `InputError` where something is asked for that only notes have."""
     wrong = {
         f"{out.name}: sound is written, and no .mid": out.suffix.lower() == ".mid",
@@ -180,20 +240,38 @@ def _require_no_notes(out: Path, settings: GenerateConfig) -> None:
 
 def _write(
     files: dict[str, Path],
-    seed: Samples,
+    seed: Seed,
     new: Samples,
-    sr: int,
-    facts: dict[str, Any],
+    settings: GenerateConfig,
+    checkpoint: Checkpoint,
+    take: int,
     *,
     only_new: bool,
     progress: Progress,
 ) -> Piece:
     from deep_piano.charts import recording_charts
 
-    begins = 0 if only_new else len(seed)
-    whole = loudness.normalise(new if only_new else np.concatenate([seed, new]), sr=sr)
-    facts["piece"] = {"seconds": round(len(whole) / sr, 3), **likeness(seed, new, sr=sr)}
-    facts["sound"] = {"sr": sr, **loudness.figures(whole, sr=sr)}
+    sr = seed.sr
+    begins = 0 if only_new else len(seed.samples)
+    whole = new if only_new else np.concatenate([seed.samples, new])
+    whole = loudness.normalise(whole, sr=sr)
+    facts: dict[str, Any] = {
+        "seed": {"file": seed.name, "sha256": seed.digest, "seconds": seed.seconds},
+        "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint.digest},
+        "settings": {
+            **settings.model_dump(include={"seconds", "seed_seconds", "seed_start"}),
+            "temperature": settings.temperature.sample,
+            "only_new": only_new,
+        },
+        "random_state": settings.random_state,
+        "versions": versions.of_a_piece(),
+        "take": take + 1,
+        "piece": {
+            "seconds": round(len(whole) / sr, 3),
+            **likeness(seed.samples, new, sr=sr),
+        },
+        "sound": {"sr": sr, **loudness.figures(whole, sr=sr)},
+    }
     with outputs.staged(files) as staged:
         progress("encoding", 0, 1)
         audio.encode(staged["sound"], whole, sr=sr)

@@ -49,10 +49,16 @@ def test_pieces_and_failures_are_counted(weights, seeds):
     assert again.stdout == "pieces: pieces asked for: 2 = 2 there + 0 failed\n"
 
 
-def test_a_folder_is_not_continued_by_sound(seeds):
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--format", "mid"), "sound is written, and no .mid"),
+        (("--takes", "3", "--keep", "1"), "--keep: takes of sound cannot be ranked"),
+    ],
+)
+def test_what_only_notes_have_is_not_asked_of_sound(seeds, options, why):
     checkpoints.save(Path("sound"), sound_checkpoint("mulaw", frame=4))
-    result = generate("sound", "seeds", "-o", "pieces")
-    refused(result, "the codec 'mulaw-1'", "by notes alone", "one seed after another")
+    refused(generate("sound", "seeds", "-o", "pieces", *options), why)
     assert not Path("pieces").exists()
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from deep_piano import checkpoint as checkpoints
 from deep_piano.config import load_config
 from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, InputError
@@ -29,7 +30,9 @@ from deep_piano.storage import open_folder
 from tests.clusters import contents, killing, several_nodes
 from tests.commands import in_a_process
 from tests.fakes import arpeggios
+from tests.recordings import SR, struck, write_sound
 from tests.rows import note_row
+from tests.test_stepping import sound_checkpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -350,3 +353,33 @@ def test_sound_and_an_index(cluster, seeds, bulk, tmp_path, small_piano):
     page = (tmp_path / "pieces" / PAGE).read_text()
     assert all(name in page for name in record.files)
     assert record.shared_run_notes is not None
+
+
+def test_recordings_are_continued_by_a_checkpoint_of_sound(cluster, tmp_path):
+    checkpoint = str(tmp_path / "sound")
+    checkpoints.save(Path(checkpoint), sound_checkpoint("mulaw", frame=4))
+    seeds = tmp_path / "seeds"
+    (seeds / "inner").mkdir(parents=True)
+    for number, pitch in enumerate((60, 64)):
+        write_sound(seeds / f"inner/{number}.wav", struck(pitch, sr=SR), sr=SR)
+    write_midi(seeds / "notes.mid", arpeggios(9, rng=np.random.default_rng(0)))
+    settings = {"checkpoint": checkpoint, "seconds": 8.0, "takes": TAKES}
+    config = load_config(None, {"generate": settings, "bulk": {"format": "wav"}})
+    places = open_folder(seeds), open_folder(tmp_path / "pieces")
+    records = generate(*places, config)
+    reasons = {record.seed: record.reason for record in records.values() if not record.done}
+    assert reasons.keys() == {"notes.mid"}
+    assert len(records) == 3 * TAKES
+    made = files(tmp_path / "pieces")
+    assert set(made) == {name for record in records.values() for name in record.files}
+    make_pieces(seeds / "inner/1.wav", tmp_path / "take.wav", config.generate)  # one alone
+    for name in ("take-1.wav", "take-2.wav", "take-1.png", "take-1.json", "take-2.json"):
+        assert made[f"pieces/inner/1.wav/{name}"] == (tmp_path / name).read_bytes()
+    page = (tmp_path / "pieces" / PAGE).read_text()
+    assert '"chart":"pieces/inner/1.wav/take-2.png"' in page
+    assert '"roll":' not in page
+    (tmp_path / "pieces/pieces/inner/0.wav/take-2.wav").unlink()
+    begun = dict.fromkeys(made, 0)
+    generate(*places, config, progress=lambda report: begun.update({report.total: 1}))
+    assert files(tmp_path / "pieces") == made
+    assert 1 + TAKES in begun  # what was missing, and what had failed

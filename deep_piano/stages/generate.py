@@ -1,7 +1,8 @@
 """GENERATE in bulk: a folder of seeds becomes a folder of pieces, on Ray tasks and composers.
 
 Three kinds of work, each where it belongs: tasks read seeds (and transcribe them), a pool of actors
-composes many pieces at once, tasks play, draw and write them. One loop in the driver hands the work
+composes many pieces at once, tasks play, draw and write them. With a checkpoint of sound a task
+does all that a piece needs, as one core steps one take. One loop in the driver hands the work
 on, and bounds how many pieces are anywhere on the way. A piece depends on its seed's content, the
 checkpoint, the settings and its take alone, so that whoever makes it, and how often it is begun
 anew, changes nothing.
@@ -15,16 +16,17 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deep_piano import checkpoint as checkpoints
-from deep_piano import piece
+from deep_piano import piece, wave_piece
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config import BulkConfig, Config
 from deep_piano.decode import Engine
-from deep_piano.errors import DeepPianoError, InputError, one_line
+from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.gallery import write_gallery
 from deep_piano.originality import CorpusIndex
 from deep_piano.pieces import (
@@ -41,7 +43,14 @@ from deep_piano.sources import require_apart, survey
 from deep_piano.stages import measures
 from deep_piano.stages.cluster import Silence, connected, next_done, outcome, total
 from deep_piano.stages.composers import ComposerActor, Crew, EngineFactory, Place, crew_for
-from deep_piano.stages.piece_tasks import Run, known_of, read_seed, write_piece
+from deep_piano.stages.piece_tasks import (
+    Run,
+    continue_recording,
+    known_of,
+    read_seed,
+    write_piece,
+)
+from deep_piano.stepping import Stepper
 from deep_piano.storage import Entry, Folder
 from deep_piano.terminal import Report, no_progress
 
@@ -98,15 +107,14 @@ def generate(
     require_apart(seeds, pieces)
     settings = config.generate
     loaded = checkpoint or checkpoints.load(settings.checkpoint, storage=config.storage)
-    if loaded.spec.codec != SPEC.codec:
-        raise InputError(
-            f"the checkpoint {settings.checkpoint!r} is of the codec {loaded.spec.codec!r}, and a "
-            f"folder of seeds is continued by notes alone ({SPEC.codec!r}). Give a checkpoint of "
-            "notes, or one seed after another."
-        )
+    of_sound = loaded.spec.codec != SPEC.codec
+    if of_sound:
+        Stepper(loaded)  # raises where it is of no sound either
+        wave_piece.require_no_notes(Path(f"take.{config.bulk.format}"), settings)
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     entries, _ = survey(seeds)
-    sound = None if config.bulk.format == "mid" else piece.ready_sound(settings.sound, no_progress)
+    mute = of_sound or config.bulk.format == "mid"
+    sound = None if mute else piece.ready_sound(settings.sound, no_progress)
     pieces.require_writable()
     about = {
         "settings": settings.model_dump(exclude={"takes", "keep", "checkpoint", "index"}),
@@ -126,9 +134,12 @@ def generate(
     write_manifest(pieces, bulk.records)  # what a killed run left becomes part of it
     if todo:
         with connected():
-            crew = crew_for(config.bulk, pieces=sum(len(takes) for _, takes in todo))
-            require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
-            bulk.work(todo, loaded, index, crew, engine)
+            if of_sound:
+                bulk.continue_recordings(todo, loaded)
+            else:
+                crew = crew_for(config.bulk, pieces=sum(len(takes) for _, takes in todo))
+                require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
+                bulk.compose(todo, loaded, index, crew, engine)
         write_manifest(pieces, bulk.records)
     write_gallery(pieces, bulk.records)
     asked = {entry.name for entry in entries}
@@ -169,6 +180,7 @@ class _Bulk:
         self.records = known
         self._progress = progress
         self._stamps: dict[str, str] = {}
+        self._unread: set[str] = set()
         self._heard: dict[str, piece.Seed] = {}
         self._seed_files: dict[str, dict[str, str]] = {}
         self._left: Counter[str] = Counter()  # takes of each seed that are on the way
@@ -202,7 +214,7 @@ class _Bulk:
                 todo.append((entry.name, takes))
         return todo
 
-    def work(
+    def compose(
         self,
         todo: Sequence[tuple[str, list[int]]],
         loaded: Checkpoint,
@@ -210,7 +222,7 @@ class _Bulk:
         crew: Crew,
         engine: EngineFactory,
     ) -> None:
-        """Make what is missing; every piece ends with a record."""
+        """Make what is missing by a checkpoint of notes: read, compose, finish."""
         import ray
 
         self._reading, self._writing = _task(read_seed), _task(write_piece)
@@ -224,14 +236,48 @@ class _Bulk:
             Place(lambda: remote.remote(*given, self._run, crew, engine))
             for _ in range(min(crew.composers, sum(len(takes) for _, takes in todo)))
         ]
-        most = 2 * max(1, round(total("CPU"))) + 2 * crew.batch * len(places)
+        try:
+            self._work(
+                todo, self._read, places, most=_waiting_tasks() + 2 * crew.batch * len(places)
+            )
+        finally:
+            for place in places:
+                place.end()
+
+    def continue_recordings(
+        self, todo: Sequence[tuple[str, list[int]]], loaded: Checkpoint
+    ) -> None:
+        """Make what is missing by a checkpoint of sound: a task does all that a piece needs."""
+        import ray
+
+        task, given = _task(continue_recording), ray.put(loaded)
+
+        def begin(name: str, takes: Sequence[int]) -> None:
+            self._left[name] = len(takes)
+            for take in takes:
+                reference = task.remote(self._run, self._seeds, given, name, take)
+                self._waiting[reference] = partial(self._finished, (name, take))
+
+        self._work(todo, begin, [], most=_waiting_tasks())
+
+    def _work(
+        self,
+        todo: Sequence[tuple[str, list[int]]],
+        begin: Callable[[str, Sequence[int]], None],
+        places: Sequence[Place],
+        *,
+        most: int,
+    ) -> None:
+        """Begin one seed after another, at most so many pieces; every piece ends with a record."""
+        import ray
+
         coming = iter(todo)
         silence = Silence(self._bulk.silence_seconds, "bulk.silence_seconds")
         self._require_few_failures()
         try:
             while True:
                 while self._on_the_way() < most and (seed := next(coming, None)):
-                    self._read(*seed)
+                    begin(*seed)
                 for place in places:
                     self._give(place)
                 self._measure(places)
@@ -249,8 +295,6 @@ class _Bulk:
                 self._keep_records()
                 self._require_few_failures()
         finally:
-            for place in places:
-                place.end()
             for reference in self._waiting.keys() - {place.reference for place in places}:
                 ray.cancel(reference, force=True)
             self._keep_records(now=True)
@@ -262,8 +306,10 @@ class _Bulk:
     def _read(self, name: str, takes: Sequence[int]) -> None:
         """Have a seed read, and its takes composed afterwards."""
         self._left[name] = len(takes)
+        self._unread.add(name)
 
         def heard(result: Any) -> None:
+            self._unread.remove(name)
             if isinstance(result, Exception):
                 self._fail(name, takes, _reason(result))
                 return
@@ -351,17 +397,17 @@ class _Bulk:
 
     def _finish(self, key: Key, take: piece.Take) -> None:
         """Have a piece played, drawn and written."""
+        reference = self._writing.remote(self._run, key[0], self._heard[key[0]], take)
+        self._waiting[reference] = partial(self._finished, key)
 
-        def finished(result: Any) -> None:
-            if isinstance(result, Exception):
-                self._fail(key[0], [key[1]], _reason(result))
-            else:
-                files = self._seed_files[key[0]] | result.files
-                self._done(replace(result, files=files, seed_stamp=self._stamps[key[0]]))
-
-        seed = self._heard[key[0]]
-        reference = self._writing.remote(self._run, key[0], seed, take)
-        self._waiting[reference] = finished
+    def _finished(self, key: Key, result: Any) -> None:
+        """Take note of a piece that was written, or why not."""
+        name, take = key
+        if isinstance(result, Exception):
+            self._fail(name, [take], _reason(result))
+        else:
+            files = self._seed_files.get(name, {}) | result.files
+            self._done(replace(result, files=files, seed_stamp=self._stamps[name]))
 
     def _leave_out(self, name: str, take: piece.Take, reason: str) -> None:
         known = known_of(self._run, name, take)
@@ -417,7 +463,7 @@ class _Bulk:
     def _measure(self, places: Iterable[Place]) -> None:
         """Tell how many pieces are where."""
         ahead = {
-            "reading": sum(n for name, n in self._left.items() if name not in self._heard),
+            "reading": sum(self._left[name] for name in self._unread),
             "ready": len(self._ready) + len(self._suspects),
             "composing": sum(len(place.composing) for place in places),
             "comparing": sum(len(takes) for takes in self._compared.values()),
@@ -447,6 +493,11 @@ def _tell(record: Record) -> None:
         ),
     )
     measures.count("deep_piano_pieces", outcome=record.status)
+
+
+def _waiting_tasks() -> int:
+    """Return how many tasks keep the cluster busy: one at work on a CPU, and one ready."""
+    return 2 * max(1, round(total("CPU")))
 
 
 def _task(function: Callable[..., Any]) -> Any:

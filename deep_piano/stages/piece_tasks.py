@@ -11,12 +11,15 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deep_piano import outputs, piece
+from deep_piano import outputs, piece, wave_piece
+from deep_piano.checkpoint import Checkpoint
 from deep_piano.config import GenerateConfig
 from deep_piano.errors import one_line
 from deep_piano.pieces import SEED, Record, folder_of
@@ -67,9 +70,7 @@ def read_seed(run: Run, seeds: Folder, name: str) -> tuple[piece.Seed, dict[str,
 def write_piece(run: Run, name: str, seed: piece.Seed, take: piece.Take) -> Record:
     """Play, draw and write a piece: all its files into the folder of pieces, the .json last."""
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="deep-piano-") as folder:
-        out = Path(folder) / f"take-{take.index + 1}.{run.format}"
-        [files] = outputs.targets(out, 1, force=False, given=[])
+    with _targets(run, take.index, notes=True) as files:
         made = piece.finish(
             files,
             seed,
@@ -80,24 +81,76 @@ def write_piece(run: Run, name: str, seed: piece.Seed, take: piece.Take) -> Reco
             only_new=run.only_new,
             sound=run.sound and _fetched(run.sound),
         )
-        known = made.facts["files"]  # the hashes of all but the .json, which holds them
-        hashes = {}
-        for path in sorted(made.files, key=lambda path: path.suffix == ".json"):
-            target = f"{folder_of(name)}/{path.name}"
-            with run.pieces.write(target) as place:
-                shutil.copyfile(path, place)
-            hashes[target] = known.get(path.name) or sha256_of(path)
-    took_s = round(time.monotonic() - begun, 3)
-    extra = dict(stage="generate", event="written", seed=name, take=take.index + 1, took_s=took_s)
-    logger.info("%s: written", one_line(target), extra=extra)
+        hashes = _publish(run, name, made)
     return Record(
         **known_of(run, name, take),
         status="done",
         seed_sha256=seed.digest,
         seconds=made.facts["piece"]["seconds"],
-        wall_s=took_s,
+        wall_s=_written(name, take.index, begun),
         files=hashes,
     )
+
+
+def continue_recording(
+    run: Run, seeds: Folder, checkpoint: Checkpoint, name: str, take: int
+) -> Record:
+    """Make one take of a recording by a checkpoint of sound, and write it as `write_piece` does."""
+    begun = time.monotonic()
+    with seeds.local(name) as path, _targets(run, take, notes=False) as files:
+        made = wave_piece.make_take(
+            path,
+            files,
+            run.settings,
+            checkpoint,
+            take=take,
+            only_new=run.only_new,
+            name=name.rpartition("/")[2],
+        )
+        hashes = _publish(run, name, made)
+    figures = dict(made.facts["piece"])
+    return Record(
+        seed=name,
+        take=take + 1,
+        status="done",
+        seed_sha256=made.facts["seed"]["sha256"],
+        checkpoint_sha256=run.checkpoint_sha256,
+        random_state=run.settings.random_state,
+        seconds=figures.pop("seconds"),
+        seed_seconds=made.facts["seed"]["seconds"],
+        figures=figures,
+        wall_s=_written(name, take, begun),
+        files=hashes,
+    )
+
+
+@contextmanager
+def _targets(run: Run, take: int, *, notes: bool) -> Iterator[dict[str, Path]]:
+    """Yield the names of a take's files in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="deep-piano-") as folder:
+        out = Path(folder) / f"take-{take + 1}.{run.format}"
+        [files] = outputs.targets(out, 1, force=False, given=[], notes=notes)
+        yield files
+
+
+def _publish(run: Run, name: str, made: outputs.Piece) -> dict[str, str]:
+    """Copy a piece's files into the folder of pieces, the .json last; return their hashes."""
+    known = made.facts["files"]  # the hashes of all but the .json, which holds them
+    hashes = {}
+    for path in sorted(made.files, key=lambda path: path.suffix == ".json"):
+        target = f"{folder_of(name)}/{path.name}"
+        with run.pieces.write(target) as place:
+            shutil.copyfile(path, place)
+        hashes[target] = known.get(path.name) or sha256_of(path)
+    return hashes
+
+
+def _written(name: str, take: int, begun: float) -> float:
+    """Log that a piece is there; return the seconds that it took."""
+    took_s = round(time.monotonic() - begun, 3)
+    extra = dict(stage="generate", event="written", seed=name, take=take + 1, took_s=took_s)
+    logger.info("%s, take %d: written", one_line(name), take + 1, extra=extra)
+    return took_s
 
 
 def known_of(run: Run, name: str, take: piece.Take) -> dict[str, Any]:
