@@ -7,12 +7,12 @@ that a pipeline which was stopped anywhere goes on there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from deep_piano import runs
 from deep_piano.checkpoint import BEST_OF_RUN
 from deep_piano.config import Config
-from deep_piano.errors import InputError
 from deep_piano.fit import Progress
 from deep_piano.pieces import Records
 from deep_piano.sources import require_apart, survey
@@ -22,6 +22,7 @@ from deep_piano.stages.prepare import prepare
 from deep_piano.stages.train import begin_and_train
 from deep_piano.storage import Folder
 from deep_piano.terminal import Report
+from deep_piano.wave_piece import require_no_notes
 
 DATASET: Final = "dataset"
 RUN: Final = "run"
@@ -59,11 +60,10 @@ def pipeline(
     InputError, DeepPianoError
         As the stages do. What was done is kept: the same call goes on there.
     """
+    by_name = {"checkpoint": f"{RUN}/{BEST_OF_RUN}"}  # for the facts of the pieces
+    named = config.model_copy(update={"generate": config.generate.model_copy(update=by_name)})
     if config.prepare.codec != "notes":
-        raise InputError(
-            f"pieces are made of notes, and prepare.codec is {config.prepare.codec!r}. "
-            "Leave it out."
-        )
+        require_no_notes(Path(f"take.{config.bulk.format}"), named.generate)
     for given in (corpus, seeds):
         require_apart(given, out)
     survey(seeds)  # to say now, and not after the training, that there are none
@@ -76,6 +76,4 @@ def pipeline(
         prepare(corpus, dataset, config, progress=progress)
         resume = runs.read_about(run) is not None
         best = begin_and_train(dataset, run, config.train, resume=resume, progress=trained)
-        by_name = {"checkpoint": f"{RUN}/{BEST_OF_RUN}"}  # for the facts of the pieces
-        named = config.model_copy(update={"generate": config.generate.model_copy(update=by_name)})
         return generate(seeds, pieces, named, checkpoint=best, progress=progress)
