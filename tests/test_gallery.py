@@ -335,6 +335,29 @@ def test_a_thousand_pieces_load_only_what_is_looked_at(bulk, visit):
     page.wait_for_function("[...document.images].at(-1).naturalWidth > 0")
 
 
+@pytest.mark.browser
+def test_pieces_of_sound_show_their_wave_and_figures(tmp_path, material, visit):
+    folder = open_folder(tmp_path / "pieces")
+    figures = {"chroma_cosine": 0.81, "softest_db": -0.6, "loudest_db": 0.4, "peaks_on_keys": 0.94}
+    names = {f"pieces/a.mp3/take-1{suffix}": "ab" for suffix in (".wav", ".png", ".json")}
+    record = Record("a.mp3", 1, "done", seconds=SECONDS, figures=figures, files=names)
+    write_manifest(folder, Records([record]))
+    require_same_run(folder, {"settings": {}}, force=False)
+    for suffix in (".wav", ".png"):
+        with folder.write(f"pieces/a.mp3/take-1{suffix}") as path:
+            shutil.copyfile(material / f"take{suffix}", path)
+    write_gallery(folder, known_pieces(folder))
+    page = visit(folder.root / PAGE)
+    page.wait_for_function("document.querySelector('.chart').naturalWidth > 0")
+    assert page.locator(".roll").count() == 0
+    card = page.locator(".piece").inner_text()
+    assert all(text in card for text in ("0.81", "-0.6 to 0.4 dB", "94 %"))
+    page.locator("#least").evaluate("e => { e.value = 0.8; e.dispatchEvent(new Event('input')); }")
+    assert page.locator(".piece").is_visible()
+    page.locator("#least").evaluate("e => { e.value = 0.9; e.dispatchEvent(new Event('input')); }")
+    assert page.locator(".piece").is_hidden()
+
+
 def test_what_is_beyond_the_most_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("deep_piano.gallery.MOST_PIECES", 3)
     folder = open_folder(tmp_path)
