@@ -264,6 +264,8 @@ def test_a_recording_that_comes_back_is_heard_again(run, corpus, monkeypatch):
     # At once: it is known only by its fingerprint, and no shard is lost for want of a transcriber.
     monkeypatch.setattr("deep_piano.stages.prepare._LOSSES", 0)
     assert reconciles(run())["recordings"] == 14
+    fresh = run("fresh")
+    assert reconciles(fresh)["recordings"] == 14
 
 
 def test_shards_of_other_settings_are_spoken_of(run, tmp_path, caplog):

@@ -100,7 +100,7 @@ def test_two_workers_train_the_model_of_one_process(undisturbed, alone):
             np.testing.assert_allclose(array, expected[name], atol=0.05)
 
 
-def test_a_worker_killed_costs_a_checkpoint_interval_and_changes_nothing_in_s3_either(
+def test_a_worker_killed_twice_costs_a_checkpoint_interval_and_changes_nothing_in_s3_either(
     undisturbed, dataset, s3
 ):
     bucket = s3.bucket()
@@ -109,11 +109,16 @@ def test_a_worker_killed_costs_a_checkpoint_interval_and_changes_nothing_in_s3_e
         with there.write(entry.name) as path:
             path.write_bytes(dataset.folder.read_bytes(entry.name))
     run = open_folder(f"s3://{bucket}/music/runs/one", endpoint=s3.endpoint)
-    patient = SETTINGS.model_copy(update={"max_failures": 1})
+    patient = SETTINGS.model_copy(update={"max_failures": 2})
     told = []
+
+    def validated(step):
+        return run.exists("history.parquet") and history(run)[-1]["step"] >= step
+
     with (
         Dataset(there) as remote,
-        killing("RayTrainWorker", when=lambda: run.exists("history.parquet")),
+        killing("RayTrainWorker", when=lambda: validated(8)),
+        killing("RayTrainWorker", when=lambda: validated(16)),
     ):
         train(remote, run, *begin(remote, run, patient), progress=told.append)
     require_the_same(run, undisturbed)

@@ -163,6 +163,11 @@ def completed(
             ray.cancel(reference, force=True)
 
 
+def busy() -> int:
+    """Return how many tasks keep the cluster busy: one at work on a CPU, and one ready."""
+    return 2 * max(1, round(total("CPU")))
+
+
 def next_done(references: Iterable[Any]) -> list[Any]:
     """Wait a few seconds for tasks or calls; return all that are done, once one is.
 

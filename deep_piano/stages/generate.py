@@ -41,7 +41,7 @@ from deep_piano.pieces import (
 from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
 from deep_piano.stages import measures
-from deep_piano.stages.cluster import Silence, connected, next_done, outcome, total
+from deep_piano.stages.cluster import Silence, busy, connected, next_done, outcome
 from deep_piano.stages.composers import ComposerActor, Crew, EngineFactory, Place, crew_for
 from deep_piano.stages.piece_tasks import (
     Run,
@@ -237,9 +237,7 @@ class _Bulk:
             for _ in range(min(crew.composers, sum(len(takes) for _, takes in todo)))
         ]
         try:
-            self._work(
-                todo, self._read, places, most=_waiting_tasks() + 2 * crew.batch * len(places)
-            )
+            self._work(todo, self._read, places, most=busy() + 2 * crew.batch * len(places))
         finally:
             for place in places:
                 place.end()
@@ -258,7 +256,7 @@ class _Bulk:
                 reference = task.remote(self._run, self._seeds, given, name, take)
                 self._waiting[reference] = partial(self._finished, (name, take))
 
-        self._work(todo, begin, [], most=_waiting_tasks())
+        self._work(todo, begin, [], most=busy())
 
     def _work(
         self,
@@ -493,11 +491,6 @@ def _tell(record: Record) -> None:
         ),
     )
     measures.count("deep_piano_pieces", outcome=record.status)
-
-
-def _waiting_tasks() -> int:
-    """Return how many tasks keep the cluster busy: one at work on a CPU, and one ready."""
-    return 2 * max(1, round(total("CPU")))
 
 
 def _task(function: Callable[..., Any]) -> Any:

@@ -38,7 +38,7 @@ from deep_piano.rules import Reject
 from deep_piano.shards import ShardFacts
 from deep_piano.sources import Source, Splits, require_apart, sources_of, survey
 from deep_piano.stages import measures
-from deep_piano.stages.cluster import Silence, completed, connected, total
+from deep_piano.stages.cluster import Silence, busy, completed, connected
 from deep_piano.stages.transcription import Factory, Pool, no_ears, transkun
 from deep_piano.storage import Entry, Folder
 from deep_piano.terminal import Report
@@ -341,8 +341,7 @@ class _Run:
         return True
 
     def _in_flight(self) -> int:
-        """Return how many tasks keep the cluster busy: one at work on a CPU, and one ready."""
-        return self._settings.workers or max(2, 2 * round(total("CPU")))
+        return self._settings.workers or busy()
 
     def _fail(self, name: str, problem: str) -> None:
         self._unreadable.append(Reject(name, "failure", "unreadable", problem))
