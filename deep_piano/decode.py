@@ -69,7 +69,7 @@ class Arranged(NamedTuple):
 def arranged(checkpoint: Checkpoint) -> Arranged:
     """Return a checkpoint's arrays as stepping needs them."""
     weights, fields, units = checkpoint.weights, checkpoint.spec.fields, checkpoint.config.units
-    layers = range(checkpoint.config.layers)
+    norms, lstms = arranged_layers(checkpoint)
     sizes = [field.size for field in fields]
     kernel = weights["input/kernel"]
     hidden = [weights[f"{field.name}_hidden/kernel"] for field in fields]
@@ -77,11 +77,8 @@ def arranged(checkpoint: Checkpoint) -> Arranged:
         starts=np.cumsum([0, *sizes[:-1]]),
         embedding=kernel[: sum(sizes)],
         from_context=(kernel[sum(sizes) :], weights["input/bias"]),
-        norms=[
-            (weights[f"{name}/gamma"], weights[f"{name}/beta"])
-            for name in [*(f"norm_{n}" for n in layers), "norm_out"]
-        ],
-        lstms=[_gates(weights, f"lstm_{n}", units) for n in layers],
+        norms=norms,
+        lstms=lstms,
         hidden=(
             np.concatenate([kernel[:units] for kernel in hidden], 1),
             np.concatenate([weights[f"{field.name}_hidden/bias"] for field in fields]),
@@ -90,6 +87,16 @@ def arranged(checkpoint: Checkpoint) -> Arranged:
         heads=[
             (weights[f"{field.name}/kernel"], weights[f"{field.name}/bias"]) for field in fields
         ],
+    )
+
+
+def arranged_layers(checkpoint: Checkpoint) -> tuple[list[Pair], list[Pair]]:
+    """Return the arrays of the LSTM layers: `Arranged.norms` and `Arranged.lstms`."""
+    weights, layers = checkpoint.weights, range(checkpoint.config.layers)
+    names = [*(f"norm_{n}" for n in layers), "norm_out"]
+    return (
+        [(weights[f"{name}/gamma"], weights[f"{name}/beta"]) for name in names],
+        [_gates(weights, f"lstm_{n}", checkpoint.config.units) for n in layers],
     )
 
 

@@ -12,7 +12,6 @@ whatever is in it, so that a piece does not depend on the pieces beside it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Final
 
@@ -34,8 +33,8 @@ from deep_piano.codecs.notes import (
     VELOCITY,
     NoteContext,
 )
-from deep_piano.decode import NORM_EPSILON, Sampling, arranged
-from deep_piano.errors import DeepPianoError
+from deep_piano.decode import Sampling, arranged
+from deep_piano.device import lstm_layers, product
 from deep_piano.metrics import LONGEST_PATTERN_NOTES, MOST_REPETITIONS
 from deep_piano.notes import LOWEST_PITCH
 from deep_piano.piece_rules import (
@@ -54,37 +53,11 @@ from deep_piano.piece_rules import (
 )
 
 NOTES_A_CALL: Final = 64
-_XLA_FLAGS: Final = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 _FIELDS: Final = 4
 _NEVER: Final = -1
 
 Rows = dict[str, Any]
 """One row a piece: what its rules need to know."""
-
-
-def prepare_gpu() -> None:
-    """Make TensorFlow fit for composing on this process's GPU; to be called before anything else.
-
-    Memory is taken as needed, so that several processes may share a GPU; products are of whole
-    float32 numbers, not of TF32's; and kernels sum in one order, and are not chosen by timing them,
-    which might choose another one in each process.
-
-    Raises
-    ------
-    DeepPianoError
-        When TensorFlow sees no GPU.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        raise DeepPianoError(
-            "TensorFlow sees no GPU in a process that has one. Install '.[gpu]' on every node, or "
-            "give --gpus-per-worker 0 to compose on CPUs."
-        )
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    tf.config.experimental.enable_op_determinism()
-    os.environ["XLA_FLAGS"] = f"{_XLA_FLAGS} {os.environ.get('XLA_FLAGS', '')}"  # read later, once
 
 
 class DeviceComposer:
@@ -253,7 +226,7 @@ class _Loop:
         self._sampling, self._guidance = sampling, guidance
         # Streams of a piece: one that knows of the seed, and where it is guided one that does not.
         self.streams = 1 if all(strength == 1 for strength in guidance) else 2
-        self._units, self._head_units = checkpoint.config.units, checkpoint.config.head_units
+        self._head_units = checkpoint.config.head_units
         arrays = arranged(checkpoint)
         self._starts = arrays.starts
         self._weights = tf.nest.map_structure(tf.Variable, arrays)
@@ -329,19 +302,12 @@ class _Loop:
 
     def _hear(self, state: Any, steps: tf.Tensor, features: tf.Tensor) -> tuple[Any, tf.Tensor]:
         """Take one step; see `Engine.hear`."""
-        weights, units = self._weights, self._units
-        x = _product(features, weights.from_context)
+        weights = self._weights
+        x = product(features, weights.from_context)
         for field, start in enumerate(self._starts):
             x += tf.gather(weights.embedding, steps[:, field] + start)
-        after = []
-        for (h, c), norm, kernel in zip(state, weights.norms, weights.lstms, strict=False):
-            z = tf.tanh(_product(tf.concat([_normalise(x, norm), h], 1), kernel))
-            gates = 0.5 * (z[:, : 3 * units] + 1)
-            c = c * gates[:, units : 2 * units] + gates[:, :units] * z[:, 3 * units :]
-            h = tf.tanh(c) * gates[:, 2 * units :]
-            after.append((h, c))
-            x += h
-        return after, _product(_normalise(x, weights.norms[-1]), weights.hidden)
+        state, x = lstm_layers(x, state, weights.norms, weights.lstms)
+        return state, product(x, weights.hidden)
 
     def _choose(
         self, rows: Rows, heard: tf.Tensor, chances: tf.Tensor
@@ -370,7 +336,7 @@ class _Loop:
         for field, start in zip(chosen, self._starts, strict=False):
             known = tf.gather(weights.known[index], field + start)
             hidden += tf.repeat(known, self.streams, axis=0)
-        logits = _product(tf.nn.relu(hidden), weights.heads[index])
+        logits = product(tf.nn.relu(hidden), weights.heads[index])
         return tf.reshape(logits, [-1, self.streams, logits.shape[1]])
 
 
@@ -385,17 +351,6 @@ def _where(condition: tf.Tensor, yes: Any, no: Any) -> Any:
 
 def _count(flags: tf.Tensor) -> tf.Tensor:
     return tf.cast(flags, tf.int64)
-
-
-def _product(rows: tf.Tensor, pair: tuple[tf.Variable, tf.Variable]) -> tf.Tensor:
-    return rows @ pair[0] + pair[1]
-
-
-def _normalise(x: tf.Tensor, norm: tuple[tf.Variable, tf.Variable]) -> tf.Tensor:
-    """Layer normalisation of each row, as in `decode`."""
-    x -= tf.reduce_mean(x, 1, keepdims=True)
-    x *= tf.math.rsqrt(tf.reduce_mean(x * x, 1, keepdims=True) + NORM_EPSILON)
-    return x * norm[0] + norm[1]
 
 
 def _cross_entropy(logits: tf.Tensor, target: tf.Tensor) -> tf.Tensor:

@@ -8,9 +8,10 @@ of files. `tests/test_stepping.py` holds it to the Keras model.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -28,11 +29,69 @@ _ROWS = 8  # of a matrix that are taken at once
 _BLOCK = 16_384  # steps of one call
 # How energy is held: that of the samples, and of what is added to the linear prediction, is
 # measured over so many; what is added is multiplied by what brings both back, at most by so much.
-_LEVEL_SAMPLES, _MOST = 16_384, 2.0
+LEVEL_STEPS, MOST = 16_384, 2.0
 # What is added at once is at most so many of the filter's mean errors on the seed: more is a click,
 # and it rings. What is heard back may be so many times full scale: a filter that hears itself
 # clipped can lock.
-_LARGEST, _ROOM = 10.0, 16.0
+LARGEST, ROOM = 10.0, 16.0
+
+
+@dataclass
+class Stream:
+    """A sequence that goes on: what the network carries from one step to the next.
+
+    Attributes
+    ----------
+    dtype : dtype
+        Of its steps.
+    rng : numpy.random.Generator
+    temperature : float
+    noise : float or None
+        Of numbers: how much is added to each prediction. Of classes, None.
+    last : int
+        The place of its last step, which says where in a frame it is.
+    linear : ndarray, shape (ahead, order)
+        The linear prediction of the values to come.
+    values, errors : ndarray, shape (order or past,), (past,)
+        The last ones, scaled, and how wrong their predictions were; the latest at the end.
+    foretold : ndarray, shape (n,)
+        The linear predictions of the next values, as far as they are known.
+    told : ndarray, shape (n,)
+        What the LSTM said last, of the frame in the making.
+    state : ndarray, shape (2, layers, units)
+        The LSTM's h and c.
+    level : ndarray of float64, shape (4,)
+        Mean squares: of what is added to the prediction, to be held (0: nothing is held) and of the
+        last samples; then of the samples themselves.
+    made : list of ndarray, shape (n, 1)
+        The steps since what was heard.
+    """
+
+    dtype: np.dtype[Any]
+    rng: np.random.Generator
+    temperature: float
+    noise: float | None
+    last: int
+    linear: Array
+    values: Array
+    errors: Array
+    foretold: Array
+    told: Array
+    state: Array
+    level: NDArray[np.float64]
+    made: list[NDArray[Any]] = field(default_factory=list)
+
+    def fork(self, rng: np.random.Generator) -> Stream:
+        """Return a stream that goes on from here by other chances."""
+        other = copy.deepcopy(self)
+        other.rng = rng
+        return other
+
+    def chances(self, count: int) -> NDArray[np.float64]:
+        """Draw what decides over the next steps: noise, or for classes from [0, 1)."""
+        if self.noise is None:
+            return self.rng.random(count)
+        return self.rng.standard_normal(count) * self.noise
 
 
 class Stepper:
@@ -49,12 +108,8 @@ class Stepper:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        require_sound(checkpoint)
         self.spec, self.config = checkpoint.spec, checkpoint.config
-        if self.config.past == 1 or len(self.spec.fields) != 1:
-            raise CheckpointError(
-                f"the checkpoint is of the codec {self.spec.codec!r}, which is no sound wave. Give "
-                "one that was trained on mulaw or samples."
-            )
         [field] = self.spec.fields
         config, weights = self.config, checkpoint.weights
         layers = range(config.layers)
@@ -105,14 +160,42 @@ class Stepper:
     ) -> NDArray[Any]:
         """Continue a sequence.
 
+        Parameters
+        ----------
+        sequence, rng, temperature, hold
+            As for `begin`.
+        count : int
+            How many steps to add.
+        progress : callable, optional
+            Called with steps done and steps in all, about once a second of sound.
+
+        Returns
+        -------
+        ndarray of the dtype of `sequence`, shape (count, 1)
+        """
+        stream = self.begin(sequence, rng, temperature=temperature, hold=hold)
+        for begin in range(0, count, _BLOCK):
+            self.extend(stream, min(_BLOCK, count - begin))
+            if progress is not None:
+                progress(stream.last + 1, len(sequence) + count)
+        return np.concatenate([sequence[:0], *stream.made])
+
+    def begin(
+        self,
+        sequence: NDArray[Any],
+        rng: np.random.Generator,
+        *,
+        temperature: float = 1.0,
+        hold: bool = True,
+    ) -> Stream:
+        """Hear a sequence that is to be continued.
+
         The linear prediction is the one that fits what was heard, to the end.
 
         Parameters
         ----------
         sequence : ndarray, shape (n, 1)
-            What was heard; at least one step.
-        count : int
-            How many steps to add.
+            At least one step.
         rng : numpy.random.Generator
             One number a step is taken from it.
         temperature : float
@@ -121,98 +204,121 @@ class Stepper:
         hold : bool
             Hold the energy of what is added to the linear prediction: a network that hears itself
             otherwise swells or fades by a little a step, and there are millions.
-        progress : callable, optional
-            Called with steps done and steps in all, about once a second of sound.
-
-        Returns
-        -------
-        ndarray of the dtype of `sequence`, shape (count, 1)
         """
-        heard = len(sequence)
-        steps, _ = self._run(sequence, heard + count, rng, temperature, hold, progress)
-        return steps[heard:].astype(sequence.dtype)[:, None]
+        return self._hear(sequence, rng, temperature, hold)[0]
+
+    def extend(self, stream: Stream, count: int) -> None:
+        """Take a stream so many steps further; however they are divided, they are the same."""
+        steps, _ = self._run(stream, np.zeros(0), np.zeros(0, np.float32), count)
+        stream.made.append(steps.astype(stream.dtype)[:, None])
+
+    def extend_to_frame(self, stream: Stream) -> None:
+        """Take a stream to the beginning of the next frame, from where a GPU can step it."""
+        self.extend(stream, self.config.frame - stream.last % self.config.frame)
 
     def losses(self, sequence: NDArray[Any]) -> NDArray[np.float64]:
         """Return the loss of each step but the first, given those before; shape (n - 1,)."""
-        rng = np.random.default_rng(0)
-        return self._run(sequence, len(sequence), rng, 1.0, False, None, judged=1)[1][1:]
+        return self._hear(sequence, np.random.default_rng(0), 1.0, False, judged=True)[1]
 
-    def _run(
+    def _hear(
         self,
         sequence: NDArray[Any],
-        total: int,
         rng: np.random.Generator,
         temperature: float,
         hold: bool,
-        progress: Callable[[int, int], None] | None,
-        judged: int = 0,
-    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Hear a sequence, go on until `total` steps; return steps, and losses from `judged` on."""
+        *,
+        judged: bool = False,
+    ) -> tuple[Stream, NDArray[np.float64]]:
+        """Hear a sequence; return the stream, and where they are asked for the losses."""
         config, continuous = self.config, self.spec.continuous
-        heard, past, order = len(sequence), config.past, config.order
         [field] = self.spec.fields
-        judged = judged or heard
         given = numbers_of(field, sequence)[:, 0] / config.scale
-        weights = coefficients(given, config, ahead=config.frame if continuous else 1)
-        apart = given[1:] - predict(given, 0, heard, weights)[:-1]
-        energy = float(np.mean(np.square(apart))) if heard > 1 else 0.0  # of what is not foretold
+        linear = coefficients(given, config, ahead=config.frame if continuous else 1)
+        apart = given[1:] - predict(given, 0, len(given), linear)[:-1]
+        energy = float(np.mean(np.square(apart))) if len(apart) else 0.0  # of what is not foretold
         energy *= temperature**2 if continuous else 1.0
-        weights = np.ascontiguousarray(weights.T, np.float32)  # (values ahead, order)
-        steps = np.zeros(total, np.float64 if continuous else np.int64)
-        steps[:heard] = sequence[:, 0]
-        # What is before the beginning is silent.
-        values, errors = np.zeros(order + total, np.float32), np.zeros(past + total, np.float32)
-        predicted = np.zeros(total, np.float32)  # after each step
-        values[order : order + heard] = given
+        whole = float(np.mean(np.square(given)))
         context = OwnPrediction(self.spec, config, 1)
         context.begin(0, sequence)
-        predicted[:heard] = context.window(sequence[None])[0, :, 0]
-        errors[past : past + heard] = values[order : order + heard]
-        errors[past + 1 : past + heard] -= predicted[: heard - 1]
-        companded = np.zeros((2, past + total), np.float32)
-        companded[0, past:] = np.arcsinh(16 * values[order:]) / 3
-        companded[1] = np.arcsinh(16 * ERRORS_GAIN * errors) / 3
-        state = np.zeros((3, config.layers, config.units), np.float32)
-        told = np.zeros(
-            config.frame * (1 if continuous else config.head_units), np.float32
-        )  # what the LSTM said last
-        loss = np.zeros(total, np.float64)
-        whole = float(np.mean(np.square(given)))
-        # Of what is added, to be held and of the last samples; then of the samples themselves
-        level = np.array([energy if hold else 0.0, energy, whole, whole])
-        kernels = _compiled()
-        run = kernels[0] if continuous else kernels[1]
-        edges = {*range(0, total - 1, _BLOCK), heard - 1, total - 1}
-        for begin, end in pairwise(sorted(edges)):
-            drawn = max(0, end + 1 - max(begin + 1, heard))
-            draw = rng.standard_normal if continuous else rng.random
-            chances = np.zeros(end - begin)
-            chances[end - begin - drawn :] = draw(drawn)
-            if continuous:
-                chances *= np.sqrt(energy)
-            run(
-                begin,
-                end,
-                heard,
-                judged,
-                steps,
-                values,
-                errors,
-                companded,
-                predicted,
-                weights,
-                loss,
-                state,
-                told,
-                level,
-                chances,
-                config.scale if continuous else temperature,
-                self._lstm,
-                self._head,
-            )
-            if progress is not None:
-                progress(end + 1, total)
-        return steps, loss
+        told = config.frame * (1 if continuous else config.head_units)
+        stream = Stream(
+            dtype=sequence.dtype,
+            rng=rng,
+            temperature=temperature,
+            noise=float(np.sqrt(energy)) if continuous else None,
+            last=0,
+            linear=np.ascontiguousarray(linear.T, np.float32),
+            # What is before the beginning is silent.
+            values=np.zeros(max(config.order, config.past), np.float32),
+            errors=np.zeros(config.past, np.float32),
+            foretold=context.window(sequence[None])[0, :, 0],
+            told=np.zeros(told, np.float32),
+            state=np.zeros((2, config.layers, config.units), np.float32),
+            level=np.array([energy if hold else 0.0, energy, whole, whole]),
+        )
+        stream.values[-1] = stream.errors[-1] = given[0]
+        return stream, self._run(stream, sequence[1:, 0], given[1:], 0, judged=judged)[1]
+
+    def _run(
+        self,
+        stream: Stream,
+        given: NDArray[Any],
+        numbers: NDArray[Any],
+        count: int,
+        *,
+        judged: bool = False,
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Hear steps and what numbers they are, or make some; return steps, and their losses."""
+        reach, past, heard = len(stream.values), len(stream.errors), len(given)
+        total, ready = heard + count, len(stream.foretold)
+        # Place 0 is the last step; what was before it stands in front.
+        steps = np.zeros(1 + total, np.float64 if self.spec.continuous else np.int64)
+        steps[1 : 1 + heard] = given
+        values = np.concatenate([np.zeros(1), stream.values, numbers, np.zeros(count)])
+        values = values.astype(np.float32)
+        ahead = len(stream.linear)
+        predicted = np.concatenate([stream.foretold, np.zeros(total + ahead, np.float32)])
+        errors = np.zeros(1 + past + total, np.float32)
+        errors[1 : 1 + past] = stream.errors
+        errors[1 + past : 1 + past + heard] = values[1 + reach : 1 + reach + heard]
+        errors[1 + past : 1 + past + heard] -= predicted[:heard]
+        chances = np.zeros(total)
+        chances[heard:] = stream.chances(count)
+        loss = np.zeros(1 + total)
+        run = _compiled()[0 if self.spec.continuous else 1]
+        run(
+            stream.last,
+            heard,
+            ready,
+            judged,
+            steps,
+            values,
+            errors,
+            predicted,
+            stream.linear,
+            loss,
+            stream.state,
+            stream.told,
+            stream.level,
+            chances,
+            self.config.scale if self.spec.continuous else stream.temperature,
+            self._lstm,
+            self._head,
+        )
+        stream.last += total
+        # A frame of numbers is foretold as a whole
+        stream.foretold = predicted[total : max(ready, total + -stream.last % ahead)]
+        stream.values, stream.errors = values[-reach:], errors[-past:]
+        return steps[1:], loss[1:]
+
+
+def require_sound(checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` when a checkpoint is of a codec that is no sound wave."""
+    if checkpoint.config.past == 1 or len(checkpoint.spec.fields) != 1:
+        raise CheckpointError(
+            f"the checkpoint is of the codec {checkpoint.spec.codec!r}, which is no sound wave. "
+            "Give one that was trained on mulaw or samples."
+        )
 
 
 def _padded(kernel: Array) -> Array:
@@ -236,8 +342,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     compiled = njit(fastmath={"contract"}, error_model="numpy", nogil=True)
     summing = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)
     places_units, rows = PLACE_UNITS, _ROWS
-    level_samples, most = _LEVEL_SAMPLES, _MOST
-    largest, room = _LARGEST, _ROOM
+    level_steps, most, largest, room = LEVEL_STEPS, MOST, LARGEST, ROOM
     errors_gain, least_error = np.float32(ERRORS_GAIN), np.float32(LEAST_ERROR)
 
     @compiled
@@ -303,8 +408,8 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     @compiled
     def measure(level: Any, value: Any, predicted: Any) -> None:
         error = value - predicted
-        level[1] += (error * error - level[1]) / level_samples
-        level[3] += (value * value - level[3]) / level_samples
+        level[1] += (error * error - level[1]) / level_steps
+        level[3] += (value * value - level[3]) / level_steps
 
     @compiled
     def hear(frame: Any, state: Any, lstm: Any, x: Any, joined: Any, gates: Any, out: Any) -> None:
@@ -331,27 +436,31 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         out[past : 2 * past] = companded[1, t + 1 : t + 1 + past]
 
     @compiled
-    def note(t: Any, value: Any, values: Any, errors: Any, companded: Any, predicted: Any) -> None:
+    def compand(begin: Any, end: Any, values: Any, errors: Any, companded: Any) -> None:
+        """Write down how values and errors are heard; the arrays end at the same step."""
+        before = len(values) - len(errors)
+        for i in range(begin, end):
+            companded[0, i] = np.arcsinh(16 * values[before + i]) / 3
+            companded[1, i] = np.arcsinh(16 * errors_gain * errors[i]) / 3
+
+    @compiled
+    def note(t: Any, value: Any, steps: Any, values: Any, errors: Any, predicted: Any) -> None:
         """Write down what was made at step t, for the steps to come."""
-        order, past = len(values) - len(predicted), len(errors) - len(predicted)
-        values[order + t] = value
-        error = values[order + t] - predicted[t - 1]
-        errors[past + t] = error
-        companded[0, past + t] = np.arcsinh(16 * values[order + t]) / 3
-        companded[1, past + t] = np.arcsinh(16 * errors_gain * error) / 3
+        reach, past = len(values) - len(steps), len(errors) - len(steps)
+        values[reach + t] = value
+        errors[past + t] = values[reach + t] - predicted[t - 1]
 
     @compiled
     def numbers(
-        begin: Any,
-        end: Any,
+        last: Any,
         heard: Any,
+        ready: Any,
         judged: Any,
         steps: Any,
         values: Any,
         errors: Any,
-        companded: Any,
         predicted: Any,
-        weights: Any,
+        linear: Any,
         loss: Any,
         state: Any,
         told: Any,
@@ -362,15 +471,18 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         head: Any,
     ) -> None:
         hidden_kernel, hidden_bias, kernel, bias = head
-        (ahead, order), past = weights.shape, len(errors) - len(steps)
+        (ahead, order), count = linear.shape, len(steps)
+        reach, past = len(values) - count, len(errors) - count
         units, padded = state.shape[2], len(lstm[0])
         x, out = np.zeros(units, np.float32), np.zeros(len(hidden_kernel), np.float32)
         joined, gates = np.zeros(lstm[2].shape[1], np.float32), np.zeros(4 * units, np.float32)
         frame = np.zeros(padded, np.float32)
         hidden = np.zeros(len(kernel), np.float32)
         width = len(hidden_bias)
-        for t in range(begin, end):
-            place = t % ahead
+        companded = np.empty((2, len(errors)), np.float32)
+        compand(0, past + heard + 1, values, errors, companded)
+        for t in range(count - 1):
+            place = (last + t) % ahead
             if place == 0:
                 look(companded, t, past, frame)
                 hear(frame, state, lstm, x, joined, gates, out[:units])
@@ -381,31 +493,32 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                 usual = usual_error(errors[t + 1 : t + 1 + past])
                 for j in range(ahead):
                     told[j] *= usual
-                    if heard <= t + j < len(predicted):
-                        predicted[t + j] = dot(weights[j], values[t + 1 : t + 1 + order])
-            if t + 1 >= judged:
+                    if t + j >= ready:
+                        lately = values[reach - order + t + 1 : reach + t + 1]
+                        predicted[t + j] = dot(linear[j], lately)
+            if judged or t >= heard:
                 foretold = predicted[t] + told[place]
-                if t + 1 >= heard:
-                    added = gain(level, 1.0) * (told[place] + noise[t - begin])
+                if t >= heard:
+                    added = gain(level, 1.0) * (told[place] + noise[t])
                     value = predicted[t] + bounded(level, added)
                     value = min(room / scale, max(-room / scale, value))
                     measure(level, value, predicted[t])
                     steps[t + 1] = min(1.0, max(-1.0, value * scale))
-                    note(t + 1, value, values, errors, companded, predicted)
+                    note(t + 1, value, steps, values, errors, predicted)
+                    compand(past + t + 1, past + t + 2, values, errors, companded)
                 loss[t + 1] = (foretold * scale - steps[t + 1]) ** 2
 
     @compiled
     def classes(
-        begin: Any,
-        end: Any,
+        last: Any,
         heard: Any,
+        ready: Any,
         judged: Any,
         steps: Any,
         values: Any,
         errors: Any,
-        companded: Any,
         predicted: Any,
-        weights: Any,
+        linear: Any,
         loss: Any,
         state: Any,
         told: Any,
@@ -418,7 +531,8 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         frame_kernel, frame_bias, places_kernel, places_bias = head[:4]
         place_kernel, _, past_kernel, _ = head[4:8]  # the frame's is the bias of both
         hidden_kernel, hidden_bias, kernel, bias, levels, widths, edges = head[8:]
-        past, order = len(errors) - len(steps), weights.shape[1]
+        order, steps_in_all = linear.shape[1], len(steps)
+        reach, past = len(values) - steps_in_all, len(errors) - steps_in_all
         size, width = len(levels), len(hidden_bias)
         units, padded = state.shape[2], len(lstm[0])
         count = len(told) // width  # places of a frame
@@ -429,8 +543,10 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         known, first = np.zeros(len(past_kernel), np.float32), np.zeros(len(kernel), np.float32)
         second, logits = np.zeros(len(kernel), np.float32), np.zeros(len(bias), np.float32)
         mass = np.zeros(size, np.float64)
-        for t in range(begin, end):
-            place = t % count
+        companded = np.empty((2, len(errors)), np.float32)
+        compand(0, past + heard + 1, values, errors, companded)
+        for t in range(steps_in_all - 1):
+            place = (last + t) % count
             if place == 0:
                 look(companded, t, past, frame)
                 hear(frame, state, lstm, x, joined, gates, out[:units])
@@ -439,10 +555,10 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                 for n in range(count):
                     mine = places[n * places_units : (n + 1) * places_units]
                     multiply(mine, place_kernel, of_frame, told[n * width : (n + 1) * width])
-            if t + 1 < judged:
+            if t < heard and not judged:
                 continue
-            if t >= heard:
-                predicted[t] = dot(weights[0], values[t + 1 : t + 1 + order])
+            if t >= ready:
+                predicted[t] = dot(linear[0], values[reach - order + t + 1 : reach + t + 1])
             usual = usual_error(errors[t + 1 : t + 1 + past])
             look(companded, t, past, known)
             known[2 * past] = np.arcsinh(16 * predicted[t]) / 3
@@ -464,8 +580,8 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             for i in range(size):
                 total += np.exp((logits[i] - highest) / temperature)
                 mass[i] = total
-            if t + 1 >= heard:
-                drawn = chances[t - begin] * total
+            if t >= heard:
+                drawn = chances[t] * total
                 chosen = np.searchsorted(mass, drawn, side="right")
                 factor, hold = gain(level, np.inf), level[0] > 0
                 value = levels[chosen]
@@ -481,7 +597,8 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                     chosen = min(size - 1, max(0, chosen))
                 steps[t + 1] = chosen
                 measure(level, value, predicted[t])
-                note(t + 1, value, values, errors, companded, predicted)
+                note(t + 1, value, steps, values, errors, predicted)
+                compand(past + t + 1, past + t + 2, values, errors, companded)
             chosen = steps[t + 1]
             loss[t + 1] = np.log(total) - (logits[chosen] - highest) / temperature
 
