@@ -1,7 +1,4 @@
-"""What the loops that XLA compiles for a GPU have in common: notes' (`device_composer`) and sound's.
-
-A loop goes as far as its call says; the host sees nothing in between.
-"""
+"""What the loops of notes and of sound have in common that XLA compiles for a GPU."""
 
 from __future__ import annotations
 

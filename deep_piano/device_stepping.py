@@ -48,11 +48,7 @@ class DeviceStepper:
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        width: int,
-        steps_a_call: int = STEPS_A_CALL,
+        self, checkpoint: Checkpoint, *, width: int, steps_a_call: int = STEPS_A_CALL
     ) -> None:
         require_sound(checkpoint)
         self._config = config = checkpoint.config
@@ -67,7 +63,9 @@ class DeviceStepper:
         self._carried: Tensors = {
             "values": np.zeros((width, max(config.order, config.past)), np.float32),
             "errors": np.zeros((width, config.past), np.float32),
-            "state": np.zeros((2, config.layers, width, config.units), np.float32),
+            "state": [
+                tuple(np.zeros((2, width, config.units), np.float32)) for _ in range(config.layers)
+            ],
             "level": np.ones((width, 4)),
         }
 
@@ -81,7 +79,8 @@ class DeviceStepper:
         ----------
         name : hashable
         stream : Stream
-            At the beginning of a frame, as `Stepper.extend_to_frame` leaves it.
+            At the beginning of a frame, as `Stepper.extend_to_frame` leaves it. It is of no use
+            to a `Stepper` afterwards.
         count : int
 
         Raises
@@ -93,13 +92,12 @@ class DeviceStepper:
             raise ValueError("the stream is in the midst of a frame")
         slot = self._slots.index(None)
         self._slots[slot] = name, stream, count
-        self._carried["state"][:, :, slot] = stream.state
-        for parts, names in (
-            (self._fixed, ("linear", "temperature")),
-            (self._carried, ("values", "errors", "level")),
-        ):
-            for part in names:
-                parts[part][slot] = getattr(stream, part)
+        for layer, (h, c) in enumerate(self._carried["state"]):
+            h[slot], c[slot] = stream.state[:, layer]
+        for part in ("linear", "temperature"):
+            self._fixed[part][slot] = getattr(stream, part)
+        for part in ("values", "errors", "level"):
+            self._carried[part][slot] = getattr(stream, part)
 
     def step(self) -> dict[Hashable, NDArray[Any]]:
         """Take every stream about a second further.
@@ -115,7 +113,7 @@ class DeviceStepper:
                 chances[slot] = there[1].chances(self._steps)
         shape = (-1, self._config.frame, len(self._slots))
         carried, made = self._loop(self._carried, self._fixed, chances.T.reshape(shape))
-        self._carried = {name: np.array(tensor) for name, tensor in carried.items()}
+        self._carried = tf.nest.map_structure(np.array, carried)  # which may be written to
         made = made.numpy()
         done = {}
         for slot, there in enumerate(self._slots):
@@ -150,7 +148,9 @@ class _Loop:
         fixed : dict of str to ndarray
         chances : ndarray, shape (frames, frame, streams)
         """
-        return self._compiled(*tf.nest.map_structure(tf.convert_to_tensor, (carried, fixed, chances)))
+        return self._compiled(
+            *tf.nest.map_structure(tf.convert_to_tensor, (carried, fixed, chances))
+        )
 
     def _run(
         self, carried: Tensors, fixed: Tensors, chances: tf.Tensor
@@ -182,13 +182,9 @@ class _Loop:
 
     def _hear(self, carried: Tensors, fixed: Tensors) -> tuple[Tensors, Any]:
         """Take a frame into the LSTM's state; return what it tells of each place of the next."""
-        h, c = carried["state"][0], carried["state"][1]
         x = product(self._known(carried), self._pair("input"))
-        state, x = lstm_layers(
-            x, list(zip(tf.unstack(h), tf.unstack(c), strict=True)), self._norms, self._lstms
-        )
-        told = self._tell(x, carried, fixed)
-        return {**carried, "state": tf.stack([tf.stack(part) for part in zip(*state)])}, told
+        state, x = lstm_layers(x, carried["state"], self._norms, self._lstms)
+        return {**carried, "state": state}, self._tell(x, carried, fixed)
 
     def _known(self, carried: Tensors) -> tf.Tensor:
         """Return the last values and errors as the network hears them."""

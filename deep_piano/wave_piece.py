@@ -1,7 +1,8 @@
 """A recording becomes a piece without notes: its own sound, and the network's sound after it.
 
 The road of the checkpoints of sound; that of notes is `piece`, which asks this one where a
-checkpoint says so. One core steps one take; takes are stepped side by side.
+checkpoint says so. One core steps one take; takes are stepped side by side. Where a GPU steps many
+pieces at once, `hear` prepares them for it, and `finish` writes what it made.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deep_piano import audio, loudness, outputs, versions
 from deep_piano.audio import Samples
@@ -24,7 +26,7 @@ from deep_piano.config import GenerateConfig
 from deep_piano.errors import InputError
 from deep_piano.likeness import likeness
 from deep_piano.outputs import Piece
-from deep_piano.stepping import Stepper
+from deep_piano.stepping import Stepper, Stream
 from deep_piano.terminal import Progress, no_progress
 
 SHORTEST_CONTINUATION_S: Final = 1.0
@@ -77,7 +79,7 @@ def make_pieces(
     with ThreadPoolExecutor(min(settings.takes, os.cpu_count() or 1)) as pool:
         takes = list(pool.map(compose, range(settings.takes)))
     return [
-        _write(files, seed, new, settings, checkpoint, take, only_new=only_new, progress=progress)
+        finish(files, seed, new, settings, checkpoint, take, only_new=only_new, progress=progress)
         for take, (files, new) in enumerate(zip(targets, takes, strict=True))
     ]
 
@@ -116,9 +118,7 @@ def make_take(
     """
     seed = replace(read_seed(seed_path, settings, checkpoint, only_new=only_new), name=name)
     new = _compose(seed, settings, checkpoint, take, no_progress)
-    return _write(
-        files, seed, new, settings, checkpoint, take, only_new=only_new, progress=no_progress
-    )
+    return finish(files, seed, new, settings, checkpoint, take, only_new=only_new)
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,54 @@ def read_seed(
     return Seed(np.clip(seed, -1, 1), sr, count, digest, path.name)
 
 
+@dataclass(frozen=True)
+class Heard:
+    """A recording, and what a network carries after it: to be continued on a GPU.
+
+    Attributes
+    ----------
+    seed : Seed
+    streams : list of Stream
+        One a take, each at the beginning of a frame.
+    """
+
+    seed: Seed
+    streams: list[Stream]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its file."""
+        return self.seed.digest
+
+
+@dataclass(frozen=True)
+class Take:
+    """What a GPU made to follow a recording.
+
+    Attributes
+    ----------
+    index : int
+        From 0.
+    steps : ndarray, shape (n, 1)
+        As the codec has them.
+    """
+
+    index: int
+    steps: NDArray[Any]
+
+
+def hear(seed: Seed, settings: GenerateConfig, checkpoint: Checkpoint) -> Heard:
+    """Hear a recording for all of its takes."""
+    stepper = Stepper(checkpoint)
+    sequence = codec_of(checkpoint.spec).encode(seed.samples)
+    rngs = [_chances(seed, settings, take) for take in range(settings.takes)]
+    stream = stepper.begin(sequence, rngs[0], temperature=settings.temperature.sample)
+    streams = [stream.fork(rng) for rng in rngs]
+    for one in streams:
+        stepper.extend_to_frame(one)
+    return Heard(seed, streams)
+
+
 def _compose(
     seed: Seed, settings: GenerateConfig, checkpoint: Checkpoint, take: int, progress: Progress
 ) -> Samples:
@@ -184,10 +232,14 @@ def _compose(
         Stepper(checkpoint),
         seed.samples,
         seed.count,
-        np.random.default_rng([settings.random_state, take, int(seed.digest[:16], 16)]),
+        _chances(seed, settings, take),
         temperature=settings.temperature.sample,
         progress=lambda done, total: progress("composing", done, total),
     )
+
+
+def _chances(seed: Seed, settings: GenerateConfig, take: int) -> np.random.Generator:
+    return np.random.default_rng([settings.random_state, take, int(seed.digest[:16], 16)])
 
 
 def continuation(
@@ -238,7 +290,7 @@ def require_no_notes(out: Path, settings: GenerateConfig) -> None:
         )
 
 
-def _write(
+def finish(
     files: dict[str, Path],
     seed: Seed,
     new: Samples,
@@ -247,8 +299,25 @@ def _write(
     take: int,
     *,
     only_new: bool,
-    progress: Progress,
+    composed_on: str = "cpu",
+    progress: Progress = no_progress,
 ) -> Piece:
+    """Write all files of a piece, or none.
+
+    Parameters
+    ----------
+    files : dict of str to Path
+        From `outputs.targets`.
+    seed : Seed
+    new : ndarray, shape (n,), dtype float32
+        What follows it.
+    settings, checkpoint, only_new, progress
+        As for `make_pieces`.
+    take : int
+        From 0.
+    composed_on : str
+        The kind of device: on another one rounding, and then the sound, is another.
+    """
     from deep_piano.charts import recording_charts
 
     sr = seed.sr
@@ -264,6 +333,7 @@ def _write(
             "only_new": only_new,
         },
         "random_state": settings.random_state,
+        "composed_on": composed_on,
         "versions": versions.of_a_piece(),
         "take": take + 1,
         "piece": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from unittest import mock
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.notes import SPEC
 from deep_piano.model import ModelConfig, weight_shapes
 from deep_piano.notes import Notes, make_notes
+from deep_piano.stages.composers import SoundComposerActor
 
 TINY = ModelConfig(layers=2, units=16, head_units=12)
 
@@ -77,3 +79,11 @@ def mortal_listener():
         return hear(samples, sr)
 
     return transcribe
+
+
+class ComposerWithoutGpu(SoundComposerActor):
+    """A composer of sound that does on a CPU what it would do on a GPU."""
+
+    def __init__(self, *arguments) -> None:
+        with mock.patch("deep_piano.device.prepare_gpu"):
+            super().__init__(*arguments)

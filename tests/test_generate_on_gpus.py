@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
+import soundfile
 
-from deep_piano import device_composer, piece
+from deep_piano import checkpoint as checkpoints
+from deep_piano import device, device_composer, piece
 from deep_piano.checkpoint import load
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config import BulkConfig, load_config
@@ -13,13 +18,16 @@ from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.notes import write_midi
 from deep_piano.stages import composers
+from deep_piano.stages import generate as bulk
 from deep_piano.stages.composers import ComposerActor, Crew, crew_for
 from deep_piano.stages.generate import generate
 from deep_piano.stages.piece_tasks import Run
 from deep_piano.storage import open_folder
 from deep_piano.terminal import no_progress
-from tests.clusters import one_node
-from tests.fakes import arpeggios
+from tests.clusters import contents, killing, one_node
+from tests.fakes import ComposerWithoutGpu, arpeggios
+from tests.recordings import SR, struck, write_sound
+from tests.test_stepping import sound_checkpoint
 
 pytestmark = [pytest.mark.tf, pytest.mark.ray, pytest.mark.slow]
 
@@ -74,7 +82,7 @@ def test_a_composer_without_its_gpu_ends_the_run_with_its_reason(seen, weights, 
 
 
 def test_the_actor_composes_on_its_gpu_what_one_composes_on_a_cpu(monkeypatch, weights, tmp_path):
-    monkeypatch.setattr(device_composer, "prepare_gpu", lambda: None)
+    monkeypatch.setattr(device, "prepare_gpu", lambda: None)
     write_midi(tmp_path / "0.mid", arpeggios(9, rng=np.random.default_rng(0)))
     seed = piece.read_seed(tmp_path / "0.mid", start_s=0, seconds=10, progress=no_progress)
     settings = load_config(None, {"generate": {"checkpoint": str(weights), "seconds": 25.0}})
@@ -91,3 +99,49 @@ def test_the_actor_composes_on_its_gpu_what_one_composes_on_a_cpu(monkeypatch, w
     assert made[0.0].keys() == made[1.0].keys() == {("0.mid", 0), ("0.mid", 1)}
     for key, take in made[0.0].items():
         np.testing.assert_array_equal(made[1.0][key].notes, take.notes)
+
+
+def test_recordings_are_continued_on_gpus(seen, monkeypatch, tmp_path):
+    monkeypatch.setattr(bulk, "SoundComposerActor", ComposerWithoutGpu)
+    checkpoints.save(tmp_path / "sound", sound_checkpoint("mulaw", frame=4))
+    (tmp_path / "seeds").mkdir()
+    for number, pitch in enumerate((60, 64, 67)):
+        write_sound(tmp_path / "seeds" / f"{number}.wav", struck(pitch, sr=SR), sr=SR)
+    write_midi(tmp_path / "seeds" / "notes.mid", arpeggios(9, rng=np.random.default_rng(0)))
+    settings = {"checkpoint": str(tmp_path / "sound"), "seconds": 8.0, "takes": 2}
+
+    def made(name, **more):
+        config = load_config(
+            None, {"generate": settings, "bulk": {"format": "wav", "batch": 4} | more}
+        )
+        return generate(open_folder(tmp_path / "seeds"), open_folder(tmp_path / name), config)
+
+    records = made("pieces")
+    reasons = [record.reason for record in records.values() if not record.done]
+    assert len(reasons) == 2
+    assert all("notes.mid" in reason for reason in reasons), reasons
+    found = contents(tmp_path / "pieces")
+    assert {name for record in records.values() for name in record.files} <= set(found)
+    facts = json.loads(found["pieces/1.wav/take-2.json"])
+    assert facts["composed_on"] == "gpu, 4 at once"
+
+    # But for rounding, what one core makes of the seed alone.
+    config = load_config(None, {"generate": settings}).generate
+    piece.make_pieces(tmp_path / "seeds/1.wav", tmp_path / "take.wav", config)
+    for take in ("take-1.wav", "take-2.wav"):
+        alone, _ = soundfile.read(tmp_path / take)
+        together, _ = soundfile.read(tmp_path / "pieces" / "pieces" / "1.wav" / take)
+        assert len(alone) == len(together) == 8 * 16_000
+        assert np.mean(np.abs(alone - together) > 1e-3) < 0.01
+    assert json.loads((tmp_path / "take-2.json").read_text())["composed_on"] == "cpu"
+    with pytest.raises(InputError, match=r"other settings \(composed_on\)"):
+        made("pieces", gpus_per_worker=0)
+
+    # Whoever dies, and whatever was there already.
+    shutil.rmtree(tmp_path / "pieces/pieces/0.wav")
+    with killing("ComposerWithoutGpu.work"):
+        made("pieces", gpus_per_worker=0.5)
+    again = contents(tmp_path / "pieces")
+    assert {name: data for name, data in again.items() if name.startswith("pieces/")} == {
+        name: data for name, data in found.items() if name.startswith("pieces/")
+    }

@@ -71,6 +71,25 @@ def test_what_was_made_is_as_likely_as_it_was_drawn():
     assert nats[1] < nats[0] < np.log(256)
 
 
+@pytest.mark.parametrize(("codec", "frame"), CASES)
+def test_it_goes_on_where_it_stopped_and_forks_by_other_chances(codec, frame):
+    stepper, sequence = Stepper(sound_checkpoint(codec, frame=frame)), noise(codec, 62)
+    expected = stepper.go_on(sequence, 100, np.random.default_rng(3))
+    stream = stepper.begin(sequence, np.random.default_rng(3))
+    for count in (1, 0, 6, 13):
+        stepper.extend(stream, count)
+    other = stream.fork(np.random.default_rng(4))
+    stepper.extend(other, 80)
+    stepper.extend(stream, 80)
+    np.testing.assert_array_equal(np.concatenate(stream.made), expected)
+    found = np.concatenate(other.made)
+    np.testing.assert_array_equal(found[:20], expected[:20])
+    assert (found[20:] != expected[20:]).any()
+    stepper.extend_to_frame(other)
+    assert other.last % frame == 0
+    assert other.last == 61 + sum(map(len, other.made))
+
+
 HZ = np.array([262, 330, 392])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deep_piano import piece
+from deep_piano import piece, wave_piece
 from deep_piano.backend import load_tensorflow
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.compose import Composer
@@ -137,7 +137,7 @@ class Place:
 
 
 class ComposerActor:
-    """The actor: pieces composed side by side, as many as it is given."""
+    """The actor for a checkpoint of notes: pieces composed side by side, as many as it is given."""
 
     def __init__(
         self,
@@ -149,7 +149,8 @@ class ComposerActor:
     ) -> None:
         self._composer: Composer | DeviceComposer
         if crew.gpus:
-            from deep_piano.device_composer import DeviceComposer, prepare_gpu
+            from deep_piano.device import prepare_gpu
+            from deep_piano.device_composer import DeviceComposer
 
             prepare_gpu()
             sampling, guidance = piece.sampling_of(run.settings), run.settings.guidance.model_dump()
@@ -175,3 +176,23 @@ class ComposerActor:
             )
             for key, new in done.items()
         }
+
+
+class SoundComposerActor:
+    """The actor for a checkpoint of sound: recordings continued side by side on a GPU."""
+
+    def __init__(self, checkpoint: Checkpoint, crew: Crew) -> None:
+        from deep_piano.device import prepare_gpu
+        from deep_piano.device_stepping import DeviceStepper
+
+        prepare_gpu()
+        self._stepper = DeviceStepper(checkpoint, width=crew.batch)
+
+    def work(self, asked: Mapping[Key, wave_piece.Heard]) -> dict[Key, wave_piece.Take]:
+        """Begin continuations, and go on with all until some are complete; return those."""
+        for key, heard in asked.items():
+            self._stepper.add(key, heard.streams[key[1]], heard.seed.count)
+        done: dict[Any, Any] = {}
+        while len(self._stepper) and not done:
+            done = self._stepper.step()
+        return {key: wave_piece.Take(key[1], steps) for key, steps in done.items()}

@@ -1,11 +1,11 @@
 """GENERATE in bulk: a folder of seeds becomes a folder of pieces, on Ray tasks and composers.
 
 Three kinds of work, each where it belongs: tasks read seeds (and transcribe them), a pool of actors
-composes many pieces at once, tasks play, draw and write them. With a checkpoint of sound a task
-does all that a piece needs, as one core steps one take. One loop in the driver hands the work
-on, and bounds how many pieces are anywhere on the way. A piece depends on its seed's content, the
-checkpoint, the settings and its take alone, so that whoever makes it, and how often it is begun
-anew, changes nothing.
+composes many pieces at once, tasks play, draw and write them. With a checkpoint of sound and no
+GPUs a task does all that a piece needs, as one core steps one take. One loop in the driver hands
+the work on, and bounds how many pieces are anywhere on the way. A piece depends on its seed's
+content, the checkpoint, the settings and its take alone, so that whoever makes it, and how often it
+is begun anew, changes nothing.
 """
 
 from __future__ import annotations
@@ -42,15 +42,24 @@ from deep_piano.ranking import best_first
 from deep_piano.sources import require_apart, survey
 from deep_piano.stages import measures
 from deep_piano.stages.cluster import Silence, busy, connected, next_done, outcome
-from deep_piano.stages.composers import ComposerActor, Crew, EngineFactory, Place, crew_for
+from deep_piano.stages.composers import (
+    ComposerActor,
+    Crew,
+    EngineFactory,
+    Place,
+    SoundComposerActor,
+    crew_for,
+)
 from deep_piano.stages.piece_tasks import (
     Run,
     continue_recording,
+    hear_recording,
     known_of,
     read_seed,
     write_piece,
+    write_recording,
 )
-from deep_piano.stepping import Stepper
+from deep_piano.stepping import require_sound
 from deep_piano.storage import Entry, Folder
 from deep_piano.terminal import Report, no_progress
 
@@ -109,7 +118,7 @@ def generate(
     loaded = checkpoint or checkpoints.load(settings.checkpoint, storage=config.storage)
     of_sound = loaded.spec.codec != SPEC.codec
     if of_sound:
-        Stepper(loaded)  # raises where it is of no sound either
+        require_sound(loaded)
         wave_piece.require_no_notes(Path(f"take.{config.bulk.format}"), settings)
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
     entries, _ = survey(seeds)
@@ -134,12 +143,15 @@ def generate(
     write_manifest(pieces, bulk.records)  # what a killed run left becomes part of it
     if todo:
         with connected():
-            if of_sound:
-                bulk.continue_recordings(todo, loaded)
+            crew = crew_for(config.bulk, pieces=sum(len(takes) for _, takes in todo))
+            require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
+            bulk.engage(crew)
+            if not of_sound:
+                bulk.compose_notes(todo, loaded, index, engine)
+            elif crew.gpus:
+                bulk.compose_sound(todo, loaded)
             else:
-                crew = crew_for(config.bulk, pieces=sum(len(takes) for _, takes in todo))
-                require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
-                bulk.compose(todo, loaded, index, crew, engine)
+                bulk.continue_recordings(todo, loaded)
         write_manifest(pieces, bulk.records)
     write_gallery(pieces, bulk.records)
     asked = {entry.name for entry in entries}
@@ -181,7 +193,9 @@ class _Bulk:
         self._progress = progress
         self._stamps: dict[str, str] = {}
         self._unread: set[str] = set()
-        self._heard: dict[str, piece.Seed] = {}
+        self._reading: Callable[[str], Any]
+        self._writing: Callable[[str, Any], Any]
+        self._heard: dict[str, piece.Seed | wave_piece.Heard] = {}
         self._seed_files: dict[str, dict[str, str]] = {}
         self._left: Counter[str] = Counter()  # takes of each seed that are on the way
         self._ready: deque[Key] = deque()  # to be composed
@@ -214,26 +228,48 @@ class _Bulk:
                 todo.append((entry.name, takes))
         return todo
 
-    def compose(
+    def engage(self, crew: Crew) -> None:
+        """Take these composers for what is to be made."""
+        self._crew = crew
+        self._run = replace(self._run, composed_on=crew.device)
+
+    def compose_notes(
         self,
         todo: Sequence[tuple[str, list[int]]],
         loaded: Checkpoint,
         index: CorpusIndex | None,
-        crew: Crew,
         engine: EngineFactory,
     ) -> None:
-        """Make what is missing by a checkpoint of notes: read, compose, finish."""
+        """Make what is missing by a checkpoint of notes."""
         import ray
 
-        self._reading, self._writing = _task(read_seed), _task(write_piece)
-        self._batch = crew.batch
-        self._run = replace(self._run, composed_on=crew.device)
+        reading, writing = _task(read_seed), _task(write_piece)
+        self._reading = lambda name: reading.remote(self._run, self._seeds, name)
+        self._writing = lambda name, take: writing.remote(self._run, name, self._heard[name], take)
         given = [ray.put(one) for one in (loaded, index)]
-        remote = ray.remote(num_cpus=0, num_gpus=crew.gpus, scheduling_strategy="SPREAD")(
-            ComposerActor
+        self._compose(todo, ComposerActor, *given, self._run, self._crew, engine)
+
+    def compose_sound(self, todo: Sequence[tuple[str, list[int]]], loaded: Checkpoint) -> None:
+        """Make what is missing by a checkpoint of sound, on GPUs."""
+        import ray
+
+        reading, writing, given = _task(hear_recording), _task(write_recording), ray.put(loaded)
+        self._reading = lambda name: reading.remote(self._run, self._seeds, given, name)
+        self._writing = lambda name, take: writing.remote(
+            self._run, given, name, self._heard[name], take
+        )
+        self._compose(todo, SoundComposerActor, given, self._crew)
+
+    def _compose(self, todo: Sequence[tuple[str, list[int]]], actor: type, *arguments: Any) -> None:
+        """Make what is missing by composers: read, compose, finish."""
+        import ray
+
+        crew = self._crew
+        remote: Any = ray.remote(num_cpus=0, num_gpus=crew.gpus, scheduling_strategy="SPREAD")(
+            actor
         )
         places = [
-            Place(lambda: remote.remote(*given, self._run, crew, engine))
+            Place(lambda: remote.remote(*arguments))
             for _ in range(min(crew.composers, sum(len(takes) for _, takes in todo)))
         ]
         try:
@@ -245,7 +281,7 @@ class _Bulk:
     def continue_recordings(
         self, todo: Sequence[tuple[str, list[int]]], loaded: Checkpoint
     ) -> None:
-        """Make what is missing by a checkpoint of sound: a task does all that a piece needs."""
+        """Make what is missing by a checkpoint of sound, on CPUs: a task does all of a piece."""
         import ray
 
         task, given = _task(continue_recording), ray.put(loaded)
@@ -314,7 +350,7 @@ class _Bulk:
             self._heard[name], self._seed_files[name] = result
             self._ready.extend((name, take) for take in takes)
 
-        self._waiting[self._reading.remote(self._run, self._seeds, name)] = heard
+        self._waiting[self._reading(name)] = heard
 
     def _give(self, place: Place) -> None:
         """Give an idle composer pieces to begin, or let it go on with what it has.
@@ -329,7 +365,7 @@ class _Bulk:
             if self._suspects and not place.composing:
                 new.append(self._suspects.popleft())
             elif not place.alone:
-                while self._ready and len(place.composing) + len(new) < self._batch:
+                while self._ready and len(place.composing) + len(new) < self._crew.batch:
                     new.append(self._ready.popleft())
             if not new and not place.composing:
                 return
@@ -349,8 +385,9 @@ class _Bulk:
         place.composing -= result.keys()
         place.alone = place.alone and bool(place.composing)
         for key, take in result.items():
-            composed = take.notes["onset"] >= take.seed_ends_s
-            measures.count("deep_piano_notes", int(composed.sum()))
+            if isinstance(take, piece.Take):
+                composed = take.notes["onset"] >= take.seed_ends_s
+                measures.count("deep_piano_notes", int(composed.sum()))
             if self._settings.keep is None:
                 self._finish(key, take)
             else:
@@ -393,10 +430,9 @@ class _Bulk:
             else:
                 self._leave_out(name, takes[index], f"place {place + 1} of {len(takes)}")
 
-    def _finish(self, key: Key, take: piece.Take) -> None:
+    def _finish(self, key: Key, take: piece.Take | wave_piece.Take) -> None:
         """Have a piece played, drawn and written."""
-        reference = self._writing.remote(self._run, key[0], self._heard[key[0]], take)
-        self._waiting[reference] = partial(self._finished, key)
+        self._waiting[self._writing(key[0], take)] = partial(self._finished, key)
 
     def _finished(self, key: Key, result: Any) -> None:
         """Take note of a piece that was written, or why not."""

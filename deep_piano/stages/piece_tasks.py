@@ -20,6 +20,7 @@ from typing import Any
 
 from deep_piano import outputs, piece, wave_piece
 from deep_piano.checkpoint import Checkpoint
+from deep_piano.codecs import codec_of
 from deep_piano.config import GenerateConfig
 from deep_piano.errors import one_line
 from deep_piano.pieces import SEED, Record, folder_of
@@ -56,15 +57,19 @@ def read_seed(run: Run, seeds: Folder, name: str) -> tuple[piece.Seed, dict[str,
         )
         seed = replace(seed, name=name.rpartition("/")[2])
         piece.require_room(seed, settings, only_new=run.only_new)
-        took_s = round(time.monotonic() - begun, 3)
-        extra = dict(stage="generate", event="read", seed=name, took_s=took_s)
-        logger.info("%s: read", one_line(name), extra=extra)
+        _log_read(name, begun)
         if sound is None:
             return seed, {}
         target = f"{folder_of(name)}/{SEED}.{run.format}"
         with run.pieces.write(target) as place:
             piece.write_seed(place, path, seed, settings, sound=sound)
             return seed, {target: sha256_of(place)}
+
+
+def _log_read(name: str, begun: float) -> None:
+    took_s = round(time.monotonic() - begun, 3)
+    extra = dict(stage="generate", event="read", seed=name, took_s=took_s)
+    logger.info("%s: read", one_line(name), extra=extra)
 
 
 def write_piece(run: Run, name: str, seed: piece.Seed, take: piece.Take) -> Record:
@@ -95,7 +100,11 @@ def write_piece(run: Run, name: str, seed: piece.Seed, take: piece.Take) -> Reco
 def continue_recording(
     run: Run, seeds: Folder, checkpoint: Checkpoint, name: str, take: int
 ) -> Record:
-    """Make one take of a recording by a checkpoint of sound, and write it as `write_piece` does."""
+    """Make one take of a recording by a checkpoint of sound, and write it as `write_piece` does.
+
+    All on one core: what a piece is on a CPU. On a GPU composers step many between `hear_recording`
+    and `write_recording`.
+    """
     begun = time.monotonic()
     with seeds.local(name) as path, _targets(run, take, notes=False) as files:
         made = wave_piece.make_take(
@@ -108,6 +117,49 @@ def continue_recording(
             name=name.rpartition("/")[2],
         )
         hashes = _publish(run, name, made)
+    return _record_of(run, name, made, take, begun, hashes)
+
+
+def hear_recording(
+    run: Run, seeds: Folder, checkpoint: Checkpoint, name: str
+) -> tuple[wave_piece.Heard, dict[str, str]]:
+    """Read a recording and hear it; return what composers go on from, and that nothing is written.
+
+    Hearing it takes a core a second.
+    """
+    begun = time.monotonic()
+    with seeds.local(name) as path:
+        seed = wave_piece.read_seed(path, run.settings, checkpoint, only_new=run.only_new)
+    seed = replace(seed, name=name.rpartition("/")[2])
+    heard = wave_piece.hear(seed, run.settings, checkpoint)
+    _log_read(name, begun)
+    return heard, {}
+
+
+def write_recording(
+    run: Run, checkpoint: Checkpoint, name: str, heard: wave_piece.Heard, take: wave_piece.Take
+) -> Record:
+    """Write what a composer made to follow a recording, as `write_piece` does."""
+    begun = time.monotonic()
+    with _targets(run, take.index, notes=False) as files:
+        made = wave_piece.finish(
+            files,
+            heard.seed,
+            codec_of(checkpoint.spec).to_samples(take.steps),
+            run.settings,
+            checkpoint,
+            take.index,
+            only_new=run.only_new,
+            composed_on=run.composed_on,
+        )
+        hashes = _publish(run, name, made)
+    return _record_of(run, name, made, take.index, begun, hashes)
+
+
+def _record_of(
+    run: Run, name: str, made: outputs.Piece, take: int, begun: float, hashes: dict[str, str]
+) -> Record:
+    """Return the record of a piece of sound."""
     figures = dict(made.facts["piece"])
     return Record(
         seed=name,
