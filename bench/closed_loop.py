@@ -16,6 +16,8 @@ import numpy as np
 from deep_piano import audio
 from deep_piano import checkpoint as checkpoints
 from deep_piano.audio import Samples
+from deep_piano.checkpoint import Checkpoint
+from deep_piano.codecs import codec_of
 from deep_piano.drawing import BLUE, INK, ORANGE, PAPER, save, write_title
 from deep_piano.likeness import likeness
 from deep_piano.loudness import normalise
@@ -40,6 +42,7 @@ FIGURES = (
 @click.option("--seconds", default=30.0, show_default=True, help="To make of each.")
 @click.option("--start", default=20.0, show_default=True, help="Where the ten seconds begin.")
 @click.option("--temperature", default=1.0, show_default=True)
+@click.option("--compiled", is_flag=True, help="By the loop that steps many streams on a GPU.")
 def main(
     recordings: Sequence[Path],
     names: Sequence[str],
@@ -47,10 +50,10 @@ def main(
     seconds: float,
     start: float,
     temperature: float,
+    compiled: bool,
 ) -> None:
     """Continue ten seconds of each of RECORDINGS, and print the figures as Markdown."""
     loaded = {name: checkpoints.load(name) for name in names}
-    steppers = {name: Stepper(one) for name, one in loaded.items()}
     rows, sums = [], {name: [] for name in (TRUE, *names)}
     for path in recordings:
         sounds: dict[str, Samples] = {}
@@ -63,8 +66,8 @@ def main(
             sounds[TRUE] = whole[len(seed) :] * np.float32(factor)
 
         def made(name: str, seed: Samples = sounds["seed"], sr: int = sr) -> Samples:
-            rng, count = np.random.default_rng(0), round(seconds * sr)
-            return continuation(steppers[name], seed, count, rng, temperature=temperature)
+            count = round(seconds * sr)
+            return continued(loaded[name], seed, count, temperature=temperature, compiled=compiled)
 
         with ThreadPoolExecutor(len(names)) as pool:
             sounds |= dict(zip(names, pool.map(made, names), strict=True))
@@ -83,6 +86,24 @@ def main(
         means = np.mean(found_rows, axis=0)
         rows.append(["mean", name, *(f"{value:.3g}" for value in means)])
     click.echo(markdown(["recording", "continued by", *FIGURES], rows, words=2))
+
+
+def continued(
+    checkpoint: Checkpoint, seed: Samples, count: int, *, temperature: float, compiled: bool
+) -> Samples:
+    """Return what a checkpoint makes to follow a recording."""
+    stepper, rng = Stepper(checkpoint), np.random.default_rng(0)
+    if not compiled:
+        return continuation(stepper, seed, count, rng, temperature=temperature)
+    from deep_piano.device_stepping import DeviceStepper
+
+    codec, device = codec_of(checkpoint.spec), DeviceStepper(checkpoint, width=1)
+    stream = stepper.begin(codec.encode(seed), rng, temperature=temperature)
+    stepper.extend_to_frame(stream)
+    device.add("it", stream, count)
+    while not (done := device.step()):
+        pass
+    return codec.to_samples(done["it"])
 
 
 def draw(path: Path, sounds: dict[str, Samples], *, sr: int, title: str) -> None:

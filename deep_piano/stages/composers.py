@@ -44,7 +44,8 @@ _BATCH_ON_A_GPU = 128
 class Crew:
     """The composers of a run: how many, the share of a GPU that each has, and its pieces at once.
 
-    On GPUs the width of the compiled loop decides over the last bits, on CPUs nothing does.
+    On GPUs the width of the compiled loop decides over the last bits, on CPUs nothing does. There
+    sound needs no composers.
     """
 
     composers: int
