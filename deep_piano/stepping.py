@@ -2,15 +2,16 @@
 
 The network is that of `tiers`; here it is loops over the checkpoint's own arrays, which Numba
 compiles. What is carried stays in arrays that were made beforehand, and nothing is allocated in
-between. One stream runs on one core. This module knows checkpoints and sequences; it knows nothing
-of files. `tests/test_stepping.py` holds it to the Keras model.
+between. One stream runs on one core; `device_stepping` steps many of them on a GPU. This module
+knows checkpoints and sequences; it knows nothing of files. `tests/test_stepping.py` holds it to the
+Keras model.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
 
@@ -36,7 +37,7 @@ LEVEL_STEPS, MOST = 16_384, 2.0
 LARGEST, ROOM = 10.0, 16.0
 
 
-@dataclass
+@dataclasses.dataclass
 class Stream:
     """A sequence that goes on: what the network carries from one step to the next.
 
@@ -79,7 +80,7 @@ class Stream:
     told: Array
     state: Array
     level: NDArray[np.float64]
-    made: list[NDArray[Any]] = field(default_factory=list)
+    made: list[NDArray[Any]] = dataclasses.field(default_factory=list)
 
     def fork(self, rng: np.random.Generator) -> Stream:
         """Return a stream that goes on from here by other chances."""
@@ -142,10 +143,10 @@ class Stepper:
         if field.continuous:
             self._head: tuple[Any, ...] = (*matrices["hidden"], *matrices["head"])
         else:
-            self._levels = (field.levels / config.scale).astype(np.float32)
+            levels = (field.levels / config.scale).astype(np.float32)
             names = ("from_frame", "places", "from_place", "from_past", "hidden", "head")
             self._head = tuple(array for name in names for array in matrices[name])
-            self._head += (self._levels, field.log_widths.astype(np.float32))
+            self._head += (levels, field.log_widths.astype(np.float32))
             self._head += (field.edges / config.scale,)
 
     def go_on(

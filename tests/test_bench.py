@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from bench import (
     bulk,
     bulk_memory,
+    closed_loop,
     compiled_loop,
     continuations,
     decode,
@@ -46,6 +47,7 @@ from tests.rows import note_row, write_dataset
     [
         (decode, "--checkpoint"),
         (compiled_loop, "--calls"),
+        (closed_loop, "--compiled"),
         (generate, "--checkpoint"),
         (continuations, "--index"),
         (heard_seeds, "--sound"),
