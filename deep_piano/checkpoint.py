@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.config import StorageConfig
-from deep_piano.errors import CheckpointError, FileError, one_line
+from deep_piano.errors import CheckpointError, FileError, InputError, one_line
 from deep_piano.model import ModelConfig, weight_shapes
-from deep_piano.storage import Folder, open_folder
+from deep_piano.storage import Folder, LocalFolder, open_folder
 
 CARD: Final = "checkpoint.json"
 BEST: Final = "best.json"
@@ -110,37 +110,44 @@ def _write(folder: Folder, kind: str, arrays: Mapping[str, NDArray[Any]]) -> dic
     return {"name": name, "sha256": sha256}
 
 
-def find(name_or_path: str) -> Path:
-    """Return the local folder of a checkpoint.
+def find(where: str, storage: StorageConfig | None = None) -> Folder:
+    """Return the folder of a checkpoint.
 
     Parameters
     ----------
-    name_or_path : str
-        A folder with a checkpoint, a run (its best one), a folder of runs that `deep-piano runs`
-        has compared (the best one of the best run), or the name of one that ships with the package.
+    where : str
+        A folder or ``s3://`` prefix with a checkpoint, a run (its best one), a folder of runs that
+        `deep-piano runs` has compared (the best one of the best run), or the name of one that ships
+        with the package.
+    storage : StorageConfig, optional
+        Where ``s3://`` leads.
 
     Raises
     ------
     CheckpointError
         When there is none.
     """
-    given = Path(name_or_path)
-    for folder in (given, given / BEST_OF_RUN, SHIPPED / name_or_path):
-        if (folder / CARD).is_file():
+    given = open_folder(where, **(storage or StorageConfig()).model_dump())
+    places = [given, given.inner(BEST_OF_RUN)]
+    if isinstance(given, LocalFolder):
+        places.append(open_folder(SHIPPED / where))
+    for folder in places:
+        if folder.exists(CARD):
             return folder
-    if (given / BEST).is_file():
+    if given.exists(BEST):
         try:
-            run = given / str(json.loads((given / BEST).read_text(encoding="utf-8"))["run"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            best = given.inner(f"{json.loads(given.read_bytes(BEST))['run']}/{BEST_OF_RUN}")
+        except (InputError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{given / BEST} cannot be read: {error}. Run `deep-piano runs {given}` again."
+                f"{given.place(BEST)} cannot be read: {error}. Run `deep-piano runs "
+                f"{one_line(given.uri)}` again."
             ) from error
-        if (run / BEST_OF_RUN / CARD).is_file():
-            return run / BEST_OF_RUN
+        if best.exists(CARD):
+            return best
     shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))) or "none"
     raise CheckpointError(
-        f"no checkpoint {name_or_path!r}: not a folder with {CARD}, not a run, and not one of "
-        f"those that are shipped ({shipped}). Give one of these."
+        f"no checkpoint {one_line(given.uri)!r}: not a folder with {CARD}, not a run, and not one "
+        f"of those that are shipped ({shipped}). Give one of these."
     )
 
 
@@ -155,7 +162,7 @@ def load(
     Parameters
     ----------
     where : str or Folder
-        As for `find`, an ``s3://`` URI, or a folder that is open already.
+        As for `find`, or a folder that is open already.
     codec : str or sequence of str, optional
         The codec, or one of those, that it must belong to.
     storage : StorageConfig, optional
@@ -166,7 +173,7 @@ def load(
     CheckpointError
         When there is none, it is damaged, or it belongs to another codec.
     """
-    folder = _open(where, storage or StorageConfig())
+    folder = where if isinstance(where, Folder) else find(where, storage)
     card = _read_card(folder)
     try:
         spec = SequenceSpec.from_json(card["spec"])
@@ -207,12 +214,6 @@ def load_training(folder: Folder) -> dict[str, NDArray[Any]]:
             f"{one_line(folder.uri)} cannot be resumed from: {one_line(error)}. Give the run's own "
             "folder."
         ) from error
-
-
-def _open(where: str | Folder, storage: StorageConfig) -> Folder:
-    if isinstance(where, Folder):
-        return where
-    return open_folder(where if "://" in where else find(where), **storage.model_dump())
 
 
 def _read_card(folder: Folder) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def main(
 @click.option("--random-state", type=int, help="Another number, another piece.  [0]")
 @click.option("--takes", type=int, help="Pieces to write from the same seed.  [1]")
 @click.option("--keep", type=int, help="Write only so many of the takes, the best ones.  [all]")
-@click.option("--checkpoint", help="One that ships with the package, or a folder.  [notes]")
+@click.option("--checkpoint", help="One that is shipped, a run, or a folder of runs.  [notes]")
 @click.option(
     "--sound",
     help="steinway, salamander, an .sf2 file or a folder of samples.  [the best one that is there]",

@@ -45,6 +45,7 @@ from deep_piano.originality import CorpusIndex, SharedRun
 from deep_piano.outputs import Piece as Piece  # who has pieces made gets these
 from deep_piano.piece_rules import Commission, Continuation
 from deep_piano.ranking import best_first
+from deep_piano.storage import LocalFolder
 from deep_piano.terminal import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -155,14 +156,15 @@ def make_pieces(
         When the files cannot be written after all, as on a full disk.
     """
     given = [seed_path, *keep]
-    if "://" not in settings.checkpoint:
-        given.append(checkpoint.find(settings.checkpoint))
+    found = checkpoint.find(settings.checkpoint, storage)
+    if isinstance(found, LocalFolder):
+        given.append(found.root)
     if settings.sound and settings.sound not in synth.SOUND_NAMES:
         given.append(Path(settings.sound))
     if settings.index is not None:
         given.append(Path(settings.index))
     known = [codec.spec.codec for codec in CODECS.values()]
-    weights = checkpoint.load(settings.checkpoint, codec=known, storage=storage)
+    weights = checkpoint.load(found, codec=known)
     if not codec_of(weights.spec).hears_notes:
         return wave_piece.make_pieces(
             seed_path,

@@ -133,20 +133,33 @@ def test_a_missing_one_names_those_that_are_shipped():
         checkpoints.load("nowhere", codec=SPEC.codec)
 
 
-def test_a_run_stands_for_its_best_and_a_folder_of_runs_for_the_one_that_is_named(tmp_path):
-    best = tmp_path / "runs" / "first" / "checkpoint" / "best"
+@pytest.fixture(params=["local", "s3"])
+def runs(request, tmp_path):
+    """A folder for runs."""
+    if request.param == "local":
+        return open_folder(tmp_path / "runs")
+    return open_folder(f"s3://{request.getfixturevalue('s3').bucket()}/my/runs")
+
+
+def test_a_run_stands_for_its_best_and_a_folder_of_runs_for_the_one_that_is_named(runs):
+    best = runs.inner(f"first/{checkpoints.BEST_OF_RUN}")
     checkpoints.save(best, random_checkpoint())
-    assert checkpoints.find(str(best)) == best
-    assert checkpoints.find(str(tmp_path / "runs" / "first")) == best
+    assert checkpoints.find(best.uri).uri == best.uri
+    assert checkpoints.find(f"{runs.uri}/first").uri == best.uri
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        checkpoints.find(str(tmp_path / "runs"))
-    named = tmp_path / "runs" / checkpoints.BEST
-    named.write_text('{"run": "first"}')
-    assert checkpoints.find(str(tmp_path / "runs")) == best
-    for broken in ("", "[]", "{}"):
-        named.write_text(broken)
-        with pytest.raises(CheckpointError, match="deep-piano runs"):
-            checkpoints.find(str(tmp_path / "runs"))
+        checkpoints.find(runs.uri)
+
+    def name(text):
+        with runs.write(checkpoints.BEST) as path:
+            path.write_text(text)
+
+    name('{"run": "first"}')
+    assert checkpoints.find(runs.uri).uri == best.uri
+    assert checkpoints.load(runs.uri).spec == SPEC
+    for broken in ("", "[]", "{}", '{"run": "../first"}'):
+        name(broken)
+        with pytest.raises(CheckpointError, match=r"deep-piano runs .*runs` again"):
+            checkpoints.find(runs.uri)
 
 
 def test_another_codec_is_refused(tmp_path):
