@@ -129,7 +129,11 @@ def compiled_round(
     from deep_piano.device_composer import NOTES_A_CALL, DeviceComposer
 
     composer = DeviceComposer(
-        weights, sampling_of(settings), settings.guidance.model_dump(), width=batch
+        weights,
+        sampling_of(settings),
+        settings.guidance.model_dump(),
+        settings.hold_density,
+        width=batch,
     )
     begin(composer, batch)
     tell(f"compiled and called in {seconds_of(composer.step):.1f} s")  # the seeds are heard

@@ -130,6 +130,7 @@ class Case:
 @click.option("--top-p", type=PerField(float), help="As for deep-piano generate.")
 @click.option("--top-k", type=PerField(int), help="As for deep-piano generate.")
 @click.option("--guidance", type=PerField(float), help="As for deep-piano generate.")
+@click.option("--hold-density", type=float, help="As for deep-piano generate.")
 def main(
     dataset: str,
     pieces: int,

@@ -160,6 +160,9 @@ def main(
     type=PerField(float),
     help="Above 1 closer to the seed's harmony, density and touch.",
 )
+@click.option(
+    "--hold-density", type=float, help="How strongly to stay about as dense as the seed.  [1]"
+)
 @click.option("--random-state", type=int, help="Another number, another piece.  [0]")
 @click.option("--takes", type=int, help="Pieces to write from the same seed.  [1]")
 @click.option("--keep", type=int, help="Write only so many of the takes, the best ones.  [all]")

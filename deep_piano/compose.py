@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from deep_piano.codecs.notes import (
     LOG_WIDTHS,
+    ONSET,
     STEPS_PER_SECOND,
     NoteContext,
 )
 from deep_piano.decode import Engine, Sampling
 from deep_piano.likelihood import cross_entropy
-from deep_piano.piece_rules import Commission, Continuation, Piece
+from deep_piano.piece_rules import WAITING, Commission, Continuation, Piece
 
 
 class Composer:
@@ -35,6 +36,9 @@ class Composer:
         what it says that does, and beyond (classifier-free guidance, Ho and Salimans 2022,
         arXiv:2207.12598). 1, also where a field is not named: as the network learned it. With any
         other each piece is heard twice.
+    hold_density : float
+        How strongly a piece that leaves its seed's density is pulled back (`Piece.pull`); 0: it
+        goes where it goes.
     """
 
     def __init__(
@@ -42,8 +46,10 @@ class Composer:
         engine: Engine,
         sampling: Mapping[str, Sampling],
         guidance: Mapping[str, float] | None = None,
+        hold_density: float = 0.0,
     ) -> None:
         self._engine = engine
+        self._hold_density = np.float32(hold_density)
         self._sampling = [sampling[field.name] for field in engine.spec.fields]
         self._guidance = [(guidance or {}).get(field.name, 1.0) for field in engine.spec.fields]
         # Streams of a piece: one that knows of the seed, and where it is guided one that does not.
@@ -131,6 +137,9 @@ class Composer:
         if strength != 1:
             without_seed = logits[1::2]
             guided = without_seed + np.float32(strength) * (own - without_seed)
+        if index == ONSET:
+            pulls = np.array([piece.pull() for piece in pieces], np.float32)
+            guided = guided + self._hold_density * pulls[:, None] * WAITING
         drawn = self._sampling[index].draw_each(guided, chances, allowed).astype(np.int32)
         nats = cross_entropy(own, drawn) + LOG_WIDTHS[index][drawn]
         for piece, loss in zip(pieces, nats.tolist(), strict=True):

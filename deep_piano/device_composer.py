@@ -38,7 +38,9 @@ from deep_piano.device import lstm_layers, product
 from deep_piano.metrics import LONGEST_PATTERN_NOTES, MOST_REPETITIONS
 from deep_piano.notes import LOWEST_PITCH
 from deep_piano.piece_rules import (
+    FADING,
     FINAL_CHORD_NOTES,
+    FREE_DENSITY,
     KEYS,
     LONGEST,
     LOUD,
@@ -46,6 +48,7 @@ from deep_piano.piece_rules import (
     NEAR,
     ROLL_STEPS,
     SHORT,
+    WAITING,
     WAITS,
     Commission,
     Continuation,
@@ -68,6 +71,7 @@ class DeviceComposer:
     checkpoint : Checkpoint
     sampling : mapping of str to Sampling
     guidance : mapping of str to float, optional
+    hold_density : float
         As for `Composer`.
     width : int
         How many pieces there may be at once. Sums depend on it, and on nothing else.
@@ -80,13 +84,15 @@ class DeviceComposer:
         checkpoint: Checkpoint,
         sampling: Mapping[str, Sampling],
         guidance: Mapping[str, float] | None = None,
+        hold_density: float = 0.0,
         *,
         width: int,
         notes_a_call: int = NOTES_A_CALL,
     ) -> None:
         fields = [field.name for field in checkpoint.spec.fields]
         strengths = [(guidance or {}).get(field, 1.0) for field in fields]
-        self._loop = _Loop(checkpoint, [sampling[field] for field in fields], strengths)
+        draws = [sampling[field] for field in fields]
+        self._loop = _Loop(checkpoint, draws, strengths, hold_density)
         self._pieces: list[Piece | None] = [None] * width
         self._notes = notes_a_call
         streams = width * self._loop.streams
@@ -197,6 +203,8 @@ def _first_row(piece: Piece) -> Rows:
         "latest": piece.final[0],  # onset before the last chord
         "begun": False,
         "struck": piece.struck,
+        "density": piece.density,
+        "note_share": piece.note_share,
         "pitches": pitches,
         "waits": waits,
         "runs": runs,
@@ -221,9 +229,14 @@ class _Loop:
     """The graph: network, context, rules and draws, note after note."""
 
     def __init__(
-        self, checkpoint: Checkpoint, sampling: list[Sampling], guidance: list[float]
+        self,
+        checkpoint: Checkpoint,
+        sampling: list[Sampling],
+        guidance: list[float],
+        hold_density: float,
     ) -> None:
         self._sampling, self._guidance = sampling, guidance
+        self._hold_density = hold_density
         # Streams of a piece: one that knows of the seed, and where it is guided one that does not.
         self.streams = 1 if all(strength == 1 for strength in guidance) else 2
         self._head_units = checkpoint.config.head_units
@@ -322,6 +335,8 @@ class _Loop:
             own = guided = logits[:, 0]
             if strength != 1:
                 guided = logits[:, 1] + strength * (own - logits[:, 1])
+            if index == ONSET:
+                guided += self._hold_density * _pull(rows)[:, None] * WAITING
             chance = tf.gather(chances, rows["used"] + index, batch_dims=1)
             choice = _draw(guided, chance, _allowed(rows, drawn), sampling)
             nats += tf.cast(_cross_entropy(own, choice), tf.float64)
@@ -482,6 +497,13 @@ def _without_one_more(rows: Rows, free: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reduce_any(left, 1, keepdims=True), left, free)
 
 
+def _pull(rows: Rows) -> tf.Tensor:
+    """See `Piece.pull`."""
+    apart, free = tf.math.log(rows["density"]), np.log(FREE_DENSITY)
+    pull = tf.cast(apart - tf.clip_by_value(apart, -free, free), tf.float32)
+    return tf.where(rows["in_chord"], 0.0, pull)
+
+
 def _is_late(rows: Rows, onset: tf.Tensor) -> tf.Tensor:
     """See `Piece.is_late`."""
     return ~rows["in_chord"] & (rows["now"] + tf.gather(ONSET_STEPS, onset) > rows["latest"])
@@ -498,6 +520,7 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
         "now": now,
         "begun": tf.ones_like(rows["begun"]),
         "struck": (rows["struck"] & same_moment[:, None]) | key,
+        "density": rows["density"] * tf.gather(FADING, step[:, ONSET]) + rows["note_share"],
     }
     after |= _take_into_loops(rows, pitch, tf.gather(WAITS, step[:, ONSET]))
     return _where(rows["in_chord"], after | _take_into_chord(after, pitch), after)

@@ -367,7 +367,8 @@ def compose(
 
 def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
     """Return a composer that draws as the settings say."""
-    return Composer(engine, sampling_of(settings), settings.guidance.model_dump())
+    guidance = settings.guidance.model_dump()
+    return Composer(engine, sampling_of(settings), guidance, settings.hold_density)
 
 
 def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:

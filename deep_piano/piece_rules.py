@@ -2,12 +2,14 @@
 
 It lasts as long as asked, no note is cut off or stuck, no silence is long, no pattern is repeated
 without end, and it ends with a chord of its key that rings out. Rules are kept by choosing among
-the classes that obey them, not by mending afterwards. This module knows notes and their classes; it
+the classes that obey them, not by mending afterwards; one that is no rule, that a piece stays about
+as dense as its seed, by making them likelier. This module knows notes and their classes; it
 knows nothing of networks.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -42,6 +44,9 @@ FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
 FINAL_CHORD_NOTES = 5
 SOFTEST_FINAL_CHORD = 32  # its velocity: it is to be heard to the end
 ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
+DENSITY_S = 15.0  # how far back it is heard how dense a piece is,
+FREE_DENSITY = 1.5  # and the factor by which it may leave its seed's before it is pulled back
+_LEAST_DENSITY = 1.0  # notes a second: a seed that breathes is no measure
 _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long after it began
 _HIGHEST_BASS = 55 - LOWEST_PITCH
 _CHANCES_AT_ONCE = 1024
@@ -53,6 +58,10 @@ _ANY_VELOCITY = np.ones(VELOCITIES, bool)
 NEAR = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
 SHORT = DURATION_STEPS <= LONGEST_NOTE_S * STEPS_PER_SECOND
 WAITS = np.rint(ONSET_STEPS / round(LOOP_GRID_S * STEPS_PER_SECOND)).astype(int)  # of patterns
+WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(
+    np.float32
+)  # what is pulled at: little in chords
+FADING = np.exp(-ONSET_STEPS / (DENSITY_S * STEPS_PER_SECOND))  # of a density until the next note
 LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
 LONGEST = np.arange(len(DURATION_STEPS)) == len(DURATION_STEPS) - 1
 KEYS = np.arange(PITCHES)
@@ -173,6 +182,10 @@ class Piece:
         What the fields of the note being chosen cost, and all the notes before it.
     struck : ndarray of bool, shape (PITCHES,)
         The keys of the continuation that were struck at this very moment.
+    density : float
+        Of the last seconds, beside the seed's.
+    note_share : float
+        What a note adds to it.
     """
 
     name: Hashable
@@ -183,10 +196,12 @@ class Piece:
     seed_end: int = field(init=False)
     end: int = field(init=False)
     final: tuple[int, int] = field(init=False)
+    note_share: float = field(init=False)
     made: list[list[int]] = field(default_factory=list)
     nats: list[float] = field(default_factory=lambda: [0.0] * 4)
     nats_before: float = 0.0
     struck: Mask = field(default_factory=lambda: np.zeros(PITCHES, bool))
+    density: float = 1.0
     chord: Chord | None = None
     done: bool = False
 
@@ -201,6 +216,8 @@ class Piece:
         latest, earliest = (self.end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
         # The last chord is struck within this span, and never within the seed.
         self.final = max(earliest, self.seed_end), max(latest, self.seed_end + ROLL_STEPS)
+        seed_density = max(len(self.seed) / max(asked.seed_seconds, 1.0), _LEAST_DENSITY)
+        self.note_share = 1 / (seed_density * DENSITY_S)
         self._chances: list[float] = []
         self.loops = Loops()
         for step in self.seed.tolist():
@@ -257,6 +274,17 @@ class Piece:
             return NEAR & (ONSET_STEPS > 0)
         return NEAR
 
+    def pull(self) -> float:
+        """Return how much the next onset is pulled back to the seed's density.
+
+        What is added to the logits of the onsets, times `WAITING`: above 0 where the piece has
+        become too dense, below where too sparse.
+        """
+        if self.chord is not None:
+            return 0.0
+        apart, free = math.log(self.density), math.log(FREE_DENSITY)
+        return apart - min(free, max(-free, apart))
+
     def is_late(self, onset: int) -> bool:
         """Say whether a note with this onset would come when it is time for the last chord."""
         return self.chord is None and self.now + int(ONSET_STEPS[onset]) > self.final[0]
@@ -265,6 +293,7 @@ class Piece:
         """Write a note down; it is the next one to be heard."""
         gap = int(ONSET_STEPS[step[ONSET]])
         self.now += gap
+        self.density = self.density * FADING[step[ONSET]] + self.note_share
         if gap or not self.made:
             self.struck[:] = False
         self.struck[step[PITCH]] = True

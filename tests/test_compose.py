@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deep_piano.codecs.notes import LOG_WIDTHS
+from deep_piano.codecs.notes import LOG_WIDTHS, ONSET_STEPS
 from deep_piano.compose import Composer
 from deep_piano.decode import Engine, Sampling
 from deep_piano.metrics import MOST_REPETITIONS, longest_loop, longest_silence_s, pitch_class_cosine
@@ -13,11 +13,14 @@ from deep_piano.model import ModelConfig
 from deep_piano.notes import make_notes
 from deep_piano.piece_rules import (
     FINAL_CHORD_S,
+    FREE_DENSITY,
     LONGEST_GAP_S,
     LONGEST_NOTE_S,
     MOST_NOTES_AT_ONCE,
+    NEAR,
     RING_S,
     Commission,
+    Piece,
 )
 from tests.fakes import arpeggios, random_checkpoint
 
@@ -124,6 +127,46 @@ def test_the_surprise_is_that_of_the_network_itself(rng):
     composer = Composer(Engine(checkpoint), dict.fromkeys(FIELDS, Sampling(temperature=0.1)))
     composer.add(0, commission(seed, 8.0, 60.0))
     assert finished(composer)[0].nats < nats  # the likeliest notes surprise least
+
+
+@pytest.mark.parametrize(("hurry", "step_s"), [(0.0, 0.1), (4.0, 0.5)])
+def test_a_piece_is_held_to_the_density_of_its_seed(hurry, step_s):
+    checkpoint = random_checkpoint()
+    checkpoint.weights["onset/bias"][1:10] += hurry  # noise, and noise that is dense
+    seed = arpeggios(8, rng=np.random.default_rng(1), step_s=step_s)
+
+    def beside_the_seed(strength):
+        draws = dict.fromkeys(FIELDS, Sampling())
+        composer = Composer(Engine(checkpoint), draws, hold_density=strength)
+        composer.add(0, commission(seed, 8.0, 120.0))
+        return abs(np.log(len(finished(composer)[0].notes) / 112 / (len(seed) / 8)))
+
+    loose, tight, tighter = map(beside_the_seed, (0, 1, 4))
+    assert tighter < tight < loose
+    assert tighter < loose / 2
+
+
+def test_near_the_density_of_the_seed_nothing_is_pulled():
+    seed = arpeggios(8, rng=np.random.default_rng(1), step_s=0.2)  # five notes a second
+    piece = Piece("mine", commission(seed))
+    wait, note = (int(np.abs(ONSET_STEPS - steps).argmin()) for steps in (20, 1))
+    assert piece.pull() == 0
+    pulls = []
+    for _ in range(200):
+        piece.take([wait, 40, 16, 10])
+        pulls.append(piece.pull())
+    assert pulls == [0.0] * 200
+    assert piece.density == pytest.approx(1, abs=0.1)
+    for _ in range(200):
+        piece.take([note, 40, 16, 10])
+    assert piece.density > FREE_DENSITY
+    assert piece.pull() == pytest.approx(np.log(piece.density / FREE_DENSITY))
+    for _ in range(30):
+        piece.take([int(np.flatnonzero(NEAR)[-1]), 40, 16, 10])
+    assert piece.density < 1 / FREE_DENSITY
+    assert piece.pull() == pytest.approx(np.log(piece.density * FREE_DENSITY))
+    piece.begin_last_chord()
+    assert piece.pull() == 0
 
 
 def guided(strength, *, engine=ENGINE, random_state=0):

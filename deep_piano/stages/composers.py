@@ -154,8 +154,14 @@ class ComposerActor:
             from deep_piano.device_composer import DeviceComposer
 
             prepare_gpu()
-            sampling, guidance = piece.sampling_of(run.settings), run.settings.guidance.model_dump()
-            self._composer = DeviceComposer(checkpoint, sampling, guidance, width=crew.batch)
+            settings = run.settings
+            self._composer = DeviceComposer(
+                checkpoint,
+                piece.sampling_of(settings),
+                settings.guidance.model_dump(),
+                settings.hold_density,
+                width=crew.batch,
+            )
         else:
             self._composer = piece.composer_of(engine(checkpoint), run.settings)
         self._index, self._run = index, run
