@@ -2,8 +2,8 @@
 
 It lasts as long as asked, no note is cut off or stuck, no silence is long, no pattern is repeated
 without end, and it ends with a chord of its key that rings out. Rules are kept by choosing among
-the classes that obey them, not by mending afterwards; one that is no rule, that a piece stays about
-as dense as its seed, by making them likelier. This module knows notes and their classes; it
+the classes that obey them, not by mending afterwards. That a piece stays about as dense as its seed
+is no rule: what leads back there is made likelier. This module knows notes and their classes; it
 knows nothing of networks.
 """
 
@@ -58,10 +58,10 @@ _ANY_VELOCITY = np.ones(VELOCITIES, bool)
 NEAR = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
 SHORT = DURATION_STEPS <= LONGEST_NOTE_S * STEPS_PER_SECOND
 WAITS = np.rint(ONSET_STEPS / round(LOOP_GRID_S * STEPS_PER_SECOND)).astype(int)  # of patterns
-WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(
-    np.float32
-)  # what is pulled at: little in chords
-FADING = np.exp(-ONSET_STEPS / (DENSITY_S * STEPS_PER_SECOND))  # of a density until the next note
+# What a pull to the seed's density weighs (the notes of a chord nearly nothing), and what is left of
+# a density when the next note comes.
+WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(np.float32)
+FADING = np.exp(-ONSET_STEPS / (DENSITY_S * STEPS_PER_SECOND))
 LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
 LONGEST = np.arange(len(DURATION_STEPS)) == len(DURATION_STEPS) - 1
 KEYS = np.arange(PITCHES)
