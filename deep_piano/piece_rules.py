@@ -58,8 +58,8 @@ _ANY_VELOCITY = np.ones(VELOCITIES, bool)
 NEAR = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
 SHORT = DURATION_STEPS <= LONGEST_NOTE_S * STEPS_PER_SECOND
 WAITS = np.rint(ONSET_STEPS / round(LOOP_GRID_S * STEPS_PER_SECOND)).astype(int)  # of patterns
-# What a pull to the seed's density weighs (the notes of a chord nearly nothing), and what is left of
-# a density when the next note comes.
+# What a pull to the seed's density weighs (within a chord nearly nothing), and what is left of a
+# density when the next note comes.
 WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(np.float32)
 FADING = np.exp(-ONSET_STEPS / (DENSITY_S * STEPS_PER_SECOND))
 LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
