@@ -34,9 +34,8 @@ from bench.decode import (
     step_cost,
     tell,
 )
-from bench.machine import machine
+from bench.machine import machine, ready_tensorflow
 from deep_piano import checkpoint as checkpoints
-from deep_piano.backend import load_tensorflow
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config import GenerateConfig
 from deep_piano.decode import Engine
@@ -66,23 +65,15 @@ def main(checkpoint: str, batches: tuple[int, ...], calls: int, rounds: int) -> 
         weights = checkpoints.load(checkpoint, codec=SPEC.codec)
     except DeepPianoError as error:
         raise click.ClickException(str(error)) from error
-    tf = load_tensorflow()
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        from deep_piano.device_composer import prepare_gpu
-
-        prepare_gpu()
-    name = tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else ""
+    gpu = ready_tensorflow()
     settings = GenerateConfig()
     bytes_a_step, multiply_adds = step_cost(weights)
     streams = 1 if all(one == 1 for one in settings.guidance.model_dump().values()) else 2
     found: dict[int, dict[str, float]] = {}
     rates = []
-    for batch in batches or (ON_A_GPU if gpus else ON_A_CPU):
+    for batch in batches or (ON_A_GPU if gpu else ON_A_CPU):
         tell(f"{batch} pieces")
-        rates.append(rates_of_the_gpu() if gpus else rates_of_the_cpu())
+        rates.append(rates_of_the_gpu() if gpu else rates_of_the_cpu())
         ways = {
             "compiled": compiled_round(weights, settings, batch, calls),
             "numpy": numpy_round(Engine(weights), settings, batch),
@@ -93,10 +84,10 @@ def main(checkpoint: str, batches: tuple[int, ...], calls: int, rounds: int) -> 
     for batch, took in found.items():
         compute_s = 2 * multiply_adds * streams * batch / flops
         rows += way_rows(batch, took | {"bound": max(bytes_a_step / bandwidth, compute_s)})
-    click.echo(f"{machine()}; one thread; {name or 'no GPU'}.\n")
+    click.echo(f"{machine()}; one thread; {gpu or 'no GPU'}.\n")
     click.echo(
         f"A step reads {bytes_a_step / 1e6:.1f} MB of weights and costs {2e-6 * multiply_adds:.1f} "
-        f"MFLOP a stream, {streams} streams a piece. Measured on the {'GPU' if gpus else 'CPU'}: "
+        f"MFLOP a stream, {streams} streams a piece. Measured on the {'GPU' if gpu else 'CPU'}: "
         f"{bandwidth / 1e9:,.1f} GB/s, {flops / 1e9:,.0f} GFLOP/s.\n"
     )
     header = ["pieces", "way", "µs a step", "notes a second", "/ bound"]

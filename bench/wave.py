@@ -30,7 +30,7 @@ import click  # noqa: E402
 import numpy as np  # noqa: E402
 
 from bench.decode import Round, in_turn, tell  # noqa: E402
-from bench.machine import machine  # noqa: E402
+from bench.machine import machine, ready_tensorflow  # noqa: E402
 from deep_piano import checkpoint as checkpoints  # noqa: E402
 from deep_piano.checkpoint import Checkpoint  # noqa: E402
 from deep_piano.codecs import codec_of  # noqa: E402
@@ -60,7 +60,7 @@ def main(checkpoint: str, samples: int, rounds: int) -> None:
     sr = int(loaded.facts["sr"])
     tell("compiling")
     ways = {"the kernel": kernel_loop(stepper, samples)}
-    gpu = prepared()
+    gpu = ready_tensorflow()
     for width in ON_A_GPU if gpu else ON_A_CPU:
         name = f"a compiled tf.function, {width} at once"
         ways[name] = compiled_loop(stepper, loaded, width, clock=clock(gpu))
@@ -127,21 +127,6 @@ def gemv_rate(inputs: int, outputs: int, matrices: int) -> float:
                 np.dot(row, kernel, out=out)
 
     return 20 * kernels.size / min(seconds_of(work) for _ in range(30))
-
-
-def prepared() -> str:
-    """Have TensorFlow use one thread, or the GPU that it sees; return the GPU's name."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return ""
-    from deep_piano.device import prepare_gpu
-
-    prepare_gpu()
-    return str(tf.config.experimental.get_device_details(gpus[0])["device_name"])
 
 
 def clock(gpu: str) -> Clock:

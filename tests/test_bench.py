@@ -21,6 +21,7 @@ from bench import (
     driver_memory,
     generate,
     heard_seeds,
+    machine,
     peers,
     prepare,
     processes,
@@ -30,6 +31,7 @@ from bench import (
 from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
 from bench.stages import REST, Stopwatch
 from deep_piano import audio
+from deep_piano.backend import load_tensorflow
 from deep_piano.codecs.notes import SPEC
 from deep_piano.codecs.notes import decode as decode_notes
 from deep_piano.config import PrepareConfig
@@ -353,3 +355,18 @@ def test_what_was_played_overlaps_with_itself_and_keeps_to_itself():
     found = continuations.adherence([case])
     assert (found.cosine, found.same_key) == (found.real_cosine, found.real_same_key)
     assert {ours for ours, _ in continuations.overlaps([case]).values()} == {1.0}
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("name", ["", "NVIDIA H100"])
+def test_the_gpu_that_tensorflow_sees_is_made_ready(name, monkeypatch):
+    config = load_tensorflow().config
+    prepared = []
+    monkeypatch.setattr("deep_piano.device.prepare_gpu", lambda: prepared.append(name))
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: [kind] if name else [])
+    for which in ("set_intra_op_parallelism_threads", "set_inter_op_parallelism_threads"):
+        monkeypatch.setattr(config.threading, which, lambda count: None)  # once a process
+    details = {"device_name": name}
+    monkeypatch.setattr(config.experimental, "get_device_details", lambda gpu: details)
+    assert machine.ready_tensorflow() == name
+    assert prepared == [name] * bool(name)
