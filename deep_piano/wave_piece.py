@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,38 +85,30 @@ def make_pieces(
 
 
 def make_take(
-    seed_path: Path,
+    seed: Seed,
     files: dict[str, Path],
     settings: GenerateConfig,
     checkpoint: Checkpoint,
     *,
     take: int,
     only_new: bool,
-    name: str,
 ) -> Piece:
     """Write one take of a seed: the same files as `make_pieces`, which makes all of them.
 
     Parameters
     ----------
-    seed_path, settings, checkpoint, only_new
+    seed : Seed
+    settings, checkpoint, only_new
         As for `make_pieces`.
     files : dict of str to Path
         From `outputs.targets`.
     take : int
         From 0.
-    name : str
-        The seed's file, as it is to be known.
 
     Returns
     -------
     Piece
-
-    Raises
-    ------
-    InputError
-        As `make_pieces` does.
     """
-    seed = replace(read_seed(seed_path, settings, checkpoint, only_new=only_new), name=name)
     new = _compose(seed, settings, checkpoint, take, no_progress)
     return finish(files, seed, new, settings, checkpoint, take, only_new=only_new)
 

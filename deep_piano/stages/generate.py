@@ -193,6 +193,7 @@ class _Bulk:
         self._progress = progress
         self._stamps: dict[str, str] = {}
         self._unread: set[str] = set()
+        self._crew: Crew
         self._reading: Callable[[str], Any]
         self._writing: Callable[[str, Any], Any]
         self._heard: dict[str, piece.Seed | wave_piece.Heard] = {}

@@ -106,18 +106,12 @@ def continue_recording(
     and `write_recording`.
     """
     begun = time.monotonic()
-    with seeds.local(name) as path, _targets(run, take, notes=False) as files:
+    seed = _read_recording(run, seeds, checkpoint, name)
+    with _targets(run, take, notes=False) as files:
         made = wave_piece.make_take(
-            path,
-            files,
-            run.settings,
-            checkpoint,
-            take=take,
-            only_new=run.only_new,
-            name=name.rpartition("/")[2],
+            seed, files, run.settings, checkpoint, take=take, only_new=run.only_new
         )
-        hashes = _publish(run, name, made)
-    return _record_of(run, name, made, take, begun, hashes)
+        return _published(run, name, made, take, begun)
 
 
 def hear_recording(
@@ -128,9 +122,7 @@ def hear_recording(
     Hearing it takes a core a second.
     """
     begun = time.monotonic()
-    with seeds.local(name) as path:
-        seed = wave_piece.read_seed(path, run.settings, checkpoint, only_new=run.only_new)
-    seed = replace(seed, name=name.rpartition("/")[2])
+    seed = _read_recording(run, seeds, checkpoint, name)
     heard = wave_piece.hear(seed, run.settings, checkpoint)
     _log_read(name, begun)
     return heard, {}
@@ -152,14 +144,18 @@ def write_recording(
             only_new=run.only_new,
             composed_on=run.composed_on,
         )
-        hashes = _publish(run, name, made)
-    return _record_of(run, name, made, take.index, begun, hashes)
+        return _published(run, name, made, take.index, begun)
 
 
-def _record_of(
-    run: Run, name: str, made: outputs.Piece, take: int, begun: float, hashes: dict[str, str]
-) -> Record:
-    """Return the record of a piece of sound."""
+def _read_recording(run: Run, seeds: Folder, checkpoint: Checkpoint, name: str) -> wave_piece.Seed:
+    with seeds.local(name) as path:
+        seed = wave_piece.read_seed(path, run.settings, checkpoint, only_new=run.only_new)
+    return replace(seed, name=name.rpartition("/")[2])
+
+
+def _published(run: Run, name: str, made: outputs.Piece, take: int, begun: float) -> Record:
+    """Copy the files of a piece of sound into the folder of pieces; return its record."""
+    hashes = _publish(run, name, made)
     figures = dict(made.facts["piece"])
     return Record(
         seed=name,
