@@ -22,7 +22,7 @@ from deep_piano.storage import Folder
 _MAY_CHANGE = frozenset(
     {
         *("workers", "cpus_per_worker", "gpus_per_worker", "nodes_within_seconds"),
-        *("silence_seconds", "max_failures", "patience"),
+        *("silence_seconds", "max_failures", "patience", "steps", "decay_steps"),
     }
 )
 
@@ -79,7 +79,7 @@ def _of_the_run(
     run: Folder,
 ) -> tuple[TrainConfig, ModelConfig]:
     name = one_line(run.uri)
-    if about["dataset"]["codec"] != dataset.spec.to_json():
+    if about["dataset"]["codec"] != dataset.spec.bare.to_json():
         raise InputError(
             f"{name} was begun with the codec {about['dataset']['codec'].get('codec')!r}, and "
             f"{one_line(dataset.folder.uri)} is of {dataset.spec.codec!r}. Give the run's dataset, "
@@ -174,7 +174,7 @@ def _about(
         "dataset": {
             "uri": dataset.folder.uri,
             "digest": dataset.digest,
-            "codec": dataset.spec.to_json(),
+            "codec": dataset.spec.bare.to_json(),
             "splits": dataset.manifest["totals"]["splits"],
         },
         "versions": versions.of_a_run(),

@@ -197,6 +197,8 @@ class TrainConfig(_Section):
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 7_000
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 0.003
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 200
+    decay_steps: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    mean_of_weights: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     clip_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
     transpose_semitones: Annotated[int, Field(ge=0, le=12)] = 6
@@ -213,6 +215,11 @@ class TrainConfig(_Section):
     nodes_within_seconds: Seconds = 0.0
     silence_seconds: Silence = 1800.0
     max_failures: Annotated[int, Field(ge=0, le=1000)] = 3
+
+    @property
+    def decay(self) -> int:
+        """How many of the last updates the learning rate falls over."""
+        return self.steps // 5 if self.decay_steps is None else min(self.decay_steps, self.steps)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -64,8 +64,8 @@ class Dataset:
                 "that `deep-piano prepare` made; it makes one of MIDI files or recordings."
             )
         self.folder, self.manifest = folder, manifest
-        self.spec = SequenceSpec.from_json(manifest["codec"])
-        self.codec: Codec = codec_of(self.spec)
+        self.codec: Codec = codec_of(SequenceSpec.from_json(manifest["codec"]))
+        self.spec = self.codec.spec
         self._copies = ExitStack()
         self._paths: dict[str, Path] = {}
         self._lengths: dict[RowGroup, list[int]] = {}
@@ -86,7 +86,7 @@ class Dataset:
     def digest(self) -> str:
         """SHA-256 of what the dataset holds: codec and shards, wherever it lies."""
         shards = [[shard["name"], shard["sha256"]] for shard in self.manifest["shards"]]
-        text = json.dumps([self.spec.to_json(), shards], sort_keys=True)
+        text = json.dumps([self.spec.bare.to_json(), shards], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

@@ -264,11 +264,12 @@ class _Judge:
     def score_chains(self, train: Iterable[NDArray[Any]]) -> None:
         self._tell("baselines", 0, 1)
         sizes = [field.size for field in self._codec.spec.fields]
+        classes = self._codec.classes
         order = 2 if max(sizes) ** 3 <= _MARKOV_CELLS and len(sizes) > 1 else 1
-        chain = MarkovChain(self._codec.spec, order=order).learn(train)
+        chain = MarkovChain(self._codec.spec, order=order).learn(map(classes, train))
         labels = [("unigram", 0), *((f"Markov, order {n}", n) for n in range(1, order + 1))]
         for group, sequences in self._sequences.items():
-            sequences = [sequence[self._given - 1 :] for sequence in sequences]
+            sequences = [classes(sequence[self._given - 1 :]) for sequence in sequences]
             steps = sum(max(0, len(sequence) - 1) for sequence in sequences)
             # The first steps are given: their widths do not count either.
             widths = np.array(

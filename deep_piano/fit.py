@@ -198,13 +198,17 @@ class _Loop:
         """Validate, write the checkpoints, then the history; return its new row."""
         trainer, dataset = self._trainer, self._dataset
         rate = trainer.learning_rate
-        sums, steps = losses(
-            trainer.model,
-            dataset.codec,
-            self._sample,
-            self._context,
-            given=trainer.config.given,
-        )
+        facts: dict[str, Any] = {"step": trainer.step}
+        facts |= {} if dataset.codec.hears_notes else {"sr": dataset.sr}
+        with trainer.averaged():
+            sums, steps = losses(
+                trainer.model,
+                dataset.codec,
+                self._sample,
+                self._context,
+                given=trainer.config.given,
+            )
+            averaged = trainer.checkpoint(facts)
         every = self._workers.gather(np.append(sums.sum(axis=0), steps.sum())).sum(axis=0)
         names = [field.name for field in dataset.spec.fields]
         by_field = dict(zip(names, (every[:-1] / every[-1]).tolist(), strict=True))
@@ -221,13 +225,13 @@ class _Loop:
         self._history.append(row)
         trainer.reset_figures()
         state = trainer.training_state()
-        facts = {"step": trainer.step, "validation_loss": row["validation_loss"]}
-        facts |= {} if dataset.codec.hears_notes else {"sr": dataset.sr}
+        facts |= {"validation_loss": row["validation_loss"]}
         checkpoint = trainer.checkpoint(facts)
         self._require_one_model(checkpoint)
         if self._workers.rank == 0:
             if row["validation_loss"] < best:
-                checkpoints.save(self._run.inner(checkpoints.BEST_OF_RUN), checkpoint)
+                best_yet = replace(averaged, facts=facts)
+                checkpoints.save(self._run.inner(checkpoints.BEST_OF_RUN), best_yet)
             last = replace(checkpoint, facts=facts | {"history": self._history})
             checkpoints.save(self._run.inner(runs.LAST), last, training=state)
             runs.write_history(self._run, self._history, unit=self._unit)

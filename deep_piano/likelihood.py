@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs import Codec
-from deep_piano.codecs.base import Context
+from deep_piano.codecs.base import Context, Field
 from deep_piano.model import carried, carry_state
 from deep_piano.windows import held_out_batches
 
@@ -67,7 +67,8 @@ def losses(
             if field.continuous:
                 loss = np.square(output[..., 0] - target)
             else:
-                loss = cross_entropy(output, target) + codec.log_widths[index][target]
+                copied = heard.known.copied if field.copies else None
+                loss = nats(field, codec.log_widths[index], output, target, copied)
             per_slot = (loss * heard.weights).sum(axis=1, dtype=np.float64)
             sums[places[playing], index] += per_slot[playing]
     for state, value in zip(states, kept, strict=True):
@@ -75,9 +76,38 @@ def losses(
     return sums, np.array([max(0, len(sequence) - given) for sequence in sequences], np.int64)
 
 
-def cross_entropy(logits: NDArray[np.float32], target: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return nats: logits of shape (..., size) and targets of shape (...) give shape (...)."""
+def nats(
+    field: Field,
+    log_widths: Floats,
+    logits: NDArray[np.float32],
+    target: NDArray[np.int32],
+    copied: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Return what values cost in nats, on the codec's finest grid.
+
+    A value that may be said in several ways has the sum of their probabilities: that of its class,
+    which all cells of the grid in the class share alike, and those of the candidates with that
+    value.
+
+    Parameters
+    ----------
+    field : Field
+    log_widths : ndarray, shape (size,)
+        Log of the cells in each class.
+    logits : ndarray, shape (..., outputs)
+    target : ndarray of int, shape (...)
+        The values' classes.
+    copied : ndarray of bool, shape (..., copies), optional
+        Which candidates have the value; without it, none has.
+
+    Returns
+    -------
+    ndarray of float32, shape (...)
+    """
     shifted = logits - logits.max(-1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(-1))
-    nats: NDArray[np.float32] = log_sum - np.take_along_axis(shifted, target[..., None], -1)[..., 0]
-    return nats
+    weights = np.exp(shifted)
+    said = np.take_along_axis(shifted, target[..., None], -1)[..., 0] - log_widths[target]
+    if copied is not None and field.copies:
+        said = np.log(np.exp(said) + (weights[..., field.size :] * copied).sum(-1))
+    found: NDArray[np.float32] = (np.log(weights.sum(-1)) - said).astype(np.float32)
+    return found

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs import Codec
-from deep_piano.codecs.base import Context, Field, SequenceSpec
+from deep_piano.codecs.base import Context, Field, Known, SequenceSpec, only_features
 from deep_piano.dataset import Dataset
 from deep_piano.sizes import ModelConfig
 
@@ -158,8 +158,8 @@ class OwnPrediction:
             if sequence is not None:
                 self._places[slot] += steps.shape[1]
 
-    def window(self, steps: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the predictions after the next steps: shape (batch, window, 1)."""
+    def window(self, steps: NDArray[Any], coming: NDArray[Any]) -> Known:
+        """Return the predictions after the next steps: one feature."""
         found = np.zeros((*steps.shape[:2], 1), np.float32)
         for slot, sequence in enumerate(self._sequences):
             if sequence is None:
@@ -171,7 +171,7 @@ class OwnPrediction:
                 found[slot, done : done + until - begin, 0] = self._predict(slot, begin, until)
                 done += until - begin
         self.skip(steps)
-        return found
+        return only_features(found)
 
     def _predict(self, slot: int, begin: int, end: int) -> Floats:
         sequence = self._sequences[slot]

@@ -67,6 +67,7 @@ class _FieldOfCodec(_Part):
     size: _Count
     continuous: bool
     mu: _Count = 0
+    longest: _Count = 0
 
 
 class _Codec(_Part):
@@ -198,7 +199,7 @@ def make_manifest(
     by_split = {split: [g for g in groups if g["split"] == split] for split in SPLITS}
     return {
         "format": FORMAT,
-        "codec": CODECS[settings.codec].spec.to_json(),
+        "codec": CODECS[settings.codec].spec.bare.to_json(),
         "settings": kept_settings(settings),
         "settings_digest": dataset_digest(settings),
         "reading_digest": reading_digest(settings),

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from deep_piano.codecs.base import SequenceSpec
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.codecs.base import IMPOSSIBLE, Field, SequenceSpec
 from deep_piano.sizes import PRESETS as PRESETS  # who builds a model may ask how large it may be
 from deep_piano.sizes import ModelConfig as ModelConfig
 from deep_piano.sizes import weight_shapes as weight_shapes
@@ -43,9 +46,10 @@ def build_model(
     -------
     keras.Model
         Inputs, as `windows.Batch.inputs` lists them: steps (batch, window, fields) int32, or
-        float32 where a field is continuous; context (batch, window, context_size) if there is one;
-        and with several fields targets (batch, window, fields), of which each head sees the fields
-        before its own. Outputs, one a field: logits (batch, window, size) or the value itself.
+        float32 where a field is continuous; what is known beside them, if anything is: features
+        (batch, window, features) and classes (batch, window, classes) int32; and with several
+        fields targets (batch, window, fields), of which each head sees the fields before its own.
+        Outputs, one a field: logits (batch, window, outputs) or the value itself.
     """
     if config.past > 1:
         from deep_piano.tiers import build_tiers
@@ -56,25 +60,44 @@ def build_model(
 
     from deep_piano.lstm import LSTM
 
-    shape = (batch, window, len(spec.fields))
+    def given(name: str, columns: int, dtype: str) -> Any:
+        return keras.Input(batch_shape=(batch, window, columns), dtype=dtype, name=name)
+
+    (*_, (features_end, classes_end)) = ((f.stop, c.stop) for f, c in spec.columns)
     dtype = "float32" if spec.continuous else "int32"
-    steps = keras.Input(batch_shape=shape, dtype=dtype, name="steps")
-    targets = keras.Input(batch_shape=shape, dtype=dtype, name="targets")
-    context = keras.Input(batch_shape=(*shape[:2], spec.context_size), name="context")
+    steps = given("steps", len(spec.fields), dtype)
+    features = given("features", features_end, "float32")
+    classes = given("classes", classes_end, "int32")
+    targets = given("targets", len(spec.fields), dtype)
     inputs = [steps]
-    inputs += [context] if spec.context_size else []
+    inputs += [features] if features_end else []
+    inputs += [classes] if classes_end else []
     inputs += [targets] if len(spec.fields) > 1 else []
 
     def as_features(array: Any, index: int) -> Any:
         if spec.fields[index].continuous:
             return array[..., index : index + 1]
-        return ops.one_hot(ops.cast(array[..., index], "int32"), spec.fields[index].size)
+        return one_hot(array[..., index], spec.fields[index].size)
 
+    def one_hot(array: Any, size: int) -> Any:
+        return ops.one_hot(ops.cast(array, "int32"), size, dtype=compute)
+
+    def beside(*parts: int) -> list[Any]:
+        """What is known of some parts of `spec.context`: the features of all, then the classes."""
+        columns = [(*spec.columns[part], spec.context[part]) for part in parts]
+        found = [features[..., place] for place, _, part in columns if part.features]
+        for _, place, part in columns:
+            for index, size in enumerate(part.classes):
+                found.append(one_hot(classes[..., place.start + index], size))
+        return found
+
+    def dense(units: int, name: str, parts: list[Any], activation: str | None = None) -> Any:
+        joined = ops.concatenate([ops.cast(part, compute) for part in parts], -1)
+        return layers.Dense(units, activation, dtype=precision, name=name)(joined)
+
+    compute = "float32" if precision == "float32" else precision.removeprefix("mixed_")
     heard = [as_features(steps, index) for index in range(len(spec.fields))]
-    heard += [context] if spec.context_size else []
-    x = layers.Dense(config.units, dtype=precision, name="input")(
-        ops.concatenate(heard, -1) if len(heard) > 1 else heard[0]
-    )
+    x = dense(config.units, "input", heard + beside(0, 1))
     for layer in range(config.layers):
         normal = layers.LayerNormalization(dtype=precision, name=f"norm_{layer}")(x)
         x = x + LSTM(
@@ -88,13 +111,43 @@ def build_model(
     outputs = []
     known = [x]
     for index, field in enumerate(spec.fields):
-        joined = ops.concatenate(known, -1) if index else x
-        hidden = layers.Dense(
-            config.head_units, "relu", dtype=precision, name=f"{field.name}_hidden"
-        )(joined)
-        outputs.append(layers.Dense(field.size, dtype="float32", name=field.name)(hidden))
+        hidden = dense(
+            config.head_units, f"{field.name}_hidden", known + beside(index + 1), "relu"
+        )
+        logits = layers.Dense(field.outputs, dtype="float32", name=field.name)(hidden)
+        if field.copies:
+            place = spec.columns[index + 1][1]
+            candidates = classes[..., place.stop - field.copies : place.stop]
+            nothing = np.array(field.beside.classes[field.candidates]) - 1
+            missing = ops.cast(ops.equal(candidates, nothing), "float32") * IMPOSSIBLE
+            logits = ops.concatenate(
+                [logits[..., : field.size], logits[..., field.size :] + missing], -1
+            )
+        outputs.append(logits)
         known.append(as_features(targets, index))
     return keras.Model(inputs, outputs, name="deep_piano")
+
+
+def nats_of(field: Field, log_widths: NDArray[np.float64]) -> Any:
+    """Return the loss of a categorical field, for Keras to minimise.
+
+    It takes the target's class and for each candidate for copying whether it is the target, of
+    shape (batch, window, 1 + copies), and logits of shape (batch, window, outputs); it returns
+    nats on the codec's finest grid, of shape (batch, window): see `likelihood.nats`.
+    """
+
+    def nats(target: Any, logits: Any) -> Any:
+        from keras import ops
+
+        own = ops.one_hot(ops.cast(target[..., 0], "int32"), field.size, dtype="float32")
+        widths = ops.convert_to_tensor(np.asarray(log_widths, np.float32))
+        said = ops.sum((logits[..., : field.size] - widths) * own, -1)
+        if field.copies:
+            copied = logits[..., field.size :] + IMPOSSIBLE * (1 - target[..., 1:])
+            said = ops.logsumexp(ops.concatenate([said[..., None], copied], -1), -1)
+        return ops.logsumexp(logits, -1) - said
+
+    return nats
 
 
 def carry_state(model: Any, keep: Any) -> None:

@@ -59,7 +59,7 @@ def reading_digest(settings: PrepareConfig) -> str:
     return _digest(
         READING_VERSION,
         settings.model_dump(mode="json", exclude=set(RUNNING | LAYOUT)),
-        codec.spec.to_json(),
+        codec.spec.bare.to_json(),
         [archive.sha256 for archive in ASSETS["transkun"].archives] if codec.hears_notes else None,
     )
 

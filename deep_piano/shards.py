@@ -145,7 +145,7 @@ def write_shard(
     import pyarrow.parquet as pq
 
     about = {
-        "codec": spec.to_json(),
+        "codec": spec.bare.to_json(),
         "digest": digest,
         "rejects": [asdict(reject) for reject in sorted(rejects, key=lambda r: r.name)],
         "set_aside": [asdict(one) for one in sorted(set_aside, key=lambda s: s.reject.name)],
@@ -300,7 +300,7 @@ def _require_sound(
             raise ValueError(f"the steps of {field.name} are not as many as it says")
         values = column.flatten()
         if values.null_count or not (
-            field.continuous or (pc.max(values).as_py() or 0) < field.size
+            field.continuous or (pc.max(values).as_py() or 0) < field.values
         ):
             raise ValueError(f"a step of {field.name} is none that there is")
 
@@ -359,7 +359,7 @@ def _type_of(field: Field) -> pa.DataType:
 
     if field.continuous:
         return pa.float32()
-    return pa.uint8() if field.size <= 256 else pa.uint16()
+    return pa.uint8() if field.values <= 256 else pa.uint16()
 
 
 def _table(rows: Sequence[Row], schema: pa.Schema, spec: SequenceSpec) -> pa.Table:

@@ -111,7 +111,9 @@ def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[in
     sizes = [field.size for field in spec.fields]
     shapes: dict[str, tuple[int, ...]] = {
         "input/kernel": (
-            2 * config.past if config.past > 1 else sum(sizes) + spec.context_size,
+            2 * config.past
+            if config.past > 1
+            else sum(sizes) + spec.beside.size + spec.fields[0].beside.size,
             units,
         ),
         "input/bias": (units,),
@@ -129,10 +131,13 @@ def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[in
         return shapes | _head_shapes(spec, config)
     for index, field in enumerate(spec.fields):
         shapes |= {
-            f"{field.name}_hidden/kernel": (units + sum(sizes[:index]), hidden),
+            f"{field.name}_hidden/kernel": (
+                units + sum(sizes[:index]) + field.beside.size,
+                hidden,
+            ),
             f"{field.name}_hidden/bias": (hidden,),
-            f"{field.name}/kernel": (hidden, field.size),
-            f"{field.name}/bias": (field.size,),
+            f"{field.name}/kernel": (hidden, field.outputs),
+            f"{field.name}/bias": (field.outputs,),
         }
     return shapes
 

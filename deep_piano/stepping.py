@@ -252,7 +252,7 @@ class Stepper:
             # What is before the beginning is silent.
             values=np.zeros(max(config.order, config.past), np.float32),
             errors=np.zeros(config.past, np.float32),
-            foretold=context.window(sequence[None])[0, :, 0],
+            foretold=context.window(sequence[None], sequence[None]).features[0, :, 0],
             told=np.zeros(told, np.float32),
             state=np.zeros((2, config.layers, config.units), np.float32),
             level=np.array([energy if hold else 0.0, energy, whole, whole]),

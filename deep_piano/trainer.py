@@ -6,7 +6,8 @@ torch and jax. This module knows batches and models; it knows nothing of dataset
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,9 @@ from deep_piano.codecs import codec_of
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.config import TrainConfig
 from deep_piano.errors import CheckpointError, TrainingError
-from deep_piano.model import ModelConfig, build_model, carried, carry_state
+from deep_piano.model import ModelConfig, build_model, carried, carry_state, nats_of
 from deep_piano.windows import Batch
 from deep_piano.workers import Workers
-
-_LOWEST_RATE = 0.01  # of the highest: where the cosine ends
 
 
 class Trainer:
@@ -54,7 +53,6 @@ class Trainer:
         keras = load_keras()
         self.spec, self.config, self.step = spec, config, 0
         self._workers = workers or Workers()
-        self._log_widths = codec_of(spec).log_widths
         keras.utils.set_random_seed(settings.random_state)
         self.model = build_model(
             spec,
@@ -63,11 +61,10 @@ class Trainer:
             window=settings.window,
             precision=mixed_precision() if settings.precision == "auto" else settings.precision,
         )
-        self._optimizer = _optimizer(keras, settings)
-        categorical = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self._optimizer = _optimizer(settings)
         losses = [
-            _squared_error(config.scale) if field.continuous else categorical
-            for field in spec.fields
+            _squared_error(config.scale) if field.continuous else nats_of(field, widths)
+            for field, widths in zip(spec.fields, codec_of(spec).log_widths or [None], strict=True)
         ]
         backend = keras.backend.backend()
         # On a CPU TensorFlow's XLA is slower and takes four times the memory; jax is XLA.
@@ -84,19 +81,14 @@ class Trainer:
     def train(self, batch: Batch) -> float:
         """Make one update; return the mean loss of a step since `reset_figures`.
 
-        Cross-entropy in nats on the codec's finest grid, or the squared error.
+        In nats on the codec's finest grid, or the squared error.
 
         Raises
         ------
         TrainingError
             When the loss is no longer a number; on all workers at once.
         """
-        widths = sum(
-            float((width[batch.targets[..., index]] * batch.weights).sum())
-            for index, width in enumerate(self._log_widths)
-        )
-        count = float(batch.weights.sum())
-        loss, count, widths = self._update(batch, count, widths)
+        loss, count = self._update(batch, float(batch.weights.sum()))
         self.step += 1
         if not np.isfinite(loss):
             raise TrainingError(
@@ -106,8 +98,20 @@ class Trainer:
             )
         # Keras divides by all places of the batch, those behind a recording's end too.
         loss *= self.config.scale**2 if self.spec.continuous else 1.0
-        self._sums += loss * batch.weights.size + widths, count
+        self._sums += loss * batch.weights.size, count
         return float(self._sums[0] / self._sums[1])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the model the mean of its weights, to be scored and saved; then its own again."""
+        variables = self.model.trainable_variables
+        own = [np.asarray(variable.numpy()).copy() for variable in variables]
+        self._optimizer.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, own, strict=True):
+                variable.assign(value)
 
     def reset_figures(self) -> None:
         """Begin a new mean."""
@@ -115,10 +119,14 @@ class Trainer:
 
     def _targets(self, batch: Batch) -> tuple[Any, Any]:
         """Return targets and their weights as Keras wants them: a list of several, or the one."""
-        targets = [
-            batch.targets[..., index : index + 1] if field.continuous else batch.targets[..., index]
-            for index, field in enumerate(self.spec.fields)
-        ]
+        targets, copied = [], 0
+        for index, field in enumerate(self.spec.fields):
+            target = batch.targets[..., index : index + 1]
+            if field.copies:
+                mine = batch.known.copied[..., copied : copied + field.copies]
+                target = np.concatenate([target, mine.astype(target.dtype)], -1)
+                copied += field.copies
+            targets.append(target)
         if len(targets) == 1:
             return targets[0], batch.weights
         return targets, [batch.weights] * len(targets)
@@ -132,7 +140,7 @@ class Trainer:
 
         @tf.function(jit_compile=False)
         def update(
-            inputs: Any, targets: Any, weights: Any, keep: Any, count: Any, widths: Any
+            inputs: Any, targets: Any, weights: Any, keep: Any, count: Any
         ) -> Any:
             for state in states:
                 state.assign(state * tf.cast(keep[:, None], state.dtype))
@@ -148,26 +156,25 @@ class Trainer:
                 scaled = optimizer.scale_loss(loss)
             # Tensors: Adam would square the parts of a sparse gradient without adding them up.
             gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
-            *gradients, loss, count, widths = workers.mean([*gradients, loss, count, widths])
+            *gradients, loss, count = workers.mean([*gradients, loss, count])
             optimizer.apply(gradients, model.trainable_variables)
-            return tf.stack([loss, count, widths])
+            return tf.stack([loss, count])
 
-        def step(batch: Batch, count: float, widths: float) -> NDArray[np.float32]:
-            given = (batch.inputs, *self._targets(batch), batch.keep)
-            scalars = np.float32(count), np.float32(widths)
-            tensors = tf.nest.map_structure(tf.convert_to_tensor, (*given, *scalars))
+        def step(batch: Batch, count: float) -> NDArray[np.float32]:
+            given = (batch.inputs, *self._targets(batch), batch.keep, np.float32(count))
+            tensors = tf.nest.map_structure(tf.convert_to_tensor, given)
             return np.asarray(update(*tensors))
 
         return step
 
-    def _keras_step(self, batch: Batch, count: float, widths: float) -> tuple[float, float, float]:
+    def _keras_step(self, batch: Batch, count: float) -> tuple[float, float]:
         carry_state(self.model, batch.keep)
         targets, weights = self._targets(batch)
         logs = self.model.train_on_batch(
             batch.inputs, targets, sample_weight=weights, return_dict=True
         )
         self.model.reset_metrics()
-        return float(logs["loss"]), count, widths
+        return float(logs["loss"]), count
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint:
         """Return the weights as a checkpoint."""
@@ -230,22 +237,27 @@ def _squared_error(scale: float) -> Any:
     return squared_error
 
 
-def _optimizer(keras: Any, settings: TrainConfig) -> Any:
-    """Return AdamW (Loshchilov and Hutter, ICLR 2019) with a warm-up and a cosine decay."""
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        max(1, settings.steps - settings.warmup_steps),
-        alpha=_LOWEST_RATE,
-        warmup_target=settings.learning_rate,
+def _optimizer(settings: TrainConfig) -> Any:
+    """Return AdamW (Loshchilov and Hutter, ICLR 2019) as the settings ask for it."""
+    from deep_piano import optimizer
+
+    schedule = optimizer.WarmupStableDecay(
+        settings.learning_rate,
         warmup_steps=settings.warmup_steps,
+        steps=settings.steps,
+        decay_steps=settings.decay,
     )
-    optimizer = keras.optimizers.AdamW(
+    adam = optimizer.AveragingAdamW(
         schedule,
         weight_decay=settings.weight_decay,
         beta_2=0.98,
         global_clipnorm=settings.clip_norm,
+        use_ema=settings.mean_of_weights > 0,
+        ema_momentum=settings.mean_of_weights or None,
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if settings.precision == "mixed_float16":  # whose small gradients would vanish
-        return keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
+        import keras
+
+        return keras.optimizers.LossScaleOptimizer(adam)
+    return adam

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs import Codec
-from deep_piano.codecs.base import Augmentation, Context, SequenceSpec
+from deep_piano.codecs.base import Augmentation, Context, Known, SequenceSpec
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset, RowGroup
 from deep_piano.errors import InputError, one_line
@@ -37,11 +37,11 @@ class Batch:
     Attributes
     ----------
     steps : ndarray of int32, or of float32 where a field is continuous; (batch, window, fields)
-        What has been heard.
-    context : ndarray of float32, shape (batch, window, context_size)
-        What is known beside it, after each step.
+        What has been heard, in classes.
+    known : Known, of shape (batch, window, columns)
+        What is known beside it: after each step, and of each field once those before it are chosen.
     targets : ndarray of the dtype of `steps`, shape (batch, window, fields)
-        The step after each step.
+        The step after each step, in classes.
     weights : ndarray of float32, shape (batch, window)
         1 where there is a target, 0 behind a recording's end and where the target is given.
     keep : ndarray of float32, shape (batch,)
@@ -49,15 +49,15 @@ class Batch:
     """
 
     steps: NDArray[Any]
-    context: NDArray[np.float32]
+    known: Known
     targets: NDArray[Any]
     weights: NDArray[np.float32]
     keep: NDArray[np.float32]
 
     @property
     def inputs(self) -> list[NDArray[Any]]:
-        """What a model from `build_model` takes: steps, and context and targets if it has any."""
-        more = [self.context] if self.context.shape[-1] else []
+        """What a model from `build_model` takes: steps, and what is known and targets if any."""
+        more = [array for array in (self.known.features, self.known.classes) if array.shape[-1]]
         more += [self.targets] if self.targets.shape[-1] > 1 else []
         return [self.steps, *more]
 
@@ -300,15 +300,18 @@ class _Windows:
             stream.position += hop
         if all(stream is None for stream in self.streams):
             raise StopIteration
-        return Batch(steps, self._hear(steps), targets, weights, keep)
+        known, classes = self._hear(steps, targets), self._codec.classes
+        return Batch(classes(steps), known, classes(targets), weights, keep)
 
-    def _hear(self, steps: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the context of a window, and hear a hop of it."""
-        heard = self._context.window(steps[:, : self._hop])
-        if self._hop == self._window:
+    def _hear(self, steps: NDArray[Any], targets: NDArray[Any]) -> Known:
+        """Return what is known in a window, and hear a hop of it."""
+        hop = self._hop
+        heard = self._context.window(steps[:, :hop], targets[:, :hop])
+        if hop == self._window:
             return heard
         ahead = copy.deepcopy(self._context)  # what the next windows will hear again
-        return np.concatenate([heard, ahead.window(steps[:, self._hop :])], axis=1)
+        after = ahead.window(steps[:, hop:], targets[:, hop:])
+        return Known(*(np.concatenate(both, axis=1) for both in zip(heard, after, strict=True)))
 
     def _empty(self, length: int) -> NDArray[Any]:
         spec = self._codec.spec

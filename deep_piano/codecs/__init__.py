@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deep_piano.codecs import notes, waveform
 from deep_piano.codecs.base import Augmentation, Context, NoContext, SequenceSpec
+from deep_piano.codecs.note_context import NoteContext
 from deep_piano.errors import InputError
 from deep_piano.intervals import SAMPLE_RATE
 
@@ -43,6 +44,9 @@ class Codec:
         Returns a sequence transposed, hurried, ... by an `Augmentation` and a random generator.
     context : callable
         Returns the `Context` of a number of streams.
+    classes : callable
+        Returns the classes of a sequence's steps, what a network tells apart: the steps themselves,
+        or bins of them.
     log_widths : tuple of ndarray, shape (size,)
         A categorical field: log of the cells of its finest grid in each class.
     frame, past, order : int
@@ -62,6 +66,7 @@ class Codec:
     excerpt: Callable[[NDArray[Any], int], NDArray[Any]] = waveform.excerpt
     bend: Callable[[NDArray[Any], Augmentation, np.random.Generator], NDArray[Any]] = waveform.bend
     context: Callable[[int], Context] = NoContext
+    classes: Callable[[NDArray[Any]], NDArray[Any]] = waveform.classes
     log_widths: tuple[NDArray[np.float64], ...] = ()
     frame: int = 1
     past: int = 1
@@ -79,7 +84,8 @@ CODECS: Final = {
         step_name="note",
         excerpt=notes.excerpt,
         bend=notes.bend,
-        context=notes.NoteContext,
+        context=NoteContext,
+        classes=notes.classes,
         log_widths=notes.LOG_WIDTHS,
     ),
     "mulaw": Codec(
@@ -117,7 +123,7 @@ def codec_of(spec: SequenceSpec) -> Codec:
         When this version has none: it makes others.
     """
     for codec in CODECS.values():
-        if codec.spec == spec:
+        if codec.spec.bare == spec.bare:
             return codec
     known = ", ".join(codec.spec.codec for codec in CODECS.values())
     raise InputError(

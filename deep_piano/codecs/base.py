@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a network is told beside the steps themselves.
+
+    Attributes
+    ----------
+    features : int
+        How many real numbers.
+    classes : tuple of int
+        How many classes each of the categorical inputs has; "none" is one of them where it occurs.
+    """
+
+    features: int = 0
+    classes: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many numbers it is, each class being one: rows of a kernel."""
+        return self.features + sum(self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {"features": self.features, "classes": list(self.classes)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Beside:
+        """Build it from what `to_json` returned."""
+        classes = tuple(int(size) for size in value.get("classes", ()))
+        return cls(int(value.get("features", 0)), classes)
 
 
 @dataclass(frozen=True)
@@ -21,12 +52,40 @@ class Field:
     continuous : bool
     mu : int
         Not 0: the classes stand for numbers, and are the cells of [-1, 1] companded by this μ.
+    longest : int
+        Not 0: steps hold whole numbers up to this one, and long ones share classes.
+    beside : Beside
+        The context of the field: what is known once the fields before it have been chosen. Its head
+        sees it. What is known before the first field is known after each step: the LSTM sees it too.
+    copies : int
+        Further classes: the k-th of them says "the k-th candidate's value". The candidates'
+        classes are the last so many of `beside.classes`, in each of which the last class is "there
+        is no such candidate". One value may so be said in several ways; its probability is the sum
+        over all of them.
     """
 
     name: str
     size: int
     continuous: bool = False
     mu: int = 0
+    longest: int = 0
+    beside: Beside = Beside()
+    copies: int = 0
+
+    @property
+    def values(self) -> int:
+        """How many values a step may have: 0, 1 and so on."""
+        return self.longest + 1 if self.longest else self.size
+
+    @property
+    def candidates(self) -> slice:
+        """Where the candidates for copying stand among `beside.classes`."""
+        return slice(len(self.beside.classes) - self.copies, len(self.beside.classes))
+
+    @property
+    def outputs(self) -> int:
+        """How many logits its head has."""
+        return self.size + self.copies
 
     @property
     def levels(self) -> NDArray[np.float64]:
@@ -60,26 +119,52 @@ class SequenceSpec:
         The codec's name and version. A checkpoint only serves the codec it was trained on.
     fields : tuple of Field
         The columns of a step, in the order in which they are predicted.
-    context_size : int
-        How many real-valued features stand beside each step (0: none).
+    beside : Beside
+        The context of a step: what is known after it. The LSTM sees it.
     """
 
     codec: str
     fields: tuple[Field, ...]
-    context_size: int = 0
+    beside: Beside = Beside()
+
+    @property
+    def context(self) -> tuple[Beside, ...]:
+        """The context of a step and those of the fields: the order of the columns in a `Context`."""
+        return (self.beside, *(field.beside for field in self.fields))
 
     @property
     def continuous(self) -> bool:
         """Whether a step holds real numbers, so that losses are squared errors and not nats."""
         return any(field.continuous for field in self.fields)
 
+    @property
+    def columns(self) -> list[tuple[slice, slice]]:
+        """Where each part of `context` stands among the features, and among the classes."""
+        found, features, classes = [], 0, 0
+        for part in self.context:
+            ends = features + part.features, classes + len(part.classes)
+            found.append((slice(features, ends[0]), slice(classes, ends[1])))
+            features, classes = ends
+        return found
+
+    @property
+    def bare(self) -> SequenceSpec:
+        """The sequences alone, without what a network is told beside them: what a dataset holds."""
+        fields = tuple(replace(field, beside=Beside(), copies=0) for field in self.fields)
+        return SequenceSpec(self.codec, fields)
+
     def to_json(self) -> dict[str, Any]:
         """Return the specification as JSON-ready values."""
-        fields = [asdict(field) for field in self.fields]
-        for field in fields:
-            if not field["mu"]:  # datasets and checkpoints of before know nothing of it
-                del field["mu"]
-        return {**asdict(self), "fields": fields}
+        fields = [
+            {"name": f.name, "size": f.size, "continuous": f.continuous}
+            | ({"mu": f.mu} if f.mu else {})
+            | ({"longest": f.longest} if f.longest else {})
+            | ({"beside": f.beside.to_json()} if f.beside.size else {})
+            | ({"copies": f.copies} if f.copies else {})
+            for f in self.fields
+        ]
+        value = {"codec": self.codec, "fields": fields, "context_size": self.beside.features}
+        return value | ({"beside": self.beside.to_json()} if self.beside.classes else {})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SequenceSpec:
@@ -90,10 +175,18 @@ class SequenceSpec:
                 int(f["size"]),
                 bool(f.get("continuous", False)),
                 int(f.get("mu", 0)),
+                int(f.get("longest", 0)),
+                Beside.from_json(f.get("beside", {})),
+                int(f.get("copies", 0)),
             )
             for f in value["fields"]
         )
-        return cls(str(value["codec"]), fields, int(value["context_size"]))
+        beside = value.get("beside", {"features": value["context_size"]})
+        return cls(str(value["codec"]), fields, Beside.from_json(beside))
+
+
+IMPOSSIBLE: Final = -1e9
+"""The logit of what cannot be: nothing is left of it when probabilities are made."""
 
 
 def loss_unit(step_name: str, *, continuous: bool) -> str:
@@ -123,6 +216,22 @@ class Augmentation:
     transcription_noise: float = 0.0
 
 
+class Known(NamedTuple):
+    """What is known beside steps, of shape (..., columns) each; `SequenceSpec.context` orders them.
+
+    Attributes
+    ----------
+    features : ndarray of float32
+    classes : ndarray of int32
+    copied : ndarray of bool
+        A candidate for copying: whether its value is the one that comes.
+    """
+
+    features: NDArray[np.float32]
+    classes: NDArray[np.int32]
+    copied: NDArray[np.bool_]
+
+
 class Context(Protocol):
     """What is known beside each step, for a batch of streams."""
 
@@ -131,17 +240,19 @@ class Context(Protocol):
     ) -> None:
         """Begin a new stream in `slot`: a sequence to train on, or without `rng` to be scored."""
 
-    def window(self, steps: NDArray[Any]) -> NDArray[np.float32]:
-        """Hear (batch, window, fields); return the features after each step."""
+    def window(self, steps: NDArray[Any], coming: NDArray[Any]) -> Known:
+        """Take in (batch, window, fields); return what is known after each step.
+
+        `coming` are the steps that follow each: what is known of a field depends on the fields
+        before it.
+        """
 
     def skip(self, steps: NDArray[Any]) -> None:
-        """Hear (batch, window, fields); nobody asks for the features."""
+        """Take in (batch, window, fields); nobody asks what is known."""
 
 
 class NoContext:
     """The context of a codec that has none."""
-
-    size: ClassVar[int] = 0
 
     def __init__(self, batch: int) -> None:
         pass
@@ -151,12 +262,18 @@ class NoContext:
     ) -> None:
         """Begin a new stream: see `Context`."""
 
-    def window(self, steps: NDArray[Any]) -> NDArray[np.float32]:
-        """Return no features: shape (batch, window, 0)."""
-        return np.zeros((*steps.shape[:2], 0), np.float32)
+    def window(self, steps: NDArray[Any], coming: NDArray[Any]) -> Known:
+        """Return nothing: no columns."""
+        return only_features(np.zeros((*steps.shape[:2], 0), np.float32))
 
     def skip(self, steps: NDArray[Any]) -> None:
-        """Hear steps: see `Context`."""
+        """Take in steps: see `Context`."""
+
+
+def only_features(features: NDArray[np.float32]) -> Known:
+    """Return what is known where that is features alone."""
+    shape = (*features.shape[:-1], 0)
+    return Known(features, np.zeros(shape, np.int32), np.zeros(shape, bool))
 
 
 def rearranged(array: NDArray[Any], order: Sequence[int], *, axis: int = 0) -> NDArray[Any]:

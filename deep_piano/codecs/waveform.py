@@ -73,6 +73,11 @@ def excerpt(sequence: NDArray[Any], start: int) -> NDArray[Any]:
     return sequence[start:]
 
 
+def classes(sequence: NDArray[Any]) -> NDArray[Any]:
+    """Return the steps themselves: they are classes, or numbers."""
+    return sequence
+
+
 def bend(
     sequence: NDArray[Any], augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[Any]:

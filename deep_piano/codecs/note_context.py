@@ -1,0 +1,192 @@
+"""What a listener knows beside the last note: the context of the `notes` codec.
+
+This module knows sequences of notes; it knows nothing of networks. `note_kernels` computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.codecs.base import Known, rearranged
+from deep_piano.codecs.notes import (
+    CANDIDATES,
+    COPIES,
+    DURATION,
+    DURATIONS,
+    GAP_BINS,
+    ONSET,
+    ONSETS,
+    PITCH,
+    PITCHES,
+    REMEMBERED_NOTES,
+    SEED_FEATURES,
+    SEED_GROUPS,
+    SEED_SECONDS,
+    SEED_SUMS,
+    SPEC,
+    STEP_FEATURES,
+    STEPS_PER_SECOND,
+    VELOCITY,
+    Sequence,
+)
+
+if TYPE_CHECKING:
+    from deep_piano.codecs.note_kernels import Heard
+
+_LONG_AGO: Final = -(10**9)
+_BEFORE_DURATION: Final = STEP_FEATURES + ONSETS
+_FEATURES: Final = sum(beside.features for beside in SPEC.context)
+_CLASSES: Final = sum(len(beside.classes) for beside in SPEC.context)
+
+
+class NoteContext:
+    """What a listener knows beside the last note, for a batch of streams.
+
+    All of it is causal. After each note, in the order of the columns:
+
+    ====  =========================================================================
+    size  feature
+    ====  =========================================================================
+    88    how lately each key was struck: exp(-seconds / 1)
+    88    which keys still sound
+    12    pitch classes of the last seconds (decaying over 8 s), as shares
+    16    the seed's pitch classes, as shares; notes per second (log), mean velocity,
+          mean duration (log); 1 = known (all zero until the seed has ended)
+    1     notes per second of the last seconds (log, decaying over 4 s)
+    4     seconds until the end: exp(-s / 2), exp(-s / 8), exp(-s / 32); 1 = known
+    88    how loudly each key was struck last, decaying over 4 s
+    48    gaps between chords, decaying by a tenth a chord, in bins that grow
+    26    the seed's spread of velocity; mean and spread of pitch; share of notes that
+          end with another; notes a chord; durations and gaps in eight bins each; and
+          which of harmony, pace, touch, lengths and register are told
+    160   when each sounding note will end, counted from the last onset, in classes of
+          the onset
+    ====  =========================================================================
+
+    Once the onset is chosen, the duration's head sees when each sounding note will end in classes
+    of the duration, and the classes of the last struck `COPIES` of these ends: it may copy one.
+
+    The memory: where the last intervals have stood before, with the longest run of equal ones
+    before them, what followed there (the latest of equals, and the longest run that promises another
+    note). It has no horizon but `REMEMBERED_NOTES`. Compressors call this a match model.
+
+    Conditioning on a pitch-class histogram and a density follows Performance RNN's conditional
+    models; without it an LSTM forgets its seed.
+
+    Parameters
+    ----------
+    batch : int
+        Number of streams.
+    """
+
+    def __init__(self, batch: int) -> None:
+        from deep_piano.codecs.note_kernels import Heard
+
+        def zeros(*shape: int, dtype: Any = np.int64) -> NDArray[Any]:
+            return np.zeros((batch, *shape), dtype)
+
+        single = np.float32
+        self.heard = Heard(
+            now=zeros(),
+            notes=zeros(),
+            group=zeros(),
+            last=zeros(),
+            struck=zeros(PITCHES) + _LONG_AGO,
+            until=zeros(PITCHES) + _LONG_AGO,
+            order=zeros(PITCHES),
+            loudness=zeros(PITCHES, dtype=single),
+            recent=zeros(12, dtype=single),
+            rate=zeros(dtype=single),
+            gaps=zeros(GAP_BINS, dtype=single),
+            sums=zeros(SEED_SUMS, dtype=single),
+            seed=zeros(SEED_FEATURES, dtype=single),
+            told=zeros(SEED_GROUPS, dtype=single),
+            seed_end=zeros() - 1,
+            end=zeros() - 1,
+            past=zeros(4, REMEMBERED_NOTES, dtype=np.int16),
+            runs=zeros(REMEMBERED_NOTES, dtype=np.int16),
+            recalled=zeros(CANDIDATES),
+            remembers=zeros(dtype=bool),
+        )
+
+    def arrange(self, order: Iterable[int]) -> None:
+        """Keep the streams of these indices, in this order; -1 is a new one, to be started."""
+        order = list(order)
+        self.heard = type(self.heard)(*(rearranged(array, order) for array in self.heard))
+
+    def start(
+        self,
+        slot: int,
+        *,
+        seed_seconds: float | None = 10.0,
+        end_seconds: float | None = None,
+        told: Iterable[float] = (1,) * SEED_GROUPS,
+        remembers: bool = True,
+    ) -> None:
+        """Begin a new stream in `slot`.
+
+        Parameters
+        ----------
+        slot : int
+        seed_seconds : float or None
+            When the seed ends, from the stream's zero; None: there is no seed to be known.
+        end_seconds : float or None
+            When the piece ends; None: not known.
+        told : iterable of float
+            Whether harmony, pace, touch, lengths and register of the seed are told: 1 or 0 each.
+        remembers : bool
+            Whether the memory says anything.
+        """
+        heard, steps = self.heard, STEPS_PER_SECOND
+        for array in heard:
+            array[slot] = 0
+        heard.struck[slot] = heard.until[slot] = _LONG_AGO
+        heard.told[slot] = list(told)
+        heard.remembers[slot] = remembers
+        heard.seed_end[slot] = -1 if seed_seconds is None else round(seed_seconds * steps)
+        heard.end[slot] = -1 if end_seconds is None else round(end_seconds * steps)
+
+    def begin(self, slot: int, sequence: Sequence, rng: np.random.Generator | None = None) -> None:
+        """Begin a sequence in `slot`.
+
+        With `rng` it is one to train on: the seed is of 3 to 15 seconds, or in one of ten there is
+        none; of each group of its features one in ten is not told; in one of ten there is no
+        memory, and in half of them the end of the piece is known. Without, it is one to be scored:
+        the seed is of 10 seconds, and the end is not known.
+        """
+        if rng is None:
+            self.start(slot)
+            return
+        seed_seconds = rng.uniform(*SEED_SECONDS) if rng.random() < 0.9 else None
+        onset = np.cumsum(sequence[:, ONSET])
+        end = (onset + sequence[:, DURATION]).max() / STEPS_PER_SECOND
+        self.start(
+            slot,
+            seed_seconds=seed_seconds,
+            end_seconds=end if rng.random() < 0.5 else None,
+            told=(rng.random(SEED_GROUPS) < 0.9).astype(float),
+            remembers=rng.random() < 0.9,
+        )
+
+    def window(self, steps: Sequence, coming: Sequence) -> Known:
+        """Hear a window of notes in every stream: see `Context`."""
+        from deep_piano.codecs.note_kernels import window
+
+        shape = steps.shape[:2]
+        known = Known(
+            np.zeros((*shape, _FEATURES), np.float32),
+            np.zeros((*shape, _CLASSES), np.int32),
+            np.zeros((*shape, COPIES), bool),
+        )
+        window(self.heard, steps, coming, _BEFORE_DURATION, *known)
+        return known
+
+    def skip(self, steps: Sequence) -> None:
+        """Hear a window of notes in every stream; nobody asks what is known."""
+        from deep_piano.codecs.note_kernels import skip
+
+        skip(self.heard, steps)

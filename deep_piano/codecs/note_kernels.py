@@ -1,0 +1,423 @@
+"""What `NoteContext` computes, compiled by Numba: one note taken in, and what is known after it.
+
+This module loads Numba when it is imported, and compiles on first use; the machine code is kept
+beside it, or in the user's cache. `device_composer` has the same in TensorFlow.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from deep_piano.codecs.notes import (
+    CANDIDATES,
+    CHORD_STEPS,
+    COPIES,
+    DURATION,
+    DURATION_CLASSES,
+    DURATIONS,
+    GAP_BINS,
+    KEY_S,
+    LENGTH_BINS,
+    LONGEST_ONSET,
+    MOST_SECONDS,
+    ONSET,
+    ONSET_CLASSES,
+    ONSETS,
+    PITCH,
+    PITCHES,
+    RATE_S,
+    RECENT_S,
+    REMEMBERED_NOTES,
+    RUN_BUCKETS,
+    SEED_GAP_BINS,
+    STEPS_PER_SECOND,
+    VELOCITIES,
+    VELOCITY,
+    LOWEST_PITCH_CLASS,
+    END_S,
+)
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class Heard(NamedTuple):
+    """What streams have heard; each array has the stream as its first axis.
+
+    Attributes
+    ----------
+    now, notes, group, last : ndarray of int64, shape (streams,)
+        The last onset, how many notes there were, when the last chord (or single note) began, and
+        the last key.
+    struck, until, order : ndarray of int64, shape (streams, 88)
+        Of each key: when it was struck last, until when it sounds, and the how manieth note it was.
+    loudness : ndarray of float32, shape (streams, 88)
+        The velocity of that note, from 0 to 1.
+    recent, rate, gaps : ndarray of float32, shape (streams, 12), (streams,), (streams, bins)
+        Decaying counts of pitch classes, of notes a second, and of gaps between chords.
+    sums : ndarray of float32, shape (streams, seed sums)
+        Of the seed so far.
+    seed : ndarray of float32, shape (streams, seed features)
+        What is told of the seed, once it has ended.
+    told : ndarray of float32, shape (streams, 5)
+        Which groups of the seed's features are told: 1 or 0.
+    seed_end, end : ndarray of int64, shape (streams,)
+        When the seed and the piece end; -1: not known.
+    past : ndarray of int16, shape (streams, 4, `REMEMBERED_NOTES`)
+        The notes, the latest first: interval to the note before, onset, velocity and duration.
+    runs : ndarray of int16, shape (streams, `REMEMBERED_NOTES`)
+        For each lag: how many intervals in a row were those of so many notes before.
+    recalled : ndarray of int64, shape (streams, `CANDIDATES`)
+        The lags of the longest runs, 0 where there is none.
+    remembers : ndarray of bool, shape (streams,)
+        Whether anything is recalled.
+    """
+
+    now: Ints
+    notes: Ints
+    group: Ints
+    last: Ints
+    struck: Ints
+    until: Ints
+    order: Ints
+    loudness: Floats
+    recent: Floats
+    rate: Floats
+    gaps: Floats
+    sums: Floats
+    seed: Floats
+    told: Floats
+    seed_end: Ints
+    end: Ints
+    past: NDArray[np.int16]
+    runs: NDArray[np.int16]
+    recalled: Ints
+    remembers: NDArray[np.bool_]
+
+
+compiled = njit(cache=True, error_model="numpy", nogil=True)
+
+
+@compiled
+def _bin(steps: int, bins: int, longest: int) -> int:
+    """Return the place of a length among bins that grow geometrically."""
+    place = int(np.log(max(steps, 1)) / np.log(longest) * bins)
+    return min(place, bins - 1)
+
+
+@compiled
+def _run_bucket(run: int) -> int:
+    bucket = 0
+    while bucket < len(RUN_BUCKETS) and run >= RUN_BUCKETS[bucket]:
+        bucket += 1
+    return bucket
+
+
+@compiled
+def take(heard: Heard, s: int, step: Any) -> None:
+    """Take in one note of stream `s`."""
+    gap, pitch = step[ONSET], step[PITCH]
+    velocity, duration = step[VELOCITY], step[DURATION]
+    now = heard.now[s] + gap
+    end = now + duration
+    count = heard.notes[s]
+    begins = count == 0 or gap > CHORD_STEPS
+    shared = False
+    for key in range(PITCHES):
+        if heard.until[s, key] == end:
+            shared = True
+    ioi = 0
+    if begins:
+        ioi = now - heard.group[s]
+        if count > 0:
+            for i in range(GAP_BINS):
+                heard.gaps[s, i] *= np.float32(0.9)
+            heard.gaps[s, _bin(ioi, GAP_BINS, LONGEST_ONSET)] += np.float32(0.1)
+        heard.group[s] = now
+    _remember(heard, s, count, pitch, gap, velocity, duration)
+    heard.now[s] = now
+    heard.notes[s] = count + 1
+    heard.last[s] = pitch
+    heard.struck[s, pitch] = now
+    heard.until[s, pitch] = end
+    heard.order[s, pitch] = count + 1
+    heard.loudness[s, pitch] = np.float32(velocity + 1) / np.float32(VELOCITIES)
+    gap_s = np.float32(gap) / np.float32(STEPS_PER_SECOND)
+    fade = np.exp(gap_s / np.float32(-RECENT_S))
+    for i in range(12):
+        heard.recent[s, i] *= fade
+    pitch_class = (pitch + LOWEST_PITCH_CLASS) % 12
+    heard.recent[s, pitch_class] += np.float32(1)
+    fade = np.exp(gap_s / np.float32(-RATE_S))
+    heard.rate[s] = heard.rate[s] * fade + np.float32(1 / RATE_S)
+    if heard.seed_end[s] >= 0 and heard.seed[s, 15] == 0:
+        _sum_up(heard, s, pitch, velocity, duration, shared, begins, ioi)
+        if now >= heard.seed_end[s]:
+            _tell_of_seed(heard, s)
+
+
+@compiled
+def _remember(
+    heard: Heard, s: int, count: int, pitch: int, gap: int, velocity: int, duration: int
+) -> None:
+    """Lengthen or end the runs, and find the longest two that promise different notes."""
+    past, runs = heard.past[s], heard.runs[s]
+    interval = np.int16(pitch - heard.last[s]) if count > 0 else np.int16(0)
+    kept = min(count, REMEMBERED_NOTES - 1)
+    for i in range(4):
+        row = past[i]
+        for age in range(kept, 0, -1):
+            row[age] = row[age - 1]
+    past[0, 0], past[1, 0] = interval, gap
+    past[2, 0], past[3, 0] = velocity, duration
+    heard.recalled[s, :] = 0
+    if count < 2 or not heard.remembers[s]:
+        return
+    intervals = past[0]
+    # The first note has no interval: a lag that leads to it matches nothing.
+    lags = min(count, REMEMBERED_NOTES)
+    longest = np.int16(0)
+    for lag in range(1, lags):
+        run = np.int16(runs[lag] + np.int16(1)) if intervals[lag] == interval else np.int16(0)
+        runs[lag] = run
+        longest = max(longest, run)
+    if longest == 0:
+        return
+    first = 1
+    while runs[first] != longest:
+        first += 1
+    heard.recalled[s, 0] = first
+    promised = intervals[first - 1]
+    longest = np.int16(0)
+    second = 0
+    for lag in range(1, lags):
+        if runs[lag] > longest and intervals[lag - 1] != promised:
+            longest = runs[lag]
+            second = lag
+    heard.recalled[s, 1] = second
+
+
+@compiled
+def _sum_up(
+    heard: Heard,
+    s: int,
+    pitch: int,
+    velocity: int,
+    duration: int,
+    shared: bool,
+    begins: bool,
+    ioi: int,
+) -> None:
+    """Add a note to the sums over the seed."""
+    sums = heard.sums[s]
+    loud, high = velocity / VELOCITIES, pitch / PITCHES
+    sums[(pitch + LOWEST_PITCH_CLASS) % 12] += 1
+    sums[12] += 1
+    sums[13] += loud
+    sums[14] += np.log(max(duration, 1)) / 8
+    sums[15] += loud * loud
+    sums[16] += high
+    sums[17] += high * high
+    sums[18] += shared
+    sums[19] += begins
+    sums[20 + _bin(duration, LENGTH_BINS, DURATION_CLASSES[-1])] += 1
+    if begins and sums[19] > 1:
+        sums[20 + LENGTH_BINS + _bin(ioi, SEED_GAP_BINS, LONGEST_ONSET)] += 1
+
+
+@compiled
+def _tell_of_seed(heard: Heard, s: int) -> None:
+    """Make of the sums what is told of the seed."""
+    sums, seed, told = heard.sums[s], heard.seed[s], heard.told[s]
+    count = sums[12]
+    seconds = max(heard.seed_end[s] / STEPS_PER_SECOND, 1.0)
+    harmony, pace, touch, lengths, register = told[0], told[1], told[2], told[3], told[4]
+    for i in range(12):
+        seed[i] = harmony * sums[i] / count
+    seed[12] = pace * np.log1p(count / seconds) / 3
+    seed[13] = touch * sums[13] / count
+    seed[14] = lengths * sums[14] / count
+    seed[15] = 1
+    seed[16] = touch * np.sqrt(max(sums[15] / count - (sums[13] / count) ** 2, 0.0)) * 4
+    seed[17] = register * sums[16] / count
+    seed[18] = register * np.sqrt(max(sums[17] / count - (sums[16] / count) ** 2, 0.0)) * 4
+    seed[19] = lengths * sums[18] / count
+    seed[20] = pace * count / sums[19] / 4
+    for i in range(LENGTH_BINS):
+        seed[21 + i] = lengths * sums[20 + i] / count
+    gaps = max(sums[19] - 1, 1.0)
+    for i in range(SEED_GAP_BINS):
+        seed[21 + LENGTH_BINS + i] = pace * sums[20 + LENGTH_BINS + i] / gaps
+    for i in range(len(told)):
+        seed[21 + LENGTH_BINS + SEED_GAP_BINS + i] = told[i]
+
+
+@compiled
+def describe(heard: Heard, s: int, features: Any, classes: Any) -> None:
+    """Write down what is known after the last note: of the step, then of its first field.
+
+    Shapes (`STEP_FEATURES` + onsets,) and (2 * `CANDIDATES` + `CANDIDATES`,) or longer.
+    """
+    now, second = heard.now[s], np.float32(STEPS_PER_SECOND)
+    total = np.float32(0)
+    for i in range(12):
+        total += heard.recent[s, i]
+    features[:] = 0
+    for key in range(PITCHES):
+        age_s = min(np.float32(now - heard.struck[s, key]) / second, np.float32(MOST_SECONDS))
+        features[key] = np.exp(-age_s)
+        features[PITCHES + key] = heard.until[s, key] > now
+        features[2 * PITCHES + 33 + key] = heard.loudness[s, key] * np.exp(
+            -age_s / np.float32(KEY_S)
+        )
+    at = 2 * PITCHES
+    for i in range(12):
+        features[at + i] = heard.recent[s, i] / total
+    at += 12
+    for i in range(16):
+        features[at + i] = heard.seed[s, i]
+    at += 16
+    features[at] = np.log1p(heard.rate[s]) / np.float32(3)
+    if heard.end[s] >= 0:
+        left_s = np.float32(max(heard.end[s] - now, 0)) / second
+        for i in range(len(END_S)):
+            features[at + 1 + i] = np.exp(-left_s / END_S[i])
+        features[at + 1 + len(END_S)] = 1
+    at += 2 + len(END_S) + PITCHES
+    for i in range(GAP_BINS):
+        features[at + i] = heard.gaps[s, i]
+    at += GAP_BINS
+    for i in range(16, heard.seed.shape[1]):
+        features[at + i - 16] = heard.seed[s, i]
+    at += heard.seed.shape[1] - 16
+    for key in range(PITCHES):
+        left = heard.until[s, key] - now
+        if 0 < left <= LONGEST_ONSET:
+            features[at + ONSET_CLASSES[left]] = 1
+    for i in range(CANDIDATES):
+        lag = heard.recalled[s, i]
+        classes[i] = _recalled_pitch(heard, s, lag)
+        classes[CANDIDATES + 2 * i] = ONSETS if lag == 0 else ONSET_CLASSES[heard.past[s, 1, lag - 1]]
+        classes[CANDIDATES + 2 * i + 1] = _run_bucket(heard.runs[s, lag]) if lag else 0
+
+
+@compiled
+def _recalled_pitch(heard: Heard, s: int, lag: int) -> int:
+    """Return the key that a candidate promises; `PITCHES`: none."""
+    if lag == 0:
+        return PITCHES
+    promised = heard.last[s] + heard.past[s, 0, lag - 1]
+    return promised if 0 <= promised < PITCHES else PITCHES
+
+
+@compiled
+def of_pitch(heard: Heard, s: int, onset: int, classes: Any) -> None:
+    """Write down the promised keys, apart where they would join a chord and the onset does not."""
+    for i in range(CANDIDATES):
+        lag = heard.recalled[s, i]
+        classes[2 * i] = _recalled_pitch(heard, s, lag)
+        classes[2 * i + 1] = 0
+        if lag:
+            joins = heard.past[s, 1, lag - 1] <= CHORD_STEPS
+            if joins == (onset <= CHORD_STEPS):
+                classes[2 * i] += PITCHES + 1
+            classes[2 * i + 1] = _run_bucket(heard.runs[s, lag])
+
+
+@compiled
+def of_touch(heard: Heard, s: int, pitch: int, field: int, classes: Any) -> None:
+    """Write down the velocity or duration that came with this key, where a candidate has it."""
+    classes[0] = VELOCITIES if field == VELOCITY else DURATIONS
+    classes[1] = 0
+    for i in range(CANDIDATES):
+        lag = heard.recalled[s, i]
+        if lag and _recalled_pitch(heard, s, lag) == pitch:
+            if field == VELOCITY:
+                classes[0] = heard.past[s, 2, lag - 1]
+            else:
+                classes[0] = DURATION_CLASSES[heard.past[s, 3, lag - 1]]
+            classes[1] = _run_bucket(heard.runs[s, lag])
+            return
+
+
+@compiled
+def of_duration(heard: Heard, s: int, onset: int, features: Any, classes: Any, ends: Any) -> None:
+    """Write down when what sounds will end, counted from an onset.
+
+    `ends` are the steps to the last struck keys' distinct ends, 0 where there are no more, `classes`
+    the same in classes.
+    """
+    features[:] = 0
+    ends[:] = 0
+    classes[:] = DURATIONS
+    longest = len(DURATION_CLASSES) - 1
+    now = heard.now[s] + onset
+    for key in range(PITCHES):
+        left = heard.until[s, key] - now
+        if 0 < left <= longest:
+            features[DURATION_CLASSES[left]] = 1
+    before = heard.notes[s] + 1
+    found = 0
+    while found < COPIES:
+        latest, which = 0, -1
+        for key in range(PITCHES):
+            left = heard.until[s, key] - now
+            if 0 < left <= longest and latest < heard.order[s, key] < before:
+                latest, which = heard.order[s, key], key
+        if which < 0:
+            return
+        before = latest
+        left = heard.until[s, which] - now
+        again = False
+        for i in range(found):
+            again |= ends[i] == left
+        if not again:
+            ends[found] = left
+            classes[found] = DURATION_CLASSES[left]
+            found += 1
+
+
+@compiled
+def advance(heard: Heard, steps: Any, features: Any, classes: Any) -> None:
+    """Take in a note of every stream, and describe what is known then."""
+    for s in range(len(steps)):
+        take(heard, s, steps[s])
+        describe(heard, s, features[s], classes[s])
+
+
+@compiled
+def skip(heard: Heard, steps: Any) -> None:
+    """Take in a window of notes of every stream: (streams, window, 4)."""
+    for s in range(steps.shape[0]):
+        for t in range(steps.shape[1]):
+            take(heard, s, steps[s, t])
+
+
+@compiled
+def window(
+    heard: Heard, steps: Any, coming: Any, step_size: int, features: Any, classes: Any, copied: Any
+) -> None:
+    """Take in a window of notes; write down what is known after each of them, of all fields.
+
+    `step_size` is how many of the features stand before those of the durations.
+    """
+    ends = np.zeros(COPIES, np.int64)
+    of_step = 3 * CANDIDATES
+    for s in range(steps.shape[0]):
+        for t in range(steps.shape[1]):
+            take(heard, s, steps[s, t])
+            known, following = classes[s, t], coming[s, t]
+            describe(heard, s, features[s, t, :step_size], known)
+            of_pitch(heard, s, following[ONSET], known[of_step:])
+            at = of_step + 2 * CANDIDATES
+            of_touch(heard, s, following[PITCH], VELOCITY, known[at:])
+            of_touch(heard, s, following[PITCH], DURATION, known[at + 2 :])
+            of_duration(
+                heard, s, following[ONSET], features[s, t, step_size:], known[at + 4 :], ends
+            )
+            for i in range(COPIES):
+                copied[s, t, i] = ends[i] == following[DURATION]

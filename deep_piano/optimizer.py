@@ -1,0 +1,60 @@
+"""How the weights move: AdamW that keeps a mean of them, and the learning rate over the updates.
+
+This module loads Keras when it is imported; it knows nothing of models or data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate that rises in a line, stays, and falls at the end as 1 - sqrt.
+
+    After Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+    Durations" (arXiv:2405.18392): the end need not be known before it is near, and a decay can be
+    run from any checkpoint.
+
+    Parameters
+    ----------
+    rate : float
+        The highest.
+    warmup_steps, steps, decay_steps : int
+        Updates of the rise; of all; and of the fall, which ends with the last one.
+    """
+
+    def __init__(self, rate: float, *, warmup_steps: int, steps: int, decay_steps: int) -> None:
+        self.rate, self.warmup_steps = rate, warmup_steps
+        self.steps, self.decay_steps = steps, decay_steps
+
+    def __call__(self, step: Any) -> Any:
+        """Return the rate of the update with this number, counted from 0."""
+        step = ops.cast(step, "float32")
+        rise = ops.minimum(1.0, (step + 1) / max(1, self.warmup_steps))
+        fallen = (step - (self.steps - self.decay_steps)) / max(1, self.decay_steps)
+        return self.rate * rise * (1 - ops.sqrt(ops.clip(fallen, 0.0, 1.0)))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `__init__` takes."""
+        return dict(vars(self))
+
+
+class AveragingAdamW(keras.optimizers.AdamW):
+    """AdamW whose exponential mean of the weights forgets the first ones sooner.
+
+    The mean's momentum is (1 + n) / (10 + n) after n updates, until that reaches `ema_momentum`:
+    a short run's mean is not one of the weights that it began with.
+    """
+
+    def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
+        if not self.use_ema:
+            return
+        done = ops.cast(self.iterations, "float32")
+        momentum = ops.minimum(self.ema_momentum, (1 + done) / (10 + done))
+        for variable, mean in zip(
+            trainable_variables, self._model_variables_moving_average, strict=True
+        ):
+            mean.assign(mean + (variable - mean) * ops.cast(1 - momentum, mean.dtype))
