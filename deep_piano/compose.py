@@ -12,14 +12,11 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.notes import (
-    LOG_WIDTHS,
-    ONSET,
-    STEPS_PER_SECOND,
-    NoteContext,
-)
+from deep_piano.codecs.base import Part
+from deep_piano.codecs.note_context import NoteContext
+from deep_piano.codecs.notes import LOG_WIDTHS, ONSET, STEPS_PER_SECOND, VALUES, classes
 from deep_piano.decode import Engine, Sampling
-from deep_piano.likelihood import cross_entropy
+from deep_piano.likelihood import nats
 from deep_piano.piece_rules import WAITING, Commission, Continuation, Piece
 
 
@@ -84,11 +81,13 @@ class Composer:
         """
         coming = [piece.coming for piece in self._pieces for _ in range(self._streams)]
         steps = np.array(coming, np.int32).reshape(-1, 4)
-        heard = self._engine.hear(self._state, steps, self._context.advance(steps))
-        heard = heard.reshape(len(self), self._streams, -1)
-        choosing = [index for index, piece in enumerate(self._pieces) if piece.heard()]
-        if choosing:
-            self._choose([self._pieces[index] for index in choosing], heard[choosing])
+        known = self._context.advance(steps)
+        heard = self._engine.hear(self._state, classes(steps), known)
+        choosing = np.array(
+            [index for index, piece in enumerate(self._pieces) if piece.heard()], np.int64
+        )
+        if len(choosing):
+            self._choose(choosing, heard, self._of_onset(known))
         done = {piece.name: piece.continuation() for piece in self._pieces if piece.done}
         if done:
             left = [index for index, piece in enumerate(self._pieces) if not piece.done]
@@ -106,33 +105,61 @@ class Composer:
         self._state.arrange(streams)
         self._context.arrange(streams)
 
-    def _choose(self, pieces: list[Piece], heard: NDArray[np.float32]) -> None:
-        """Draw the next note of each piece, field by field; `heard` has its streams' rows."""
-        onset = self._draw(pieces, heard, np.empty((len(pieces), 0), np.int32))
-        late = [index for index, piece in enumerate(pieces) if piece.is_late(onset[index])]
+    def _of_onset(self, known: Part) -> Part:
+        """Return what is known of the onset, of what is known after a note."""
+        features, found = self._engine.spec.columns[1]
+        return Part(known.features[:, features], known.classes[:, found])
+
+    def _choose(
+        self, choosing: NDArray[np.int64], heard: NDArray[np.float32], of_onset: Part
+    ) -> None:
+        """Draw the next note of the pieces of these indices, field by field.
+
+        `heard` and `of_onset` have the rows of all streams.
+        """
+        nothing = np.empty((len(choosing), 0), np.int32)
+        onset = self._draw(choosing, heard, of_onset, nothing)
+        pieces = [self._pieces[index] for index in choosing]
+        late = [i for i, piece in enumerate(pieces) if piece.is_late(int(onset[i]))]
         if late:  # it is time for their last chords: the time is drawn again, among theirs
-            for index in late:
-                pieces[index].begin_last_chord()
-            some = [pieces[index] for index in late]
-            onset[late] = self._draw(some, heard[late], np.empty((len(late), 0), np.int32))
+            for i in late:
+                pieces[i].begin_last_chord()
+            onset[late] = self._draw(choosing[late], heard, of_onset, nothing[late])
         chosen = onset[:, None]
         for _field in range(1, len(self._sampling)):
-            drawn = self._draw(pieces, heard, chosen)
+            drawn = self._draw(choosing, heard, of_onset, chosen)
             chosen = np.concatenate([chosen, drawn[:, None]], 1)
         for piece, step in zip(pieces, chosen.tolist(), strict=True):
             piece.take(step)
 
     def _draw(
-        self, pieces: list[Piece], heard: NDArray[np.float32], chosen: NDArray[np.int32]
+        self,
+        choosing: NDArray[np.int64],
+        heard: NDArray[np.float32],
+        of_onset: Part,
+        chosen: NDArray[np.int32],
     ) -> NDArray[np.int32]:
-        index = chosen.shape[1]
+        """Return the values drawn of the field after those that are chosen."""
+        index, streams = chosen.shape[1], self._streams
+        field, strength = self._engine.spec.fields[index], self._guidance[index]
+        pieces = [self._pieces[piece] for piece in choosing]
+        rows = (choosing[:, None] * streams + np.arange(streams)).reshape(-1)
+        values = np.broadcast_to(VALUES[index], (len(pieces), field.size))
+        if index == ONSET:
+            known = Part(of_onset.features[rows], of_onset.classes[rows])
+        else:  # the streams of a piece have heard the same notes
+            one, candidates = self._context.of_field(rows[::streams], chosen)
+            known = Part(*(np.repeat(array, streams, axis=0) for array in one))
+            values = np.concatenate([values, candidates], 1)
         allowed = np.stack(
-            [piece.allowed(step) for piece, step in zip(pieces, chosen.tolist(), strict=True)]
+            [
+                piece.allowed(step, mine)
+                for piece, step, mine in zip(pieces, chosen.tolist(), values, strict=True)
+            ]
         )
         chances = np.array([piece.chance() for piece in pieces])
-        streams, strength = self._streams, self._guidance[index]
-        rows = heard.reshape(len(pieces) * streams, -1)
-        logits = self._engine.logits(rows, np.repeat(chosen, streams, axis=0))
+        known_classes = np.repeat(classes(chosen), streams, axis=0)
+        logits = self._engine.logits(heard[rows], known_classes, known)
         own = guided = logits[::streams]
         if strength != 1:
             without_seed = logits[1::2]
@@ -140,8 +167,11 @@ class Composer:
         if index == ONSET:
             pulls = np.array([piece.pull() for piece in pieces], np.float32)
             guided = guided + self._hold_density * pulls[:, None] * WAITING
-        drawn = self._sampling[index].draw_each(guided, chances, allowed).astype(np.int32)
-        nats = cross_entropy(own, drawn) + LOG_WIDTHS[index][drawn]
-        for piece, loss in zip(pieces, nats.tolist(), strict=True):
+        drawn = self._sampling[index].draw_each(guided, chances, allowed)
+        value = values[np.arange(len(pieces)), drawn].astype(np.int32)
+        target = classes(np.concatenate([chosen, value[:, None]], 1))[:, index]
+        copied = values[:, field.size :] == value[:, None]
+        losses = nats(field, LOG_WIDTHS[index], own, target, copied)
+        for piece, loss in zip(pieces, losses.tolist(), strict=True):
             piece.nats[index] = loss
-        return drawn
+        return value

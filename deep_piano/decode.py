@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.checkpoint import Checkpoint
-from deep_piano.codecs.base import rearranged
+from deep_piano.codecs.base import IMPOSSIBLE, Beside, Part, rearranged
 from deep_piano.products import Array, Kernel
 
 NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
@@ -36,33 +36,48 @@ class State:
         self.h, self.c = (rearranged(array, order, axis=1) for array in (self.h, self.c))
 
 
+class Hears(NamedTuple):
+    """The rows of a kernel by what they are multiplied with.
+
+    Attributes
+    ----------
+    features : ndarray, shape (features, outputs)
+    table : ndarray, shape (classes of all categorical inputs, outputs)
+        One row a class, one input after another.
+    starts : ndarray of int, shape (categorical inputs,)
+        The row of each input's first class.
+    """
+
+    features: Array
+    table: Array
+    starts: NDArray[np.int64]
+
+
 class Arranged(NamedTuple):
     """The arrays of a network as stepping needs them; pairs are of a kernel and its bias.
 
     Attributes
     ----------
-    starts : ndarray of int, shape (fields,)
-        The row of each field's first class in `embedding`.
-    embedding : ndarray, shape (classes of all fields, units)
-    from_context : pair
+    input : Hears
+        Of the LSTM: the fields of a step, then what is known beside it.
+    bias : ndarray, shape (units,)
     norms : list of pair
         Scale and shift: of each layer's input, and of the output.
     lstms : list of pair
         From inputs and h to the gates input, forget, output and cell.
     hidden : pair
         From the output to what all heads make of it.
-    known : list of ndarray
-        A head: what it makes of the classes before its own, in the order of `embedding`.
+    known : list of Hears
+        Of each head: the fields before its own, then what is known beside them.
     heads : list of pair
     """
 
-    starts: NDArray[np.int64]
-    embedding: Array
-    from_context: Pair
+    input: Hears
+    bias: Array
     norms: list[Pair]
     lstms: list[Pair]
     hidden: Pair
-    known: list[Array]
+    known: list[Hears]
     heads: list[Pair]
 
 
@@ -71,22 +86,34 @@ def arranged(checkpoint: Checkpoint) -> Arranged:
     weights, fields, units = checkpoint.weights, checkpoint.spec.fields, checkpoint.config.units
     norms, lstms = arranged_layers(checkpoint)
     sizes = [field.size for field in fields]
-    kernel = weights["input/kernel"]
     hidden = [weights[f"{field.name}_hidden/kernel"] for field in fields]
     return Arranged(
-        starts=np.cumsum([0, *sizes[:-1]]),
-        embedding=kernel[: sum(sizes)],
-        from_context=(kernel[sum(sizes) :], weights["input/bias"]),
+        input=_hears(weights["input/kernel"], sizes, checkpoint.spec.context[:2]),
+        bias=weights["input/bias"],
         norms=norms,
         lstms=lstms,
         hidden=(
             np.concatenate([kernel[:units] for kernel in hidden], 1),
             np.concatenate([weights[f"{field.name}_hidden/bias"] for field in fields]),
         ),
-        known=[kernel[units:] for kernel in hidden],
+        known=[
+            _hears(kernel[units:], sizes[:index], [fields[index].beside])
+            for index, kernel in enumerate(hidden)
+        ],
         heads=[
             (weights[f"{field.name}/kernel"], weights[f"{field.name}/bias"]) for field in fields
         ],
+    )
+
+
+def _hears(kernel: Array, sizes: Sequence[int], parts: Sequence[Beside]) -> Hears:
+    """Tell a kernel's rows apart, which stand as `model.build_model` joins its inputs."""
+    features, of_fields = sum(part.features for part in parts), sum(sizes)
+    sizes = [*sizes, *(size for part in parts for size in part.classes)]
+    return Hears(
+        kernel[of_fields : of_fields + features],
+        np.concatenate([kernel[:of_fields], kernel[of_fields + features :]]),
+        np.cumsum([0, *sizes], dtype=np.int64)[:-1],
     )
 
 
@@ -124,11 +151,11 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.spec, self.config = checkpoint.spec, checkpoint.config
         weights = arranged(checkpoint)
-        self._starts, self._embedding = weights.starts, weights.embedding
-        self._from_context = Kernel(*weights.from_context)
-        self._norms, self._known = weights.norms, weights.known
+        self._input = _Input(weights.input, weights.bias)
+        self._norms = weights.norms
         self._lstms = [Kernel(*pair) for pair in weights.lstms]
         self._hidden = Kernel(*weights.hidden)
+        self._known = [_Input(known) for known in weights.known]
         self._heads = [Kernel(*pair) for pair in weights.heads]
 
     def start(self, batch: int) -> State:
@@ -136,7 +163,7 @@ class Engine:
         shape = (self.config.layers, batch, self.config.units)
         return State(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
-    def hear(self, state: State, steps: NDArray[np.int32], context: Array) -> Array:
+    def hear(self, state: State, steps: NDArray[np.int32], known: Part) -> Array:
         """Take one step into the state.
 
         Parameters
@@ -144,16 +171,16 @@ class Engine:
         state : State
             Changed in place.
         steps : ndarray of int, shape (batch, fields)
-        context : ndarray of float32, shape (batch, context_size)
+            Classes.
+        known : Part, of shape (batch, ...)
+            What is known after the step, and of the first field of the next one.
 
         Returns
         -------
         ndarray of float32, shape (batch, fields * head_units)
             What `logits` needs: what each head makes of it, before the fields that are chosen.
         """
-        x = self._from_context(context)
-        for rows in (steps + self._starts).T:
-            x += self._embedding[rows]
+        x = self._input(steps, known)
         units = self.config.units
         for layer, kernel in enumerate(self._lstms):
             h, c = state.h[layer], state.c[layer]
@@ -168,7 +195,7 @@ class Engine:
             x += h
         return self._hidden(_normalise(x, *self._norms[-1]))
 
-    def logits(self, heard: Array, chosen: NDArray[np.int32]) -> Array:
+    def logits(self, heard: Array, chosen: NDArray[np.int32], known: Part) -> Array:
         """Return the logits of the next field.
 
         Parameters
@@ -176,17 +203,38 @@ class Engine:
         heard : ndarray of float32, shape (batch, fields * head_units)
             From `hear`.
         chosen : ndarray of int, shape (batch, k)
-            The first k fields of the step that is being decoded.
+            The classes of the first k fields of the step that is being decoded.
+        known : Part, of shape (batch, ...)
+            What is known of the field.
 
         Returns
         -------
-        ndarray of float32, shape (batch, size of field k)
+        ndarray of float32, shape (batch, outputs of field k)
         """
         index, width = chosen.shape[1], self.config.head_units
-        hidden = heard[:, index * width : (index + 1) * width].copy()
-        for rows in (chosen + self._starts[:index]).T:
-            hidden += self._known[index][rows]
-        return self._heads[index](np.maximum(hidden, 0, out=hidden))
+        field = self.spec.fields[index]
+        hidden = self._known[index](chosen, known)
+        hidden += heard[:, index * width : (index + 1) * width]
+        logits = self._heads[index](np.maximum(hidden, 0, out=hidden))
+        if field.copies:
+            nothing = np.array(field.beside.classes[field.candidates]) - 1
+            logits[:, field.size :][known.classes[:, field.candidates] == nothing] = IMPOSSIBLE
+        return logits
+
+
+class _Input:
+    """The product of a kernel with what it hears, one-hot but for the features."""
+
+    def __init__(self, hears: Hears, bias: Array | None = None) -> None:
+        given = len(hears.features) > 0 or bias is not None
+        self._features = Kernel(hears.features, bias) if given else None
+        self._table, self._starts = hears.table, hears.starts
+
+    def __call__(self, classes: NDArray[np.int32], known: Part) -> Array:
+        rows = np.concatenate([classes, known.classes], 1) + self._starts
+        # (batch, inputs, outputs), summed input after input whatever the batch is
+        x: Array = np.add.reduce(self._table[rows], 1)
+        return x if self._features is None else x + self._features(known.features)
 
 
 def _normalise(x: Array, gamma: Array, beta: Array) -> Array:

@@ -75,6 +75,15 @@ def lstm_layers(
     return after, _normalise(x, norms[-1])
 
 
+def where(condition: tf.Tensor, yes: Any, no: Any) -> Any:
+    """Choose among the rows of each tensor of a structure."""
+
+    def choose(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        return tf.where(tf.reshape(condition, [-1] + [1] * (len(b.shape) - 1)), a, b)
+
+    return tf.nest.map_structure(choose, yes, no)
+
+
 def _normalise(x: tf.Tensor, norm: Any) -> tf.Tensor:
     """Layer normalisation of each row, as in `decode`."""
     x -= tf.reduce_mean(x, 1, keepdims=True)

@@ -13,41 +13,43 @@ whatever is in it, so that a piece does not depend on the pieces beside it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from deep_piano.checkpoint import Checkpoint
+from deep_piano.codecs.base import IMPOSSIBLE
+from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
-    DURATION,
-    DURATION_STEPS,
+    DURATION_CLASSES,
     LOG_WIDTHS,
     ONSET,
+    ONSET_CLASSES,
     ONSET_STEPS,
     PITCH,
     PITCHES,
     STEPS_PER_SECOND,
+    VALUES,
     VELOCITIES,
     VELOCITY,
-    NoteContext,
 )
-from deep_piano.decode import Sampling, arranged
-from deep_piano.device import lstm_layers, product
+from deep_piano.decode import Hears, Sampling, arranged
+from deep_piano.device import lstm_layers, product, where
+from deep_piano.device_context import advance, of_field
 from deep_piano.metrics import LONGEST_PATTERN_NOTES, MOST_REPETITIONS
-from deep_piano.notes import LOWEST_PITCH
 from deep_piano.piece_rules import (
     FADING,
     FINAL_CHORD_NOTES,
     FREE_DENSITY,
     KEYS,
     LONGEST,
+    LONGEST_NOTE,
     LOUD,
     MOST_NOTES_AT_ONCE,
     NEAR,
     ROLL_STEPS,
-    SHORT,
     WAITING,
     WAITS,
     Commission,
@@ -55,10 +57,14 @@ from deep_piano.piece_rules import (
     Piece,
 )
 
+if TYPE_CHECKING:
+    from deep_piano.codecs.note_kernels import Heard
+
 NOTES_A_CALL: Final = 64
 _FIELDS: Final = 4
 _NEVER: Final = -1
 
+Pair = tuple[Any, Any]
 Rows = dict[str, Any]
 """One row a piece: what its rules need to know."""
 
@@ -142,17 +148,18 @@ class DeviceComposer:
             of_seed = piece.of_seed(self._notes)
             given_count[slot] = len(of_seed)
             given[: len(of_seed), slot] = of_seed
-        self._state, context, rows, made = self._loop(
+        self._state, heard, rows, made = self._loop(
             self._state,
             self._fresh,
-            self._context.state,
+            self._context.heard,
             {**self._rows, "used": np.zeros(len(self._pieces), np.int64)},
             given,
             given_count,
             self._chances,
         )
         self._fresh[:] = False
-        self._context.state, rows, made = (_on_host(part) for part in (context, rows, made))
+        self._context.heard = heard._make(np.array(tensor) for tensor in heard)
+        rows, made = _on_host(rows), _on_host(made)
         used = rows.pop("used")
         self._rows = rows
         done = {}
@@ -240,12 +247,11 @@ class _Loop:
         # Streams of a piece: one that knows of the seed, and where it is guided one that does not.
         self.streams = 1 if all(strength == 1 for strength in guidance) else 2
         self._head_units = checkpoint.config.head_units
-        arrays = arranged(checkpoint)
-        self._starts = arrays.starts
-        self._weights = tf.nest.map_structure(tf.Variable, arrays)
+        self._fields, self._columns = checkpoint.spec.fields, checkpoint.spec.columns
+        self._weights = tf.nest.map_structure(tf.Variable, arranged(checkpoint))
         self._compiled = tf.function(self._run, jit_compile=True, autograph=False)
 
-    def __call__(self, *arguments: Any) -> tuple[Any, Rows, Rows, Rows]:
+    def __call__(self, *arguments: Any) -> tuple[Any, Heard, Rows, Rows]:
         """Return the LSTM's state, the context's, the pieces' rows, and what was made.
 
         Parameters
@@ -254,8 +260,7 @@ class _Loop:
             h and c of each layer.
         fresh : bool, shape (streams,)
             Where a piece begins: the state is dropped.
-        context : mapping of str to tensor
-            `NoteContext.state`.
+        context : Heard
         rows : mapping of str to tensor
         given : int, shape (notes, pieces, fields)
             The next notes of each seed.
@@ -269,12 +274,12 @@ class _Loop:
         self,
         state: Any,
         fresh: tf.Tensor,
-        context: Rows,
+        context: Heard,
         rows: Rows,
         given: tf.Tensor,
         given_count: tf.Tensor,
         chances: tf.Tensor,
-    ) -> tuple[Any, Rows, Rows, Rows]:
+    ) -> tuple[Any, Heard, Rows, Rows]:
         notes, pieces, fields = given.shape
         state = tf.nest.map_structure(lambda x: tf.where(fresh[:, None], 0.0, x), state)
         made = {
@@ -283,29 +288,29 @@ class _Loop:
             "taken": tf.TensorArray(tf.bool, notes, element_shape=[pieces]),
         }
 
-        def note(t: tf.Tensor, state: Any, context: Rows, rows: Rows, made: Rows) -> Any:
+        def note(t: tf.Tensor, state: Any, context: Heard, rows: Rows, made: Rows) -> Any:
             """Take every piece one note further; one that is late takes the note back."""
             steps = tf.repeat(rows["coming"], self.streams, axis=0)
-            next_context, features = _advance(context, steps)
-            next_state, heard = self._hear(state, steps, features)
+            next_context, known = advance(context, steps)
+            next_state, heard = self._hear(state, steps, known)
             choosing = rows["running"] & (t >= given_count)
-            step, nats = self._choose(rows, heard, chances)
+            step, nats = self._choose(rows, heard, next_context, known, chances)
             late = choosing & _is_late(rows, step[:, ONSET])
             going, taken = rows["running"] & ~late, choosing & ~late
             made = {
                 name: made[name].write(t, value)
                 for name, value in (("steps", step), ("nats", nats), ("taken", taken))
             }
-            rows = _where(taken, _take(rows, step), rows)
+            rows = where(taken, _take(rows, step), rows)
             rows |= {
                 "running": rows["running"] & ~late,
                 "late": rows["late"] | late,
-                "coming": _where(going & ~taken, given[t], rows["coming"]),
+                "coming": where(going & ~taken, given[t], rows["coming"]),
                 # One that is late has drawn an onset, and draws it again when it goes on.
                 "used": rows["used"] + fields * _count(taken) + _count(late),
             }
             going = tf.repeat(going, self.streams)
-            state, context = _where(going, (next_state, next_context), (state, context))
+            state, context = where(going, (next_state, next_context), (state, context))
             return t + 1, state, context, rows, made
 
         _, state, context, rows, made = tf.while_loop(
@@ -313,63 +318,104 @@ class _Loop:
         )
         return state, context, rows, {name: array.stack() for name, array in made.items()}
 
-    def _hear(self, state: Any, steps: tf.Tensor, features: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    def _hear(self, state: Any, steps: tf.Tensor, known: Pair) -> tuple[Any, tf.Tensor]:
         """Take one step; see `Engine.hear`."""
         weights = self._weights
-        x = product(features, weights.from_context)
-        for field, start in enumerate(self._starts):
-            x += tf.gather(weights.embedding, steps[:, field] + start)
+        classes = _in_classes(tf.unstack(steps, axis=1))
+        x = _input(weights.input, classes, *known) + weights.bias
         state, x = lstm_layers(x, state, weights.norms, weights.lstms)
         return state, product(x, weights.hidden)
 
     def _choose(
-        self, rows: Rows, heard: tf.Tensor, chances: tf.Tensor
+        self, rows: Rows, heard: tf.Tensor, context: Heard, known: Pair, chances: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Draw the next note of each piece, field by field, and say what it costs in nats."""
         drawn: list[tf.Tensor] = []
-        nats = tf.constant(0.0, tf.float64)
-        for index, (sampling, strength) in enumerate(
-            zip(self._sampling, self._guidance, strict=True)
+        total = tf.constant(0.0, tf.float64)
+        # The streams of a piece have heard the same notes.
+        one = context._make(tensor[:: self.streams] for tensor in context)
+        features, classes = (
+            tensor[:: self.streams, place]
+            for tensor, place in zip(known, self._columns[1], strict=True)
+        )
+        values = tf.constant(VALUES[ONSET][None])
+        for index, (field, sampling, strength) in enumerate(
+            zip(self._fields, self._sampling, self._guidance, strict=True)
         ):
-            logits = self._logits(heard, drawn)
+            if index:
+                features, classes, candidates = of_field(one, drawn)
+                values = tf.tile(VALUES[index][None], [candidates.shape[0], 1])
+                values = tf.concat([values, candidates], 1)
+            logits = self._logits(heard, drawn, features, classes)
             own = guided = logits[:, 0]
             if strength != 1:
                 guided = logits[:, 1] + strength * (own - logits[:, 1])
             if index == ONSET:
                 guided += self._hold_density * _pull(rows)[:, None] * WAITING
             chance = tf.gather(chances, rows["used"] + index, batch_dims=1)
-            choice = _draw(guided, chance, _allowed(rows, drawn), sampling)
-            nats += tf.cast(_cross_entropy(own, choice), tf.float64)
-            nats += tf.gather(LOG_WIDTHS[index], choice)
-            drawn.append(choice)
-        return tf.stack(drawn, 1), nats
+            choice = _draw(guided, chance, _allowed(rows, drawn, values), sampling)
+            if index == ONSET:
+                value = tf.gather(VALUES[ONSET], choice)
+            else:
+                value = tf.gather(values, choice, batch_dims=1)
+            drawn.append(value)
+            target = _in_classes(drawn)[-1]
+            copied = values[:, field.size :] == value[:, None]
+            total += tf.cast(_nats(own, target, copied, LOG_WIDTHS[index]), tf.float64)
+        return tf.stack(drawn, 1), total
 
-    def _logits(self, heard: tf.Tensor, chosen: list[tf.Tensor]) -> tf.Tensor:
-        """Return the logits of the next field, of shape (pieces, streams, size)."""
+    def _logits(
+        self, heard: tf.Tensor, chosen: list[tf.Tensor], features: tf.Tensor, classes: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the logits of the next field, of shape (pieces, streams, outputs)."""
         index, width, weights = len(chosen), self._head_units, self._weights
+        field = self._fields[index]
         hidden = heard[:, index * width : (index + 1) * width]
-        for field, start in zip(chosen, self._starts, strict=False):
-            known = tf.gather(weights.known[index], field + start)
-            hidden += tf.repeat(known, self.streams, axis=0)
+        known = _input(weights.known[index], _in_classes(chosen), features, classes)
+        hidden += tf.repeat(known, self.streams, axis=0)
         logits = product(tf.nn.relu(hidden), weights.heads[index])
-        return tf.reshape(logits, [-1, self.streams, logits.shape[1]])
+        logits = tf.reshape(logits, [-1, self.streams, logits.shape[1]])
+        if not field.copies:
+            return logits
+        nothing = np.array(field.beside.classes[field.candidates]) - 1
+        missing = (classes[:, field.candidates] == nothing)[:, None]
+        own, copies = logits[..., : field.size], logits[..., field.size :]
+        return tf.concat([own, tf.where(missing, IMPOSSIBLE, copies)], 2)
 
 
-def _where(condition: tf.Tensor, yes: Any, no: Any) -> Any:
-    """Choose among the rows of each tensor of a structure."""
+def _in_classes(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Return the classes of a step's fields, or of the first of them; see `notes.classes`."""
+    tables = (ONSET_CLASSES, None, None, DURATION_CLASSES)
+    return [
+        value if table is None else tf.gather(table, value)
+        for value, table in zip(values, tables, strict=False)
+    ]
 
-    def choose(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-        return tf.where(tf.reshape(condition, [-1] + [1] * (len(b.shape) - 1)), a, b)
 
-    return tf.nest.map_structure(choose, yes, no)
+def _input(
+    hears: Hears, fields: list[tf.Tensor], features: tf.Tensor, classes: tf.Tensor
+) -> tf.Tensor:
+    """Return the product of a kernel with what it hears."""
+    x = features @ hears.features
+    columns = [*fields, *tf.unstack(classes, axis=1)]
+    for place, column in enumerate(columns):
+        x += tf.gather(hears.table, column + hears.starts[place])
+    return x
 
 
 def _count(flags: tf.Tensor) -> tf.Tensor:
     return tf.cast(flags, tf.int64)
 
 
-def _cross_entropy(logits: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_logsumexp(logits, 1) - tf.gather(logits, target, batch_dims=1)
+def _nats(
+    logits: tf.Tensor, target: tf.Tensor, copied: tf.Tensor, log_widths: NDArray[np.float64]
+) -> tf.Tensor:
+    """Return what values cost; see `likelihood.nats`."""
+    said = tf.gather(logits, target, batch_dims=1)
+    said -= tf.gather(log_widths.astype(np.float32), target)
+    ways = tf.where(copied, logits[:, len(log_widths) :], IMPOSSIBLE)
+    said = tf.reduce_logsumexp(tf.concat([said[:, None], ways], 1), 1)
+    return tf.reduce_logsumexp(logits, 1) - said
 
 
 def _draw(
@@ -397,84 +443,19 @@ def _draw(
     return tf.math.count_nonzero(mass <= chances[:, None] * mass[:, -1:], 1)
 
 
-def _advance(context: Rows, steps: tf.Tensor) -> tuple[Rows, tf.Tensor]:
-    """Hear one note in every stream; see `NoteContext.advance`."""
-    key = tf.one_hot(steps[:, PITCH], PITCHES, True, False)
-    pitch_class = tf.one_hot((steps[:, PITCH] + LOWEST_PITCH) % 12, 12)
-    gap = tf.gather(ONSET_STEPS, steps[:, ONSET])
-    duration = tf.gather(DURATION_STEPS, steps[:, DURATION])
-    gap_s = _seconds(gap)
-    now = context["now"] + gap
-    struck = tf.where(key, now[:, None], context["struck"])
-    until = tf.where(key, (now + duration)[:, None], context["until"])
-    recent = context["recent"] * tf.exp(gap_s / -8)[:, None] + pitch_class
-    rate = context["rate"] * tf.exp(gap_s / -4) + 1 / 4
-    context = context | {
-        "now": now,
-        "struck": struck,
-        "until": until,
-        "recent": recent,
-        "rate": rate,
-    }
-    context |= _hear_seed(context, steps, pitch_class, duration)
-    age_s = _seconds(now[:, None] - struck)
-    known = tf.cast(context["end"] >= 0, tf.float32)[:, None]
-    left_s = _seconds(tf.maximum(context["end"] - now, 0))[:, None]
-    features = [
-        tf.exp(-tf.minimum(age_s, 30)),
-        tf.cast(until > now[:, None], tf.float32),
-        recent / tf.reduce_sum(recent, 1, keepdims=True),
-        context["seed"],
-        tf.math.log1p(rate)[:, None] / 3,
-        tf.exp(-left_s / np.array([2, 8, 32], np.float32)) * known,
-        known,
-    ]
-    return context, tf.concat(features, 1)
-
-
-def _hear_seed(
-    context: Rows, steps: tf.Tensor, pitch_class: tf.Tensor, duration: tf.Tensor
-) -> Rows:
-    """Sum up the notes of the seed, and know it when it has ended."""
-    hearing = (context["seed_end"] >= 0) & (context["seed"][:, -1] == 0)
-    one = tf.ones(hearing.shape)
-    velocity = tf.cast(steps[:, VELOCITY], tf.float32) / VELOCITIES
-    length = tf.cast(tf.math.log(tf.cast(duration, tf.float64)) / 8, tf.float32)
-    note = tf.concat([pitch_class, tf.stack([one, velocity, length], 1)], 1)
-    sums = _where(hearing, context["seed_sums"] + note, context["seed_sums"])
-    count = tf.maximum(sums[:, 12:13], 1)
-    seconds = tf.maximum(_seconds(context["seed_end"]), 1.0)[:, None]
-    known = tf.concat(
-        [
-            sums[:, :12] / count,
-            tf.math.log1p(count / seconds) / 3,
-            sums[:, 13:] / count,
-            one[:, None],
-        ],
-        1,
-    )
-    ended = hearing & (context["now"] >= context["seed_end"])
-    return {"seed_sums": sums, "seed": _where(ended, known, context["seed"])}
-
-
-def _seconds(steps: tf.Tensor) -> tf.Tensor:
-    return tf.cast(steps, tf.float32) / STEPS_PER_SECOND
-
-
-def _allowed(rows: Rows, drawn: list[tf.Tensor]) -> tf.Tensor:
+def _allowed(rows: Rows, drawn: list[tf.Tensor], values: tf.Tensor) -> tf.Tensor:
     """Return the classes of the next field that obey the rules; see `Piece.allowed`."""
     index = len(drawn)
     in_last_chord = (rows["when"], rows["free"], LOUD, LONGEST)[index]
     if index == ONSET:
         before = _allowed_onsets(rows)
     elif index == PITCH:
-        gap = tf.gather(ONSET_STEPS, drawn[ONSET])[:, None]
-        before = _without_one_more(rows, (gap > 0) | ~rows["struck"])
+        before = _without_one_more(rows, (drawn[ONSET][:, None] > 0) | ~rows["struck"])
     elif index == VELOCITY:
         before = np.ones(VELOCITIES, bool)
     else:
-        left = rows["end"] - rows["now"] - tf.gather(ONSET_STEPS, drawn[ONSET])
-        before = SHORT & (left[:, None] >= DURATION_STEPS)
+        left = rows["end"] - rows["now"] - drawn[ONSET]
+        before = (values > 0) & (values <= tf.minimum(left, LONGEST_NOTE)[:, None])
     return tf.where(rows["in_chord"][:, None], in_last_chord, before)
 
 
@@ -506,12 +487,12 @@ def _pull(rows: Rows) -> tf.Tensor:
 
 def _is_late(rows: Rows, onset: tf.Tensor) -> tf.Tensor:
     """See `Piece.is_late`."""
-    return ~rows["in_chord"] & (rows["now"] + tf.gather(ONSET_STEPS, onset) > rows["latest"])
+    return ~rows["in_chord"] & (rows["now"] + onset > rows["latest"])
 
 
 def _take(rows: Rows, step: tf.Tensor) -> Rows:
     """Write a note down for every piece; see `Piece.take`."""
-    gap, pitch = tf.gather(ONSET_STEPS, step[:, ONSET]), step[:, PITCH]
+    gap, pitch = step[:, ONSET], step[:, PITCH]
     now = rows["now"] + gap
     same_moment = rows["begun"] & (gap == 0)
     key = pitch[:, None] == KEYS
@@ -520,10 +501,10 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
         "now": now,
         "begun": tf.ones_like(rows["begun"]),
         "struck": (rows["struck"] & same_moment[:, None]) | key,
-        "density": rows["density"] * tf.gather(FADING, step[:, ONSET]) + rows["note_share"],
+        "density": rows["density"] * tf.gather(FADING, gap) + rows["note_share"],
     }
-    after |= _take_into_loops(rows, pitch, tf.gather(WAITS, step[:, ONSET]))
-    return _where(rows["in_chord"], after | _take_into_chord(after, pitch), after)
+    after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))
+    return where(rows["in_chord"], after | _take_into_chord(after, pitch), after)
 
 
 def _take_into_loops(rows: Rows, pitch: tf.Tensor, wait: tf.Tensor) -> Rows:

@@ -20,19 +20,21 @@ from numpy.typing import NDArray
 
 from deep_piano.codecs.notes import (
     DURATION,
-    DURATION_STEPS,
+    DURATIONS,
+    LONGEST_ONSET,
     ONSET,
     ONSET_STEPS,
     PITCH,
     PITCHES,
+    SPEC,
     STEPS_PER_SECOND,
     VELOCITIES,
     VELOCITY,
-    NoteContext,
     Sequence,
     encode,
     velocity_of,
 )
+from deep_piano.codecs.note_context import NoteContext
 from deep_piano.metrics import LONGEST_PATTERN_NOTES, LOOP_GRID_S, MOST_REPETITIONS, key_of
 from deep_piano.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
@@ -56,14 +58,15 @@ Mask = NDArray[np.bool_]
 ANY_KEY = np.ones(PITCHES, bool)
 _ANY_VELOCITY = np.ones(VELOCITIES, bool)
 NEAR = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
-SHORT = DURATION_STEPS <= LONGEST_NOTE_S * STEPS_PER_SECOND
-WAITS = np.rint(ONSET_STEPS / round(LOOP_GRID_S * STEPS_PER_SECOND)).astype(int)  # of patterns
+LONGEST_NOTE = round(LONGEST_NOTE_S * STEPS_PER_SECOND)
+_STEPS = np.arange(LONGEST_ONSET + 1)
+WAITS = np.rint(_STEPS / round(LOOP_GRID_S * STEPS_PER_SECOND)).astype(int)  # of patterns
 # What a pull to the seed's density weighs (within a chord nearly nothing), and what is left of a
 # density when the next note comes.
 WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(np.float32)
-FADING = np.exp(-ONSET_STEPS / (DENSITY_S * STEPS_PER_SECOND))
+FADING = np.exp(-_STEPS / (DENSITY_S * STEPS_PER_SECOND))
 LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
-LONGEST = np.arange(len(DURATION_STEPS)) == len(DURATION_STEPS) - 1
+LONGEST = np.arange(SPEC.fields[DURATION].outputs) == DURATIONS - 1
 KEYS = np.arange(PITCHES)
 _CLASSES = (KEYS + LOWEST_PITCH) % 12
 
@@ -245,25 +248,28 @@ class Piece:
     def begin_context(self, context: NoteContext, streams: range) -> None:
         """Begin the piece's streams: one that knows of the seed, then those that do not."""
         # For the context, the seed is over with the first note of its last onset.
-        last_onset_s = float(ONSET_STEPS[self.seed[:, ONSET]].sum()) / STEPS_PER_SECOND
+        last_onset_s = float(self.seed[:, ONSET].sum()) / STEPS_PER_SECOND
         for stream in streams:
             known_s = last_onset_s if stream == streams[0] else None
             context.start(stream, seed_seconds=known_s, end_seconds=self.end / STEPS_PER_SECOND)
 
-    def allowed(self, step: list[int]) -> Mask:
-        """Return the classes that obey the rules, of the field after those in `step`."""
+    def allowed(self, step: list[int], values: NDArray[np.int64]) -> Mask:
+        """Return the classes that obey the rules, of the field after those in `step`.
+
+        `values` are those that the classes stand for; 0 steps of duration are none.
+        """
         index = len(step)
         if self.chord is not None:
             return (self.chord.when, self.chord.free, LOUD, LONGEST)[index]
         if index == ONSET:
             return self._allowed_onsets()
         if index == PITCH:
-            free = ~self.struck if ONSET_STEPS[step[ONSET]] == 0 else ANY_KEY
+            free = ~self.struck if step[ONSET] == 0 else ANY_KEY
             return self.loops.without_one_more(free)
         if index == VELOCITY:
             return _ANY_VELOCITY
-        left = self.end - self.now - int(ONSET_STEPS[step[ONSET]])
-        return SHORT & (left >= DURATION_STEPS)
+        left = self.end - self.now - step[ONSET]
+        return (values > 0) & (values <= min(left, LONGEST_NOTE))
 
     def _allowed_onsets(self) -> Mask:
         if not self.made:
@@ -287,11 +293,11 @@ class Piece:
 
     def is_late(self, onset: int) -> bool:
         """Say whether a note with this onset would come when it is time for the last chord."""
-        return self.chord is None and self.now + int(ONSET_STEPS[onset]) > self.final[0]
+        return self.chord is None and self.now + onset > self.final[0]
 
     def take(self, step: list[int]) -> None:
         """Write a note down; it is the next one to be heard."""
-        gap = int(ONSET_STEPS[step[ONSET]])
+        gap = step[ONSET]
         self.now += gap
         self.density = self.density * FADING[step[ONSET]] + self.note_share
         if gap or not self.made:
@@ -346,8 +352,8 @@ class Piece:
 
     def _made_notes(self) -> Notes:
         steps = np.array(self.made)
-        onset = self._begun + np.cumsum(ONSET_STEPS[steps[:, ONSET]])
-        offset = onset + DURATION_STEPS[steps[:, DURATION]]
+        onset = self._begun + np.cumsum(steps[:, ONSET])
+        offset = onset + steps[:, DURATION]
         if self.chord is not None:
             first = self.chord.first
             offset[:first] = np.minimum(offset[:first], onset[first] + _PEDAL_CHANGE_STEPS)

@@ -232,6 +232,19 @@ class Known(NamedTuple):
     copied: NDArray[np.bool_]
 
 
+class Part(NamedTuple):
+    """What is known of one part of `SequenceSpec.context`, or of several, of shape (streams, ...).
+
+    Attributes
+    ----------
+    features : ndarray of float32
+    classes : ndarray of int32
+    """
+
+    features: NDArray[np.float32]
+    classes: NDArray[np.int32]
+
+
 class Context(Protocol):
     """What is known beside each step, for a batch of streams."""
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.base import Known, rearranged
+from deep_piano.codecs.base import Beside, Known, Part, rearranged
 from deep_piano.codecs.notes import (
     CANDIDATES,
     COPIES,
     DURATION,
-    DURATIONS,
     GAP_BINS,
     ONSET,
     ONSETS,
@@ -30,7 +29,6 @@ from deep_piano.codecs.notes import (
     SPEC,
     STEP_FEATURES,
     STEPS_PER_SECOND,
-    VELOCITY,
     Sequence,
 )
 
@@ -112,6 +110,7 @@ class NoteContext:
             recalled=zeros(CANDIDATES),
             remembers=zeros(dtype=bool),
         )
+        self._known = _part(batch, SPEC.beside, SPEC.fields[ONSET].beside)
 
     def arrange(self, order: Iterable[int]) -> None:
         """Keep the streams of these indices, in this order; -1 is a new one, to be started."""
@@ -190,3 +189,53 @@ class NoteContext:
         from deep_piano.codecs.note_kernels import skip
 
         skip(self.heard, steps)
+
+    def advance(self, steps: Sequence) -> Part:
+        """Hear one note in every stream.
+
+        Parameters
+        ----------
+        steps : ndarray of int, shape (streams, 4)
+
+        Returns
+        -------
+        Part
+            What is known after it, and of the onset that comes. The arrays are reused by the next
+            call with as many streams.
+        """
+        from deep_piano.codecs.note_kernels import advance
+
+        if len(self._known.features) != len(steps):
+            self._known = _part(len(steps), SPEC.beside, SPEC.fields[ONSET].beside)
+        advance(self.heard, steps, self._known.features, self._known.classes)
+        return self._known
+
+    def of_field(self, streams: NDArray[np.int64], chosen: Sequence) -> tuple[Part, Sequence]:
+        """Return what is known of the field after those that are chosen of the note that comes.
+
+        Parameters
+        ----------
+        streams : ndarray of int, shape (n,)
+        chosen : ndarray of int, shape (n, 1 to 3)
+            The note's onset, pitch and velocity, as far as they are chosen.
+
+        Returns
+        -------
+        Part
+        ndarray of int, shape (n, copies of the field)
+            The candidates for copying, 0 where there are no more.
+        """
+        from deep_piano.codecs.note_kernels import of_field
+
+        field = SPEC.fields[chosen.shape[1]]
+        part = _part(len(streams), field.beside)
+        ends = np.zeros((len(streams), field.copies), np.int64)
+        of_field(self.heard, streams, chosen, part.features, part.classes, ends)
+        return part, ends
+
+
+def _part(streams: int, *parts: Beside) -> Part:
+    """Return nothing known of parts of `SequenceSpec.context`."""
+    features = sum(part.features for part in parts)
+    classes = sum(len(part.classes) for part in parts)
+    return Part(np.zeros((streams, features), np.float32), np.zeros((streams, classes), np.int32))

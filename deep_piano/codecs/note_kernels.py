@@ -19,10 +19,14 @@ from deep_piano.codecs.notes import (
     DURATION,
     DURATION_CLASSES,
     DURATIONS,
+    END_S,
+    GAP_BIN,
     GAP_BINS,
+    GAP_SHARE,
     KEY_S,
-    LENGTH_BINS,
+    LONGEST_DURATION,
     LONGEST_ONSET,
+    LOWEST_PITCH_CLASS,
     MOST_SECONDS,
     ONSET,
     ONSET_CLASSES,
@@ -33,12 +37,12 @@ from deep_piano.codecs.notes import (
     RECENT_S,
     REMEMBERED_NOTES,
     RUN_BUCKETS,
-    SEED_GAP_BINS,
+    SEED_BINS,
+    SEED_DURATION_BIN,
+    SEED_GAP_BIN,
     STEPS_PER_SECOND,
     VELOCITIES,
     VELOCITY,
-    LOWEST_PITCH_CLASS,
-    END_S,
 )
 
 Floats = NDArray[np.float32]
@@ -103,13 +107,6 @@ compiled = njit(cache=True, error_model="numpy", nogil=True)
 
 
 @compiled
-def _bin(steps: int, bins: int, longest: int) -> int:
-    """Return the place of a length among bins that grow geometrically."""
-    place = int(np.log(max(steps, 1)) / np.log(longest) * bins)
-    return min(place, bins - 1)
-
-
-@compiled
 def _run_bucket(run: int) -> int:
     bucket = 0
     while bucket < len(RUN_BUCKETS) and run >= RUN_BUCKETS[bucket]:
@@ -132,11 +129,11 @@ def take(heard: Heard, s: int, step: Any) -> None:
             shared = True
     ioi = 0
     if begins:
-        ioi = now - heard.group[s]
+        ioi = min(now - heard.group[s], LONGEST_ONSET)
         if count > 0:
             for i in range(GAP_BINS):
-                heard.gaps[s, i] *= np.float32(0.9)
-            heard.gaps[s, _bin(ioi, GAP_BINS, LONGEST_ONSET)] += np.float32(0.1)
+                heard.gaps[s, i] *= np.float32(1 - GAP_SHARE)
+            heard.gaps[s, GAP_BIN[ioi]] += np.float32(GAP_SHARE)
         heard.group[s] = now
     _remember(heard, s, count, pitch, gap, velocity, duration)
     heard.now[s] = now
@@ -224,9 +221,9 @@ def _sum_up(
     sums[17] += high * high
     sums[18] += shared
     sums[19] += begins
-    sums[20 + _bin(duration, LENGTH_BINS, DURATION_CLASSES[-1])] += 1
+    sums[20 + SEED_DURATION_BIN[duration]] += 1
     if begins and sums[19] > 1:
-        sums[20 + LENGTH_BINS + _bin(ioi, SEED_GAP_BINS, LONGEST_ONSET)] += 1
+        sums[20 + SEED_BINS + SEED_GAP_BIN[ioi]] += 1
 
 
 @compiled
@@ -247,13 +244,13 @@ def _tell_of_seed(heard: Heard, s: int) -> None:
     seed[18] = register * np.sqrt(max(sums[17] / count - (sums[16] / count) ** 2, 0.0)) * 4
     seed[19] = lengths * sums[18] / count
     seed[20] = pace * count / sums[19] / 4
-    for i in range(LENGTH_BINS):
+    for i in range(SEED_BINS):
         seed[21 + i] = lengths * sums[20 + i] / count
     gaps = max(sums[19] - 1, 1.0)
-    for i in range(SEED_GAP_BINS):
-        seed[21 + LENGTH_BINS + i] = pace * sums[20 + LENGTH_BINS + i] / gaps
+    for i in range(SEED_BINS):
+        seed[21 + SEED_BINS + i] = pace * sums[20 + SEED_BINS + i] / gaps
     for i in range(len(told)):
-        seed[21 + LENGTH_BINS + SEED_GAP_BINS + i] = told[i]
+        seed[21 + 2 * SEED_BINS + i] = told[i]
 
 
 @compiled
@@ -354,11 +351,10 @@ def of_duration(heard: Heard, s: int, onset: int, features: Any, classes: Any, e
     features[:] = 0
     ends[:] = 0
     classes[:] = DURATIONS
-    longest = len(DURATION_CLASSES) - 1
     now = heard.now[s] + onset
     for key in range(PITCHES):
         left = heard.until[s, key] - now
-        if 0 < left <= longest:
+        if 0 < left <= LONGEST_DURATION:
             features[DURATION_CLASSES[left]] = 1
     before = heard.notes[s] + 1
     found = 0
@@ -366,7 +362,7 @@ def of_duration(heard: Heard, s: int, onset: int, features: Any, classes: Any, e
         latest, which = 0, -1
         for key in range(PITCHES):
             left = heard.until[s, key] - now
-            if 0 < left <= longest and latest < heard.order[s, key] < before:
+            if 0 < left <= LONGEST_DURATION and latest < heard.order[s, key] < before:
                 latest, which = heard.order[s, key], key
         if which < 0:
             return
@@ -383,10 +379,29 @@ def of_duration(heard: Heard, s: int, onset: int, features: Any, classes: Any, e
 
 @compiled
 def advance(heard: Heard, steps: Any, features: Any, classes: Any) -> None:
-    """Take in a note of every stream, and describe what is known then."""
+    """Take in a note of every stream, and write down what is known then."""
     for s in range(len(steps)):
         take(heard, s, steps[s])
         describe(heard, s, features[s], classes[s])
+
+
+@compiled
+def of_field(
+    heard: Heard, streams: Any, chosen: Any, features: Any, classes: Any, ends: Any
+) -> None:
+    """Write down for some streams what is known of the field after those that are chosen.
+
+    Shapes (n,), (n, 1 to 3), and (n, ...) each; `ends` as `of_duration` has them.
+    """
+    field = chosen.shape[1]
+    for i in range(len(streams)):
+        s = streams[i]
+        if field == PITCH:
+            of_pitch(heard, s, chosen[i, ONSET], classes[i])
+        else:
+            of_touch(heard, s, chosen[i, PITCH], field, classes[i])
+        if field == DURATION:
+            of_duration(heard, s, chosen[i, ONSET], features[i], classes[i, 2:], ends[i])
 
 
 @compiled

@@ -48,6 +48,8 @@ ONSET_STEPS: Final = (_ONSET_EDGES[:-1] + _ONSET_EDGES[1:] - 1) // 2
 """Shape (onset classes,): the steps that each class stands for, when it is drawn."""
 DURATION_STEPS: Final = (_DURATION_EDGES[:-1] + _DURATION_EDGES[1:] - 1) // 2
 """Shape (duration classes,): the steps that each class stands for, when it is drawn."""
+VALUES: Final = (ONSET_STEPS, np.arange(PITCHES), np.arange(VELOCITIES), DURATION_STEPS)
+"""A field: what each class stands for, when it is drawn."""
 ONSETS: Final = len(ONSET_STEPS)
 DURATIONS: Final = len(DURATION_STEPS)
 ONSET_CLASSES: Final = np.searchsorted(_ONSET_EDGES, np.arange(LONGEST_ONSET + 1), "right") - 1
@@ -56,6 +58,14 @@ DURATION_CLASSES: Final = (
     np.searchsorted(_DURATION_EDGES, np.maximum(1, np.arange(LONGEST_DURATION + 1)), "right") - 1
 )
 """Shape (`LONGEST_DURATION` + 1,): the class of each duration; there is none of 0 steps."""
+
+
+
+def _bins(longest: int, bins: int) -> NDArray[np.int64]:
+    """Return for each number of steps its place among bins that grow geometrically."""
+    steps = np.maximum(1, np.arange(longest + 1))
+    return np.minimum((np.log(steps) / np.log(longest) * bins).astype(np.int64), bins - 1)
+
 
 ONSET, PITCH, VELOCITY, DURATION = range(4)
 LOG_WIDTHS: Final = (
@@ -71,16 +81,19 @@ LOWEST_PITCH_CLASS: Final = LOWEST_PITCH % 12
 CHORD_STEPS: Final = 3  # notes this close belong to one chord
 MOST_SECONDS, KEY_S, RECENT_S, RATE_S = 30.0, 4.0, 8.0, 4.0
 END_S: Final = (2.0, 8.0, 32.0)
-GAP_BINS: Final = 48
-LENGTH_BINS: Final = 8
-SEED_GAP_BINS: Final = 8
+GAP_BINS, GAP_SHARE = 48, 0.1
+GAP_BIN: Final = _bins(LONGEST_ONSET, GAP_BINS)
+SEED_BINS: Final = 8
+SEED_GAP_BIN: Final = _bins(LONGEST_ONSET, SEED_BINS)
+SEED_DURATION_BIN: Final = _bins(LONGEST_DURATION, SEED_BINS)
+"""Shape (steps,): where gaps between chords and durations are counted."""
 REMEMBERED_NOTES: Final = 4096
 CANDIDATES: Final = 2
 COPIES: Final = 4
 RUN_BUCKETS: Final = (1, 2, 3, 4, 5, 7, 9, 13, 17, 33)
 SEED_GROUPS: Final = 5
-SEED_SUMS: Final = 20 + LENGTH_BINS + SEED_GAP_BINS
-SEED_FEATURES: Final = 21 + LENGTH_BINS + SEED_GAP_BINS + SEED_GROUPS
+SEED_SUMS: Final = 20 + 2 * SEED_BINS
+SEED_FEATURES: Final = 21 + 2 * SEED_BINS + SEED_GROUPS
 STEP_FEATURES: Final = 3 * PITCHES + 12 + 1 + len(END_S) + 1 + GAP_BINS + SEED_FEATURES
 _RUNS = len(RUN_BUCKETS) + 1
 
@@ -147,15 +160,17 @@ def classes(sequence: Sequence) -> Sequence:
 
     Parameters
     ----------
-    sequence : ndarray of int, shape (..., 4)
+    sequence : ndarray of int, shape (..., k)
+        All four fields, or the first of them.
 
     Returns
     -------
-    ndarray of int32, shape (..., 4)
+    ndarray of int32, shape (..., k)
     """
     found = np.array(sequence, np.int32)
-    found[..., ONSET] = ONSET_CLASSES[sequence[..., ONSET]]
-    found[..., DURATION] = DURATION_CLASSES[sequence[..., DURATION]]
+    for field, table in ((ONSET, ONSET_CLASSES), (DURATION, DURATION_CLASSES)):
+        if field < found.shape[-1]:
+            found[..., field] = table[found[..., field]]
     return found
 
 
