@@ -36,7 +36,9 @@ import numpy as np  # noqa: E402
 
 from bench.machine import machine  # noqa: E402
 from deep_piano import checkpoint as checkpoints  # noqa: E402
-from deep_piano.codecs.notes import SPEC, NoteContext, encode  # noqa: E402
+from deep_piano.codecs.note_context import NoteContext  # noqa: E402
+from deep_piano.codecs.notes import SPEC, VALUES, classes, encode  # noqa: E402
+from deep_piano.codecs.base import Part  # noqa: E402
 from deep_piano.compose import Composer  # noqa: E402
 from deep_piano.decode import Engine, Sampling  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
@@ -166,22 +168,28 @@ def step_cost(weights: checkpoints.Checkpoint) -> tuple[int, int]:
 
     One row of a table is read where a class is known, not all of the table.
     """
-    units, fields = weights.config.units, weights.spec.fields
+    tables = table_rows(weights)
     numbers = multiply_adds = 0
     for name, array in weights.weights.items():
         if array.ndim == 1:
             numbers += array.size
             continue
-        looked_up = 0
-        if name == "input/kernel":
-            looked_up = sum(field.size for field in fields)
-        elif name.endswith("_hidden/kernel"):
-            looked_up = len(array) - units
+        looked_up, rows = tables.get(name, (0, 0))
         multiplied = array.size - looked_up * array.shape[1]
-        rows = len(fields) if looked_up else 0
         multiply_adds += multiplied
         numbers += multiplied + rows * array.shape[1]
     return 4 * numbers, multiply_adds
+
+
+def table_rows(weights: checkpoints.Checkpoint) -> dict[str, tuple[int, int]]:
+    """Return of each kernel with tables how many rows they have, and how many a step looks up."""
+    spec = weights.spec
+    sizes = [field.size for field in spec.fields]
+    beside = [part.classes for part in spec.context]
+    inputs = {"input/kernel": [*sizes, *beside[0], *beside[1]]}
+    for index, field in enumerate(spec.fields):
+        inputs[f"{field.name}_hidden/kernel"] = [*sizes[:index], *beside[index + 1]]
+    return {name: (sum(classes), len(classes)) for name, classes in inputs.items()}
 
 
 def far_more_than_cache() -> int:
@@ -216,17 +224,20 @@ def engine_loop(engine: Engine, batch: int, notes: int) -> Round:
     def run() -> list[float]:
         state, context = engine.start(batch), NoteContext(batch)
         rngs = [np.random.default_rng(slot) for slot in range(batch)]
-        allowed = [np.ones(field.size, bool) for field in engine.spec.fields]
+        streams = np.arange(batch)
         for slot in range(batch):
             context.start(slot, seed_seconds=1.0, end_seconds=180.0)
         steps = np.zeros((batch, len(engine.spec.fields)), np.int32)
         marks = [time.perf_counter()]
         for _ in range(notes):
-            heard = engine.hear(state, steps, context.advance(steps))
-            for index, mask in enumerate(allowed):
-                logits = engine.logits(heard, steps[:, :index])
+            heard = engine.hear(state, classes(steps), context.advance(steps))
+            for index, values in enumerate(VALUES):
+                known, candidates = context.of_field(streams, steps[:, :index])
+                logits = engine.logits(heard, classes(steps[:, :index]), known)
                 chances = np.array([rng.random() for rng in rngs])
-                steps[:, index] = SAMPLING.draw_each(logits, chances, mask)
+                drawn = SAMPLING.draw_each(logits, chances, np.isfinite(logits))
+                values = np.concatenate([np.tile(values, (batch, 1)), candidates], 1)
+                steps[:, index] = values[streams, drawn]
             marks.append(time.perf_counter())
         return np.diff(marks).tolist()
 
@@ -255,16 +266,14 @@ def composer_loop(engine: Engine, batch: int, seconds: float) -> Round:
 
 def products_loop(weights: checkpoints.Checkpoint, batch: int, notes: int) -> Round:
     """Return a round: the products of matrices alone, each at its shape."""
-    units = weights.config.units
+    tables = table_rows(weights)
     kernels = []
     for name, array in weights.weights.items():
         if name.startswith("lstm_") and name.endswith("/kernel"):
             recurrent = weights.weights[name.replace("/kernel", "/recurrent_kernel")]
             kernels.append(np.concatenate([array, recurrent]))
-        elif name == "input/kernel":
-            kernels.append(np.ascontiguousarray(array[-weights.spec.context_size :]))
-        elif name.endswith("_hidden/kernel"):
-            kernels.append(np.ascontiguousarray(array[:units]))
+        elif name in tables:
+            kernels.append(np.ascontiguousarray(array[: len(array) - tables[name][0]]))
         elif array.ndim == 2 and "recurrent" not in name:
             kernels.append(array)
     rng = np.random.default_rng(0)
@@ -295,10 +304,10 @@ def predict_loop(weights: checkpoints.Checkpoint, batch: int, notes: int) -> Rou
     sequence = np.resize(encode(scale(SEED_S)), (notes, len(weights.spec.fields)))
 
     def predict(step: np.ndarray[Any, Any]) -> None:
-        steps = np.repeat(step[None], batch, 0)
-        features = context.advance(steps)
-        known = steps[:, None]
-        model.predict([known, features[:, None], known], batch_size=batch, verbose=0)
+        steps = np.repeat(step[None, None], batch, 0)
+        known, one = context.window(steps, steps), classes(steps)
+        inputs = [one, known.features, known.classes, one]
+        model.predict(inputs, batch_size=batch, verbose=0)
 
     predict(sequence[0])  # compiles
     return lambda: [seconds_of(partial(predict, step)) for step in sequence]
@@ -307,20 +316,30 @@ def predict_loop(weights: checkpoints.Checkpoint, batch: int, notes: int) -> Rou
 def part_rows(engine: Engine, batch: int) -> list[list[str]]:
     """Return what each part of a step costs."""
     rng = np.random.default_rng(0)
-    columns = [rng.integers(0, field.size, batch) for field in engine.spec.fields]
+    columns = [rng.integers(1, field.size, batch) for field in engine.spec.fields]
     steps = np.stack(columns, 1).astype(np.int32)
+    streams = np.arange(batch)
     context, state = NoteContext(batch), engine.start(batch)
     for slot in range(batch):
         context.start(slot, seed_seconds=1.0, end_seconds=180.0)
-    features = context.advance(steps)
-    heard = engine.hear(state, steps, features)
-    fields = range(len(engine.spec.fields))
-    logits = [engine.logits(heard, steps[:, :index]) for index in fields]
-    masks = [np.ones(field.size, bool) for field in engine.spec.fields]
+    after = context.advance(steps)
+    heard = engine.hear(state, classes(steps), after)
+    chosen = [steps[:, :index] for index in range(len(engine.spec.fields))]
+
+    def of_fields() -> list[Part]:
+        return [context.of_field(streams, some)[0] for some in chosen]
+
+    def heads(known: list[Part]) -> list[Any]:
+        pairs = zip(chosen, known, strict=True)
+        return [engine.logits(heard, classes(some), part) for some, part in pairs]
+
+    known = of_fields()
+    logits = heads(known)
+    masks = [np.ones(field.outputs, bool) for field in engine.spec.fields]
     parts: dict[str, Callable[[], object]] = {
-        "context": lambda: context.advance(steps),
-        "LSTM layers": lambda: engine.hear(state, steps, features),
-        "heads": lambda: [engine.logits(heard, steps[:, :index]) for index in fields],
+        "context": lambda: (context.advance(steps), of_fields()),
+        "LSTM layers": lambda: engine.hear(state, classes(steps), after),
+        "heads": lambda: heads(known),
         "draws": lambda: [
             SAMPLING.draw_each(rows, rng.random(batch), mask)
             for rows, mask in zip(logits, masks, strict=True)

@@ -87,7 +87,7 @@ class Composer:
             [index for index, piece in enumerate(self._pieces) if piece.heard()], np.int64
         )
         if len(choosing):
-            self._choose(choosing, heard, self._of_onset(known))
+            self._choose(choosing, heard)
         done = {piece.name: piece.continuation() for piece in self._pieces if piece.done}
         if done:
             left = [index for index, piece in enumerate(self._pieces) if not piece.done]
@@ -105,29 +105,19 @@ class Composer:
         self._state.arrange(streams)
         self._context.arrange(streams)
 
-    def _of_onset(self, known: Part) -> Part:
-        """Return what is known of the onset, of what is known after a note."""
-        features, found = self._engine.spec.columns[1]
-        return Part(known.features[:, features], known.classes[:, found])
-
-    def _choose(
-        self, choosing: NDArray[np.int64], heard: NDArray[np.float32], of_onset: Part
-    ) -> None:
-        """Draw the next note of the pieces of these indices, field by field.
-
-        `heard` and `of_onset` have the rows of all streams.
-        """
+    def _choose(self, choosing: NDArray[np.int64], heard: NDArray[np.float32]) -> None:
+        """Draw the next note of the pieces of these indices; `heard` has all streams' rows."""
         nothing = np.empty((len(choosing), 0), np.int32)
-        onset = self._draw(choosing, heard, of_onset, nothing)
+        onset = self._draw(choosing, heard, nothing)
         pieces = [self._pieces[index] for index in choosing]
         late = [i for i, piece in enumerate(pieces) if piece.is_late(int(onset[i]))]
         if late:  # it is time for their last chords: the time is drawn again, among theirs
             for i in late:
                 pieces[i].begin_last_chord()
-            onset[late] = self._draw(choosing[late], heard, of_onset, nothing[late])
+            onset[late] = self._draw(choosing[late], heard, nothing[late])
         chosen = onset[:, None]
         for _field in range(1, len(self._sampling)):
-            drawn = self._draw(choosing, heard, of_onset, chosen)
+            drawn = self._draw(choosing, heard, chosen)
             chosen = np.concatenate([chosen, drawn[:, None]], 1)
         for piece, step in zip(pieces, chosen.tolist(), strict=True):
             piece.take(step)
@@ -136,7 +126,6 @@ class Composer:
         self,
         choosing: NDArray[np.int64],
         heard: NDArray[np.float32],
-        of_onset: Part,
         chosen: NDArray[np.int32],
     ) -> NDArray[np.int32]:
         """Return the values drawn of the field after those that are chosen."""
@@ -144,13 +133,10 @@ class Composer:
         field, strength = self._engine.spec.fields[index], self._guidance[index]
         pieces = [self._pieces[piece] for piece in choosing]
         rows = (choosing[:, None] * streams + np.arange(streams)).reshape(-1)
-        values = np.broadcast_to(VALUES[index], (len(pieces), field.size))
-        if index == ONSET:
-            known = Part(of_onset.features[rows], of_onset.classes[rows])
-        else:  # the streams of a piece have heard the same notes
-            one, candidates = self._context.of_field(rows[::streams], chosen)
-            known = Part(*(np.repeat(array, streams, axis=0) for array in one))
-            values = np.concatenate([values, candidates], 1)
+        # The streams of a piece have heard the same notes.
+        one, candidates = self._context.of_field(rows[::streams], chosen)
+        known = Part(*(np.repeat(array, streams, axis=0) for array in one))
+        values = np.concatenate([np.tile(VALUES[index], (len(pieces), 1)), candidates], 1)
         allowed = np.stack(
             [
                 piece.allowed(step, mine)

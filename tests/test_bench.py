@@ -144,10 +144,11 @@ def test_a_step_reads_what_it_multiplies_and_the_rows_it_looks_up():
     bytes_a_step, multiply_adds = decode.step_cost(random_checkpoint())
     units, hidden, sizes = TINY.units, TINY.head_units, [field.size for field in SPEC.fields]
     multiplied = (
-        SPEC.context_size * units
+        sum(part.features for part in SPEC.context[:2]) * units
         + TINY.layers * 8 * units * units
         + len(sizes) * units * hidden
-        + hidden * sum(sizes)
+        + sum(part.features for part in SPEC.context[1:]) * hidden
+        + hidden * sum(field.outputs for field in SPEC.fields)
     )
     assert multiply_adds == multiplied
     assert 4 * multiplied < bytes_a_step < 4 * (multiplied + 30 * (units + hidden) + 600)
@@ -251,12 +252,12 @@ def test_memory_is_watched_within_the_block(monkeypatch):
 
 def test_training_multiplies_each_kernel_three_times_a_note():
     units, hidden, sizes = TINY.units, TINY.head_units, [field.size for field in SPEC.fields]
-    known = sum(sum(sizes[:index]) for index in range(len(sizes)))
+    known = sum(sum(sizes[:index]) + field.beside.size for index, field in enumerate(SPEC.fields))
     kernels = (
-        (sum(sizes) + SPEC.context_size) * units
+        (sum(sizes) + sum(part.size for part in SPEC.context[:2])) * units
         + TINY.layers * 8 * units * units
         + (len(sizes) * units + known) * hidden
-        + hidden * sum(sizes)
+        + hidden * sum(field.outputs for field in SPEC.fields)
     )
     assert train.flops_a_note(SPEC, TINY) == 6 * kernels
 

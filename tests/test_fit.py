@@ -15,14 +15,15 @@ from deep_piano import checkpoint as checkpoints
 from deep_piano import fit as module
 from deep_piano.begin import begin
 from deep_piano.codecs import CODECS
-from deep_piano.codecs.notes import LOG_WIDTHS, SPEC, NoteContext, encode, excerpt
+from deep_piano.codecs.note_context import NoteContext
+from deep_piano.codecs.notes import LOG_WIDTHS, SPEC, classes, encode, excerpt
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset
 from deep_piano.decode import Engine
 from deep_piano.errors import CheckpointError, DeepPianoError, InputError, TrainingError
 from deep_piano.evaluate import MINE, evaluate
 from deep_piano.fit import go_on
-from deep_piano.likelihood import cross_entropy, losses
+from deep_piano.likelihood import losses, nats
 from deep_piano.model import PRESETS, build_model
 from deep_piano.storage import open_folder
 from deep_piano.trainer import Trainer
@@ -131,11 +132,12 @@ def test_losses_are_those_of_the_engine_step_by_step(dataset, trained):
     context.start(0)
     expected = np.zeros(4)
     for step, target in itertools.pairwise(excerpt(sequence, 0).astype(np.int32)):
-        heard = engine.hear(state, step[None], context.advance(step[None]))
-        for index in range(4):
-            logits = engine.logits(heard, target[None, :index])
-            expected[index] += cross_entropy(logits, target[None, index])[0]
-            expected[index] += LOG_WIDTHS[index][target[index]]
+        heard = engine.hear(state, classes(step[None]), context.advance(step[None]))
+        for index, field in enumerate(SPEC.fields):
+            known, candidates = context.of_field(np.zeros(1, np.int64), target[None, :index])
+            logits = engine.logits(heard, classes(target[None, :index]), known)
+            mine, copied = classes(target[None])[:, index], candidates == target[index]
+            expected[index] += nats(field, LOG_WIDTHS[index], logits, mine, copied)[0]
     assert sums / steps == pytest.approx(expected / steps, abs=1e-3)
 
 
@@ -259,8 +261,9 @@ def test_an_empty_split_is_refused_before_anything_is_written(tmp_path, split):
 def test_a_loss_that_is_no_number_stops_the_run(dataset, tmp_path, monkeypatch):
     feed = NoteContext.window
 
-    def poisoned(self, steps):
-        return feed(self, steps) * np.nan
+    def poisoned(self, steps, coming):
+        known = feed(self, steps, coming)
+        return known._replace(features=known.features * np.nan)
 
     monkeypatch.setattr(NoteContext, "window", poisoned)
     with pytest.raises(TrainingError, match=r"not a number any more at update 1\. Lower"):

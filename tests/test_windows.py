@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from deep_piano.codecs import CODECS
-from deep_piano.codecs.notes import PITCH, NoteContext, encode, excerpt
+from deep_piano.codecs.note_context import NoteContext
+from deep_piano.codecs.notes import PITCH, classes, encode, excerpt
 from deep_piano.config import TrainConfig
 from deep_piano.dataset import Dataset
 from deep_piano.errors import InputError
@@ -40,10 +41,13 @@ def first(count, dataset, settings, **share):
         return list(islice(batches, count))
 
 
+def arrays(batch):
+    return vars(batch) | batch.known._asdict() | {"known": np.zeros(0)}
+
+
 def same(a, b):
-    return all(
-        np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True)
-    )
+    pairs = zip(arrays(a).values(), arrays(b).values(), strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
 
 
 def test_held_out_recordings_are_played_once_and_in_order(rng):
@@ -61,7 +65,7 @@ def test_held_out_recordings_are_played_once_and_in_order(rng):
                 assert (batch.steps[slot, 1:length] == batch.targets[slot, : length - 1]).all()
     assert list(heard) == [1, 2, 0]  # the longest first
     for index, sequence in enumerate(sequences):
-        np.testing.assert_array_equal(np.concatenate(heard[index]), sequence[1:])
+        np.testing.assert_array_equal(np.concatenate(heard[index]), classes(sequence[1:]))
 
 
 @pytest.mark.parametrize("given", [2, 16, 17, 18, 33, 100])
@@ -72,7 +76,7 @@ def test_given_steps_are_heard_and_are_no_targets(rng, given):
         for slot, place in enumerate(places[places >= 0]):
             targets[int(place)].append(batch.targets[slot, batch.weights[slot] > 0])
     for index, sequence in enumerate(sequences):
-        np.testing.assert_array_equal(np.concatenate(targets[index]), sequence[given:])
+        np.testing.assert_array_equal(np.concatenate(targets[index]), classes(sequence[given:]))
 
 
 def test_context_is_that_of_the_step_before_the_target(rng):
@@ -80,8 +84,15 @@ def test_context_is_that_of_the_step_before_the_target(rng):
     batch, _ = next(held_out_batches([sequence], NOTES, batch=1, window=20))
     context = NoteContext(1)
     context.start(0)
-    for step, row in zip(excerpt(sequence, 0)[:20], batch.context[0], strict=True):
-        np.testing.assert_array_equal(context.advance(step[None])[0], row)
+    heard = excerpt(sequence, 0)
+    for place in range(20):
+        known = [context.advance(heard[place : place + 1])]
+        known += [
+            context.of_field(np.zeros(1, np.int64), heard[place + 1 : place + 2, :count])[0]
+            for count in range(1, 4)
+        ]
+        for row, parts in zip(batch.known[:2], zip(*known, strict=True), strict=True):
+            np.testing.assert_array_equal(np.concatenate(parts, 1)[0], row[0, place])
 
 
 def test_a_random_state_fixes_every_batch(dataset):
@@ -117,8 +128,8 @@ def test_workers_share_the_batches_of_one(dataset, world_size, step):
     for rank in range(world_size):
         share = first(25, dataset, PLAIN, step=step, rank=rank, world_size=world_size)
         for batch, part in zip(whole, share, strict=True):
-            for name, array in vars(batch).items():
-                np.testing.assert_array_equal(array[rank::world_size], getattr(part, name))
+            for name, array in arrays(part).items():
+                np.testing.assert_array_equal(arrays(batch)[name][rank::world_size], array)
 
 
 def test_workers_read_row_groups_of_their_own_where_there_are_enough(tmp_path, monkeypatch):
@@ -150,7 +161,7 @@ def test_every_recording_is_played_before_any_is_played_again(tmp_path):
 
 
 def test_windows_never_cross_recordings_and_follow_each_other(dataset):
-    known = [excerpt(row.sequence, 0) for row in dataset.recordings("train")]
+    known = [classes(excerpt(row.sequence, 0)) for row in dataset.recordings("train")]
     for batch in first(30, dataset, PLAIN):
         for slot in range(PLAIN.batch):
             length = int(batch.weights[slot].sum())
@@ -169,7 +180,8 @@ def test_a_hop_shorter_than_the_window_starts_each_anew(dataset):
     assert all(batch.keep[0] == 0 for batch in batches)
     for a, b in pairwise(batches):
         np.testing.assert_array_equal(a.steps[:, 4:], b.steps[:, :-4])
-        np.testing.assert_array_equal(a.context[:, 4:], b.context[:, :-4])
+        for one, other in zip(a.known, b.known, strict=True):
+            np.testing.assert_array_equal(one[:, 4:], other[:, :-4])
 
 
 @pytest.mark.parametrize(("codec", "dtype"), [("mulaw", np.int32), ("samples", np.float32)])

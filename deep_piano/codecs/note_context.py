@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _LONG_AGO: Final = -(10**9)
 _BEFORE_DURATION: Final = STEP_FEATURES + ONSETS
 _FEATURES: Final = sum(beside.features for beside in SPEC.context)
+_OF_ONSET: Final = SPEC.columns[1]
 _CLASSES: Final = sum(len(beside.classes) for beside in SPEC.context)
 
 
@@ -216,7 +217,7 @@ class NoteContext:
         Parameters
         ----------
         streams : ndarray of int, shape (n,)
-        chosen : ndarray of int, shape (n, 1 to 3)
+        chosen : ndarray of int, shape (n, 0 to 3)
             The note's onset, pitch and velocity, as far as they are chosen.
 
         Returns
@@ -228,6 +229,9 @@ class NoteContext:
         from deep_piano.codecs.note_kernels import of_field
 
         field = SPEC.fields[chosen.shape[1]]
+        if chosen.shape[1] == ONSET:
+            known = zip(self._known, _OF_ONSET, strict=True)
+            return Part(*(array[streams, place] for array, place in known)), chosen
         part = _part(len(streams), field.beside)
         ends = np.zeros((len(streams), field.copies), np.int64)
         of_field(self.heard, streams, chosen, part.features, part.classes, ends)
