@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs import Codec
-from deep_piano.codecs.base import Context, Field
+from deep_piano.codecs.base import IMPOSSIBLE, Context, Field
 from deep_piano.model import carried, carry_state
 from deep_piano.windows import held_out_batches
 
@@ -82,7 +82,7 @@ def nats(
     logits: NDArray[np.float32],
     target: NDArray[np.int32],
     copied: NDArray[np.bool_] | None = None,
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating[Any]]:
     """Return what values cost in nats, on the codec's finest grid.
 
     A value that may be said in several ways has the sum of their probabilities: that of its class,
@@ -102,12 +102,17 @@ def nats(
 
     Returns
     -------
-    ndarray of float32, shape (...)
+    ndarray, shape (...)
     """
-    shifted = logits - logits.max(-1, keepdims=True)
-    weights = np.exp(shifted)
-    said = np.take_along_axis(shifted, target[..., None], -1)[..., 0] - log_widths[target]
+    said = np.take_along_axis(logits, target[..., None], -1) - log_widths[target][..., None]
     if copied is not None and field.copies:
-        said = np.log(np.exp(said) + (weights[..., field.size :] * copied).sum(-1))
-    found: NDArray[np.float32] = (np.log(weights.sum(-1)) - said).astype(np.float32)
+        ways = np.where(copied, logits[..., field.size :], IMPOSSIBLE)
+        said = np.concatenate([said, ways], -1)
+    return _log_sum(logits) - _log_sum(said)
+
+
+def _log_sum(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the logarithm of the sum of the exponentials along the last axis."""
+    most = logits.max(-1, keepdims=True)
+    found: NDArray[Any] = np.log(np.exp(logits - most).sum(-1)) + most[..., 0]
     return found

@@ -49,12 +49,19 @@ class AveragingAdamW(keras.optimizers.AdamW):
     a short run's mean is not one of the weights that it began with.
     """
 
+    def begin_mean(self, variables: Any) -> None:
+        """Let the mean be what variables, those that it is of, are now."""
+        for variable, mean in zip(variables, self._means, strict=self.use_ema):
+            mean.assign(variable)
+
+    @property
+    def _means(self) -> Any:
+        return self._model_variables_moving_average if self.use_ema else []
+
     def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
         if not self.use_ema:
             return
         done = ops.cast(self.iterations, "float32")
         momentum = ops.minimum(self.ema_momentum, (1 + done) / (10 + done))
-        for variable, mean in zip(
-            trainable_variables, self._model_variables_moving_average, strict=True
-        ):
+        for variable, mean in zip(trainable_variables, self._means, strict=True):
             mean.assign(mean + (variable - mean) * ops.cast(1 - momentum, mean.dtype))

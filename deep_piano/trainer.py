@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from deep_piano.model import ModelConfig, build_model, carried, carry_state, nat
 from deep_piano.windows import Batch
 from deep_piano.workers import Workers
 
+if TYPE_CHECKING:
+    from deep_piano.optimizer import AveragingAdamW
 
 class Trainer:
     """A model in training.
@@ -61,7 +63,10 @@ class Trainer:
             window=settings.window,
             precision=mixed_precision() if settings.precision == "auto" else settings.precision,
         )
-        self._optimizer = _optimizer(settings)
+        self._adam = _adam(settings)
+        # Small gradients would vanish in float16.
+        scaled = settings.precision == "mixed_float16"
+        self._optimizer = keras.optimizers.LossScaleOptimizer(self._adam) if scaled else self._adam
         losses = [
             _squared_error(config.scale) if field.continuous else nats_of(field, widths)
             for field, widths in zip(spec.fields, codec_of(spec).log_widths or [None], strict=True)
@@ -224,6 +229,7 @@ class Trainer:
     def begin_from(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Take another checkpoint's weights, and nothing else, to begin with."""
         checkpoints.assign_weights(self.model, weights)
+        self._adam.begin_mean(self.model.trainable_variables)
 
 
 def _squared_error(scale: float) -> Any:
@@ -237,17 +243,17 @@ def _squared_error(scale: float) -> Any:
     return squared_error
 
 
-def _optimizer(settings: TrainConfig) -> Any:
+def _adam(settings: TrainConfig) -> AveragingAdamW:
     """Return AdamW (Loshchilov and Hutter, ICLR 2019) as the settings ask for it."""
-    from deep_piano import optimizer
+    from deep_piano.optimizer import AveragingAdamW, WarmupStableDecay
 
-    schedule = optimizer.WarmupStableDecay(
+    schedule = WarmupStableDecay(
         settings.learning_rate,
         warmup_steps=settings.warmup_steps,
         steps=settings.steps,
         decay_steps=settings.decay,
     )
-    adam = optimizer.AveragingAdamW(
+    adam = AveragingAdamW(
         schedule,
         weight_decay=settings.weight_decay,
         beta_2=0.98,
@@ -256,8 +262,4 @@ def _optimizer(settings: TrainConfig) -> Any:
         ema_momentum=settings.mean_of_weights or None,
     )
     adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    if settings.precision == "mixed_float16":  # whose small gradients would vanish
-        import keras
-
-        return keras.optimizers.LossScaleOptimizer(adam)
     return adam

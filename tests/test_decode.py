@@ -10,7 +10,9 @@ from deep_piano.codecs.notes import SPEC
 from deep_piano.decode import Engine, Sampling
 from deep_piano.model import ModelConfig, build_model, carry_state
 from tests.fakes import TINY, random_checkpoint
-from tests.test_model import random_inputs
+from tests.test_model import part, random_inputs
+
+ALL = slice(None)
 
 
 @pytest.mark.tf
@@ -19,15 +21,17 @@ def test_the_engine_gives_the_logits_of_the_keras_model(rng):
     model = build_model(SPEC, TINY, batch=3, window=50)
     assign_weights(model, checkpoint.weights)
     carry_state(model, np.zeros(3, np.float32))
-    steps, context, targets = random_inputs(rng, batch=3, window=50)
-    expected = model.predict_on_batch([steps, context, targets])
+    inputs = random_inputs(rng, batch=3, window=50)
+    steps, _, _, targets = inputs
+    expected = model.predict_on_batch(inputs)
 
     engine = Engine(checkpoint)
     state = engine.start(3)
     for t in range(50):
-        heard = engine.hear(state, steps[:, t], context[:, t])
+        heard = engine.hear(state, steps[:, t], part(inputs, ALL, t, 0, 2))
         for index in range(len(SPEC.fields)):
-            logits = engine.logits(heard, targets[:, t, :index])
+            known = part(inputs, ALL, t, index + 1, index + 2)
+            logits = engine.logits(heard, targets[:, t, :index], known)
             np.testing.assert_allclose(logits, expected[index][:, t], atol=1e-4)
 
 
@@ -36,31 +40,35 @@ def test_the_engine_gives_the_logits_of_the_keras_model(rng):
 def test_a_stream_is_the_same_to_the_last_bit_whatever_streams_are_beside_it(seed, batch):
     rng = np.random.default_rng(seed)
     engine = Engine(random_checkpoint(ModelConfig(2, 72, 40), seed=seed))  # no powers of two
-    steps, context, targets = random_inputs(rng, batch=batch, window=6)
+    inputs = random_inputs(rng, batch=batch, window=6)
+    steps, _, _, targets = inputs
     mine = int(rng.integers(batch))
+    own_rows = slice(mine, mine + 1)
     together, alone = engine.start(batch), engine.start(1)
     for t in range(6):
-        both = engine.hear(together, steps[:, t], context[:, t])
-        one = engine.hear(alone, steps[mine : mine + 1, t], context[mine : mine + 1, t])
+        both = engine.hear(together, steps[:, t], part(inputs, ALL, t, 0, 2))
+        one = engine.hear(alone, steps[own_rows, t], part(inputs, own_rows, t, 0, 2))
         np.testing.assert_array_equal(both[mine], one[0])
         for index in range(len(SPEC.fields)):
-            logits = engine.logits(both, targets[:, t, :index])
-            own = engine.logits(one, targets[mine : mine + 1, t, :index])
+            known = [part(inputs, rows, t, index + 1, index + 2) for rows in (ALL, own_rows)]
+            logits = engine.logits(both, targets[:, t, :index], known[0])
+            own = engine.logits(one, targets[own_rows, t, :index], known[1])
             np.testing.assert_array_equal(logits[mine], own[0])
 
 
 def test_streams_keep_their_state_when_others_come_and_go(rng):
     engine = Engine(random_checkpoint())
-    steps, context, _ = random_inputs(rng, batch=3, window=2)
+    inputs = random_inputs(rng, batch=3, window=2)
+    steps = inputs[0]
     state = engine.start(3)
-    engine.hear(state, steps[:, 0], context[:, 0])
-    expected = engine.hear(state, steps[:, 1], context[:, 1])
+    engine.hear(state, steps[:, 0], part(inputs, ALL, 0, 0, 2))
+    expected = engine.hear(state, steps[:, 1], part(inputs, ALL, 1, 0, 2))
     other = engine.start(3)
-    engine.hear(other, steps[:, 0], context[:, 0])
+    engine.hear(other, steps[:, 0], part(inputs, ALL, 0, 0, 2))
     other.arrange([2, -1, 0])
     assert not other.h[:, 1].any()
     rows = [2, 1, 0]
-    found = engine.hear(other, steps[rows, 1], context[rows, 1])
+    found = engine.hear(other, steps[rows, 1], part(inputs, rows, 1, 0, 2))
     np.testing.assert_array_equal(found[[0, 2]], expected[[2, 0]])
 
 

@@ -210,7 +210,7 @@ def test_another_dataset_or_codec_is_refused_saying_which(dataset, trained, tmp_
         train(other, run, TrainConfig(), resume=True)
     rows = [sound_row("mulaw", f"{n}", split=s) for n, s in enumerate(["train", "validation"])]
     sound = Dataset(write_dataset(tmp_path / "sound", rows, codec="mulaw"))
-    with pytest.raises(InputError, match=r"the codec 'notes-1'.*'mulaw-1'"):
+    with pytest.raises(InputError, match=r"the codec 'notes-2'.*'mulaw-1'"):
         train(sound, run, TrainConfig(), resume=True)
 
 
@@ -234,7 +234,7 @@ def test_other_weights_must_fit(dataset, tmp_path):
         begin(dataset, open_folder(tmp_path / "run"), SETTINGS, init=other)
     rows = [sound_row("mulaw", f"{n}", split=s) for n, s in enumerate(["train", "validation"])]
     sound = Dataset(write_dataset(tmp_path / "sound", rows, codec="mulaw"))
-    with pytest.raises(CheckpointError, match=r"'notes-1', and the dataset of 'mulaw-1'"):
+    with pytest.raises(CheckpointError, match=r"'notes-2', and the dataset of 'mulaw-1'"):
         begin(sound, open_folder(tmp_path / "run"), TrainConfig(), init=other)
     assert not (tmp_path / "run").exists()
 

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from deep_piano.codecs.notes import SPEC
+from deep_piano.codecs.base import IMPOSSIBLE, Part
+from deep_piano.codecs.notes import DURATION, SPEC
 from deep_piano.model import PRESETS, ModelConfig, build_model, carry_state
 from tests.fakes import TINY
 
@@ -19,8 +20,22 @@ def random_inputs(rng, batch=BATCH, window=WINDOW):
         columns = [rng.integers(0, field.size, (batch, window)) for field in SPEC.fields]
         return np.stack(columns, -1).astype(np.int32)
 
-    context = rng.normal(size=(batch, window, SPEC.context_size)).astype(np.float32)
-    return [draw(), context, draw()]
+    features = sum(part.features for part in SPEC.context)
+    sizes = [size for part in SPEC.context for size in part.classes]
+    classes = np.stack([rng.integers(0, size, (batch, window)) for size in sizes], -1)
+    known = rng.normal(size=(batch, window, features)).astype(np.float32)
+    return [draw(), known, classes.astype(np.int32), draw()]
+
+
+def part(inputs, rows, step, first, last):
+    """Return what `random_inputs` know of some parts of `SPEC.context` at a step."""
+    places = zip(*SPEC.columns[first:last], strict=True)
+    return Part(
+        *(
+            np.concatenate([array[rows, step, place] for place in of], 1)
+            for array, of in zip(inputs[1:3], places, strict=True)
+        )
+    )
 
 
 def test_config_survives_json():
@@ -35,15 +50,45 @@ def test_a_head_sees_only_the_fields_before_its_own(rng):
     carry_state(model, np.zeros(BATCH, np.float32))
     before = model.predict_on_batch(inputs)
     assert [logits.shape for logits in before] == [
-        (BATCH, WINDOW, field.size) for field in SPEC.fields
+        (BATCH, WINDOW, field.outputs) for field in SPEC.fields
     ]
     for changed in range(len(SPEC.fields)):
-        other = [inputs[0], inputs[1], inputs[2].copy()]
-        other[2][..., changed] = (other[2][..., changed] + 1) % SPEC.fields[changed].size
+        other = [*inputs[:3], inputs[3].copy()]
+        other[3][..., changed] = (other[3][..., changed] + 1) % SPEC.fields[changed].size
         carry_state(model, np.zeros(BATCH, np.float32))
         after = model.predict_on_batch(other)
         for head, (a, b) in enumerate(zip(before, after, strict=True)):
             assert (a != b).any() == (head > changed)
+
+
+@pytest.mark.tf
+def test_a_head_sees_what_is_known_of_its_own_field(rng):
+    """And the LSTM what is known of the first one, and of the step: so all heads do."""
+    model = build_model(SPEC, TINY, batch=BATCH, window=WINDOW)
+    inputs = random_inputs(rng)
+    carry_state(model, np.zeros(BATCH, np.float32))
+    before = model.predict_on_batch(inputs)
+    for kind in (1, 2):
+        for index, place in enumerate(columns[kind - 1] for columns in SPEC.columns):
+            if place.start == place.stop:
+                continue
+            other = [array.copy() for array in inputs]
+            other[kind][..., place] = 1 + (other[kind][..., place] if kind == 1 else 0)
+            carry_state(model, np.zeros(BATCH, np.float32))
+            after = model.predict_on_batch(other)
+            changed = [bool((a != b).any()) for a, b in zip(before, after, strict=True)]
+            assert changed == [index < 2 or head == index - 1 for head in range(4)]
+
+
+@pytest.mark.tf
+def test_a_candidate_that_there_is_not_is_impossible(rng):
+    model = build_model(SPEC, TINY, batch=BATCH, window=WINDOW)
+    inputs = random_inputs(rng)
+    field, place = SPEC.fields[DURATION], SPEC.columns[DURATION + 1][1]
+    candidates = inputs[2][..., place][..., field.candidates]
+    candidates[0, :, 1:] = field.size
+    logits = model.predict_on_batch(inputs)[DURATION][..., field.size :]
+    np.testing.assert_array_equal(logits < IMPOSSIBLE / 2, candidates == field.size)
 
 
 @pytest.mark.tf
