@@ -375,6 +375,7 @@ def inspect(file: SettingsFile, /, what: str, plot: Path | None, endpoint: str |
 @click.option("--window", type=int, help="Steps of a sequence between two updates.  [64]")
 @click.option("--hop", type=int, help="Steps from one window to the next.  [the window]")
 @click.option("--learning-rate", type=float, help="At its highest.  [0.003]")
+@click.option("--decay-steps", type=int, help="Last updates: the rate falls.  [a fifth]")
 @click.option("--eval-every-steps", type=int, help="Updates between two validations.  [250]")
 @click.option("--patience", type=int, help="Stop after so many validations without a better one.")
 @click.option("--precision", help="float32, mixed_bfloat16, mixed_float16 or auto.  [auto]")

@@ -253,7 +253,9 @@ def _of_pitch(heard: Heard, onset: tf.Tensor) -> tf.Tensor:
 
 
 def _of_touch(heard: Heard, pitch: tf.Tensor, field: int) -> tf.Tensor:
-    value = tf.fill([heard.now.shape[0]], tf.cast(VELOCITIES if field == VELOCITY else DURATIONS, tf.int64))
+    value = tf.fill(
+        [heard.now.shape[0]], tf.cast(VELOCITIES if field == VELOCITY else DURATIONS, tf.int64)
+    )
     bucket = tf.zeros_like(heard.now)
     for i in reversed(range(CANDIDATES)):
         agrees = (heard.recalled[:, i] > 0) & (_recalled_pitch(heard, i) == pitch)

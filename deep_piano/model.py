@@ -111,9 +111,7 @@ def build_model(
     outputs = []
     known = [x]
     for index, field in enumerate(spec.fields):
-        hidden = dense(
-            config.head_units, f"{field.name}_hidden", known + beside(index + 1), "relu"
-        )
+        hidden = dense(config.head_units, f"{field.name}_hidden", known + beside(index + 1), "relu")
         logits = layers.Dense(field.outputs, dtype="float32", name=field.name)(hidden)
         if field.copies:
             place = spec.columns[index + 1][1]

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.notes import LONGEST_ONSET, ONSET, PITCH, PITCHES, Sequence
+from deep_piano.codecs.notes import ONSET, PITCH, PITCHES, Sequence
 from deep_piano.dataset import Dataset
 from deep_piano.errors import InputError, one_line
 from deep_piano.storage import open_folder
@@ -28,7 +28,7 @@ SHORTEST_RUN: Final = 8
 """Notes; shorter runs are not looked for: any two pieces share some."""
 
 _GRID_STEPS = 5  # 50 ms
-_LONGEST_WAIT = LONGEST_ONSET // _GRID_STEPS
+_LONGEST_WAIT = 158  # of such steps; it is part of what an index holds
 _BETWEEN = np.uint16(0xFFFF)  # stands between two recordings, and equals no note
 _GRAM = SHORTEST_RUN - 1  # ways from a note to the next
 _PAIRS_AT_ONCE = 2_000_000

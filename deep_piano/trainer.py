@@ -27,6 +27,7 @@ from deep_piano.workers import Workers
 if TYPE_CHECKING:
     from deep_piano.optimizer import AveragingAdamW
 
+
 class Trainer:
     """A model in training.
 
@@ -144,9 +145,7 @@ class Trainer:
         states = carried(model)
 
         @tf.function(jit_compile=False)
-        def update(
-            inputs: Any, targets: Any, weights: Any, keep: Any, count: Any
-        ) -> Any:
+        def update(inputs: Any, targets: Any, weights: Any, keep: Any, count: Any) -> Any:
             for state in states:
                 state.assign(state * tf.cast(keep[:, None], state.dtype))
             with tf.GradientTape() as tape:

@@ -48,7 +48,7 @@ def a_manifest():
     return {
         "format": 1,
         "codec": {
-            "codec": "notes-1",
+            "codec": "notes-2",
             "fields": [
                 {"name": name, "size": size, "continuous": False}
                 for name, size in (("onset", 160), ("pitch", 88))

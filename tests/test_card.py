@@ -28,7 +28,7 @@ def test_the_card_of_a_dataset_says_what_is_in_it():
         "40 recordings · 2.0 hours · 48,000 notes",
         "45 = 40 recordings + 3 dropped + 2 failed",
         "7 that are neither audio nor MIDI",
-        "notes-1: onset (160), pitch (88)",
+        "notes-2: onset (160), pitch (88)",
         "2 of 12.5 MB together, 4 row groups",
         "Tempo, BPM",
         "Notes a second",

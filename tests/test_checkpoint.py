@@ -164,7 +164,7 @@ def test_a_run_stands_for_its_best_and_a_folder_of_runs_for_the_one_that_is_name
 
 def test_another_codec_is_refused(tmp_path):
     checkpoints.save(tmp_path / "c", random_checkpoint())
-    with pytest.raises(CheckpointError, match="belongs to the codec 'notes-1', not 'mulaw-1'"):
+    with pytest.raises(CheckpointError, match="belongs to the codec 'notes-2', not 'mulaw-1'"):
         checkpoints.load(str(tmp_path / "c"), codec="mulaw-1")
 
 

@@ -97,7 +97,7 @@ def test_what_evaluate_and_runs_cannot_use(dataset):
     write_dataset("sound", [sound_row("mulaw", "a")], codec="mulaw")
     refused(run("evaluate", "nowhere", dataset), "no checkpoint 'nowhere'")
     refused(run("evaluate", "notes-one", "none"), "none is no dataset")
-    refused(run("evaluate", "notes-one", "sound"), "'notes-1' and the dataset of 'mulaw-1'")
+    refused(run("evaluate", "notes-one", "sound"), "'notes-2' and the dataset of 'mulaw-1'")
     refused(run("evaluate", "notes-one", dataset, "--split", "all"), "'all' is not one of")
     refused(run("runs", "nowhere"), "no such folder")
     refused(run("runs", dataset), "holds no run")

@@ -68,7 +68,7 @@ def test_another_version_of_the_codec_is_refused(tmp_path, rows):
     manifest = json.loads(path.read_text())
     manifest["codec"]["codec"] = "notes-9"
     path.write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"'notes-9'.*notes-1.*Prepare the corpus again"):
+    with pytest.raises(InputError, match=r"'notes-9'.*notes-2.*Prepare the corpus again"):
         Dataset(open_folder(tmp_path))
 
 

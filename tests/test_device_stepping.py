@@ -138,5 +138,5 @@ def test_a_stream_begins_at_a_frame_and_there_is_no_slot_too_many():
 def test_notes_are_refused():
     from deep_piano.device_stepping import DeviceStepper
 
-    with pytest.raises(CheckpointError, match="'notes-1', which is no sound wave"):
+    with pytest.raises(CheckpointError, match="'notes-2', which is no sound wave"):
         DeviceStepper(random_checkpoint(), width=1)

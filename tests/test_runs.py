@@ -16,7 +16,7 @@ ROW = {"seen": 4096, "hours": 0.5, "train_loss": 11.0, "train_rate": 0.003}
 def write(folder, name, found, *, digest="ab" * 32):
     run = open_folder(folder).inner(name)
     settings = {"preset": "tiny", "batch": 8, "window": 16, "learning_rate": 0.003}
-    codec = {"codec": "notes-1"}
+    codec = {"codec": "notes-2"}
     about = {"settings": settings, "dataset": {"digest": digest, "codec": codec}}
     runs.write_about(run, about)
     rows = [

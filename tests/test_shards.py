@@ -73,7 +73,7 @@ def test_rows_that_were_read_are_written_again_with_the_same_bytes(tmp_path, row
 
 
 def test_row_groups_never_mix_splits_and_keep_to_their_size(tmp_path, rows):
-    path = write(tmp_path / "s", rows, row_group_bytes=900)  # of 4 bytes a note
+    path = write(tmp_path / "s", rows, row_group_bytes=1350)  # of 6 bytes a note
     facts = read_facts(path, "s")
     assert [group["split"] for group in facts.row_groups] == [
         *("test", "train", "train", "validation")
@@ -147,7 +147,7 @@ def test_damage_within_a_sequence_is_noticed(tmp_path, rows):
 def odd_columns(table):
     """Tables that are whole Parquet and no shard, by what is wrong with them."""
     count, onset = table.num_rows, table["sequence_onset"]
-    beyond = pa.array([[255] * len(steps) for steps in onset.to_pylist()], onset.type)
+    beyond = pa.array([[801] * len(steps) for steps in onset.to_pylist()], onset.type)
     fewer = pa.array([[1]] * count, onset.type)
     return {
         "a column less": table.drop_columns("sequence_pitch"),

@@ -128,6 +128,6 @@ def test_a_wild_network_neither_runs_away_nor_clicks(codec):
 
 
 def test_notes_are_refused():
-    with pytest.raises(CheckpointError, match="'notes-1', which is no sound wave"):
+    with pytest.raises(CheckpointError, match="'notes-2', which is no sound wave"):
         Stepper(random_checkpoint())
-    assert SPEC.codec == "notes-1"
+    assert SPEC.codec == "notes-2"

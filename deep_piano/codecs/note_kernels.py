@@ -298,7 +298,9 @@ def describe(heard: Heard, s: int, features: Any, classes: Any) -> None:
     for i in range(CANDIDATES):
         lag = heard.recalled[s, i]
         classes[i] = _recalled_pitch(heard, s, lag)
-        classes[CANDIDATES + 2 * i] = ONSETS if lag == 0 else ONSET_CLASSES[heard.past[s, 1, lag - 1]]
+        classes[CANDIDATES + 2 * i] = (
+            ONSETS if lag == 0 else ONSET_CLASSES[heard.past[s, 1, lag - 1]]
+        )
         classes[CANDIDATES + 2 * i + 1] = _run_bucket(heard.runs[s, lag]) if lag else 0
 
 

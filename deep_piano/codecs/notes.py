@@ -60,7 +60,6 @@ DURATION_CLASSES: Final = (
 """Shape (`LONGEST_DURATION` + 1,): the class of each duration; there is none of 0 steps."""
 
 
-
 def _bins(longest: int, bins: int) -> NDArray[np.int64]:
     """Return for each number of steps its place among bins that grow geometrically."""
     steps = np.maximum(1, np.arange(longest + 1))
