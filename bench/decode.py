@@ -36,9 +36,9 @@ import numpy as np  # noqa: E402
 
 from bench.machine import machine  # noqa: E402
 from deep_piano import checkpoint as checkpoints  # noqa: E402
+from deep_piano.codecs.base import Part  # noqa: E402
 from deep_piano.codecs.note_context import NoteContext  # noqa: E402
 from deep_piano.codecs.notes import SPEC, VALUES, classes, encode  # noqa: E402
-from deep_piano.codecs.base import Part  # noqa: E402
 from deep_piano.compose import Composer  # noqa: E402
 from deep_piano.decode import Engine, Sampling  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402

@@ -12,7 +12,6 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.base import Part
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import LOG_WIDTHS, ONSET, STEPS_PER_SECOND, VALUES, classes
 from deep_piano.decode import Engine, Sampling
@@ -135,7 +134,7 @@ class Composer:
         rows = (choosing[:, None] * streams + np.arange(streams)).reshape(-1)
         # The streams of a piece have heard the same notes.
         one, candidates = self._context.of_field(rows[::streams], chosen)
-        known = Part(*(np.repeat(array, streams, axis=0) for array in one))
+        known = one.repeated(streams)
         values = np.concatenate([np.tile(VALUES[index], (len(pieces), 1)), candidates], 1)
         allowed = np.stack(
             [

@@ -13,7 +13,7 @@ whatever is in it, so that a piece does not depend on the pieces beside it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.base import IMPOSSIBLE
 from deep_piano.codecs.note_context import NoteContext
+from deep_piano.codecs.note_kernels import Heard
 from deep_piano.codecs.notes import (
     DURATION_CLASSES,
     LOG_WIDTHS,
@@ -56,9 +57,6 @@ from deep_piano.piece_rules import (
     Continuation,
     Piece,
 )
-
-if TYPE_CHECKING:
-    from deep_piano.codecs.note_kernels import Heard
 
 NOTES_A_CALL: Final = 64
 _FIELDS: Final = 4
@@ -158,7 +156,7 @@ class DeviceComposer:
             self._chances,
         )
         self._fresh[:] = False
-        self._context.heard = heard._make(np.array(tensor) for tensor in heard)
+        self._context.heard = Heard(*map(np.array, heard))
         rows, made = _on_host(rows), _on_host(made)
         used = rows.pop("used")
         self._rows = rows
@@ -327,13 +325,13 @@ class _Loop:
         return state, product(x, weights.hidden)
 
     def _choose(
-        self, rows: Rows, heard: tf.Tensor, context: Heard, known: Pair, chances: tf.Tensor
+        self, rows: Rows, heard: tf.Tensor, context: Any, known: Pair, chances: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Draw the next note of each piece, field by field, and say what it costs in nats."""
         drawn: list[tf.Tensor] = []
         total = tf.constant(0.0, tf.float64)
         # The streams of a piece have heard the same notes.
-        one = context._make(tensor[:: self.streams] for tensor in context)
+        one = Heard(*(tensor[:: self.streams] for tensor in context))
         features, classes = (
             tensor[:: self.streams, place]
             for tensor, place in zip(known, self._columns[1], strict=True)

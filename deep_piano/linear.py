@@ -194,7 +194,9 @@ def own_prediction(spec: SequenceSpec, config: ModelConfig, sequence: NDArray[An
     """Return the prediction of every step of a sequence but the first; shape (n - 1,)."""
     context = OwnPrediction(spec, config, 1)
     context.begin(0, sequence)
-    return context.window(sequence[None, :-1])[0, :, 0] * np.float64(config.scale)
+    return context.window(sequence[None, :-1], sequence[None, 1:]).features[0, :, 0] * np.float64(
+        config.scale
+    )
 
 
 def numbers_of(field: Field, sequence: NDArray[Any]) -> Floats:

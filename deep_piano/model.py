@@ -83,7 +83,7 @@ def build_model(
         return ops.one_hot(ops.cast(array, "int32"), size, dtype=compute)
 
     def beside(*parts: int) -> list[Any]:
-        """What is known of some parts of `spec.context`: the features of all, then the classes."""
+        """Return what is known of parts of `spec.context`: features of all, then classes."""
         columns = [(*spec.columns[part], spec.context[part]) for part in parts]
         found = [features[..., place] for place, _, part in columns if part.features]
         for _, place, part in columns:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
     DURATION,
     DURATIONS,
@@ -34,7 +35,6 @@ from deep_piano.codecs.notes import (
     encode,
     velocity_of,
 )
-from deep_piano.codecs.note_context import NoteContext
 from deep_piano.metrics import LONGEST_PATTERN_NOTES, LOOP_GRID_S, MOST_REPETITIONS, key_of
 from deep_piano.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 

@@ -68,9 +68,10 @@ class Trainer:
         # Small gradients would vanish in float16.
         scaled = settings.precision == "mixed_float16"
         self._optimizer = keras.optimizers.LossScaleOptimizer(self._adam) if scaled else self._adam
+        widths = codec_of(spec).log_widths
         losses = [
-            _squared_error(config.scale) if field.continuous else nats_of(field, widths)
-            for field, widths in zip(spec.fields, codec_of(spec).log_widths or [None], strict=True)
+            _squared_error(config.scale) if field.continuous else nats_of(field, widths[index])
+            for index, field in enumerate(spec.fields)
         ]
         backend = keras.backend.backend()
         # On a CPU TensorFlow's XLA is slower and takes four times the memory; jax is XLA.

@@ -56,7 +56,7 @@ class Field:
         Not 0: steps hold whole numbers up to this one, and long ones share classes.
     beside : Beside
         The context of the field: what is known once the fields before it have been chosen. Its head
-        sees it. What is known before the first field is known after each step: the LSTM sees it too.
+        sees it. What is known of the first field is known after each step: the LSTM sees it too.
     copies : int
         Further classes: the k-th of them says "the k-th candidate's value". The candidates'
         classes are the last so many of `beside.classes`, in each of which the last class is "there
@@ -129,7 +129,7 @@ class SequenceSpec:
 
     @property
     def context(self) -> tuple[Beside, ...]:
-        """The context of a step and those of the fields: the order of the columns in a `Context`."""
+        """The context of a step, then those of the fields: the order of what is `Known`."""
         return (self.beside, *(field.beside for field in self.fields))
 
     @property
@@ -243,6 +243,14 @@ class Part(NamedTuple):
 
     features: NDArray[np.float32]
     classes: NDArray[np.int32]
+
+    def of(self, streams: Any, columns: tuple[slice, slice]) -> Part:
+        """Return what is known to some streams, of some columns of each kind."""
+        return Part(self.features[streams, columns[0]], self.classes[streams, columns[1]])
+
+    def repeated(self, times: int) -> Part:
+        """Return each stream so many times, one after the other."""
+        return Part(np.repeat(self.features, times, 0), np.repeat(self.classes, times, 0))
 
 
 class Context(Protocol):

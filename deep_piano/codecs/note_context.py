@@ -19,7 +19,6 @@ from deep_piano.codecs.notes import (
     GAP_BINS,
     ONSET,
     ONSETS,
-    PITCH,
     PITCHES,
     REMEMBERED_NOTES,
     SEED_FEATURES,
@@ -33,7 +32,7 @@ from deep_piano.codecs.notes import (
 )
 
 if TYPE_CHECKING:
-    from deep_piano.codecs.note_kernels import Heard
+    pass
 
 _LONG_AGO: Final = -(10**9)
 _BEFORE_DURATION: Final = STEP_FEATURES + ONSETS
@@ -70,8 +69,8 @@ class NoteContext:
     of the duration, and the classes of the last struck `COPIES` of these ends: it may copy one.
 
     The memory: where the last intervals have stood before, with the longest run of equal ones
-    before them, what followed there (the latest of equals, and the longest run that promises another
-    note). It has no horizon but `REMEMBERED_NOTES`. Compressors call this a match model.
+    before them, what followed there (the latest of equals, and the longest run that promises
+    another note). It has no horizon but `REMEMBERED_NOTES`. Compressors call this a match model.
 
     Conditioning on a pitch-class histogram and a density follows Performance RNN's conditional
     models; without it an LSTM forgets its seed.
@@ -211,7 +210,9 @@ class NoteContext:
         advance(self.heard, steps, self._known.features, self._known.classes)
         return self._known
 
-    def of_field(self, streams: NDArray[np.int64], chosen: Sequence) -> tuple[Part, Sequence]:
+    def of_field(
+        self, streams: NDArray[np.int64], chosen: Sequence
+    ) -> tuple[Part, NDArray[np.int64]]:
         """Return what is known of the field after those that are chosen of the note that comes.
 
         Parameters
@@ -230,8 +231,7 @@ class NoteContext:
 
         field = SPEC.fields[chosen.shape[1]]
         if chosen.shape[1] == ONSET:
-            known = zip(self._known, _OF_ONSET, strict=True)
-            return Part(*(array[streams, place] for array, place in known)), chosen
+            return self._known.of(streams, _OF_ONSET), np.zeros(chosen.shape, np.int64)
         part = _part(len(streams), field.beside)
         ends = np.zeros((len(streams), field.copies), np.int64)
         of_field(self.heard, streams, chosen, part.features, part.classes, ends)

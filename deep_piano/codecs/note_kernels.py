@@ -347,8 +347,8 @@ def of_touch(heard: Heard, s: int, pitch: int, field: int, classes: Any) -> None
 def of_duration(heard: Heard, s: int, onset: int, features: Any, classes: Any, ends: Any) -> None:
     """Write down when what sounds will end, counted from an onset.
 
-    `ends` are the steps to the last struck keys' distinct ends, 0 where there are no more, `classes`
-    the same in classes.
+    `ends` are the steps to the last struck keys' distinct ends, 0 where there are no more, and
+    `classes` the same in classes.
     """
     features[:] = 0
     ends[:] = 0

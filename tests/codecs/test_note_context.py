@@ -14,7 +14,6 @@ from deep_piano.codecs.notes import (
     DURATIONS,
     LOG_WIDTHS,
     LONGEST_DURATION,
-    ONSET,
     ONSET_CLASSES,
     ONSETS,
     PITCHES,

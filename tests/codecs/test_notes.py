@@ -10,9 +10,9 @@ from deep_piano.codecs.notes import (
     DURATION,
     DURATION_STEPS,
     LOG_WIDTHS,
-    ONSET,
     LONGEST_DURATION,
     LONGEST_ONSET,
+    ONSET,
     ONSET_STEPS,
     PITCH,
     SPEC,
@@ -24,7 +24,6 @@ from deep_piano.codecs.notes import (
     excerpt,
 )
 from deep_piano.notes import NOTE, make_notes
-from tests.fakes import arpeggios
 
 NOTE_ROWS = st.lists(
     st.tuples(st.integers(0, 120), st.integers(1, 127), st.integers(21, 108), st.integers(1, 127)),
