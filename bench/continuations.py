@@ -8,8 +8,11 @@ random states, and every continuation is held against the real one over the same
   seeds of the other pieces of the corpus, the mean over all ways of shuffling them;
 - *same key*: the share of continuations in the key of the seed;
 - *density*: the mean |log| of the continuation's notes a second over the seed's;
-- *overlapped area* of the distributions of `metrics.FEATURES`, over all pieces of a corpus; the
-  control holds half of the real continuations against the other half;
+- *told apart*: how well a forest tells excerpts of 15 s from those of the real continuations; the
+  control tells half of these from the other half;
+- *overlapped area* of the distributions of the figures of `texture.TEXTURES`, over all pieces of a
+  corpus, with the same control;
+- *common ends*: the share of notes that end exactly with another;
 - faults, over the whole piece: silence of more than 4 s, a pattern heard more than 16 times in a
   row, one half more than twice as dense as the other;
 - with an index of the training corpus, the longest run of notes that a continuation shares with it.
@@ -33,8 +36,8 @@ from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
+from bench.realism import overlapped_areas, told_apart
 from bench.recordings import find_recordings
 from deep_piano import checkpoint, piece
 from deep_piano.cli import PerField
@@ -44,15 +47,12 @@ from deep_piano.dataset import Dataset
 from deep_piano.decode import Engine
 from deep_piano.errors import DeepPianoError
 from deep_piano.metrics import (
-    FEATURES,
     MOST_REPETITIONS,
     density_drift,
     density_ratio,
-    feature_histograms,
     key_of,
     longest_loop,
     longest_silence_s,
-    overlapped_area,
     pitch_class_cosine,
 )
 from deep_piano.notes import NOTE, Notes, excerpt, write_midi
@@ -62,6 +62,7 @@ from deep_piano.shards import Row
 from deep_piano.storage import open_folder
 from deep_piano.tables import markdown
 from deep_piano.terminal import no_progress
+from deep_piano.texture import TEXTURES, common_ends
 
 MOST_DRIFT = 2.0
 ADHERENCE_AIM, OVERLAP_AIM = 0.05, 0.85
@@ -159,7 +160,7 @@ def main(
     if brief:
         click.echo(verdict(cases))
         return
-    tables = [adherence_table(cases), overlap_table(cases), faults_table(cases)]
+    tables = [adherence_table(cases), realism_table(cases), faults_table(cases)]
     tables += [originality_table(cases, corpus)] if corpus is not None else []
     click.echo("\n\n".join([*tables, verdict(cases)]))
 
@@ -282,23 +283,50 @@ def _density_distance(seed: Notes, continuation: Notes) -> float:
     return abs(math.log(max(density_ratio(seed, continuation), 0.01)))
 
 
-def overlaps(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
-    """Return a feature's overlapped area: ours with the real one, and half of that with half."""
+@dataclass(frozen=True)
+class Realism:
+    """How pieces of a corpus are told from the real continuations; beside it, these by halves.
 
-    def summed(parts: Iterable[Notes]) -> dict[str, NDArray[np.float64]]:
-        sums = feature_histograms(np.empty(0, NOTE))
-        for part in parts:
-            for name, counts in feature_histograms(part).items():
-                sums[name] += counts
-        return sums
+    Attributes
+    ----------
+    told_apart, real_told_apart : float
+        Balanced accuracy of a forest.
+    areas, real_areas : dict of str to float
+        Overlapped area of each of `TEXTURES`.
+    common_ends, real_common_ends : float
+    """
 
-    ours = summed(piece for case in cases for piece in case.alike)
-    real = summed(case.real for case in cases)
-    halves = [summed(case.real for case in cases[half::2]) for half in (0, 1)]
-    return {
-        name: (overlapped_area(ours[name], real[name]), overlapped_area(*(h[name] for h in halves)))
-        for name in FEATURES
-    }
+    told_apart: float
+    real_told_apart: float
+    areas: dict[str, float]
+    real_areas: dict[str, float]
+    common_ends: float
+    real_common_ends: float
+
+    @property
+    def area(self) -> float:
+        """The mean over all figures."""
+        return _mean(self.areas.values())
+
+    @property
+    def real_area(self) -> float:
+        """The mean over all figures, of the control."""
+        return _mean(self.real_areas.values())
+
+
+def realism(cases: Sequence[Case]) -> Realism:
+    """Hold the pieces of cases against the real continuations."""
+    ours = [piece for case in cases for piece in case.alike]
+    real = [case.real for case in cases]
+    halves = real[::2], real[1::2]
+    return Realism(
+        told_apart(real, ours),
+        told_apart(*halves),
+        overlapped_areas(real, ours),
+        overlapped_areas(*halves),
+        _mean(map(common_ends, ours)),
+        _mean(map(common_ends, real)),
+    )
 
 
 def adherence_table(cases: Sequence[Case]) -> str:
@@ -326,20 +354,20 @@ def adherence_table(cases: Sequence[Case]) -> str:
     return markdown(head, rows)
 
 
-def overlap_table(cases: Sequence[Case]) -> str:
-    """Return a line a corpus: ours, and in brackets the real halves against each other."""
+def realism_table(cases: Sequence[Case]) -> str:
+    """Return a line a corpus: ours, and in brackets the real ones' by halves, or their own."""
+    head = ["corpus", "told apart", "common ends", "overlapped area", *TEXTURES]
     rows = []
     for corpus, some in by_corpus(cases):
-        found = overlaps(some)
-        pairs = [*found.values(), mean_overlap(some)]
-        rows.append([corpus, *(f"{ours:.3f} ({halves:.3f})" for ours, halves in pairs)])
-    return markdown(["overlapped area", *FEATURES, "mean"], rows)
-
-
-def mean_overlap(cases: Sequence[Case]) -> tuple[float, float]:
-    """Return the means over the features: ours, and the control's."""
-    ours, halves = zip(*overlaps(cases).values(), strict=True)
-    return _mean(ours), _mean(halves)
+        found = realism(some)
+        pairs = [
+            (found.told_apart, found.real_told_apart),
+            (found.common_ends, found.real_common_ends),
+            (found.area, found.real_area),
+            *zip(found.areas.values(), found.real_areas.values(), strict=True),
+        ]
+        rows.append([corpus, *(f"{ours:.2f} ({theirs:.2f})" for ours, theirs in pairs)])
+    return markdown(head, rows)
 
 
 def faults(notes: Notes, start_s: float) -> tuple[bool, bool, bool]:
@@ -382,17 +410,19 @@ def originality_table(cases: Sequence[Case], corpus: CorpusIndex) -> str:
 def verdict(cases: Sequence[Case]) -> str:
     """Return one line: what is aimed at, over all pieces."""
     found = adherence(cases)
-    ours, halves = mean_overlap(cases)
+    alike = realism(cases)
     parts = [(case, part) for case in cases for part in case.pieces]
     bad = np.mean([faults(part, case.seed_s) for case, part in parts], axis=0)
-    gap = found.real_cosine - found.cosine
+    gap = abs(found.real_cosine - found.cosine)
     return (
         f"Cosine {found.cosine:.3f}, the real ones' {found.real_cosine:.3f}: "
         f"{_verdict(gap <= ADHERENCE_AIM)} (aim: within {ADHERENCE_AIM}). "
         f"Same key {found.same_key:.2f} ({found.real_same_key:.2f}), "
         f"density {found.density:.2f} ({found.real_density:.2f}). "
-        f"Mean overlapped area {ours:.3f} ({halves:.3f}): {_verdict(ours >= OVERLAP_AIM)} "
+        f"Told apart {alike.told_apart:.3f} ({alike.real_told_apart:.3f}), mean overlapped area "
+        f"{alike.area:.3f} ({alike.real_area:.3f}): {_verdict(alike.area >= OVERLAP_AIM)} "
         f"(aim: {OVERLAP_AIM}). "
+        f"Common ends {alike.common_ends:.3f} ({alike.real_common_ends:.3f}). "
         f"Silences {bad[0]:.2f}, loops {bad[1]:.2f}, drifts {bad[2]:.2f} of {len(parts)} pieces."
     )
 

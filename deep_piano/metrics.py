@@ -18,11 +18,6 @@ MOST_REPETITIONS: Final = 16
 """Of one pattern in a row, as `longest_loop` counts them, in a good piece."""
 LOOP_GRID_S = 0.05  # finer than a sixteenth at 240 quarters a minute (62 ms)
 
-_MOMENT_S = 0.05  # from one count of the polyphony to the next
-_SPAN_S = 2.0  # in which onsets are counted
-_SHORTEST_S = 0.01
-_TIME_BINS = 90  # up to 22 s
-_MOST_AT_ONCE, _MOST_ONSETS = 24, 80
 
 # Mean ratings of how well each pitch class fits a key, tonic first.
 _KRUMHANSL_KESSLER = {
@@ -207,77 +202,6 @@ def density_drift(notes: Notes) -> float:
     early = int(np.searchsorted(notes["onset"], (first + last) / 2, side="right"))
     few, many = sorted((early, len(notes) - early))
     return many / few if few else (1.0 if many <= 1 else math.inf)
-
-
-FEATURES: Final = (
-    "pitch class",
-    "inter-onset interval",
-    "duration",
-    "velocity",
-    "polyphony",
-    "density",
-)
-
-
-def feature_histograms(notes: Notes) -> dict[str, NDArray[np.float64]]:
-    """Return how often the values of each of `FEATURES` occur in a part.
-
-    Counts of parts may be added up. They are of notes for the pitch class, the time since the onset
-    before and the duration (both in eighths of an octave, from 10 ms on; together is a bin of its
-    own), and the velocity (in 16 bins); of moments 50 ms apart for the polyphony, which is the
-    notes that sound then; and of spans of 2 s for the density, in notes.
-    """
-    intervals = np.diff(notes["onset"])
-    start_s, end_s = (
-        (float(notes["onset"][0]), float(notes["offset"].max())) if len(notes) else (0.0, 0.0)
-    )
-    moments = np.arange(start_s, end_s, _MOMENT_S)
-    begun = np.searchsorted(notes["onset"], moments, side="right")
-    ended = np.searchsorted(np.sort(notes["offset"]), moments, side="right")
-    spans = int((end_s - start_s) / _SPAN_S)
-    edges = start_s + _SPAN_S * np.arange(spans + 1)
-    onsets = np.diff(np.searchsorted(notes["onset"], edges))
-    counts = (
-        np.bincount(notes["pitch"] % 12, minlength=12),
-        np.bincount(_octave_eighths(intervals), minlength=_TIME_BINS),
-        np.bincount(_octave_eighths(notes["offset"] - notes["onset"]), minlength=_TIME_BINS),
-        np.bincount(notes["velocity"].astype(int) // 8, minlength=16),
-        np.bincount(np.minimum(begun - ended, _MOST_AT_ONCE), minlength=_MOST_AT_ONCE + 1),
-        np.bincount(np.minimum(onsets, _MOST_ONSETS), minlength=_MOST_ONSETS + 1),
-    )
-    return {name: count.astype(float) for name, count in zip(FEATURES, counts, strict=True)}
-
-
-def _octave_eighths(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return bin 0 below 10 ms, then one for each eighth of an octave, the last for the rest."""
-    octaves = np.log2(np.maximum(seconds, _SHORTEST_S / 2) / _SHORTEST_S)
-    return np.clip(np.floor(1 + 8 * octaves), 0, _TIME_BINS - 1).astype(np.int64)
-
-
-def overlapped_area(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return the area that two histograms share when each is scaled to an area of 1.
-
-    The measure of L.-C. Yang and A. Lerch, "On the evaluation of generative models in music",
-    Neural Computing and Applications 32, 2020, on histograms instead of kernel density estimates.
-
-    Parameters
-    ----------
-    a, b : ndarray, shape (bins,)
-        Counts.
-
-    Returns
-    -------
-    float
-        0 to 1; 0 where one of them is empty.
-
-    Examples
-    --------
-    >>> overlapped_area(np.array([2.0, 2.0]), np.array([1.0, 0.0]))
-    0.5
-    """
-    if not a.sum() or not b.sum():
-        return 0.0
-    return float(np.minimum(a / a.sum(), b / b.sum()).sum())
 
 
 def figures(

@@ -25,6 +25,7 @@ from bench import (
     peers,
     prepare,
     processes,
+    realism,
     recordings,
     train,
 )
@@ -40,7 +41,7 @@ from deep_piano.model import ModelConfig, weight_shapes
 from deep_piano.notes import make_notes
 from deep_piano.originality import CorpusIndex
 from deep_piano.storage import open_folder
-from tests.fakes import TINY, random_checkpoint
+from tests.fakes import TINY, arpeggios, random_checkpoint
 from tests.rows import note_row, write_dataset
 
 
@@ -355,7 +356,8 @@ def test_what_was_played_overlaps_with_itself_and_keeps_to_itself():
     case.pieces = [case.real, case.real]
     found = continuations.adherence([case])
     assert (found.cosine, found.same_key) == (found.real_cosine, found.real_same_key)
-    assert {ours for ours, _ in continuations.overlaps([case]).values()} == {1.0}
+    alike = continuations.realism([case])
+    assert alike.common_ends == alike.real_common_ends
 
 
 @pytest.mark.tf
@@ -371,3 +373,16 @@ def test_the_gpu_that_tensorflow_sees_is_made_ready(name, monkeypatch):
     monkeypatch.setattr(config.experimental, "get_device_details", lambda gpu: details)
     assert machine.ready_tensorflow() == name
     assert prepared == [name] * bool(name)
+
+
+def test_what_is_alike_is_not_told_apart_and_overlaps():
+    rng = np.random.default_rng(0)
+    one, same = ([arpeggios(70, rng=rng, tonic=50 + n) for n in range(6)] for _ in range(2))
+    other = [arpeggios(70, rng=rng, tonic=50 + n, step_s=0.1) for n in range(6)]
+    assert realism.told_apart(one, other) > 0.95
+    assert realism.told_apart(one, same) < 0.8
+    areas, apart = (realism.overlapped_areas(one, parts) for parts in (same, other))
+    assert np.mean(list(areas.values())) > 0.8
+    assert apart["density"] < 0.1
+    assert math.isnan(realism.told_apart(one[:1], other[:1]))
+    assert math.isnan(realism.overlapped_areas(one[:2], other)["density"])

@@ -37,6 +37,7 @@ LAYERS = [
         "pictures",
         "ranking",
         "likeness",
+        "texture",
     },
     {
         "codecs.__init__",

@@ -9,18 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deep_piano.metrics import (
-    FEATURES,
     Key,
     density_drift,
     density_per_s,
     density_ratio,
-    feature_histograms,
     figures,
     key_of,
     longest_loop,
     longest_note_s,
     longest_silence_s,
-    overlapped_area,
     pitch_class_cosine,
     pitch_class_histogram,
 )
@@ -246,34 +243,3 @@ def test_density_drifts_by_how_much_denser_one_half_is():
 @pytest.mark.parametrize("notes", [EMPTY, melody([60])])
 def test_next_to_nothing_does_not_drift(notes):
     assert density_drift(notes) == 1.0
-
-
-def test_features_are_counted_where_they_belong():
-    notes = make_notes([0.0, 0.0, 0.4], [0.4, 0.4, 2.4], [60, 67, 72], [20, 20, 120])
-    found = feature_histograms(notes)
-    assert tuple(found) == FEATURES
-    assert np.flatnonzero(found["pitch class"]).tolist() == [0, 7]
-    assert found["pitch class"][0] == 2
-    together, apart = np.flatnonzero(found["inter-onset interval"])
-    assert together == 0
-    assert apart == 1 + np.floor(8 * np.log2(40))
-    assert found["velocity"][[2, 15]].tolist() == [2, 1]
-    assert found["polyphony"][[1, 2]].tolist() == [40, 8]
-    assert found["density"][3] == 1
-
-
-@given(pieces())
-def test_features_of_any_part_can_be_added_up(notes):
-    found = feature_histograms(notes)
-    shapes = {name: counts.shape for name, counts in feature_histograms(EMPTY).items()}
-    assert {name: counts.shape for name, counts in found.items()} == shapes
-    for name in ("pitch class", "duration", "velocity"):
-        assert found[name].sum() == len(notes)
-    assert found["inter-onset interval"].sum() == max(0, len(notes) - 1)
-
-
-def test_the_overlapped_area_is_what_two_distributions_share():
-    a, b = np.array([1.0, 1.0, 0.0]), np.array([0.0, 3.0, 3.0])
-    assert overlapped_area(a, b) == pytest.approx(0.5)
-    assert overlapped_area(a, 7 * a) == pytest.approx(1.0)
-    assert overlapped_area(a, np.zeros(3)) == 0.0
