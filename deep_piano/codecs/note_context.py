@@ -16,6 +16,8 @@ from deep_piano.codecs.notes import (
     CANDIDATES,
     COPIES,
     DURATION,
+    DURATIONS,
+    END_S,
     GAP_BINS,
     ONSET,
     ONSETS,
@@ -39,6 +41,29 @@ _BEFORE_DURATION: Final = STEP_FEATURES + ONSETS
 _FEATURES: Final = sum(beside.features for beside in SPEC.context)
 _OF_ONSET: Final = SPEC.columns[1]
 _CLASSES: Final = sum(len(beside.classes) for beside in SPEC.context)
+
+
+def _places(**sizes: int) -> dict[str, slice]:
+    ends = np.cumsum(list(sizes.values())).tolist()
+    return {
+        name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)
+    }
+
+
+FEATURES: Final = _places(
+    struck=PITCHES,
+    sounding=PITCHES,
+    recent=12,
+    seed=16,
+    rate=1,
+    end=len(END_S) + 1,
+    loudness=PITCHES,
+    gaps=GAP_BINS,
+    seed_texture=SEED_FEATURES - 16,
+    ends=ONSETS,
+    ends_of_duration=DURATIONS,
+)
+"""Where each kind of feature stands, of the step and then of the fields."""
 
 
 class NoteContext:
