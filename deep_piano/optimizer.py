@@ -52,7 +52,12 @@ class AveragingAdamW(keras.optimizers.AdamW):
     def begin_mean(self, variables: Any) -> None:
         """Let the mean be what variables, those that it is of, are now."""
         for variable, mean in zip(variables, self._means, strict=self.use_ema):
-            mean.assign(variable)
+            mean.assign(ops.copy(variable))
+
+    def put_mean(self, variables: Any) -> None:
+        """Give variables, those that the mean is of, its values."""
+        for variable, mean in zip(variables, self._means, strict=self.use_ema):
+            variable.assign(ops.copy(mean))  # jax lets no two variables share an array
 
     @property
     def _means(self) -> Any:

@@ -113,7 +113,7 @@ class Trainer:
         """Give the model the mean of its weights, to be scored and saved; then its own again."""
         variables = self.model.trainable_variables
         own = [np.asarray(variable.numpy()).copy() for variable in variables]
-        self._optimizer.finalize_variable_values(variables)
+        self._adam.put_mean(variables)
         try:
             yield
         finally:

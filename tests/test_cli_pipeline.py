@@ -58,7 +58,7 @@ def test_a_corpus_becomes_pieces_and_each_stage_goes_on_where_it_stopped(cluster
     kept = ("dataset/", "run/", "pieces/pieces/")
     assert {n: b for n, b in before.items() if n.startswith(kept)}.items() <= more.items()
 
-    refused(pipeline("--steps", "6"), "begun with other settings", "steps 4 -> 6")
+    refused(pipeline("--preset", "small"), "begun with other settings", "preset tiny -> small")
 
 
 @pytest.fixture
