@@ -132,7 +132,7 @@ class Composer:
         field, strength = self._engine.spec.fields[index], self._guidance[index]
         pieces = [self._pieces[piece] for piece in choosing]
         rows = (choosing[:, None] * streams + np.arange(streams)).reshape(-1)
-        # The streams of a piece have heard the same notes.
+        # The streams of a piece have the same notes before them.
         one, candidates = self._context.of_field(rows[::streams], chosen)
         known = one.repeated(streams)
         values = np.concatenate([np.tile(VALUES[index], (len(pieces), 1)), candidates], 1)

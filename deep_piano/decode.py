@@ -36,7 +36,7 @@ class State:
         self.h, self.c = (rearranged(array, order, axis=1) for array in (self.h, self.c))
 
 
-class Hears(NamedTuple):
+class InputKernel(NamedTuple):
     """The rows of a kernel by what they are multiplied with.
 
     Attributes
@@ -58,7 +58,7 @@ class Arranged(NamedTuple):
 
     Attributes
     ----------
-    input : Hears
+    input : InputKernel
         Of the LSTM: the fields of a step, then what is known beside it.
     bias : ndarray, shape (units,)
     norms : list of pair
@@ -67,17 +67,17 @@ class Arranged(NamedTuple):
         From inputs and h to the gates input, forget, output and cell.
     hidden : pair
         From the output to what all heads make of it.
-    known : list of Hears
+    known : list of InputKernel
         Of each head: the fields before its own, then what is known beside them.
     heads : list of pair
     """
 
-    input: Hears
+    input: InputKernel
     bias: Array
     norms: list[Pair]
     lstms: list[Pair]
     hidden: Pair
-    known: list[Hears]
+    known: list[InputKernel]
     heads: list[Pair]
 
 
@@ -88,7 +88,7 @@ def arranged(checkpoint: Checkpoint) -> Arranged:
     sizes = [field.size for field in fields]
     hidden = [weights[f"{field.name}_hidden/kernel"] for field in fields]
     return Arranged(
-        input=_hears(weights["input/kernel"], sizes, checkpoint.spec.context[:2]),
+        input=_input_kernel(weights["input/kernel"], sizes, checkpoint.spec.context[:2]),
         bias=weights["input/bias"],
         norms=norms,
         lstms=lstms,
@@ -97,7 +97,7 @@ def arranged(checkpoint: Checkpoint) -> Arranged:
             np.concatenate([weights[f"{field.name}_hidden/bias"] for field in fields]),
         ),
         known=[
-            _hears(kernel[units:], sizes[:index], [fields[index].beside])
+            _input_kernel(kernel[units:], sizes[:index], [fields[index].beside])
             for index, kernel in enumerate(hidden)
         ],
         heads=[
@@ -106,11 +106,11 @@ def arranged(checkpoint: Checkpoint) -> Arranged:
     )
 
 
-def _hears(kernel: Array, sizes: Sequence[int], parts: Sequence[Beside]) -> Hears:
+def _input_kernel(kernel: Array, sizes: Sequence[int], parts: Sequence[Beside]) -> InputKernel:
     """Tell a kernel's rows apart, which stand as `model.build_model` joins its inputs."""
     features, of_fields = sum(part.features for part in parts), sum(sizes)
     sizes = [*sizes, *(size for part in parts for size in part.classes)]
-    return Hears(
+    return InputKernel(
         kernel[of_fields : of_fields + features],
         np.concatenate([kernel[:of_fields], kernel[of_fields + features :]]),
         np.cumsum([0, *sizes], dtype=np.int64)[:-1],
@@ -223,12 +223,12 @@ class Engine:
 
 
 class _Input:
-    """The product of a kernel with what it hears, one-hot but for the features."""
+    """The product of a kernel with its inputs, one-hot but for the features."""
 
-    def __init__(self, hears: Hears, bias: Array | None = None) -> None:
-        given = len(hears.features) > 0 or bias is not None
-        self._features = Kernel(hears.features, bias) if given else None
-        self._table, self._starts = hears.table, hears.starts
+    def __init__(self, kernel: InputKernel, bias: Array | None = None) -> None:
+        given = len(kernel.features) > 0 or bias is not None
+        self._features = Kernel(kernel.features, bias) if given else None
+        self._table, self._starts = kernel.table, kernel.starts
 
     def __call__(self, classes: NDArray[np.int32], known: Part) -> Array:
         rows = np.concatenate([classes, known.classes], 1) + self._starts

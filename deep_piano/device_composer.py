@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from deep_piano.checkpoint import Checkpoint
 from deep_piano.codecs.base import IMPOSSIBLE
 from deep_piano.codecs.note_context import NoteContext
-from deep_piano.codecs.note_kernels import Heard
+from deep_piano.codecs.note_kernels import ContextState
 from deep_piano.codecs.notes import (
     DURATION_CLASSES,
     LOG_WIDTHS,
@@ -36,7 +36,7 @@ from deep_piano.codecs.notes import (
     VELOCITIES,
     VELOCITY,
 )
-from deep_piano.decode import Hears, Sampling, arranged
+from deep_piano.decode import InputKernel, Sampling, arranged
 from deep_piano.device import lstm_layers, product, where
 from deep_piano.device_context import advance, of_field
 from deep_piano.metrics import LONGEST_PATTERN_NOTES, MOST_REPETITIONS
@@ -146,17 +146,17 @@ class DeviceComposer:
             of_seed = piece.of_seed(self._notes)
             given_count[slot] = len(of_seed)
             given[: len(of_seed), slot] = of_seed
-        self._state, heard, rows, made = self._loop(
+        self._state, context, rows, made = self._loop(
             self._state,
             self._fresh,
-            self._context.heard,
+            self._context.state,
             {**self._rows, "used": np.zeros(len(self._pieces), np.int64)},
             given,
             given_count,
             self._chances,
         )
         self._fresh[:] = False
-        self._context.heard = Heard(*map(np.array, heard))
+        self._context.state = ContextState(*map(np.array, context))
         rows, made = _on_host(rows), _on_host(made)
         used = rows.pop("used")
         self._rows = rows
@@ -249,7 +249,7 @@ class _Loop:
         self._weights = tf.nest.map_structure(tf.Variable, arranged(checkpoint))
         self._compiled = tf.function(self._run, jit_compile=True, autograph=False)
 
-    def __call__(self, *arguments: Any) -> tuple[Any, Heard, Rows, Rows]:
+    def __call__(self, *arguments: Any) -> tuple[Any, ContextState, Rows, Rows]:
         """Return the LSTM's state, the context's, the pieces' rows, and what was made.
 
         Parameters
@@ -258,7 +258,7 @@ class _Loop:
             h and c of each layer.
         fresh : bool, shape (streams,)
             Where a piece begins: the state is dropped.
-        context : Heard
+        context : ContextState
         rows : mapping of str to tensor
         given : int, shape (notes, pieces, fields)
             The next notes of each seed.
@@ -272,12 +272,12 @@ class _Loop:
         self,
         state: Any,
         fresh: tf.Tensor,
-        context: Heard,
+        context: ContextState,
         rows: Rows,
         given: tf.Tensor,
         given_count: tf.Tensor,
         chances: tf.Tensor,
-    ) -> tuple[Any, Heard, Rows, Rows]:
+    ) -> tuple[Any, ContextState, Rows, Rows]:
         notes, pieces, fields = given.shape
         state = tf.nest.map_structure(lambda x: tf.where(fresh[:, None], 0.0, x), state)
         made = {
@@ -286,7 +286,7 @@ class _Loop:
             "taken": tf.TensorArray(tf.bool, notes, element_shape=[pieces]),
         }
 
-        def note(t: tf.Tensor, state: Any, context: Heard, rows: Rows, made: Rows) -> Any:
+        def note(t: tf.Tensor, state: Any, context: ContextState, rows: Rows, made: Rows) -> Any:
             """Take every piece one note further; one that is late takes the note back."""
             steps = tf.repeat(rows["coming"], self.streams, axis=0)
             next_context, known = advance(context, steps)
@@ -330,8 +330,8 @@ class _Loop:
         """Draw the next note of each piece, field by field, and say what it costs in nats."""
         drawn: list[tf.Tensor] = []
         total = tf.constant(0.0, tf.float64)
-        # The streams of a piece have heard the same notes.
-        one = Heard(*(tensor[:: self.streams] for tensor in context))
+        # The streams of a piece have the same notes before them.
+        one = ContextState(*(tensor[:: self.streams] for tensor in context))
         features, classes = (
             tensor[:: self.streams, place]
             for tensor, place in zip(known, self._columns[1], strict=True)
@@ -391,13 +391,13 @@ def _in_classes(values: list[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def _input(
-    hears: Hears, fields: list[tf.Tensor], features: tf.Tensor, classes: tf.Tensor
+    kernel: InputKernel, fields: list[tf.Tensor], features: tf.Tensor, classes: tf.Tensor
 ) -> tf.Tensor:
-    """Return the product of a kernel with what it hears."""
-    x = features @ hears.features
+    """Return the product of a kernel with its inputs, one-hot but for the features."""
+    x = features @ kernel.features
     columns = [*fields, *tf.unstack(classes, axis=1)]
     for place, column in enumerate(columns):
-        x += tf.gather(hears.table, column + hears.starts[place])
+        x += tf.gather(kernel.table, column + kernel.starts[place])
     return x
 
 

@@ -1,6 +1,6 @@
 """What `NoteContext` knows, in TensorFlow: for the loop that XLA compiles (`device_composer`).
 
-`codecs.note_kernels` is the reference, and has the names of what streams have heard.
+`codecs.note_kernels` is the reference, and says what is kept of each stream.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deep_piano.codecs.note_kernels import Heard
+from deep_piano.codecs.note_kernels import ContextState
 from deep_piano.codecs.notes import (
     CANDIDATES,
     CHORD_STEPS,
@@ -49,38 +49,38 @@ from deep_piano.device import where
 Pair = tuple[tf.Tensor, tf.Tensor]
 
 
-def advance(heard: Heard, steps: tf.Tensor) -> tuple[Heard, Pair]:
+def advance(state: ContextState, steps: tf.Tensor) -> tuple[ContextState, Pair]:
     """Take in one note of every stream; return what is known then, and of the onset that comes."""
-    heard = _take(heard, steps)
-    return heard, (_features(heard), _classes(heard))
+    state = _take(state, steps)
+    return state, (_features(state), _classes(state))
 
 
-def _take(heard: Heard, steps: tf.Tensor) -> Heard:
+def _take(state: ContextState, steps: tf.Tensor) -> ContextState:
     gap, pitch = steps[:, ONSET], steps[:, PITCH]
     velocity, duration = steps[:, VELOCITY], steps[:, DURATION]
     key = tf.one_hot(pitch, PITCHES, True, False)
     pitch_class = tf.one_hot((pitch + LOWEST_PITCH_CLASS) % 12, 12)
-    now = heard.now + gap
+    now = state.now + gap
     end = now + duration
-    shared = tf.reduce_any(heard.until == end[:, None], 1)
-    begins = (heard.notes == 0) | (gap > CHORD_STEPS)
-    ioi = tf.where(begins, tf.minimum(now - heard.group, LONGEST_ONSET), 0)
-    gaps = heard.gaps * (1 - GAP_SHARE) + GAP_SHARE * tf.one_hot(tf.gather(GAP_BIN, ioi), GAP_BINS)
-    past, runs, recalled = _remember(heard, pitch, steps)
+    shared = tf.reduce_any(state.until == end[:, None], 1)
+    begins = (state.notes == 0) | (gap > CHORD_STEPS)
+    ioi = tf.where(begins, tf.minimum(now - state.group, LONGEST_ONSET), 0)
+    gaps = state.gaps * (1 - GAP_SHARE) + GAP_SHARE * tf.one_hot(tf.gather(GAP_BIN, ioi), GAP_BINS)
+    past, runs, recalled = _remember(state, pitch, steps)
     gap_s = _seconds(gap)
     loudness = tf.cast(velocity + 1, tf.float32) / VELOCITIES
-    after = heard._replace(
+    after = state._replace(
         now=now,
-        notes=heard.notes + 1,
-        group=tf.where(begins, now, heard.group),
+        notes=state.notes + 1,
+        group=tf.where(begins, now, state.group),
         last=pitch,
-        struck=tf.where(key, now[:, None], heard.struck),
-        until=tf.where(key, end[:, None], heard.until),
-        order=tf.where(key, heard.notes[:, None] + 1, heard.order),
-        loudness=tf.where(key, loudness[:, None], heard.loudness),
-        recent=heard.recent * tf.exp(gap_s / -RECENT_S)[:, None] + pitch_class,
-        rate=heard.rate * tf.exp(gap_s / -RATE_S) + 1 / RATE_S,
-        gaps=where(begins & (heard.notes > 0), gaps, heard.gaps),
+        struck=tf.where(key, now[:, None], state.struck),
+        until=tf.where(key, end[:, None], state.until),
+        order=tf.where(key, state.notes[:, None] + 1, state.order),
+        loudness=tf.where(key, loudness[:, None], state.loudness),
+        recent=state.recent * tf.exp(gap_s / -RECENT_S)[:, None] + pitch_class,
+        rate=state.rate * tf.exp(gap_s / -RATE_S) + 1 / RATE_S,
+        gaps=where(begins & (state.notes > 0), gaps, state.gaps),
         past=past,
         runs=runs,
         recalled=recalled,
@@ -89,18 +89,18 @@ def _take(heard: Heard, steps: tf.Tensor) -> Heard:
     return after._replace(sums=sums, seed=seed)
 
 
-def _remember(heard: Heard, pitch: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    count = heard.notes
-    interval = tf.where(count > 0, pitch - heard.last, 0)
+def _remember(state: ContextState, pitch: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    count = state.notes
+    interval = tf.where(count > 0, pitch - state.last, 0)
     latest = tf.stack([interval, *(steps[:, f] for f in (ONSET, VELOCITY, DURATION))], 1)
     latest = tf.cast(latest, tf.int16)
-    past = tf.concat([latest[:, :, None], heard.past[:, :, :-1]], 2)
+    past = tf.concat([latest[:, :, None], state.past[:, :, :-1]], 2)
     intervals = past[:, 0]
     lag = np.arange(REMEMBERED_NOTES)
     led = (lag >= 1) & (lag < tf.minimum(count, REMEMBERED_NOTES)[:, None])
-    led &= heard.remembers[:, None] & (count >= 2)[:, None]
-    again = tf.where(intervals == intervals[:, :1], heard.runs + 1, 0)
-    runs = tf.where(led, again, heard.runs)
+    led &= state.remembers[:, None] & (count >= 2)[:, None]
+    again = tf.where(intervals == intervals[:, :1], state.runs + 1, 0)
+    runs = tf.where(led, again, state.runs)
     first, found = _longest(tf.where(led, runs, 0))
     # What follows a place stands one lag nearer.
     following = tf.concat([intervals[:, :1], intervals[:, :-1]], 1)
@@ -118,7 +118,7 @@ def _longest(runs: tf.Tensor) -> Pair:
 
 
 def _of_seed(
-    heard: Heard,
+    state: ContextState,
     pitch_class: tf.Tensor,
     steps: tf.Tensor,
     shared: tf.Tensor,
@@ -126,22 +126,22 @@ def _of_seed(
     ioi: tf.Tensor,
 ) -> Pair:
     """Add a note to the sums over the seed, and tell of it when it has ended."""
-    hearing = (heard.seed_end >= 0) & (heard.seed[:, 15] == 0)
+    hearing = (state.seed_end >= 0) & (state.seed[:, 15] == 0)
     duration = tf.maximum(steps[:, DURATION], 1)
-    one = tf.ones_like(heard.rate)
+    one = tf.ones_like(state.rate)
     loud = tf.cast(steps[:, VELOCITY], tf.float32) / VELOCITIES
     high = tf.cast(steps[:, PITCH], tf.float32) / PITCHES
     length = tf.cast(tf.math.log(tf.cast(duration, tf.float64)) / 8, tf.float32)
     flags = [tf.cast(flag, tf.float32) for flag in (shared, begins)]
     moments = tf.stack([one, loud, length, loud * loud, high, high * high, *flags], 1)
     of_gap = tf.one_hot(tf.gather(SEED_GAP_BIN, ioi), SEED_BINS)
-    of_gap = where(begins & (heard.sums[:, 19] > 0), of_gap, tf.zeros_like(of_gap))
+    of_gap = where(begins & (state.sums[:, 19] > 0), of_gap, tf.zeros_like(of_gap))
     of_length = tf.one_hot(tf.gather(SEED_DURATION_BIN, steps[:, DURATION]), SEED_BINS)
     note = tf.concat([pitch_class, moments, of_length, of_gap], 1)
-    sums = where(hearing, heard.sums + note, heard.sums)
+    sums = where(hearing, state.sums + note, state.sums)
     count, chords = tf.maximum(sums[:, 12:13], 1), tf.maximum(sums[:, 19:20], 1)
-    seconds = tf.maximum(_seconds(heard.seed_end), 1.0)[:, None]
-    harmony, pace, touch, lengths, register = tf.split(heard.told, SEED_GROUPS, 1)
+    seconds = tf.maximum(_seconds(state.seed_end), 1.0)[:, None]
+    harmony, pace, touch, lengths, register = tf.split(state.told, SEED_GROUPS, 1)
 
     def mean(column: int) -> tf.Tensor:
         return sums[:, column : column + 1] / count
@@ -162,30 +162,30 @@ def _of_seed(
         pace * count / chords / 4,
         lengths * sums[:, 20 : 20 + SEED_BINS] / count,
         pace * sums[:, 20 + SEED_BINS :] / tf.maximum(chords - 1, 1),
-        heard.told,
+        state.told,
     ]
-    ended = hearing & (heard.now >= heard.seed_end)
-    return sums, where(ended, tf.concat(known, 1), heard.seed)
+    ended = hearing & (state.now >= state.seed_end)
+    return sums, where(ended, tf.concat(known, 1), state.seed)
 
 
-def _features(heard: Heard) -> tf.Tensor:
-    now = heard.now[:, None]
-    age_s = tf.minimum(_seconds(now - heard.struck), MOST_SECONDS)
-    known = tf.cast(heard.end >= 0, tf.float32)[:, None]
-    left_s = _seconds(tf.maximum(heard.end - heard.now, 0))[:, None]
+def _features(state: ContextState) -> tf.Tensor:
+    now = state.now[:, None]
+    age_s = tf.minimum(_seconds(now - state.struck), MOST_SECONDS)
+    known = tf.cast(state.end >= 0, tf.float32)[:, None]
+    left_s = _seconds(tf.maximum(state.end - state.now, 0))[:, None]
     return tf.concat(
         [
             tf.exp(-age_s),
-            tf.cast(heard.until > now, tf.float32),
-            heard.recent / tf.reduce_sum(heard.recent, 1, keepdims=True),
-            heard.seed[:, :16],
-            tf.math.log1p(heard.rate)[:, None] / 3,
+            tf.cast(state.until > now, tf.float32),
+            state.recent / tf.reduce_sum(state.recent, 1, keepdims=True),
+            state.seed[:, :16],
+            tf.math.log1p(state.rate)[:, None] / 3,
             tf.exp(-left_s / np.array(END_S, np.float32)) * known,
             known,
-            heard.loudness * tf.exp(age_s / -KEY_S),
-            heard.gaps,
-            heard.seed[:, 16:],
-            _ends(heard.until - now, LONGEST_ONSET, ONSET_CLASSES, ONSETS),
+            state.loudness * tf.exp(age_s / -KEY_S),
+            state.gaps,
+            state.seed[:, 16:],
+            _ends(state.until - now, LONGEST_ONSET, ONSET_CLASSES, ONSETS),
         ],
         1,
     )
@@ -198,82 +198,84 @@ def _ends(left: tf.Tensor, longest: int, table: Any, size: int) -> tf.Tensor:
     return tf.reduce_max(tf.one_hot(found, size), 1)
 
 
-def _classes(heard: Heard) -> tf.Tensor:
-    found = [_recalled_pitch(heard, i) for i in range(CANDIDATES)]
+def _classes(state: ContextState) -> tf.Tensor:
+    found = [_recalled_pitch(state, i) for i in range(CANDIDATES)]
     for i in range(CANDIDATES):
-        onset = tf.gather(ONSET_CLASSES, _recalled(heard, i, 1))
-        found += [tf.where(heard.recalled[:, i] > 0, onset, ONSETS), _run_bucket(heard, i)]
+        onset = tf.gather(ONSET_CLASSES, _recalled(state, i, 1))
+        found += [tf.where(state.recalled[:, i] > 0, onset, ONSETS), _run_bucket(state, i)]
     return tf.stack(found, 1)
 
 
-def _recalled(heard: Heard, candidate: int, row: int) -> tf.Tensor:
+def _recalled(state: ContextState, candidate: int, row: int) -> tf.Tensor:
     """Return a value of the note that followed where a candidate was found."""
-    place = tf.maximum(heard.recalled[:, candidate] - 1, 0)
-    return tf.cast(tf.gather(heard.past[:, row], place, batch_dims=1), tf.int64)
+    place = tf.maximum(state.recalled[:, candidate] - 1, 0)
+    return tf.cast(tf.gather(state.past[:, row], place, batch_dims=1), tf.int64)
 
 
-def _recalled_pitch(heard: Heard, candidate: int) -> tf.Tensor:
-    promised = heard.last + _recalled(heard, candidate, 0)
-    there = (heard.recalled[:, candidate] > 0) & (promised >= 0) & (promised < PITCHES)
+def _recalled_pitch(state: ContextState, candidate: int) -> tf.Tensor:
+    promised = state.last + _recalled(state, candidate, 0)
+    there = (state.recalled[:, candidate] > 0) & (promised >= 0) & (promised < PITCHES)
     return tf.where(there, promised, PITCHES)
 
 
-def _run_bucket(heard: Heard, candidate: int) -> tf.Tensor:
-    lag = heard.recalled[:, candidate]
-    run = tf.cast(tf.gather(heard.runs, lag, batch_dims=1), tf.int64)
+def _run_bucket(state: ContextState, candidate: int) -> tf.Tensor:
+    lag = state.recalled[:, candidate]
+    run = tf.cast(tf.gather(state.runs, lag, batch_dims=1), tf.int64)
     bucket = tf.math.count_nonzero(run[:, None] >= np.array(RUN_BUCKETS), 1)
     return tf.where(lag > 0, bucket, 0)
 
 
-def of_field(heard: Heard, chosen: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def of_field(
+    state: ContextState, chosen: list[tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return what is known of the field after those chosen: features, classes, and candidates."""
-    field, nothing = len(chosen), tf.zeros([heard.now.shape[0], 0])
-    no_candidates = tf.zeros([heard.now.shape[0], 0], tf.int64)
+    field, nothing = len(chosen), tf.zeros([state.now.shape[0], 0])
+    no_candidates = tf.zeros([state.now.shape[0], 0], tf.int64)
     if field == PITCH:
-        return nothing, _of_pitch(heard, chosen[ONSET]), no_candidates
-    known = _of_touch(heard, chosen[PITCH], field)
+        return nothing, _of_pitch(state, chosen[ONSET]), no_candidates
+    known = _of_touch(state, chosen[PITCH], field)
     if field == VELOCITY:
         return nothing, known, no_candidates
-    left = heard.until - heard.now[:, None] - chosen[ONSET][:, None]
-    ends = _latest_ends(heard, left)
+    left = state.until - state.now[:, None] - chosen[ONSET][:, None]
+    ends = _latest_ends(state, left)
     classes = tf.where(ends > 0, tf.gather(DURATION_CLASSES, ends), DURATIONS)
     features = _ends(left, LONGEST_DURATION, DURATION_CLASSES, DURATIONS)
     return features, tf.concat([known, classes], 1), ends
 
 
-def _of_pitch(heard: Heard, onset: tf.Tensor) -> tf.Tensor:
+def _of_pitch(state: ContextState, onset: tf.Tensor) -> tf.Tensor:
     found = []
     for i in range(CANDIDATES):
-        joins = _recalled(heard, i, 1) <= CHORD_STEPS
-        agrees = (heard.recalled[:, i] > 0) & (joins == (onset <= CHORD_STEPS))
-        pitch = _recalled_pitch(heard, i)
+        joins = _recalled(state, i, 1) <= CHORD_STEPS
+        agrees = (state.recalled[:, i] > 0) & (joins == (onset <= CHORD_STEPS))
+        pitch = _recalled_pitch(state, i)
         found.append(tf.where(agrees, pitch + PITCHES + 1, pitch))
-        found.append(_run_bucket(heard, i))
+        found.append(_run_bucket(state, i))
     return tf.stack(found, 1)
 
 
-def _of_touch(heard: Heard, pitch: tf.Tensor, field: int) -> tf.Tensor:
+def _of_touch(state: ContextState, pitch: tf.Tensor, field: int) -> tf.Tensor:
     value = tf.fill(
-        [heard.now.shape[0]], tf.cast(VELOCITIES if field == VELOCITY else DURATIONS, tf.int64)
+        [state.now.shape[0]], tf.cast(VELOCITIES if field == VELOCITY else DURATIONS, tf.int64)
     )
-    bucket = tf.zeros_like(heard.now)
+    bucket = tf.zeros_like(state.now)
     for i in reversed(range(CANDIDATES)):
-        agrees = (heard.recalled[:, i] > 0) & (_recalled_pitch(heard, i) == pitch)
-        mine = _recalled(heard, i, 2 if field == VELOCITY else 3)
+        agrees = (state.recalled[:, i] > 0) & (_recalled_pitch(state, i) == pitch)
+        mine = _recalled(state, i, 2 if field == VELOCITY else 3)
         mine = mine if field == VELOCITY else tf.gather(DURATION_CLASSES, mine)
         value = tf.where(agrees, mine, value)
-        bucket = tf.where(agrees, _run_bucket(heard, i), bucket)
+        bucket = tf.where(agrees, _run_bucket(state, i), bucket)
     return tf.stack([value, bucket], 1)
 
 
-def _latest_ends(heard: Heard, left: tf.Tensor) -> tf.Tensor:
+def _latest_ends(state: ContextState, left: tf.Tensor) -> tf.Tensor:
     """Return the steps to the last struck keys' distinct ends, 0 where there are no more."""
     open_ = (left > 0) & (left <= LONGEST_DURATION)
     found = []
     for _ in range(COPIES):
-        which = tf.argmax(tf.where(open_, heard.order, 0), 1)
+        which = tf.argmax(tf.where(open_, state.order, 0), 1)
         end = tf.where(
-            tf.reduce_any(open_, 1), tf.gather(left, which, batch_dims=1), tf.zeros_like(heard.now)
+            tf.reduce_any(open_, 1), tf.gather(left, which, batch_dims=1), tf.zeros_like(state.now)
         )
         open_ &= left != end[:, None]
         found.append(end)

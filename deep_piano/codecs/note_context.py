@@ -107,13 +107,13 @@ class NoteContext:
     """
 
     def __init__(self, batch: int) -> None:
-        from deep_piano.codecs.note_kernels import Heard
+        from deep_piano.codecs.note_kernels import ContextState
 
         def zeros(*shape: int, dtype: Any = np.int64) -> NDArray[Any]:
             return np.zeros((batch, *shape), dtype)
 
         single = np.float32
-        self.heard = Heard(
+        self.state = ContextState(
             now=zeros(),
             notes=zeros(),
             group=zeros(),
@@ -140,7 +140,7 @@ class NoteContext:
     def arrange(self, order: Iterable[int]) -> None:
         """Keep the streams of these indices, in this order; -1 is a new one, to be started."""
         order = list(order)
-        self.heard = type(self.heard)(*(rearranged(array, order) for array in self.heard))
+        self.state = type(self.state)(*(rearranged(array, order) for array in self.state))
 
     def start(
         self,
@@ -165,14 +165,14 @@ class NoteContext:
         remembers : bool
             Whether the memory says anything.
         """
-        heard, steps = self.heard, STEPS_PER_SECOND
-        for array in heard:
+        state, steps = self.state, STEPS_PER_SECOND
+        for array in state:
             array[slot] = 0
-        heard.struck[slot] = heard.until[slot] = _LONG_AGO
-        heard.told[slot] = list(told)
-        heard.remembers[slot] = remembers
-        heard.seed_end[slot] = -1 if seed_seconds is None else round(seed_seconds * steps)
-        heard.end[slot] = -1 if end_seconds is None else round(end_seconds * steps)
+        state.struck[slot] = state.until[slot] = _LONG_AGO
+        state.told[slot] = list(told)
+        state.remembers[slot] = remembers
+        state.seed_end[slot] = -1 if seed_seconds is None else round(seed_seconds * steps)
+        state.end[slot] = -1 if end_seconds is None else round(end_seconds * steps)
 
     def begin(self, slot: int, sequence: Sequence, rng: np.random.Generator | None = None) -> None:
         """Begin a sequence in `slot`.
@@ -206,14 +206,14 @@ class NoteContext:
             np.zeros((*shape, _CLASSES), np.int32),
             np.zeros((*shape, COPIES), bool),
         )
-        window(self.heard, steps, coming, _BEFORE_DURATION, *known)
+        window(self.state, steps, coming, _BEFORE_DURATION, *known)
         return known
 
     def skip(self, steps: Sequence) -> None:
         """Hear a window of notes in every stream; nobody asks what is known."""
         from deep_piano.codecs.note_kernels import skip
 
-        skip(self.heard, steps)
+        skip(self.state, steps)
 
     def advance(self, steps: Sequence) -> Part:
         """Hear one note in every stream.
@@ -232,7 +232,7 @@ class NoteContext:
 
         if len(self._known.features) != len(steps):
             self._known = _part(len(steps), SPEC.beside, SPEC.fields[ONSET].beside)
-        advance(self.heard, steps, self._known.features, self._known.classes)
+        advance(self.state, steps, self._known.features, self._known.classes)
         return self._known
 
     def of_field(
@@ -259,7 +259,7 @@ class NoteContext:
             return self._known.of(streams, _OF_ONSET), np.zeros(chosen.shape, np.int64)
         part = _part(len(streams), field.beside)
         ends = np.zeros((len(streams), field.copies), np.int64)
-        of_field(self.heard, streams, chosen, part.features, part.classes, ends)
+        of_field(self.state, streams, chosen, part.features, part.classes, ends)
         return part, ends
 
 

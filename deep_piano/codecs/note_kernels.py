@@ -1,7 +1,7 @@
 """What `NoteContext` computes, compiled by Numba: one note taken in, and what is known after it.
 
-This module loads Numba when it is imported, and compiles on first use; the machine code is kept
-beside it, or in the user's cache. `device_composer` has the same in TensorFlow.
+This module loads Numba when it is imported, and compiles on first use (`compiling`).
+`device_context` has the same in TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from deep_piano.codecs import notes
 from deep_piano.codecs.notes import (
     CANDIDATES,
     CHORD_STEPS,
@@ -44,13 +44,14 @@ from deep_piano.codecs.notes import (
     VELOCITIES,
     VELOCITY,
 )
+from deep_piano.compiling import compiler
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-class Heard(NamedTuple):
-    """What streams have heard; each array has the stream as its first axis.
+class ContextState(NamedTuple):
+    """What is kept of each stream; every array has the stream as its first axis.
 
     Attributes
     ----------
@@ -103,7 +104,7 @@ class Heard(NamedTuple):
     remembers: NDArray[np.bool_]
 
 
-compiled = njit(cache=True, error_model="numpy", nogil=True)
+compiled = compiler(__file__, notes.__file__)
 
 
 @compiled
@@ -115,55 +116,55 @@ def _run_bucket(run: int) -> int:
 
 
 @compiled
-def take(heard: Heard, s: int, step: Any) -> None:
+def take(state: ContextState, s: int, step: Any) -> None:
     """Take in one note of stream `s`."""
     gap, pitch = step[ONSET], step[PITCH]
     velocity, duration = step[VELOCITY], step[DURATION]
-    now = heard.now[s] + gap
+    now = state.now[s] + gap
     end = now + duration
-    count = heard.notes[s]
+    count = state.notes[s]
     begins = count == 0 or gap > CHORD_STEPS
     shared = False
     for key in range(PITCHES):
-        if heard.until[s, key] == end:
+        if state.until[s, key] == end:
             shared = True
     ioi = 0
     if begins:
-        ioi = min(now - heard.group[s], LONGEST_ONSET)
+        ioi = min(now - state.group[s], LONGEST_ONSET)
         if count > 0:
             for i in range(GAP_BINS):
-                heard.gaps[s, i] *= np.float32(1 - GAP_SHARE)
-            heard.gaps[s, GAP_BIN[ioi]] += np.float32(GAP_SHARE)
-        heard.group[s] = now
-    _remember(heard, s, count, pitch, gap, velocity, duration)
-    heard.now[s] = now
-    heard.notes[s] = count + 1
-    heard.last[s] = pitch
-    heard.struck[s, pitch] = now
-    heard.until[s, pitch] = end
-    heard.order[s, pitch] = count + 1
-    heard.loudness[s, pitch] = np.float32(velocity + 1) / np.float32(VELOCITIES)
+                state.gaps[s, i] *= np.float32(1 - GAP_SHARE)
+            state.gaps[s, GAP_BIN[ioi]] += np.float32(GAP_SHARE)
+        state.group[s] = now
+    _remember(state, s, count, pitch, gap, velocity, duration)
+    state.now[s] = now
+    state.notes[s] = count + 1
+    state.last[s] = pitch
+    state.struck[s, pitch] = now
+    state.until[s, pitch] = end
+    state.order[s, pitch] = count + 1
+    state.loudness[s, pitch] = np.float32(velocity + 1) / np.float32(VELOCITIES)
     gap_s = np.float32(gap) / np.float32(STEPS_PER_SECOND)
     fade = np.exp(gap_s / np.float32(-RECENT_S))
     for i in range(12):
-        heard.recent[s, i] *= fade
+        state.recent[s, i] *= fade
     pitch_class = (pitch + LOWEST_PITCH_CLASS) % 12
-    heard.recent[s, pitch_class] += np.float32(1)
+    state.recent[s, pitch_class] += np.float32(1)
     fade = np.exp(gap_s / np.float32(-RATE_S))
-    heard.rate[s] = heard.rate[s] * fade + np.float32(1 / RATE_S)
-    if heard.seed_end[s] >= 0 and heard.seed[s, 15] == 0:
-        _sum_up(heard, s, pitch, velocity, duration, shared, begins, ioi)
-        if now >= heard.seed_end[s]:
-            _tell_of_seed(heard, s)
+    state.rate[s] = state.rate[s] * fade + np.float32(1 / RATE_S)
+    if state.seed_end[s] >= 0 and state.seed[s, 15] == 0:
+        _sum_up(state, s, pitch, velocity, duration, shared, begins, ioi)
+        if now >= state.seed_end[s]:
+            _tell_of_seed(state, s)
 
 
 @compiled
 def _remember(
-    heard: Heard, s: int, count: int, pitch: int, gap: int, velocity: int, duration: int
+    state: ContextState, s: int, count: int, pitch: int, gap: int, velocity: int, duration: int
 ) -> None:
     """Lengthen or end the runs, and find the longest two that promise different notes."""
-    past, runs = heard.past[s], heard.runs[s]
-    interval = np.int16(pitch - heard.last[s]) if count > 0 else np.int16(0)
+    past, runs = state.past[s], state.runs[s]
+    interval = np.int16(pitch - state.last[s]) if count > 0 else np.int16(0)
     kept = min(count, REMEMBERED_NOTES - 1)
     for i in range(4):
         row = past[i]
@@ -171,8 +172,8 @@ def _remember(
             row[age] = row[age - 1]
     past[0, 0], past[1, 0] = interval, gap
     past[2, 0], past[3, 0] = velocity, duration
-    heard.recalled[s, :] = 0
-    if count < 2 or not heard.remembers[s]:
+    state.recalled[s, :] = 0
+    if count < 2 or not state.remembers[s]:
         return
     intervals = past[0]
     # The first note has no interval: a lag that leads to it matches nothing.
@@ -187,7 +188,7 @@ def _remember(
     first = 1
     while runs[first] != longest:
         first += 1
-    heard.recalled[s, 0] = first
+    state.recalled[s, 0] = first
     promised = intervals[first - 1]
     longest = np.int16(0)
     second = 0
@@ -195,12 +196,12 @@ def _remember(
         if runs[lag] > longest and intervals[lag - 1] != promised:
             longest = runs[lag]
             second = lag
-    heard.recalled[s, 1] = second
+    state.recalled[s, 1] = second
 
 
 @compiled
 def _sum_up(
-    heard: Heard,
+    state: ContextState,
     s: int,
     pitch: int,
     velocity: int,
@@ -210,7 +211,7 @@ def _sum_up(
     ioi: int,
 ) -> None:
     """Add a note to the sums over the seed."""
-    sums = heard.sums[s]
+    sums = state.sums[s]
     loud, high = velocity / VELOCITIES, pitch / PITCHES
     sums[(pitch + LOWEST_PITCH_CLASS) % 12] += 1
     sums[12] += 1
@@ -227,11 +228,11 @@ def _sum_up(
 
 
 @compiled
-def _tell_of_seed(heard: Heard, s: int) -> None:
+def _tell_of_seed(state: ContextState, s: int) -> None:
     """Make of the sums what is told of the seed."""
-    sums, seed, told = heard.sums[s], heard.seed[s], heard.told[s]
+    sums, seed, told = state.sums[s], state.seed[s], state.told[s]
     count = sums[12]
-    seconds = max(heard.seed_end[s] / STEPS_PER_SECOND, 1.0)
+    seconds = max(state.seed_end[s] / STEPS_PER_SECOND, 1.0)
     harmony, pace, touch, lengths, register = told[0], told[1], told[2], told[3], told[4]
     for i in range(12):
         seed[i] = harmony * sums[i] / count
@@ -254,97 +255,99 @@ def _tell_of_seed(heard: Heard, s: int) -> None:
 
 
 @compiled
-def describe(heard: Heard, s: int, features: Any, classes: Any) -> None:
+def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
     """Write down what is known after the last note: of the step, then of its first field.
 
     Shapes (`STEP_FEATURES` + onsets,) and (2 * `CANDIDATES` + `CANDIDATES`,) or longer.
     """
-    now, second = heard.now[s], np.float32(STEPS_PER_SECOND)
+    now, second = state.now[s], np.float32(STEPS_PER_SECOND)
     total = np.float32(0)
     for i in range(12):
-        total += heard.recent[s, i]
+        total += state.recent[s, i]
     features[:] = 0
     for key in range(PITCHES):
-        age_s = min(np.float32(now - heard.struck[s, key]) / second, np.float32(MOST_SECONDS))
+        age_s = min(np.float32(now - state.struck[s, key]) / second, np.float32(MOST_SECONDS))
         features[key] = np.exp(-age_s)
-        features[PITCHES + key] = heard.until[s, key] > now
-        features[2 * PITCHES + 33 + key] = heard.loudness[s, key] * np.exp(
+        features[PITCHES + key] = state.until[s, key] > now
+        features[2 * PITCHES + 33 + key] = state.loudness[s, key] * np.exp(
             -age_s / np.float32(KEY_S)
         )
     at = 2 * PITCHES
     for i in range(12):
-        features[at + i] = heard.recent[s, i] / total
+        features[at + i] = state.recent[s, i] / total
     at += 12
     for i in range(16):
-        features[at + i] = heard.seed[s, i]
+        features[at + i] = state.seed[s, i]
     at += 16
-    features[at] = np.log1p(heard.rate[s]) / np.float32(3)
-    if heard.end[s] >= 0:
-        left_s = np.float32(max(heard.end[s] - now, 0)) / second
+    features[at] = np.log1p(state.rate[s]) / np.float32(3)
+    if state.end[s] >= 0:
+        left_s = np.float32(max(state.end[s] - now, 0)) / second
         for i in range(len(END_S)):
             features[at + 1 + i] = np.exp(-left_s / END_S[i])
         features[at + 1 + len(END_S)] = 1
     at += 2 + len(END_S) + PITCHES
     for i in range(GAP_BINS):
-        features[at + i] = heard.gaps[s, i]
+        features[at + i] = state.gaps[s, i]
     at += GAP_BINS
-    for i in range(16, heard.seed.shape[1]):
-        features[at + i - 16] = heard.seed[s, i]
-    at += heard.seed.shape[1] - 16
+    for i in range(16, state.seed.shape[1]):
+        features[at + i - 16] = state.seed[s, i]
+    at += state.seed.shape[1] - 16
     for key in range(PITCHES):
-        left = heard.until[s, key] - now
+        left = state.until[s, key] - now
         if 0 < left <= LONGEST_ONSET:
             features[at + ONSET_CLASSES[left]] = 1
     for i in range(CANDIDATES):
-        lag = heard.recalled[s, i]
-        classes[i] = _recalled_pitch(heard, s, lag)
+        lag = state.recalled[s, i]
+        classes[i] = _recalled_pitch(state, s, lag)
         classes[CANDIDATES + 2 * i] = (
-            ONSETS if lag == 0 else ONSET_CLASSES[heard.past[s, 1, lag - 1]]
+            ONSETS if lag == 0 else ONSET_CLASSES[state.past[s, 1, lag - 1]]
         )
-        classes[CANDIDATES + 2 * i + 1] = _run_bucket(heard.runs[s, lag]) if lag else 0
+        classes[CANDIDATES + 2 * i + 1] = _run_bucket(state.runs[s, lag]) if lag else 0
 
 
 @compiled
-def _recalled_pitch(heard: Heard, s: int, lag: int) -> int:
+def _recalled_pitch(state: ContextState, s: int, lag: int) -> int:
     """Return the key that a candidate promises; `PITCHES`: none."""
     if lag == 0:
         return PITCHES
-    promised = heard.last[s] + heard.past[s, 0, lag - 1]
+    promised = state.last[s] + state.past[s, 0, lag - 1]
     return promised if 0 <= promised < PITCHES else PITCHES
 
 
 @compiled
-def of_pitch(heard: Heard, s: int, onset: int, classes: Any) -> None:
+def of_pitch(state: ContextState, s: int, onset: int, classes: Any) -> None:
     """Write down the promised keys, apart where they would join a chord and the onset does not."""
     for i in range(CANDIDATES):
-        lag = heard.recalled[s, i]
-        classes[2 * i] = _recalled_pitch(heard, s, lag)
+        lag = state.recalled[s, i]
+        classes[2 * i] = _recalled_pitch(state, s, lag)
         classes[2 * i + 1] = 0
         if lag:
-            joins = heard.past[s, 1, lag - 1] <= CHORD_STEPS
+            joins = state.past[s, 1, lag - 1] <= CHORD_STEPS
             if joins == (onset <= CHORD_STEPS):
                 classes[2 * i] += PITCHES + 1
-            classes[2 * i + 1] = _run_bucket(heard.runs[s, lag])
+            classes[2 * i + 1] = _run_bucket(state.runs[s, lag])
 
 
 @compiled
-def of_touch(heard: Heard, s: int, pitch: int, field: int, classes: Any) -> None:
+def of_touch(state: ContextState, s: int, pitch: int, field: int, classes: Any) -> None:
     """Write down the velocity or duration that came with this key, where a candidate has it."""
     classes[0] = VELOCITIES if field == VELOCITY else DURATIONS
     classes[1] = 0
     for i in range(CANDIDATES):
-        lag = heard.recalled[s, i]
-        if lag and _recalled_pitch(heard, s, lag) == pitch:
+        lag = state.recalled[s, i]
+        if lag and _recalled_pitch(state, s, lag) == pitch:
             if field == VELOCITY:
-                classes[0] = heard.past[s, 2, lag - 1]
+                classes[0] = state.past[s, 2, lag - 1]
             else:
-                classes[0] = DURATION_CLASSES[heard.past[s, 3, lag - 1]]
-            classes[1] = _run_bucket(heard.runs[s, lag])
+                classes[0] = DURATION_CLASSES[state.past[s, 3, lag - 1]]
+            classes[1] = _run_bucket(state.runs[s, lag])
             return
 
 
 @compiled
-def of_duration(heard: Heard, s: int, onset: int, features: Any, classes: Any, ends: Any) -> None:
+def of_duration(
+    state: ContextState, s: int, onset: int, features: Any, classes: Any, ends: Any
+) -> None:
     """Write down when what sounds will end, counted from an onset.
 
     `ends` are the steps to the last struck keys' distinct ends, 0 where there are no more, and
@@ -353,23 +356,23 @@ def of_duration(heard: Heard, s: int, onset: int, features: Any, classes: Any, e
     features[:] = 0
     ends[:] = 0
     classes[:] = DURATIONS
-    now = heard.now[s] + onset
+    now = state.now[s] + onset
     for key in range(PITCHES):
-        left = heard.until[s, key] - now
+        left = state.until[s, key] - now
         if 0 < left <= LONGEST_DURATION:
             features[DURATION_CLASSES[left]] = 1
-    before = heard.notes[s] + 1
+    before = state.notes[s] + 1
     found = 0
     while found < COPIES:
         latest, which = 0, -1
         for key in range(PITCHES):
-            left = heard.until[s, key] - now
-            if 0 < left <= LONGEST_DURATION and latest < heard.order[s, key] < before:
-                latest, which = heard.order[s, key], key
+            left = state.until[s, key] - now
+            if 0 < left <= LONGEST_DURATION and latest < state.order[s, key] < before:
+                latest, which = state.order[s, key], key
         if which < 0:
             return
         before = latest
-        left = heard.until[s, which] - now
+        left = state.until[s, which] - now
         again = False
         for i in range(found):
             again |= ends[i] == left
@@ -380,16 +383,16 @@ def of_duration(heard: Heard, s: int, onset: int, features: Any, classes: Any, e
 
 
 @compiled
-def advance(heard: Heard, steps: Any, features: Any, classes: Any) -> None:
+def advance(state: ContextState, steps: Any, features: Any, classes: Any) -> None:
     """Take in a note of every stream, and write down what is known then."""
     for s in range(len(steps)):
-        take(heard, s, steps[s])
-        describe(heard, s, features[s], classes[s])
+        take(state, s, steps[s])
+        describe(state, s, features[s], classes[s])
 
 
 @compiled
 def of_field(
-    heard: Heard, streams: Any, chosen: Any, features: Any, classes: Any, ends: Any
+    state: ContextState, streams: Any, chosen: Any, features: Any, classes: Any, ends: Any
 ) -> None:
     """Write down for some streams what is known of the field after those that are chosen.
 
@@ -399,24 +402,30 @@ def of_field(
     for i in range(len(streams)):
         s = streams[i]
         if field == PITCH:
-            of_pitch(heard, s, chosen[i, ONSET], classes[i])
+            of_pitch(state, s, chosen[i, ONSET], classes[i])
         else:
-            of_touch(heard, s, chosen[i, PITCH], field, classes[i])
+            of_touch(state, s, chosen[i, PITCH], field, classes[i])
         if field == DURATION:
-            of_duration(heard, s, chosen[i, ONSET], features[i], classes[i, 2:], ends[i])
+            of_duration(state, s, chosen[i, ONSET], features[i], classes[i, 2:], ends[i])
 
 
 @compiled
-def skip(heard: Heard, steps: Any) -> None:
+def skip(state: ContextState, steps: Any) -> None:
     """Take in a window of notes of every stream: (streams, window, 4)."""
     for s in range(steps.shape[0]):
         for t in range(steps.shape[1]):
-            take(heard, s, steps[s, t])
+            take(state, s, steps[s, t])
 
 
 @compiled
 def window(
-    heard: Heard, steps: Any, coming: Any, step_size: int, features: Any, classes: Any, copied: Any
+    state: ContextState,
+    steps: Any,
+    coming: Any,
+    step_size: int,
+    features: Any,
+    classes: Any,
+    copied: Any,
 ) -> None:
     """Take in a window of notes; write down what is known after each of them, of all fields.
 
@@ -426,15 +435,15 @@ def window(
     of_step = 3 * CANDIDATES
     for s in range(steps.shape[0]):
         for t in range(steps.shape[1]):
-            take(heard, s, steps[s, t])
+            take(state, s, steps[s, t])
             known, following = classes[s, t], coming[s, t]
-            describe(heard, s, features[s, t, :step_size], known)
-            of_pitch(heard, s, following[ONSET], known[of_step:])
+            describe(state, s, features[s, t, :step_size], known)
+            of_pitch(state, s, following[ONSET], known[of_step:])
             at = of_step + 2 * CANDIDATES
-            of_touch(heard, s, following[PITCH], VELOCITY, known[at:])
-            of_touch(heard, s, following[PITCH], DURATION, known[at + 2 :])
+            of_touch(state, s, following[PITCH], VELOCITY, known[at:])
+            of_touch(state, s, following[PITCH], DURATION, known[at + 2 :])
             of_duration(
-                heard, s, following[ONSET], features[s, t, step_size:], known[at + 4 :], ends
+                state, s, following[ONSET], features[s, t, step_size:], known[at + 4 :], ends
             )
             for i in range(COPIES):
                 copied[s, t, i] = ends[i] == following[DURATION]
