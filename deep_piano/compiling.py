@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import config
 
 from deep_piano.assets import cache_dir
 
@@ -31,6 +30,8 @@ def compiler(*sources: str) -> Callable[[Function], Function]:
     """
     contents = b"".join(Path(source).read_bytes() for source in sources)
     digest = hashlib.sha256(contents).hexdigest()[:16]
+
+    config: Any = numba.config
 
     def compiled(function: Function) -> Function:
         before = config.CACHE_DIR

@@ -20,6 +20,9 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is loaded
+# What Numba compiles is kept, though many tests have a home of their own.
+_COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "numba"
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_COMPILED))
 os.environ.setdefault("RAY_worker_niceness", "0")  # or all else that runs comes before Ray
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 s are little on a busy machine
 
