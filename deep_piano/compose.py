@@ -8,12 +8,20 @@ audio or files.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.note_context import NoteContext
-from deep_piano.codecs.notes import LOG_WIDTHS, ONSET, STEPS_PER_SECOND, VALUES, classes
+from deep_piano.codecs.notes import (
+    DURATION_CLASSES,
+    LOG_WIDTHS,
+    ONSET,
+    STEPS_PER_SECOND,
+    VALUES,
+    classes,
+)
 from deep_piano.decode import Engine, Sampling
 from deep_piano.likelihood import nats
 from deep_piano.piece_rules import WAITING, Commission, Continuation, Piece
@@ -106,18 +114,21 @@ class Composer:
 
     def _choose(self, choosing: NDArray[np.int64], heard: NDArray[np.float32]) -> None:
         """Draw the next note of the pieces of these indices; `heard` has all streams' rows."""
-        nothing = np.empty((len(choosing), 0), np.int32)
-        onset = self._draw(choosing, heard, nothing)
+        nothing = np.empty((len(choosing), 0), np.int64)
+        onset = self._draw(choosing, heard, nothing, nothing)
         pieces = [self._pieces[index] for index in choosing]
-        late = [i for i, piece in enumerate(pieces) if piece.is_late(int(onset[i]))]
+        steps = onset.value.tolist()
+        late = [i for i, piece in enumerate(pieces) if piece.is_late(steps[i])]
         if late:  # it is time for their last chords: the time is drawn again, among theirs
             for i in late:
                 pieces[i].begin_last_chord()
-            onset[late] = self._draw(choosing[late], heard, nothing[late])
-        chosen = onset[:, None]
+            again = self._draw(choosing[late], heard, nothing[late], nothing[late])
+            onset.place[late], onset.value[late] = again
+        chosen, known_classes = onset.value[:, None], onset.place[:, None]
         for _field in range(1, len(self._sampling)):
-            drawn = self._draw(choosing, heard, chosen)
-            chosen = np.concatenate([chosen, drawn[:, None]], 1)
+            drawn = self._draw(choosing, heard, chosen, known_classes)
+            chosen = np.concatenate([chosen, drawn.value[:, None]], 1)
+            known_classes = np.concatenate([known_classes, drawn.place[:, None]], 1)
         for piece, step in zip(pieces, chosen.tolist(), strict=True):
             piece.take(step)
 
@@ -125,17 +136,17 @@ class Composer:
         self,
         choosing: NDArray[np.int64],
         heard: NDArray[np.float32],
-        chosen: NDArray[np.int32],
-    ) -> NDArray[np.int32]:
-        """Return the values drawn of the field after those that are chosen."""
+        chosen: NDArray[np.int64],
+        known_classes: NDArray[np.int64],
+    ) -> Drawn:
+        """Draw the field after those that are chosen; `known_classes` are the classes of these."""
         index, streams = chosen.shape[1], self._streams
         field, strength = self._engine.spec.fields[index], self._guidance[index]
         pieces = [self._pieces[piece] for piece in choosing]
         rows = (choosing[:, None] * streams + np.arange(streams)).reshape(-1)
         # The streams of a piece have the same notes before them.
-        one, candidates = self._context.of_field(rows[::streams], chosen)
-        known = one.repeated(streams)
-        values = np.concatenate([np.tile(VALUES[index], (len(pieces), 1)), candidates], 1)
+        known, candidates = self._context.of_field(rows[::streams], chosen)
+        values = _values(index, candidates)
         allowed = np.stack(
             [
                 piece.allowed(step, mine)
@@ -143,7 +154,9 @@ class Composer:
             ]
         )
         chances = np.array([piece.chance() for piece in pieces])
-        known_classes = np.repeat(classes(chosen), streams, axis=0)
+        if streams > 1:
+            known = known.repeated(streams)
+            known_classes = np.repeat(known_classes, streams, axis=0)
         logits = self._engine.logits(heard[rows], known_classes, known)
         own = guided = logits[::streams]
         if strength != 1:
@@ -152,11 +165,27 @@ class Composer:
         if index == ONSET:
             pulls = np.array([piece.pull() for piece in pieces], np.float32)
             guided = guided + self._hold_density * pulls[:, None] * WAITING
-        drawn = self._sampling[index].draw_each(guided, chances, allowed)
-        value = values[np.arange(len(pieces)), drawn].astype(np.int32)
-        target = classes(np.concatenate([chosen, value[:, None]], 1))[:, index]
-        copied = values[:, field.size :] == value[:, None]
-        losses = nats(field, LOG_WIDTHS[index], own, target, copied)
+        place = self._sampling[index].draw_each(guided, chances, allowed)
+        copied = None
+        if field.copies:
+            value = np.take_along_axis(values, place[:, None], 1)[:, 0]
+            place, copied = DURATION_CLASSES[value], candidates == value[:, None]
+        else:
+            value = VALUES[index][place]
+        losses = nats(field, LOG_WIDTHS[index], own, place, copied)
         for piece, loss in zip(pieces, losses.tolist(), strict=True):
             piece.nats[index] = loss
-        return value
+        return Drawn(place, value)
+
+
+class Drawn(NamedTuple):
+    """What was drawn of a field, one a piece: classes, and the values that they stand for."""
+
+    place: NDArray[np.int64]
+    value: NDArray[np.int64]
+
+
+def _values(index: int, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what the classes of a field stand for in each piece, shape (pieces, outputs)."""
+    values = np.broadcast_to(VALUES[index], (len(candidates), len(VALUES[index])))
+    return np.concatenate([values, candidates], 1) if candidates.shape[1] else values

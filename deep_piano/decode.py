@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,7 +195,7 @@ class Engine:
             x += h
         return self._hidden(_normalise(x, *self._norms[-1]))
 
-    def logits(self, heard: Array, chosen: NDArray[np.int32], known: Part) -> Array:
+    def logits(self, heard: Array, chosen: NDArray[np.integer[Any]], known: Part) -> Array:
         """Return the logits of the next field.
 
         Parameters
@@ -230,7 +230,7 @@ class _Input:
         self._features = Kernel(kernel.features, bias) if given else None
         self._table, self._starts = kernel.table, kernel.starts
 
-    def __call__(self, classes: NDArray[np.int32], known: Part) -> Array:
+    def __call__(self, classes: NDArray[np.integer[Any]], known: Part) -> Array:
         rows = np.concatenate([classes, known.classes], 1) + self._starts
         # (batch, inputs, outputs), summed input after input whatever the batch is
         x: Array = np.add.reduce(self._table[rows], 1)

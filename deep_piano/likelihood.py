@@ -80,7 +80,7 @@ def nats(
     field: Field,
     log_widths: Floats,
     logits: NDArray[np.float32],
-    target: NDArray[np.int32],
+    target: NDArray[np.integer[Any]],
     copied: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.floating[Any]]:
     """Return what values cost in nats, on the codec's finest grid.
@@ -105,10 +105,10 @@ def nats(
     ndarray, shape (...)
     """
     said = np.take_along_axis(logits, target[..., None], -1) - log_widths[target][..., None]
-    if copied is not None and field.copies:
-        ways = np.where(copied, logits[..., field.size :], IMPOSSIBLE)
-        said = np.concatenate([said, ways], -1)
-    return _log_sum(logits) - _log_sum(said)
+    if copied is None or not field.copies:
+        return _log_sum(logits) - said[..., 0]
+    ways = np.where(copied, logits[..., field.size :], IMPOSSIBLE)
+    return _log_sum(logits) - _log_sum(np.concatenate([said, ways], -1))
 
 
 def _log_sum(logits: NDArray[Any]) -> NDArray[Any]:

@@ -236,7 +236,7 @@ class NoteContext:
         return self._known
 
     def of_field(
-        self, streams: NDArray[np.int64], chosen: Sequence
+        self, streams: NDArray[np.int64], chosen: NDArray[np.integer[Any]]
     ) -> tuple[Part, NDArray[np.int64]]:
         """Return what is known of the field after those that are chosen of the note that comes.
 
