@@ -217,8 +217,8 @@ class Engine:
         hidden += heard[:, index * width : (index + 1) * width]
         logits = self._heads[index](np.maximum(hidden, 0, out=hidden))
         if field.copies:
-            nothing = np.array(field.beside.classes[field.candidates]) - 1
-            logits[:, field.size :][known.classes[:, field.candidates] == nothing] = IMPOSSIBLE
+            missing = known.classes[:, field.candidates] == field.no_candidate
+            logits[:, field.size :][missing] = IMPOSSIBLE
         return logits
 
 

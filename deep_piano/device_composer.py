@@ -24,10 +24,9 @@ from deep_piano.codecs.base import IMPOSSIBLE
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.note_kernels import ContextState
 from deep_piano.codecs.notes import (
-    DURATION_CLASSES,
+    CLASSES,
     LOG_WIDTHS,
     ONSET,
-    ONSET_CLASSES,
     ONSET_STEPS,
     PITCH,
     PITCHES,
@@ -375,18 +374,16 @@ class _Loop:
         logits = tf.reshape(logits, [-1, self.streams, logits.shape[1]])
         if not field.copies:
             return logits
-        nothing = np.array(field.beside.classes[field.candidates]) - 1
-        missing = (classes[:, field.candidates] == nothing)[:, None]
+        missing = (classes[:, field.candidates] == field.no_candidate)[:, None]
         own, copies = logits[..., : field.size], logits[..., field.size :]
         return tf.concat([own, tf.where(missing, IMPOSSIBLE, copies)], 2)
 
 
 def _in_classes(values: list[tf.Tensor]) -> list[tf.Tensor]:
     """Return the classes of a step's fields, or of the first of them; see `notes.classes`."""
-    tables = (ONSET_CLASSES, None, None, DURATION_CLASSES)
     return [
-        value if table is None else tf.gather(table, value)
-        for value, table in zip(values, tables, strict=False)
+        tf.gather(CLASSES[field], value) if field in CLASSES else value
+        for field, value in enumerate(values)
     ]
 
 

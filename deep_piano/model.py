@@ -116,8 +116,7 @@ def build_model(
         if field.copies:
             place = spec.columns[index + 1][1]
             candidates = classes[..., place.stop - field.copies : place.stop]
-            nothing = np.array(field.beside.classes[field.candidates]) - 1
-            missing = ops.cast(ops.equal(candidates, nothing), "float32") * IMPOSSIBLE
+            missing = ops.cast(ops.equal(candidates, field.no_candidate), "float32") * IMPOSSIBLE
             logits = ops.concatenate(
                 [logits[..., : field.size], logits[..., field.size :] + missing], -1
             )

@@ -83,6 +83,11 @@ class Field:
         return slice(len(self.beside.classes) - self.copies, len(self.beside.classes))
 
     @property
+    def no_candidate(self) -> NDArray[np.int64]:
+        """The class of each candidate for copying that says that there is none; shape (copies,)."""
+        return np.array(self.beside.classes[self.candidates], np.int64) - 1
+
+    @property
     def outputs(self) -> int:
         """How many logits its head has."""
         return self.size + self.copies

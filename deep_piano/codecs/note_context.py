@@ -6,7 +6,7 @@ This module knows sequences of notes; it knows nothing of networks. `note_kernel
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,6 @@ from deep_piano.codecs.notes import (
     STEPS_PER_SECOND,
     Sequence,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _LONG_AGO: Final = -(10**9)
 _BEFORE_DURATION: Final = STEP_FEATURES + ONSETS

@@ -258,7 +258,7 @@ def _tell_of_seed(state: ContextState, s: int) -> None:
 def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
     """Write down what is known after the last note: of the step, then of its first field.
 
-    Shapes (`STEP_FEATURES` + onsets,) and (2 * `CANDIDATES` + `CANDIDATES`,) or longer.
+    Shapes (`STEP_FEATURES` + onsets,) and (3 * `CANDIDATES`,) or longer.
     """
     now, second = state.now[s], np.float32(STEPS_PER_SECOND)
     total = np.float32(0)

@@ -67,6 +67,8 @@ def _bins(longest: int, bins: int) -> NDArray[np.int64]:
 
 
 ONSET, PITCH, VELOCITY, DURATION = range(4)
+CLASSES: Final = {ONSET: ONSET_CLASSES, DURATION: DURATION_CLASSES}
+"""The class of each value, of the fields in which several values share one."""
 LOG_WIDTHS: Final = (
     np.log(np.diff(_ONSET_EDGES)),
     np.zeros(PITCHES),
@@ -167,7 +169,7 @@ def classes(sequence: Sequence) -> Sequence:
     ndarray of int32, shape (..., k)
     """
     found = np.array(sequence, np.int32)
-    for field, table in ((ONSET, ONSET_CLASSES), (DURATION, DURATION_CLASSES)):
+    for field, table in CLASSES.items():
         if field < found.shape[-1]:
             found[..., field] = table[found[..., field]]
     return found
