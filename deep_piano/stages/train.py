@@ -149,6 +149,7 @@ def train(
                 "config": config,
                 "init": ray.put(init),
                 "news": news,
+                "key": os.urandom(32),
             },
             scaling_config=ScalingConfig(
                 num_workers=workers,
@@ -276,10 +277,11 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
 
     threads = max(1, int(settings.cpus_per_worker))
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    from deep_piano.workers import TensorFlowWorkers, Workers
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    from deep_piano.workers import Workers, join
 
     size = ray.train.get_context().get_world_size()
-    workers = TensorFlowWorkers() if size > 1 else Workers()
+    workers = join(job["key"]) if size > 1 else Workers()
 
     def tell(now: Progress) -> None:
         try:
