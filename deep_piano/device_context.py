@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deep_piano.codecs.note_kernels import ContextState
+from deep_piano.codecs.note_kernels import (
+    CHORDS,
+    COUNT,
+    HIGH,
+    HIGH_SQUARED,
+    KNOWN,
+    LENGTH,
+    LOUD,
+    LOUD_SQUARED,
+    OF_DURATION,
+    OF_GAP,
+    SHARED,
+    ContextState,
+)
 from deep_piano.codecs.notes import (
     CANDIDATES,
     CHORD_STEPS,
@@ -27,6 +40,7 @@ from deep_piano.codecs.notes import (
     LONGEST_ONSET,
     LOWEST_PITCH_CLASS,
     MOST_SECONDS,
+    OF_SEED,
     ONSET,
     ONSET_CLASSES,
     ONSETS,
@@ -126,7 +140,7 @@ def _of_seed(
     ioi: tf.Tensor,
 ) -> Pair:
     """Add a note to the sums over the seed, and tell of it when it has ended."""
-    hearing = (state.seed_end >= 0) & (state.seed[:, 15] == 0)
+    hearing = (state.seed_end >= 0) & (state.seed[:, KNOWN] == 0)
     duration = tf.maximum(steps[:, DURATION], 1)
     one = tf.ones_like(state.rate)
     loud = tf.cast(steps[:, VELOCITY], tf.float32) / VELOCITIES
@@ -135,11 +149,12 @@ def _of_seed(
     flags = [tf.cast(flag, tf.float32) for flag in (shared, begins)]
     moments = tf.stack([one, loud, length, loud * loud, high, high * high, *flags], 1)
     of_gap = tf.one_hot(tf.gather(SEED_GAP_BIN, ioi), SEED_BINS)
-    of_gap = where(begins & (state.sums[:, 19] > 0), of_gap, tf.zeros_like(of_gap))
+    of_gap = where(begins & (state.sums[:, CHORDS] > 0), of_gap, tf.zeros_like(of_gap))
     of_length = tf.one_hot(tf.gather(SEED_DURATION_BIN, steps[:, DURATION]), SEED_BINS)
     note = tf.concat([pitch_class, moments, of_length, of_gap], 1)
     sums = where(hearing, state.sums + note, state.sums)
-    count, chords = tf.maximum(sums[:, 12:13], 1), tf.maximum(sums[:, 19:20], 1)
+    count = tf.maximum(sums[:, COUNT : COUNT + 1], 1)
+    chords = tf.maximum(sums[:, CHORDS : CHORDS + 1], 1)
     seconds = tf.maximum(_seconds(state.seed_end), 1.0)[:, None]
     harmony, pace, touch, lengths, register = tf.split(state.told, SEED_GROUPS, 1)
 
@@ -152,16 +167,16 @@ def _of_seed(
     known = [
         harmony * sums[:, :12] / count,
         pace * tf.math.log1p(count / seconds) / 3,
-        touch * mean(13),
-        lengths * mean(14),
+        touch * mean(LOUD),
+        lengths * mean(LENGTH),
         one[:, None],
-        touch * spread(13, 15),
-        register * mean(16),
-        register * spread(16, 17),
-        lengths * mean(18),
+        touch * spread(LOUD, LOUD_SQUARED),
+        register * mean(HIGH),
+        register * spread(HIGH, HIGH_SQUARED),
+        lengths * mean(SHARED),
         pace * count / chords / 4,
-        lengths * sums[:, 20 : 20 + SEED_BINS] / count,
-        pace * sums[:, 20 + SEED_BINS :] / tf.maximum(chords - 1, 1),
+        lengths * sums[:, OF_DURATION:OF_GAP] / count,
+        pace * sums[:, OF_GAP:] / tf.maximum(chords - 1, 1),
         state.told,
     ]
     ended = hearing & (state.now >= state.seed_end)
@@ -178,13 +193,13 @@ def _features(state: ContextState) -> tf.Tensor:
             tf.exp(-age_s),
             tf.cast(state.until > now, tf.float32),
             state.recent / tf.reduce_sum(state.recent, 1, keepdims=True),
-            state.seed[:, :16],
+            state.seed[:, :OF_SEED],
             tf.math.log1p(state.rate)[:, None] / 3,
             tf.exp(-left_s / np.array(END_S, np.float32)) * known,
             known,
             state.loudness * tf.exp(age_s / -KEY_S),
             state.gaps,
-            state.seed[:, 16:],
+            state.seed[:, OF_SEED:],
             _ends(state.until - now, LONGEST_ONSET, ONSET_CLASSES, ONSETS),
         ],
         1,

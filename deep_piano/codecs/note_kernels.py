@@ -28,6 +28,7 @@ from deep_piano.codecs.notes import (
     LONGEST_ONSET,
     LOWEST_PITCH_CLASS,
     MOST_SECONDS,
+    OF_SEED,
     ONSET,
     ONSET_CLASSES,
     ONSETS,
@@ -104,6 +105,14 @@ class ContextState(NamedTuple):
     remembers: NDArray[np.bool_]
 
 
+# Where the sums over the seed stand: pitch classes, then these, then bins of durations and gaps.
+COUNT, LOUD, LENGTH, LOUD_SQUARED, HIGH, HIGH_SQUARED, SHARED, CHORDS = range(12, 20)
+OF_DURATION, OF_GAP = 20, 20 + SEED_BINS
+# Where what is told of the seed stands: pitch classes, then these, then the same bins, and groups.
+_PACE, _TOUCH, _LENGTHS, KNOWN = range(12, 16)
+_TOUCH_SPREAD, _REGISTER, _REGISTER_SPREAD, _SHARED, _CHORD_SIZE = range(16, 21)
+_LOUDNESS = 2 * PITCHES + 12 + OF_SEED + 1 + len(END_S) + 1
+
 compiled = compiler(__file__, notes.__file__)
 
 
@@ -152,7 +161,7 @@ def take(state: ContextState, s: int, step: Any) -> None:
     state.recent[s, pitch_class] += np.float32(1)
     fade = np.exp(gap_s / np.float32(-RATE_S))
     state.rate[s] = state.rate[s] * fade + np.float32(1 / RATE_S)
-    if state.seed_end[s] >= 0 and state.seed[s, 15] == 0:
+    if state.seed_end[s] >= 0 and state.seed[s, KNOWN] == 0:
         _sum_up(state, s, pitch, velocity, duration, shared, begins, ioi)
         if now >= state.seed_end[s]:
             _tell_of_seed(state, s)
@@ -214,44 +223,45 @@ def _sum_up(
     sums = state.sums[s]
     loud, high = velocity / VELOCITIES, pitch / PITCHES
     sums[(pitch + LOWEST_PITCH_CLASS) % 12] += 1
-    sums[12] += 1
-    sums[13] += loud
-    sums[14] += np.log(max(duration, 1)) / 8
-    sums[15] += loud * loud
-    sums[16] += high
-    sums[17] += high * high
-    sums[18] += shared
-    sums[19] += begins
-    sums[20 + SEED_DURATION_BIN[duration]] += 1
-    if begins and sums[19] > 1:
-        sums[20 + SEED_BINS + SEED_GAP_BIN[ioi]] += 1
+    sums[COUNT] += 1
+    sums[LOUD] += loud
+    sums[LENGTH] += np.log(max(duration, 1)) / 8
+    sums[LOUD_SQUARED] += loud * loud
+    sums[HIGH] += high
+    sums[HIGH_SQUARED] += high * high
+    sums[SHARED] += shared
+    sums[CHORDS] += begins
+    sums[OF_DURATION + SEED_DURATION_BIN[duration]] += 1
+    if begins and sums[CHORDS] > 1:
+        sums[OF_GAP + SEED_GAP_BIN[ioi]] += 1
 
 
 @compiled
 def _tell_of_seed(state: ContextState, s: int) -> None:
     """Make of the sums what is told of the seed."""
     sums, seed, told = state.sums[s], state.seed[s], state.told[s]
-    count = sums[12]
+    count = sums[COUNT]
     seconds = max(state.seed_end[s] / STEPS_PER_SECOND, 1.0)
     harmony, pace, touch, lengths, register = told[0], told[1], told[2], told[3], told[4]
     for i in range(12):
         seed[i] = harmony * sums[i] / count
-    seed[12] = pace * np.log1p(count / seconds) / 3
-    seed[13] = touch * sums[13] / count
-    seed[14] = lengths * sums[14] / count
-    seed[15] = 1
-    seed[16] = touch * np.sqrt(max(sums[15] / count - (sums[13] / count) ** 2, 0.0)) * 4
-    seed[17] = register * sums[16] / count
-    seed[18] = register * np.sqrt(max(sums[17] / count - (sums[16] / count) ** 2, 0.0)) * 4
-    seed[19] = lengths * sums[18] / count
-    seed[20] = pace * count / sums[19] / 4
+    loud, high = sums[LOUD] / count, sums[HIGH] / count
+    seed[_PACE] = pace * np.log1p(count / seconds) / 3
+    seed[_TOUCH] = touch * loud
+    seed[_LENGTHS] = lengths * sums[LENGTH] / count
+    seed[KNOWN] = 1
+    seed[_TOUCH_SPREAD] = touch * np.sqrt(max(sums[LOUD_SQUARED] / count - loud**2, 0.0)) * 4
+    seed[_REGISTER] = register * high
+    seed[_REGISTER_SPREAD] = register * np.sqrt(max(sums[HIGH_SQUARED] / count - high**2, 0.0)) * 4
+    seed[_SHARED] = lengths * sums[SHARED] / count
+    seed[_CHORD_SIZE] = pace * count / sums[CHORDS] / 4
+    bins = _CHORD_SIZE + 1
+    gaps = max(sums[CHORDS] - 1, 1.0)
     for i in range(SEED_BINS):
-        seed[21 + i] = lengths * sums[20 + i] / count
-    gaps = max(sums[19] - 1, 1.0)
-    for i in range(SEED_BINS):
-        seed[21 + SEED_BINS + i] = pace * sums[20 + SEED_BINS + i] / gaps
+        seed[bins + i] = lengths * sums[OF_DURATION + i] / count
+        seed[bins + SEED_BINS + i] = pace * sums[OF_GAP + i] / gaps
     for i in range(len(told)):
-        seed[21 + 2 * SEED_BINS + i] = told[i]
+        seed[bins + 2 * SEED_BINS + i] = told[i]
 
 
 @compiled
@@ -269,29 +279,27 @@ def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
         age_s = min(np.float32(now - state.struck[s, key]) / second, np.float32(MOST_SECONDS))
         features[key] = np.exp(-age_s)
         features[PITCHES + key] = state.until[s, key] > now
-        features[2 * PITCHES + 33 + key] = state.loudness[s, key] * np.exp(
-            -age_s / np.float32(KEY_S)
-        )
+        features[_LOUDNESS + key] = state.loudness[s, key] * np.exp(-age_s / np.float32(KEY_S))
     at = 2 * PITCHES
     for i in range(12):
         features[at + i] = state.recent[s, i] / total
     at += 12
-    for i in range(16):
+    for i in range(OF_SEED):
         features[at + i] = state.seed[s, i]
-    at += 16
+    at += OF_SEED
     features[at] = np.log1p(state.rate[s]) / np.float32(3)
     if state.end[s] >= 0:
         left_s = np.float32(max(state.end[s] - now, 0)) / second
         for i in range(len(END_S)):
             features[at + 1 + i] = np.exp(-left_s / END_S[i])
         features[at + 1 + len(END_S)] = 1
-    at += 2 + len(END_S) + PITCHES
+    at = _LOUDNESS + PITCHES
     for i in range(GAP_BINS):
         features[at + i] = state.gaps[s, i]
     at += GAP_BINS
-    for i in range(16, state.seed.shape[1]):
-        features[at + i - 16] = state.seed[s, i]
-    at += state.seed.shape[1] - 16
+    for i in range(OF_SEED, state.seed.shape[1]):
+        features[at + i - OF_SEED] = state.seed[s, i]
+    at += state.seed.shape[1] - OF_SEED
     for key in range(PITCHES):
         left = state.until[s, key] - now
         if 0 < left <= LONGEST_ONSET:

@@ -95,6 +95,7 @@ RUN_BUCKETS: Final = (1, 2, 3, 4, 5, 7, 9, 13, 17, 33)
 SEED_GROUPS: Final = 5
 SEED_SUMS: Final = 20 + 2 * SEED_BINS
 SEED_FEATURES: Final = 21 + 2 * SEED_BINS + SEED_GROUPS
+OF_SEED: Final = 16  # of these stand among the features behind `recent`; the rest, behind `gaps`
 STEP_FEATURES: Final = 3 * PITCHES + 12 + 1 + len(END_S) + 1 + GAP_BINS + SEED_FEATURES
 _RUNS = len(RUN_BUCKETS) + 1
 
