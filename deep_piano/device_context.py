@@ -26,6 +26,7 @@ from deep_piano.codecs.note_kernels import (
 )
 from deep_piano.codecs.notes import (
     CANDIDATES,
+    CHORD_SPAN,
     CHORD_STEPS,
     COPIES,
     DURATION,
@@ -48,6 +49,7 @@ from deep_piano.codecs.notes import (
     PITCHES,
     RATE_S,
     RECENT_S,
+    REMEMBERED_CHORDS,
     REMEMBERED_NOTES,
     RUN_BUCKETS,
     SEED_BINS,
@@ -99,6 +101,7 @@ def _take(state: ContextState, steps: tf.Tensor) -> ContextState:
         runs=runs,
         recalled=recalled,
     )
+    after = _remember_chord(after, pitch, begins)
     sums, seed = _of_seed(after, pitch_class, steps, shared, begins, ioi)
     return after._replace(sums=sums, seed=seed)
 
@@ -122,6 +125,45 @@ def _remember(state: ContextState, pitch: tf.Tensor, steps: tf.Tensor) -> tuple[
     others = led & found[:, None] & (following != promised[:, None])
     second, _ = _longest(tf.where(others, runs, 0))
     return past, runs, tf.stack([first, second], 1)
+
+
+def _remember_chord(state: ContextState, pitch: tf.Tensor, begins: tf.Tensor) -> ContextState:
+    lag = np.arange(REMEMBERED_CHORDS)
+    one = tf.ones_like(pitch)
+
+    def again(chords: tf.Tensor, count: tf.Tensor) -> Pair:
+        led = (lag >= 1) & (lag < tf.minimum(count, REMEMBERED_CHORDS)[:, None] - 1)
+        led &= state.remembers[:, None]
+        same = (chords[:, 0] == chords[:, 0, :1]) & (chords[:, 2] == chords[:, 2, :1])
+        return led, same
+
+    led, same = again(state.chords, state.chord)
+    runs = tf.where(
+        led & begins[:, None], tf.where(same, state.chord_runs + 1, 0), state.chord_runs
+    )
+    shifted = tf.concat([state.chords[:, :, :1], state.chords[:, :, :-1]], 2)
+    chords = where(begins, shifted, state.chords)
+    lowest, keys = state.chords[:, 1, 0], state.chords[:, 2, 0]
+    down, up = tf.maximum(lowest - pitch, 0), tf.maximum(pitch - lowest, 0)
+    joined = tf.where(down > 0, _moved_up(keys, down) | one, keys | _moved_up(one, up))
+    lowest = tf.where(begins, pitch, tf.minimum(lowest, pitch))
+    keys = tf.where(begins, one, joined)
+    last = tf.stack([lowest - chords[:, 1, 1], lowest, keys], 1)
+    chords = tf.concat([last[:, :, None], chords[:, :, 1:]], 2)
+    count = state.chord + tf.cast(begins, tf.int64)
+    led, same = again(chords, count)
+    whole, _ = _longest(tf.where(led & same, runs + 1, 0))
+    before, _ = _longest(tf.where(led, runs, 0))
+    return state._replace(
+        chord=count, chords=chords, chord_runs=runs, chords_recalled=tf.stack([whole, before], 1)
+    )
+
+
+def _moved_up(keys: tf.Tensor, semitones: tf.Tensor) -> tf.Tensor:
+    """Return a chord's keys so many bits higher, as far as its span reaches."""
+    within = tf.minimum(semitones, CHORD_SPAN - 1)
+    moved = tf.bitwise.left_shift(keys, within) & ((1 << CHORD_SPAN) - 1)
+    return tf.where(semitones < CHORD_SPAN, moved, 0)
 
 
 def _longest(runs: tf.Tensor) -> Pair:
@@ -200,10 +242,43 @@ def _features(state: ContextState) -> tf.Tensor:
             state.loudness * tf.exp(age_s / -KEY_S),
             state.gaps,
             state.seed[:, OF_SEED:],
+            *_promised_chords(state),
             _ends(state.until - now, LONGEST_ONSET, ONSET_CLASSES, ONSETS),
         ],
         1,
     )
+
+
+def _promised_chords(state: ContextState) -> Pair:
+    """Return the keys of the next chord, and those that the last one still lacks."""
+    lowest, keys = state.chords[:, 1], state.chords[:, 2]
+    whole, before = tf.unstack(state.chords_recalled, axis=1)
+
+    def at(array: tf.Tensor, lag: tf.Tensor) -> tf.Tensor:
+        return tf.gather(array, lag, batch_dims=1)
+
+    def strength(lag: tf.Tensor, more: int) -> tf.Tensor:
+        run = tf.cast(at(state.chord_runs, lag), tf.float32) + more
+        return tf.where(lag > 0, tf.math.log1p(run) / 2, 0.0)[:, None]
+
+    last = tf.maximum(whole - 1, 0)
+    bottom = at(lowest, last) + lowest[:, 0] - at(lowest, whole)
+    following = _keys(bottom, at(keys, last)) * strength(whole, 1)
+    bottom = at(lowest, before) + lowest[:, 1] - at(lowest, before + 1)
+    promised, struck = _keys(bottom, at(keys, before)), _keys(lowest[:, 0], keys[:, 0])
+    fits = tf.reduce_all(struck <= promised, 1, keepdims=True)
+    lacking = tf.where(fits, promised - struck, 0.0) * strength(before, 0)
+    return following, lacking
+
+
+def _keys(bottom: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    """Return which keys of the keyboard a chord has: 1 or 0."""
+    above = np.arange(PITCHES)[None] - bottom[:, None]
+    bit = tf.bitwise.right_shift(
+        tf.broadcast_to(keys[:, None], tf.shape(above)), tf.clip_by_value(above, 0, CHORD_SPAN - 1)
+    )
+    within = (above >= 0) & (above < CHORD_SPAN)
+    return tf.cast(tf.where(within, bit & 1, 0), tf.float32)
 
 
 def _ends(left: tf.Tensor, longest: int, table: Any, size: int) -> tf.Tensor:

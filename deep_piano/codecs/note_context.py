@@ -23,6 +23,7 @@ from deep_piano.codecs.notes import (
     ONSET,
     ONSETS,
     PITCHES,
+    REMEMBERED_CHORDS,
     REMEMBERED_NOTES,
     SEED_FEATURES,
     SEED_GROUPS,
@@ -58,6 +59,8 @@ FEATURES: Final = _places(
     loudness=PITCHES,
     gaps=GAP_BINS,
     seed_texture=SEED_FEATURES - OF_SEED,
+    next_chord=PITCHES,
+    rest_of_chord=PITCHES,
     ends=ONSETS,
     ends_of_duration=DURATIONS,
 )
@@ -84,6 +87,8 @@ class NoteContext:
     26    the seed's spread of velocity; mean and spread of pitch; share of notes that
           end with another; notes a chord; durations and gaps in eight bins each; and
           which of harmony, pace, touch, lengths and register are told
+    176   the keys that followed the longest run of chords, once as if the last chord were
+          whole, once those that it still lacks: log(1 + chords in the run) / 2
     160   when each sounding note will end, counted from the last onset, in classes of
           the onset
     ====  =========================================================================
@@ -94,6 +99,8 @@ class NoteContext:
     The memory: where the last intervals have stood before, with the longest run of equal ones
     before them, what followed there (the latest of equals, and the longest run that promises
     another note). It has no horizon but `REMEMBERED_NOTES`. Compressors call this a match model.
+    Runs of chords, each the interval of its lowest key and its keys above that, find what runs of
+    notes lose where a chord's notes come in another order.
 
     Conditioning on a pitch-class histogram and a density follows Performance RNN's conditional
     models; without it an LSTM forgets its seed.
@@ -131,6 +138,10 @@ class NoteContext:
             past=zeros(4, REMEMBERED_NOTES, dtype=np.int16),
             runs=zeros(REMEMBERED_NOTES, dtype=np.int16),
             recalled=zeros(CANDIDATES),
+            chord=zeros(),
+            chords=zeros(3, REMEMBERED_CHORDS),
+            chord_runs=zeros(REMEMBERED_CHORDS, dtype=np.int16),
+            chords_recalled=zeros(2),
             remembers=zeros(dtype=bool),
         )
         self._known = _part(batch, SPEC.beside, SPEC.fields[ONSET].beside)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deep_piano.codecs import notes
 from deep_piano.codecs.notes import (
     CANDIDATES,
+    CHORD_SPAN,
     CHORD_STEPS,
     COPIES,
     DURATION,
@@ -36,6 +37,7 @@ from deep_piano.codecs.notes import (
     PITCHES,
     RATE_S,
     RECENT_S,
+    REMEMBERED_CHORDS,
     REMEMBERED_NOTES,
     RUN_BUCKETS,
     SEED_BINS,
@@ -79,6 +81,16 @@ class ContextState(NamedTuple):
         For each lag: how many intervals in a row were those of so many notes before.
     recalled : ndarray of int64, shape (streams, `CANDIDATES`)
         The lags of the longest runs, 0 where there is none.
+    chord : ndarray of int64, shape (streams,)
+        How many chords there were, a single note being one too.
+    chords : ndarray of int64, shape (streams, 3, `REMEMBERED_CHORDS`)
+        The chords, the latest first: interval of the lowest key to that of the chord before, the
+        lowest key, and which keys from there on belong to it, a bit a semitone.
+    chord_runs : ndarray of int16, shape (streams, `REMEMBERED_CHORDS`)
+        For each lag: how many chords in a row, before the last one, were those of so many before.
+    chords_recalled : ndarray of int64, shape (streams, 2)
+        The lags of the longest runs of chords, 0 where there is none: with the last chord as if it
+        were whole, and without it.
     remembers : ndarray of bool, shape (streams,)
         Whether anything is recalled.
     """
@@ -102,6 +114,10 @@ class ContextState(NamedTuple):
     past: NDArray[np.int16]
     runs: NDArray[np.int16]
     recalled: Ints
+    chord: Ints
+    chords: Ints
+    chord_runs: NDArray[np.int16]
+    chords_recalled: Ints
     remembers: NDArray[np.bool_]
 
 
@@ -146,6 +162,7 @@ def take(state: ContextState, s: int, step: Any) -> None:
             state.gaps[s, GAP_BIN[ioi]] += np.float32(GAP_SHARE)
         state.group[s] = now
     _remember(state, s, count, pitch, gap, velocity, duration)
+    _remember_chord(state, s, pitch, begins)
     state.now[s] = now
     state.notes[s] = count + 1
     state.last[s] = pitch
@@ -206,6 +223,50 @@ def _remember(
             longest = runs[lag]
             second = lag
     state.recalled[s, 1] = second
+
+
+@compiled
+def _remember_chord(state: ContextState, s: int, pitch: int, begins: bool) -> None:
+    """Begin a chord or add a key to the last one, and find the longest runs of chords."""
+    chords, runs, recalled = state.chords[s], state.chord_runs[s], state.chords_recalled[s]
+    intervals, lowest, keys = chords[0], chords[1], chords[2]
+    count = state.chord[s]
+    if begins:
+        if state.remembers[s]:
+            for lag in range(1, min(count, REMEMBERED_CHORDS) - 1):
+                again = intervals[lag] == intervals[0] and keys[lag] == keys[0]
+                runs[lag] = np.int16(runs[lag] + np.int16(1)) if again else np.int16(0)
+        for i in range(3):
+            row = chords[i]
+            for age in range(min(count, REMEMBERED_CHORDS - 1), 0, -1):
+                row[age] = row[age - 1]
+        count += 1
+        state.chord[s] = count
+        lowest[0], keys[0] = pitch, 1
+    elif pitch < lowest[0]:
+        keys[0] = _moved_up(keys[0], lowest[0] - pitch) | 1
+        lowest[0] = pitch
+    else:
+        keys[0] |= _moved_up(1, pitch - lowest[0])
+    intervals[0] = lowest[0] - lowest[1]
+    recalled[:] = 0
+    if not state.remembers[s]:
+        return
+    whole, before = 0, 0
+    for lag in range(1, min(count, REMEMBERED_CHORDS) - 1):
+        run = runs[lag]
+        if run > before:
+            before, recalled[1] = run, lag
+        if run >= whole and intervals[lag] == intervals[0] and keys[lag] == keys[0]:
+            whole, recalled[0] = run + 1, lag
+
+
+@compiled
+def _moved_up(keys: int, semitones: int) -> int:
+    """Return a chord's keys so many bits higher, as far as its span reaches."""
+    if semitones >= CHORD_SPAN:
+        return 0
+    return (keys << semitones) & ((1 << CHORD_SPAN) - 1)
 
 
 @compiled
@@ -300,6 +361,8 @@ def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
     for i in range(OF_SEED, state.seed.shape[1]):
         features[at + i - OF_SEED] = state.seed[s, i]
     at += state.seed.shape[1] - OF_SEED
+    _promise_chords(state, s, features[at : at + 2 * PITCHES])
+    at += 2 * PITCHES
     for key in range(PITCHES):
         left = state.until[s, key] - now
         if 0 < left <= LONGEST_ONSET:
@@ -311,6 +374,35 @@ def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
             ONSETS if lag == 0 else ONSET_CLASSES[state.past[s, 1, lag - 1]]
         )
         classes[CANDIDATES + 2 * i + 1] = _run_bucket(state.runs[s, lag]) if lag else 0
+
+
+@compiled
+def _promise_chords(state: ContextState, s: int, features: Any) -> None:
+    """Write down the keys of the next chord, and those that the last one still lacks."""
+    lowest, keys, runs = state.chords[s, 1], state.chords[s, 2], state.chord_runs[s]
+    lag = state.chords_recalled[s, 0]
+    if lag:
+        bottom = lowest[lag - 1] + lowest[0] - lowest[lag]
+        strength = np.log1p(np.float32(runs[lag] + 1)) / np.float32(2)
+        for above in range(CHORD_SPAN):
+            key = bottom + above
+            if 0 <= key < PITCHES and keys[lag - 1] >> above & 1:
+                features[key] = strength
+    lag = state.chords_recalled[s, 1]
+    if lag:
+        bottom = lowest[lag] + lowest[1] - lowest[lag + 1]
+        strength = np.log1p(np.float32(runs[lag])) / np.float32(2)
+        first = lowest[0] - bottom  # of the last chord's keys, counted from the promised chord's
+        for above in range(CHORD_SPAN):
+            struck = keys[0] >> above & 1
+            where = first + above
+            if struck and not (0 <= where < CHORD_SPAN and keys[lag] >> where & 1):
+                return
+        for above in range(CHORD_SPAN):
+            key, place = bottom + above, above - first
+            struck = 0 <= place < CHORD_SPAN and keys[0] >> place & 1
+            if 0 <= key < PITCHES and keys[lag] >> above & 1 and not struck:
+                features[PITCHES + key] = strength
 
 
 @compiled

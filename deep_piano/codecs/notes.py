@@ -89,6 +89,8 @@ SEED_GAP_BIN: Final = _bins(LONGEST_ONSET, SEED_BINS)
 SEED_DURATION_BIN: Final = _bins(LONGEST_DURATION, SEED_BINS)
 """Shape (steps,): where gaps between chords and durations are counted."""
 REMEMBERED_NOTES: Final = 4096
+REMEMBERED_CHORDS: Final = 2048
+CHORD_SPAN: Final = 63  # semitones from its lowest key, in which a chord's keys are remembered
 CANDIDATES: Final = 2
 COPIES: Final = 4
 RUN_BUCKETS: Final = (1, 2, 3, 4, 5, 7, 9, 13, 17, 33)
@@ -96,7 +98,7 @@ SEED_GROUPS: Final = 5
 SEED_SUMS: Final = 20 + 2 * SEED_BINS
 SEED_FEATURES: Final = 21 + 2 * SEED_BINS + SEED_GROUPS
 OF_SEED: Final = 16  # of these stand among the features behind `recent`; the rest, behind `gaps`
-STEP_FEATURES: Final = 3 * PITCHES + 12 + 1 + len(END_S) + 1 + GAP_BINS + SEED_FEATURES
+STEP_FEATURES: Final = 5 * PITCHES + 12 + 1 + len(END_S) + 1 + GAP_BINS + SEED_FEATURES
 _RUNS = len(RUN_BUCKETS) + 1
 
 SPEC: Final = SequenceSpec(
