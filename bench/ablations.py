@@ -32,7 +32,7 @@ from deep_piano.tables import markdown
 from deep_piano.trainer import Trainer
 from deep_piano.windows import training_batches
 
-PARTS: Final = ("ends", "memory", "touch and gaps", "texture of the seed")
+PARTS: Final = ("ends", "memory", "touch and gaps", "texture of the seed", "chords")
 SECOND: Final = "second candidate"
 POP: Final = ("emopia", "pianist8", "pop1k7", "pop909")
 _SIZES = [size for part in SPEC.context for size in part.classes]
@@ -49,6 +49,7 @@ def columns_of(part: str) -> tuple[list[slice], list[int]]:
         "ends": ["ends", "ends_of_duration"],
         "touch and gaps": ["loudness", "gaps"],
         "texture of the seed": ["seed_texture"],
+        "chords": ["next_chord", "rest_of_chord"],
     }.get(part, [])
     recalled = list(range(_COPIED.start))
     classes = {
@@ -131,7 +132,7 @@ def all_rows() -> dict[str, list[str]]:
     rows = {"plain": list(PARTS)}
     for count in range(1, len(PARTS) + 1):
         rows[f"+ {PARTS[count - 1]}"] = list(PARTS[count:])
-    return rows | {f"all but {part}": [part] for part in (*PARTS[:-1], SECOND)}
+    return rows | {f"all but {part}": [part] for part in (*PARTS[:3], SECOND)}
 
 
 def trained(job: Job) -> Row:

@@ -148,10 +148,43 @@ def test_the_memory_prefers_the_longest_run_and_then_the_latest():
     assert found[-1].tolist() == [65, 66]  # the tone before was followed by a tone
 
 
+def promised(context, chords):
+    """Return the keys of the next chord, and those that the last one lacks, after each note."""
+    onset = [
+        index / 2 + 0.01 * place for index, keys in enumerate(chords) for place in range(len(keys))
+    ]
+    pitch = np.concatenate(chords)
+    rows = features(context, make_notes(onset, np.array(onset) + 0.1, pitch, [64] * len(pitch)))
+    return tuple(
+        [(row.nonzero()[0] + 21).tolist() for row in rows[:, FEATURES[name]]]
+        for name in ("next_chord", "rest_of_chord")
+    )
+
+
+def test_chords_are_recalled_whatever_the_order_of_their_notes():
+    figure = [[60, 64, 67], [59, 65], [57, 60, 65], [36]]
+    octave_higher = [[76, 72, 79], [77, 71], [77, 69, 72]]
+    following, lacking = promised(started(), [[36], *figure, *octave_higher])
+    # The first three notes are another chord than before: another interval leads to it.
+    assert following[10:] == [[], [], [], [], [69, 72, 77], [], [], [48]]
+    assert lacking[10:] == [[], [], [], [], [], [69, 72], [72], []]
+
+
+def test_what_a_chord_still_lacks_is_promised_while_it_keeps_the_promise():
+    phrase = [[48], [60, 64, 67], [59, 62, 67], [60, 64, 67]]
+    higher = [[50], [62, 66, 69], [61, 65, 69]]
+    following, lacking = promised(started(), [*phrase, [40], *higher])
+    assert following[11:] == [[], [], [], [61, 64, 69], [], [], []]
+    assert lacking[11:] == [[], [], [], [], [64, 69], [], []]
+
+
 def test_a_memory_that_is_switched_off_promises_nothing(rng):
     notes = arpeggios(20, rng=rng)
+    of_chords = np.r_[FEATURES["next_chord"], FEATURES["rest_of_chord"]]
     assert (recalled(started(), notes)[30:, 0] > 0).all()
+    assert features(started(), notes)[30:, of_chords].any()
     assert (recalled(started(remembers=False), notes) == -1).all()
+    assert not features(started(remembers=False), notes)[:, of_chords].any()
 
 
 def test_the_last_struck_distinct_ends_are_candidates():
