@@ -394,7 +394,11 @@ def test_what_is_alike_is_not_told_apart_and_overlaps():
 def test_a_blanked_part_says_what_nothing_says(rng):
     """Of both memories: what a stream says that remembers nothing. The rest is left as it is."""
     sequence = encode(arpeggios(30, rng=rng))[None]
-    plain, silent, blanked = NoteContext(1), NoteContext(1), ablations.Blanked(1, ["memory", "chords"])
+    plain, silent, blanked = (
+        NoteContext(1),
+        NoteContext(1),
+        ablations.Blanked(1, ["memory", "chords"]),
+    )
     for context, remembers in ((plain, True), (silent, False), (blanked, True)):
         context.start(0, remembers=remembers)
     whole, nothing, found = (
