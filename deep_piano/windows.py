@@ -28,6 +28,7 @@ from deep_piano.dataset import Dataset, RowGroup
 from deep_piano.errors import InputError, one_line
 
 _FROM_THE_MIDDLE = 0.5  # of the plays: seeds are taken from anywhere in a piece
+_GARBLED = 0.5  # of the plays: the others are heard as they are
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,13 @@ class Batch:
 
 @dataclass
 class _Stream:
-    """A recording being played; `position` is the first step of its next window."""
+    """A recording being played; `position` is the first step of its next window.
+
+    What is heard may differ from the sequence, which is what is to be foretold.
+    """
 
     sequence: NDArray[Any]
+    heard: NDArray[Any]
     rng: np.random.Generator | None
     length: int  # as planned: augmentation may have left less of the sequence
     position: int = 0
@@ -149,7 +154,9 @@ class _Slot:
             settings.transcription_noise,
         )
         bent = codec.bend(codec.excerpt(sequence, self._start), augmentation, self._rng)
-        return _Stream(bent, self._rng, len(sequence) - self._start)
+        garbled = settings.input_noise > 0 and self._rng.random() < _GARBLED
+        heard = codec.garble(bent, settings.input_noise, self._rng) if garbled else bent
+        return _Stream(bent, heard, self._rng, len(sequence) - self._start)
 
 
 @contextmanager
@@ -234,7 +241,7 @@ def held_out_batches(
         if place is None:
             return None
         sequence = codec.excerpt(sequences[place], 0)
-        return _Stream(sequence, None, len(sequence), place=int(place), given=given)
+        return _Stream(sequence, sequence, None, len(sequence), place=int(place), given=given)
 
     windows = _Windows(codec, batch, window, window, following, context or codec.context)
     for heard in windows:
@@ -267,7 +274,7 @@ class _Windows:
         for slot, stream in enumerate(streams):
             if stream.position:
                 begin = longest - stream.position  # all arrive at their places together
-                heard = stream.sequence[:-1][: stream.position]  # the last one is a target only
+                heard = stream.heard[:-1][: stream.position]  # the last one is a target only
                 steps[slot, begin : begin + len(heard)] = heard
                 begins.setdefault(begin, []).append(slot)
         edges = [*sorted(begins), longest]
@@ -293,9 +300,10 @@ class _Windows:
             if stream.position == 0:
                 keep[slot] = 0
                 self._context.begin(slot, stream.sequence, stream.rng)
-            piece = stream.sequence[stream.position : stream.position + window + 1]
-            length = max(0, len(piece) - 1)
-            steps[slot, :length], targets[slot, :length] = piece[:-1], piece[1:]
+            coming = stream.sequence[stream.position + 1 : stream.position + window + 1]
+            length = len(coming)
+            steps[slot, :length] = stream.heard[stream.position : stream.position + length]
+            targets[slot, :length] = coming
             weights[slot, max(0, stream.given - 1 - stream.position) : length] = 1
             stream.position += hop
         if all(stream is None for stream in self.streams):

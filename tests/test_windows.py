@@ -24,6 +24,7 @@ PLAIN = TrainConfig(
     tempo_range=0.0,
     velocity_range=0.0,
     transcription_noise=0.0,
+    input_noise=0.0,
     random_state=3,
 )
 
@@ -107,7 +108,8 @@ def test_a_random_state_fixes_every_batch(dataset):
 @pytest.mark.parametrize("hop", [None, 8])
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_going_on_is_as_if_it_had_never_stopped(dataset, step, hop, noise):
-    bent = {"transpose_semitones": 6, "tempo_range": 0.1, "transcription_noise": noise, "hop": hop}
+    noises = {"transcription_noise": noise, "input_noise": noise / 2}
+    bent = {"transpose_semitones": 6, "tempo_range": 0.1, "hop": hop, **noises}
     settings = PLAIN.model_copy(update=bent)
     whole = first(step + 10, dataset, settings)
     rest = first(10, dataset, settings, step=step)
@@ -119,6 +121,18 @@ def test_missed_notes_leave_every_play_as_many_windows_as_before(dataset):
     missed = first(60, dataset, PLAIN.model_copy(update={"transcription_noise": 1.0}))
     assert all((a.keep == b.keep).all() for a, b in zip(plain, missed, strict=True))
     assert sum(b.weights.sum() for b in missed) < sum(b.weights.sum() for b in plain)
+
+
+def test_half_of_the_plays_are_heard_with_errors_and_foretold_as_they_are(dataset):
+    noisy = PLAIN.model_copy(update={"input_noise": 0.3, "window": 64})
+    right, wrong = [], []
+    for batch in first(40, dataset, noisy):
+        whole = batch.weights.all(1)
+        for steps, targets in zip(batch.steps[whole], batch.targets[whole], strict=True):
+            errors = (steps[1:] != targets[:-1]).mean()
+            (wrong if errors else right).append(errors)
+    assert 0.3 < len(right) / (len(right) + len(wrong)) < 0.7
+    assert 0.1 < np.mean(wrong) < 0.3  # another note may have the same value
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

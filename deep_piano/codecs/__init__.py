@@ -42,6 +42,8 @@ class Codec:
         Returns the sequence from a step on, as one that begins there.
     bend : callable
         Returns a sequence transposed, hurried, ... by an `Augmentation` and a random generator.
+    garble : callable
+        Returns a sequence with a share of its values wrong, by a random generator.
     context : callable
         Returns the `Context` of a number of streams.
     classes : callable
@@ -65,6 +67,7 @@ class Codec:
     step_name: str = "sample"
     excerpt: Callable[[NDArray[Any], int], NDArray[Any]] = waveform.excerpt
     bend: Callable[[NDArray[Any], Augmentation, np.random.Generator], NDArray[Any]] = waveform.bend
+    garble: Callable[[NDArray[Any], float, np.random.Generator], NDArray[Any]] = waveform.garble
     context: Callable[[int], Context] = NoContext
     classes: Callable[[NDArray[Any]], NDArray[Any]] = waveform.classes
     log_widths: tuple[NDArray[np.float64], ...] = ()
@@ -84,6 +87,7 @@ CODECS: Final = {
         step_name="note",
         excerpt=notes.excerpt,
         bend=notes.bend,
+        garble=notes.garble,
         context=NoteContext,
         classes=notes.classes,
         log_widths=notes.LOG_WIDTHS,

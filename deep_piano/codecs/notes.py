@@ -249,6 +249,32 @@ def bend(sequence: Sequence, augmentation: Augmentation, rng: np.random.Generato
     return bent
 
 
+def garble(sequence: Sequence, share: float, rng: np.random.Generator) -> Sequence:
+    """Replace values by those of other notes of the piece, by chance.
+
+    A network that has heard errors in training is led astray less by its own, which it hears
+    when it composes (scheduled sampling, Bengio et al. 2015, has the network's draws instead).
+
+    Parameters
+    ----------
+    sequence : ndarray of int, shape (n, 4)
+    share : float
+        Of the values, each field for itself.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of int32, shape (n, 4)
+        The first note is as it was.
+    """
+    garbled = np.array(sequence, np.int32)
+    for field in range(garbled.shape[1]):
+        wrong = rng.random(len(sequence)) < share
+        wrong[:1] = False
+        garbled[wrong, field] = rng.choice(sequence[:, field], int(wrong.sum()))
+    return garbled
+
+
 def _mishear(
     duration: NDArray[np.int64], velocity: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.bool_]:

@@ -83,3 +83,8 @@ def bend(
 ) -> NDArray[Any]:
     """Return the sequence as it is: sound is not bent."""
     return sequence
+
+
+def garble(sequence: NDArray[Any], share: float, rng: np.random.Generator) -> NDArray[Any]:
+    """Return the sequence as it is: it was not tried on sound."""
+    return sequence

@@ -22,6 +22,7 @@ from deep_piano.codecs.notes import (
     decode,
     encode,
     excerpt,
+    garble,
 )
 from deep_piano.notes import NOTE, make_notes
 
@@ -159,3 +160,17 @@ def test_an_excerpt_begins_at_zero():
     np.testing.assert_array_equal(excerpt(sequence, 1)[:, ONSET], [0, sequence[2, ONSET]])
     assert sequence[0, ONSET] != 0
     assert excerpt(sequence, 0)[0, ONSET] == 0
+
+
+def test_garbled_values_are_other_notes_values(rng):
+    sequence = np.stack(
+        [rng.integers(field * 100, field * 100 + 50, 4000) for field in range(4)], 1
+    )
+    garbled = garble(sequence, 0.2, rng)
+    wrong = (garbled != sequence).mean(0)
+    assert (wrong > 0.15).all()
+    assert (wrong < 0.25).all()
+    for field in range(4):
+        assert set(garbled[:, field]) <= set(sequence[:, field])
+    np.testing.assert_array_equal(garbled[0], sequence[0])
+    np.testing.assert_array_equal(garble(sequence, 0.0, rng), sequence)
