@@ -22,15 +22,15 @@ from bench.machine import machine
 from deep_piano.codecs.base import Known
 from deep_piano.codecs.note_context import FEATURES, NoteContext
 from deep_piano.codecs.notes import CANDIDATES, COPIES, RUN_BUCKETS, SPEC
-from deep_piano.config import TrainConfig
-from deep_piano.dataset import Dataset
+from deep_piano.config.sections import TrainConfig
+from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError
-from deep_piano.likelihood import losses
-from deep_piano.model import PRESETS
-from deep_piano.storage import open_folder
-from deep_piano.tables import markdown
-from deep_piano.trainer import Trainer
-from deep_piano.windows import training_batches
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.models.config import PRESETS
+from deep_piano.report.text import markdown
+from deep_piano.train.likelihood import losses
+from deep_piano.train.trainer import Trainer
+from deep_piano.train.windows import training_batches
 
 PARTS: Final = ("ends", "memory", "touch and gaps", "texture of the seed", "chords")
 SECOND: Final = "second candidate"

@@ -27,15 +27,17 @@ import click
 from bench.machine import machine
 from bench.options import output_format
 from bench.stages import Stopwatch
-from deep_piano import checkpoint, outputs, piece
-from deep_piano.config import Config, GenerateConfig, load_config
-from deep_piano.decode import Engine
+from deep_piano.config.sections import Config, GenerateConfig, load_config
+from deep_piano.decoding.notes import Engine
 from deep_piano.errors import DeepPianoError
-from deep_piano.sources import survey
-from deep_piano.stages.cluster import connected
-from deep_piano.stages.generate import generate
-from deep_piano.storage import open_folder
-from deep_piano.tables import markdown
+from deep_piano.generate import notes
+from deep_piano.generate.files import targets
+from deep_piano.generate.on_ray import generate
+from deep_piano.infra.cluster.connection import connected
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.models import checkpoint
+from deep_piano.prepare.sources import survey
+from deep_piano.report.text import markdown
 
 READING, COMPOSING = "reading seeds", "composing"
 PLAYING, ENCODING, WRITING = "playing", "encoding", "drawing and writing"
@@ -84,7 +86,7 @@ def stages_alone(paths: Sequence[Path], config: Config) -> dict[str, float]:
     """Return the processor seconds a piece of each stage, in this process."""
     settings, suffix = config.generate, config.bulk.format
     engine = Engine(checkpoint.load(settings.checkpoint))
-    sound = piece.ready_sound(settings.sound, _silent) if suffix != "mid" else None
+    sound = notes.ready_sound(settings.sound, _silent) if suffix != "mid" else None
     watch = Stopwatch()
     parts = {"synth.render": PLAYING, "loudness.normalise": PLAYING, "audio.encode": ENCODING}
     with tempfile.TemporaryDirectory() as folder:
@@ -93,12 +95,12 @@ def stages_alone(paths: Sequence[Path], config: Config) -> dict[str, float]:
             with watch.measure(READING):
                 seed = read(path, settings)
             with watch.measure(COMPOSING):
-                takes = piece.compose(engine, seed, settings)
+                takes = notes.compose(engine, seed, settings)
             for take in takes:
                 out = Path(folder) / f"{number}-{take.index}.{suffix}"
-                [files] = outputs.targets(out, 1, force=True, given=[])
+                [files] = targets(out, 1, force=True, given=[])
                 with watch.measure(WRITING):
-                    piece.finish(files, seed, take, settings, checkpoint_sha256="", sound=sound)
+                    notes.finish(files, seed, take, settings, checkpoint_sha256="", sound=sound)
 
         make(paths[0], 0)  # loads everything
         with _watched(watch, parts):
@@ -119,7 +121,7 @@ def _watched(watch: Stopwatch, parts: dict[str, str]) -> ExitStack:
     stack = ExitStack()
     for name, stage in parts.items():
         module, function = name.split(".")
-        original = getattr(getattr(piece, module), function)
+        original = getattr(getattr(notes, module), function)
 
         def timed(
             *given: Any, original: Callable[..., Any] = original, stage: str = stage, **named: Any
@@ -127,13 +129,13 @@ def _watched(watch: Stopwatch, parts: dict[str, str]) -> ExitStack:
             with watch.measure(stage):
                 return original(*given, **named)
 
-        stack.enter_context(patch.object(getattr(piece, module), function, timed))
+        stack.enter_context(patch.object(getattr(notes, module), function, timed))
     return stack
 
 
-def read(path: Path, settings: GenerateConfig) -> piece.Seed:
+def read(path: Path, settings: GenerateConfig) -> notes.Seed:
     """Read a seed as GENERATE does."""
-    return piece.read_seed(
+    return notes.read_seed(
         path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=_silent
     )
 
@@ -160,7 +162,7 @@ class OnePiece:
         state = self._settings.random_state + take
         chosen = self._settings.model_copy(update={"takes": 1, "random_state": state})
         with tempfile.TemporaryDirectory() as folder:
-            piece.make_pieces(path, Path(folder) / f"piece.{self._suffix}", chosen)
+            notes.make_pieces(path, Path(folder) / f"piece.{self._suffix}", chosen)
         return take
 
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from bench.machine import machine
 from bench.processes import Memory, memory_watched
-from deep_piano.config import load_config
-from deep_piano.notes import Notes, make_notes, write_midi
-from deep_piano.stages.generate import generate
-from deep_piano.storage import open_folder
-from deep_piano.tables import markdown
+from deep_piano.config.sections import load_config
+from deep_piano.generate.on_ray import generate
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.music.notes import Notes, make_notes, write_midi
+from deep_piano.report.text import markdown
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

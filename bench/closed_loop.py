@@ -1,7 +1,8 @@
 """Checkpoints of sound that hear themselves: what they make of held-out recordings, in figures.
 
 Ten seconds of each recording are continued by each checkpoint, and described beside what really
-follows (`deep_piano.likeness`). A picture a recording shows wave and spectrum of all of them.
+follows (`deep_piano.analysis.sound_figures`). A picture a recording shows wave and spectrum of all
+of them.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from pathlib import Path
 import click
 import numpy as np
 
-from deep_piano import audio
-from deep_piano import checkpoint as checkpoints
-from deep_piano.audio import Samples
-from deep_piano.checkpoint import Checkpoint
-from deep_piano.codecs import codec_of
-from deep_piano.drawing import BLUE, INK, ORANGE, PAPER, save, write_title
-from deep_piano.likeness import likeness
-from deep_piano.loudness import normalise
-from deep_piano.spectra import envelope, mel_image
-from deep_piano.stepping import Stepper
-from deep_piano.tables import markdown
-from deep_piano.wave_piece import continuation
+from deep_piano.analysis.sound_figures import likeness
+from deep_piano.codecs.registry import codec_of
+from deep_piano.decoding.wave import Stepper
+from deep_piano.generate.wave import continuation
+from deep_piano.models import checkpoint as checkpoints
+from deep_piano.models.checkpoint import Checkpoint
+from deep_piano.music import audio
+from deep_piano.music.audio import Samples
+from deep_piano.music.loudness import normalise
+from deep_piano.report.spectra import envelope, mel_image
+from deep_piano.report.style import BLUE, INK, ORANGE, PAPER, save, write_title
+from deep_piano.report.text import markdown
 
 SEED_S = 10.0
 TRUE = "what really follows"
@@ -95,7 +96,7 @@ def continued(
     stepper, rng = Stepper(checkpoint), np.random.default_rng(0)
     if not compiled:
         return continuation(stepper, seed, count, rng, temperature=temperature)
-    from deep_piano.device_stepping import DeviceStepper
+    from deep_piano.decoding.wave_xla import DeviceStepper
 
     codec, device = codec_of(checkpoint.spec), DeviceStepper(checkpoint, width=1)
     stream = stepper.begin(codec.encode(seed), rng, temperature=temperature)

@@ -35,14 +35,14 @@ from bench.decode import (
     tell,
 )
 from bench.machine import machine, ready_tensorflow
-from deep_piano import checkpoint as checkpoints
 from deep_piano.codecs.notes import SPEC
-from deep_piano.config import GenerateConfig
-from deep_piano.decode import Engine
+from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.rules import Commission
 from deep_piano.errors import DeepPianoError
-from deep_piano.piece import composer_of, sampling_of
-from deep_piano.piece_rules import Commission
-from deep_piano.tables import markdown
+from deep_piano.generate.notes import composer_of, sampling_of
+from deep_piano.models import checkpoint as checkpoints
+from deep_piano.report.text import markdown
 
 ON_A_GPU, ON_A_CPU = (1, 4, 16, 64, 128, 256, 512, 1024), (1, 4, 16, 32)
 STEPS = 64  # of a round of the composer on NumPy
@@ -117,7 +117,7 @@ def compiled_round(
     weights: checkpoints.Checkpoint, settings: GenerateConfig, batch: int, calls: int
 ) -> Round:
     """Return a round: seconds a step in each call of the graph, in the midst of the pieces."""
-    from deep_piano.device_composer import NOTES_A_CALL, DeviceComposer
+    from deep_piano.decoding.notes_xla import NOTES_A_CALL, DeviceComposer
 
     composer = DeviceComposer(
         weights,

@@ -39,14 +39,7 @@ import numpy as np
 
 from bench.realism import overlapped_areas, told_apart
 from bench.recordings import find_recordings
-from deep_piano import checkpoint, piece
-from deep_piano.cli import PerField
-from deep_piano.codecs.notes import decode, encode
-from deep_piano.config import GenerateConfig, load_config
-from deep_piano.dataset import Dataset
-from deep_piano.decode import Engine
-from deep_piano.errors import DeepPianoError
-from deep_piano.metrics import (
+from deep_piano.analysis.note_figures import (
     MOST_REPETITIONS,
     density_drift,
     density_ratio,
@@ -55,14 +48,22 @@ from deep_piano.metrics import (
     longest_silence_s,
     pitch_class_cosine,
 )
-from deep_piano.notes import NOTE, Notes, excerpt, write_midi
-from deep_piano.originality import SHORTEST_RUN, CorpusIndex
-from deep_piano.ranking import LONGEST_SILENCE_S
-from deep_piano.shards import Row
-from deep_piano.storage import open_folder
-from deep_piano.tables import markdown
-from deep_piano.terminal import no_progress
-from deep_piano.texture import TEXTURES, common_ends
+from deep_piano.analysis.originality import SHORTEST_RUN, CorpusIndex
+from deep_piano.analysis.texture import TEXTURES, common_ends
+from deep_piano.cli.main import PerField
+from deep_piano.cli.terminal import no_progress
+from deep_piano.codecs.notes import decode, encode
+from deep_piano.config.sections import GenerateConfig, load_config
+from deep_piano.dataset.reader import Dataset
+from deep_piano.dataset.shards import Row
+from deep_piano.decoding.notes import Engine
+from deep_piano.errors import DeepPianoError
+from deep_piano.generate.notes import compose, read_seed
+from deep_piano.generate.ranking import LONGEST_SILENCE_S
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.models import checkpoint
+from deep_piano.music.notes import NOTE, Notes, excerpt, write_midi
+from deep_piano.report.text import markdown
 
 MOST_DRIFT = 2.0
 ADHERENCE_AIM, OVERLAP_AIM = 0.05, 0.85
@@ -191,8 +192,9 @@ def held_out(dataset: Dataset, count: int, folder: Path, seed_s: float) -> Itera
 
 def transcribed(recordings: Iterable[Path]) -> Iterator[Case]:
     """Yield cases from recordings of sound; what really followed is transcribed too."""
-    from deep_piano import audio
-    from deep_piano.transcribe import SAMPLE_RATE, transcribe
+    from deep_piano.music import audio
+    from deep_piano.music.segments import SAMPLE_RATE
+    from deep_piano.music.transcription import transcribe
 
     for path in recordings:
         samples = audio.decode(path, sr=SAMPLE_RATE, start_s=0.0, seconds=HEARD_S)
@@ -219,13 +221,11 @@ def made(
 def continued(job: Job) -> Case:
     """Return a case with its pieces, as `deep-piano generate` makes them."""
     case, settings, states = job
-    seed = piece.read_seed(
-        case.path, start_s=0.0, seconds=settings.seed_seconds, progress=no_progress
-    )
+    seed = read_seed(case.path, start_s=0.0, seconds=settings.seed_seconds, progress=no_progress)
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:
         chosen = settings.model_copy(update={"random_state": state})
-        [take] = piece.compose(_engine(settings.checkpoint), seed, chosen)
+        [take] = compose(_engine(settings.checkpoint), seed, chosen)
         case.pieces.append(take.notes[take.notes["onset"] >= take.seed_ends_s])
     return case
 

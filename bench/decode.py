@@ -35,16 +35,16 @@ import click  # noqa: E402
 import numpy as np  # noqa: E402
 
 from bench.machine import machine  # noqa: E402
-from deep_piano import checkpoint as checkpoints  # noqa: E402
 from deep_piano.codecs.base import Part  # noqa: E402
 from deep_piano.codecs.note_context import NoteContext  # noqa: E402
 from deep_piano.codecs.notes import SPEC, VALUES, classes, encode  # noqa: E402
-from deep_piano.compose import Composer  # noqa: E402
-from deep_piano.decode import Engine, Sampling  # noqa: E402
+from deep_piano.decoding.compose import Composer  # noqa: E402
+from deep_piano.decoding.notes import Engine, Sampling  # noqa: E402
+from deep_piano.decoding.rules import Commission  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
-from deep_piano.notes import Notes, make_notes  # noqa: E402
-from deep_piano.piece_rules import Commission  # noqa: E402
-from deep_piano.tables import markdown  # noqa: E402
+from deep_piano.models import checkpoint as checkpoints  # noqa: E402
+from deep_piano.music.notes import Notes, make_notes  # noqa: E402
+from deep_piano.report.text import markdown  # noqa: E402
 
 Round = Callable[[], list[float]]
 """Runs some steps; returns the seconds of each."""
@@ -292,7 +292,7 @@ def predict_loop(weights: checkpoints.Checkpoint, batch: int, notes: int) -> Rou
     """Return a round: `model.predict` with a window of one note."""
     import tensorflow as tf
 
-    from deep_piano.model import build_model
+    from deep_piano.models.note_network import build_model
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

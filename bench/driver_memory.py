@@ -27,21 +27,22 @@ import numpy as np
 
 from bench.machine import machine
 from bench.processes import anonymous_bytes, memory_watched
-from deep_piano import build, fingerprint
+from deep_piano.analysis import fingerprint
+from deep_piano.analysis.descriptors import AudioFeatures, describe_notes
+from deep_piano.analysis.note_figures import figures
+from deep_piano.cli.terminal import Report
 from deep_piano.codecs.notes import encode
-from deep_piano.config import PrepareConfig, load_config
-from deep_piano.features import AudioFeatures, describe_notes
-from deep_piano.metrics import figures
-from deep_piano.notes import Notes, make_notes
-from deep_piano.piece import Seed, Take
-from deep_piano.pieces import Key, Record, folder_of
-from deep_piano.shards import Row, ShardFacts
-from deep_piano.sources import Source
-from deep_piano.stages import generate as generating
-from deep_piano.stages import prepare as preparing
-from deep_piano.storage import Folder, open_folder
-from deep_piano.tables import markdown
-from deep_piano.terminal import Report
+from deep_piano.config.sections import PrepareConfig, load_config
+from deep_piano.dataset.shards import Row, ShardFacts
+from deep_piano.generate import on_ray as generating
+from deep_piano.generate.notes import Seed, Take
+from deep_piano.generate.records import Key, Record, folder_of
+from deep_piano.infra.storage.local import Folder, open_folder
+from deep_piano.music.notes import Notes, make_notes
+from deep_piano.prepare import on_ray as preparing
+from deep_piano.prepare import tasks
+from deep_piano.prepare.sources import Source
+from deep_piano.report.text import markdown
 
 SEED_NOTES, PIECE_NOTES, RECORDING_NOTES = 60, 1200, 1200
 
@@ -173,13 +174,13 @@ def prepare(count: int, on_ray: bool = True) -> Driver:
     """Run PREPARE over so many recordings, about a thousand in a shard."""
     if not on_ray:
         without_ray()
-    build_shard = build.build_shard
+    build_shard = tasks.build_shard
 
     def made_up_shard(*args: Any, **named: Any) -> ShardFacts:
-        build.ingest = made_up_row  # in the task's process
+        tasks.ingest = made_up_row  # in the task's process
         return build_shard(*args, **named)
 
-    build.build_shard = made_up_shard
+    tasks.build_shard = made_up_shard
     with tempfile.TemporaryDirectory() as folder:
         corpus, dataset = open_folder(Path(folder, "corpus")), open_folder(Path(folder, "dataset"))
         write_files(Path(folder, "corpus"), count, ".mid")

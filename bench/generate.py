@@ -33,7 +33,7 @@ import click
 
 from bench.machine import machine
 from bench.options import output_format
-from deep_piano.tables import markdown
+from deep_piano.report.text import markdown
 
 ROOT = Path(__file__).parents[1]
 AIM_S, PEER_S = 30.0, 20.9
@@ -89,9 +89,9 @@ def home(*, fresh: bool) -> Iterator[dict[str, str]]:
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *known])
     with tempfile.TemporaryDirectory() as folder:
         if fresh:
-            from deep_piano import assets
+            from deep_piano.infra.assets import cache
 
-            (Path(folder) / "assets").symlink_to(assets.cache_dir() / "assets")
+            (Path(folder) / "assets").symlink_to(cache.cache_dir() / "assets")
             environment["DEEP_PIANO_HOME"] = folder
         yield environment
 

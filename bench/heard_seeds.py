@@ -15,19 +15,21 @@ import click
 import numpy as np
 
 from bench.continuations import held_out_music
-from deep_piano import checkpoint, synth
-from deep_piano.backend import load_keras
-from deep_piano.checkpoint import Checkpoint, assign_weights
-from deep_piano.codecs import codec_of
 from deep_piano.codecs.notes import encode
-from deep_piano.dataset import Dataset
+from deep_piano.codecs.registry import codec_of
+from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError
-from deep_piano.likelihood import losses
-from deep_piano.model import build_model
-from deep_piano.notes import Notes, excerpt
-from deep_piano.storage import open_folder
-from deep_piano.tables import markdown
-from deep_piano.transcribe import SAMPLE_RATE, transcribe
+from deep_piano.infra.backend import load_keras
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.models import checkpoint
+from deep_piano.models.checkpoint import Checkpoint, assign_weights
+from deep_piano.models.note_network import build_model
+from deep_piano.music import synth
+from deep_piano.music.notes import Notes, excerpt
+from deep_piano.music.segments import SAMPLE_RATE
+from deep_piano.music.transcription import transcribe
+from deep_piano.report.text import markdown
+from deep_piano.train.likelihood import losses
 
 SEED_S, FOLLOWS_S, RING_S = 10.0, 30.0, 1.0
 PEAK = 0.5

@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from deep_piano.backend import load_tensorflow
+from deep_piano.infra.backend import load_tensorflow
 
 PACKAGES = ("numpy", "scipy", "tensorflow", "tensorflow-cpu", "keras")
 
@@ -33,7 +33,7 @@ def ready_tensorflow() -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return ""
-    from deep_piano.device import prepare_gpu
+    from deep_piano.decoding.xla import prepare_gpu
 
     prepare_gpu()
     return str(tf.config.experimental.get_device_details(gpus[0])["device_name"])

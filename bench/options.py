@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from deep_piano.outputs import OUTPUT_SUFFIXES
+from deep_piano.generate.files import OUTPUT_SUFFIXES
 
 output_format = click.option(
     "--format",

@@ -11,14 +11,15 @@ from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
 
-from deep_piano import audio, build
-from deep_piano.codecs import CODECS
-from deep_piano.config import PrepareConfig
-from deep_piano.plan import Known, ShardPlan, plan, reading_digest
-from deep_piano.rules import Reject
-from deep_piano.shards import ShardFacts
-from deep_piano.sources import Source, Splits, sources_of, survey
-from deep_piano.storage import Folder
+from deep_piano.codecs.registry import CODECS
+from deep_piano.config.sections import PrepareConfig
+from deep_piano.dataset.shards import ShardFacts
+from deep_piano.infra.storage.local import Folder
+from deep_piano.music import audio
+from deep_piano.prepare import tasks
+from deep_piano.prepare.filters import Reject
+from deep_piano.prepare.plan import Known, ShardPlan, plan, reading_digest
+from deep_piano.prepare.sources import Source, Splits, sources_of, survey
 
 _FILES_A_TASK = 128
 _DISCARDED_AT_ONCE = 2**20
@@ -26,7 +27,7 @@ _DISCARDED_AT_ONCE = 2**20
 
 def decode_commands(paths: Sequence[Path], settings: PrepareConfig) -> list[list[str]]:
     """Return, for each recording, the command that `audio.decode` runs, as it logs it."""
-    log = logging.getLogger("deep_piano.audio")
+    log = logging.getLogger("deep_piano.music.audio")
     seen: list[list[str]] = []
     level = log.level
     log.setLevel(logging.DEBUG)
@@ -94,7 +95,7 @@ def survey_hashed(
     batches = [names[i : i + _FILES_A_TASK] for i in range(0, len(names), _FILES_A_TASK)]
     hashes = {
         name: sha256
-        for found in over(partial(build.hash_files, corpus), batches)
+        for found in over(partial(tasks.hash_files, corpus), batches)
         for name, sha256, problem in found
         if not problem
     }
@@ -118,7 +119,7 @@ def shard(
     def transcribe(samples: audio.Samples, sr: int) -> object:
         raise AssertionError("a waveform codec hears no notes")
 
-    return build.build_shard(
+    return tasks.build_shard(
         corpus,
         dataset,
         one,

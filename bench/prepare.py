@@ -39,31 +39,31 @@ from bench import peers
 from bench.machine import machine
 from bench.processes import SAMPLED_EVERY_S, Memory, memory_watched, processor_s, ray_workers
 from bench.stages import REST, Stopwatch, wrap
-from deep_piano import audio
-from deep_piano.codecs import CODECS
-from deep_piano.config import Config, PrepareConfig
+from deep_piano.codecs.registry import CODECS
+from deep_piano.config.sections import Config, PrepareConfig
 from deep_piano.errors import DeepPianoError
-from deep_piano.plan import Known, plan, reading_digest
-from deep_piano.sources import survey
-from deep_piano.stages.cluster import connected
-from deep_piano.stages.prepare import prepare
-from deep_piano.storage import open_folder
-from deep_piano.tables import markdown
+from deep_piano.infra.cluster.connection import connected
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.music import audio
+from deep_piano.prepare.on_ray import prepare
+from deep_piano.prepare.plan import Known, plan, reading_digest
+from deep_piano.prepare.sources import survey
+from deep_piano.report.text import markdown
 
 Result = TypeVar("Result")
 
 AIM, RAY_AIM = 0.9, 0.05
 
 STAGES = (
-    ("deep_piano.build", "hash_files", "hash of the file"),
-    ("deep_piano.audio", "decode", "decode: FFmpeg, its pipe, checks"),
-    ("deep_piano.ingest", "_content_id", "hash of the samples"),
-    ("deep_piano.ingest", "_trimmed", "trim"),
-    ("deep_piano.features", "describe_audio", "descriptors"),
-    ("deep_piano.fingerprint", "of_audio", "fingerprint"),
-    ("deep_piano.ingest", "_row", "encode"),
-    ("deep_piano.shards", "write_shard", "write Parquet"),
-    ("deep_piano.shards", "read_facts", "read back, checksum"),
+    ("deep_piano.prepare.tasks", "hash_files", "hash of the file"),
+    ("deep_piano.music.audio", "decode", "decode: FFmpeg, its pipe, checks"),
+    ("deep_piano.prepare.ingest", "_content_id", "hash of the samples"),
+    ("deep_piano.prepare.ingest", "_trimmed", "trim"),
+    ("deep_piano.analysis.descriptors", "describe_audio", "descriptors"),
+    ("deep_piano.analysis.fingerprint", "of_audio", "fingerprint"),
+    ("deep_piano.prepare.ingest", "_row", "encode"),
+    ("deep_piano.dataset.shards", "write_shard", "write Parquet"),
+    ("deep_piano.dataset.shards", "read_facts", "read back, checksum"),
 )
 
 

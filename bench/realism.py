@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.notes import Notes
-from deep_piano.texture import TEXTURES, excerpts, texture
+from deep_piano.analysis.texture import TEXTURES, excerpts, texture
+from deep_piano.music.notes import Notes
 
 FOLDS = 5
 _GRID = 512

@@ -1,10 +1,10 @@
 """The main job on real recordings, and whether every piece keeps what is promised.
 
-`deep_piano.piece.make_pieces` continues each recording at several random states. Every piece is
-measured on the files that were written, not on what the program says of them: length, silence,
-peak and loudness on the decoded sound, the rest on the MIDI file. Each continuation is then
-compared in its pitch classes with its own recording's seed, and with the seeds of all the others,
-which is the mean over all ways of shuffling the seeds so that none stays with its piece.
+`deep_piano.generate.notes.make_pieces` continues each recording at several random states. Every
+piece is measured on the files that were written, not on what the program says of them: length,
+silence, peak and loudness on the decoded sound, the rest on the MIDI file. Each continuation is
+then compared in its pitch classes with its own recording's seed, and with the seeds of all the
+others, which is the mean over all ways of shuffling the seeds so that none stays with its piece.
 
 The exit code is 1 when any criterion is missed. `--format mid` leaves the sound out, for quick
 comparisons of settings.
@@ -26,11 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.options import output_format
-from deep_piano.cli import PerField
+from deep_piano.analysis.note_figures import (
+    longest_loop,
+    longest_note_s,
+    longest_silence_s,
+    pitch_class_cosine,
+)
+from deep_piano.cli.main import PerField
 from deep_piano.errors import DeepPianoError
-from deep_piano.metrics import longest_loop, longest_note_s, longest_silence_s, pitch_class_cosine
-from deep_piano.notes import Notes, read_midi
-from deep_piano.tables import markdown
+from deep_piano.music.notes import Notes, read_midi
+from deep_piano.report.text import markdown
 
 SUFFIXES = frozenset({".mp3", ".wav", ".flac", ".ogg", ".m4a", ".opus"})
 QUIET_DBFS = -60.0
@@ -182,19 +187,21 @@ def make_rows(
     recordings: Sequence[Path], states: Sequence[int], suffix: str, settings: dict[str, Any]
 ) -> list[Row]:
     """Make and measure every piece."""
-    from deep_piano import checkpoint, piece
-    from deep_piano.config import load_config
+    from deep_piano.config.sections import load_config
+    from deep_piano.generate import notes as piece
+    from deep_piano.generate.notes import Seed, make_pieces
+    from deep_piano.models import checkpoint
 
     checkpoint.find(load_config(None, {"generate": settings}).generate.checkpoint)
 
     # Each recording is heard once, not once a random state. The notes are copied for each use.
     read_seed, heard = piece.read_seed, {}
 
-    def read_once(path: Path, **options: Any) -> piece.Seed:
+    def read_once(path: Path, **options: Any) -> Seed:
         if path not in heard:
             heard[path] = read_seed(path, **options)
         seed = heard[path]
-        return piece.Seed(seed.notes.copy(), seed.seconds, seed.digest, seed.name)
+        return Seed(seed.notes.copy(), seed.seconds, seed.digest, seed.name)
 
     rows = []
     piece.read_seed = read_once
@@ -207,7 +214,7 @@ def make_rows(
                     row = Row(recording.stem, state, config.seconds)
                     out = Path(folder) / f"piece.{suffix}"
                     try:
-                        piece.make_pieces(recording, out, config, force=True)
+                        make_pieces(recording, out, config, force=True)
                         measure(row, out, heard[recording])
                     except DeepPianoError as error:
                         row.error = str(error)
@@ -238,7 +245,7 @@ def measure_sound(row: Row, path: Path) -> None:
     """Fill in what the decoded sound file shows, both channels."""
     import soundfile
 
-    from deep_piano.loudness import integrated_lufs
+    from deep_piano.music.loudness import integrated_lufs
 
     samples, sr = soundfile.read(path, dtype="float32", always_2d=True)
     level = np.abs(samples).max(axis=1)

@@ -34,26 +34,26 @@ HEAVY = {
 
 # The module that defines it, name, stage.
 FUNCTIONS = (
-    ("deep_piano.config", "load_config", "settings"),
-    ("deep_piano.checkpoint", "load", "reading the checkpoint"),
-    ("deep_piano.audio", "content_hash", "hashing files"),
-    ("deep_piano.audio", "decode", "decoding the seed"),
-    ("deep_piano.transcribe", "Transcriber.__init__", "loading the transcription weights"),
-    ("deep_piano.transkun", "Transkun.__init__", "tracing the transcription network"),
-    ("deep_piano.transkun", "Transkun.__call__", "running the transcription network"),
-    ("deep_piano.intervals", "best_intervals", "Viterbi"),
-    ("deep_piano.decode", "Engine.__init__", "preparing the weights"),
-    ("deep_piano.piece", "compose", "composing"),
-    ("deep_piano.metrics", "figures", "figures of the piece"),
-    ("deep_piano.notes", "write_midi", "writing MIDI"),
-    ("deep_piano.pictures", "piano_roll", "drawing the piano roll"),
-    ("deep_piano.assets", "ensure", "looking for assets"),
-    ("deep_piano.samples", "load_sound", "looking for assets"),
-    ("deep_piano.samples", "_prepare", "preparing samples, the first time"),
-    ("deep_piano.synth", "render", "rendering"),
-    ("deep_piano.loudness", "normalise", "loudness"),
-    ("deep_piano.loudness", "integrated_lufs", "loudness"),
-    ("deep_piano.audio", "encode", "encoding"),
+    ("deep_piano.config.sections", "load_config", "settings"),
+    ("deep_piano.models.checkpoint", "load", "reading the checkpoint"),
+    ("deep_piano.music.audio", "content_hash", "hashing files"),
+    ("deep_piano.music.audio", "decode", "decoding the seed"),
+    ("deep_piano.music.transcription", "Transcriber.__init__", "loading the transcription weights"),
+    ("deep_piano.music.transkun", "Transkun.__init__", "tracing the transcription network"),
+    ("deep_piano.music.transkun", "Transkun.__call__", "running the transcription network"),
+    ("deep_piano.music.segments", "best_intervals", "Viterbi"),
+    ("deep_piano.decoding.notes", "Engine.__init__", "preparing the weights"),
+    ("deep_piano.generate.notes", "compose", "composing"),
+    ("deep_piano.analysis.note_figures", "figures", "figures of the piece"),
+    ("deep_piano.music.notes", "write_midi", "writing MIDI"),
+    ("deep_piano.report.roll", "piano_roll", "drawing the piano roll"),
+    ("deep_piano.infra.assets.cache", "ensure", "looking for assets"),
+    ("deep_piano.music.sounds", "load_sound", "looking for assets"),
+    ("deep_piano.music.sounds", "_prepare", "preparing samples, the first time"),
+    ("deep_piano.music.synth", "render", "rendering"),
+    ("deep_piano.music.loudness", "normalise", "loudness"),
+    ("deep_piano.music.loudness", "integrated_lufs", "loudness"),
+    ("deep_piano.music.audio", "encode", "encoding"),
 )
 
 
@@ -194,7 +194,7 @@ def main(spawned_s: float, runs: list[list[str]]) -> None:
             watch.main[START] = [_BEGUN_S - spawned_s, 0.0]
             watch.main[IMPORTS] = [time.monotonic() - _BEGUN_S, time.process_time()]
         begun_s = time.monotonic() if index else spawned_s
-        from deep_piano.cli import main as command
+        from deep_piano.cli.main import main as command
 
         command(arguments, standalone_mode=False)
         watch.pause()

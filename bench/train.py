@@ -43,21 +43,21 @@ import click
 import numpy as np
 
 from bench.machine import machine
-from deep_piano.backend import gpus, load_keras
-from deep_piano.begin import begin
 from deep_piano.codecs.base import SequenceSpec
-from deep_piano.config import TrainConfig
-from deep_piano.dataset import Dataset
+from deep_piano.config.sections import TrainConfig
+from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError
-from deep_piano.fit import Progress, go_on
-from deep_piano.model import PRESETS, ModelConfig, weight_shapes
-from deep_piano.runs import read_history
-from deep_piano.stages.cluster import connected
-from deep_piano.stages.train import train
-from deep_piano.storage import Folder, open_folder
-from deep_piano.tables import markdown
-from deep_piano.trainer import Trainer
-from deep_piano.windows import Batch, training_batches
+from deep_piano.infra.backend import gpus, load_keras
+from deep_piano.infra.cluster.connection import connected
+from deep_piano.infra.storage.local import Folder, open_folder
+from deep_piano.models.config import PRESETS, ModelConfig, weight_shapes
+from deep_piano.report.text import markdown
+from deep_piano.train.loop import Progress, go_on
+from deep_piano.train.on_ray import train
+from deep_piano.train.runs import read_history
+from deep_piano.train.start import begin
+from deep_piano.train.trainer import Trainer
+from deep_piano.train.windows import Batch, training_batches
 
 PEAK_AIM, FIT_AIM, WAITING_AIM, RAY_AIM = 0.7, 1.0, 0.02, 0.03
 
@@ -128,7 +128,7 @@ def loops(
         return Trainer(dataset.spec, PRESETS[settings.preset], settings)
 
     trainer, same = build(), build().model
-    with patch("deep_piano.lstm.LSTM", load_keras().layers.LSTM):
+    with patch("deep_piano.models.lstm.LSTM", load_keras().layers.LSTM):
         plain = build().model
     plain.jit_compile = plain._resolve_auto_jit_compile()
     dtype = trainer.model.get_layer("lstm_0").compute_dtype

@@ -31,13 +31,13 @@ import numpy as np  # noqa: E402
 
 from bench.decode import Round, in_turn, tell  # noqa: E402
 from bench.machine import machine, ready_tensorflow  # noqa: E402
-from deep_piano import checkpoint as checkpoints  # noqa: E402
-from deep_piano.checkpoint import Checkpoint  # noqa: E402
-from deep_piano.codecs import codec_of  # noqa: E402
+from deep_piano.codecs.registry import codec_of  # noqa: E402
+from deep_piano.decoding.wave import Stepper  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
-from deep_piano.model import build_model  # noqa: E402
-from deep_piano.stepping import Stepper  # noqa: E402
-from deep_piano.tables import markdown  # noqa: E402
+from deep_piano.models import checkpoint as checkpoints  # noqa: E402
+from deep_piano.models.checkpoint import Checkpoint  # noqa: E402
+from deep_piano.models.note_network import build_model  # noqa: E402
+from deep_piano.report.text import markdown  # noqa: E402
 
 PIECE_S = 180.0
 ON_A_GPU, ON_A_CPU = (1, 16, 128, 512, 2048), (1, 4, 16)
@@ -167,7 +167,7 @@ def predict_loop(loaded: Checkpoint, calls: int, *, clock: Clock) -> Round:
 
 def compiled_loop(stepper: Stepper, loaded: Checkpoint, width: int, *, clock: Clock) -> Round:
     """Return a round: a call of the graph that steps so many streams at once."""
-    from deep_piano.device_stepping import DeviceStepper
+    from deep_piano.decoding.wave_xla import DeviceStepper
 
     device = DeviceStepper(loaded, width=width, steps_a_call=STEPS_A_CALL)
     stream = stepper.begin(_noise(stepper.spec, 1600), np.random.default_rng(0))

@@ -17,9 +17,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from deep_piano import audio, loudness, synth
-from deep_piano.notes import MIDI_SUFFIXES, excerpt, read_midi
-from deep_piano.storage import atomic_path
+from deep_piano.infra.storage.local import atomic_path
+from deep_piano.music import audio, loudness, synth
+from deep_piano.music.notes import MIDI_SUFFIXES, excerpt, read_midi
 
 SHARE_HELD_OUT = 0.08  # of the files whose folder has no table of splits
 LUFS = -20.0

@@ -3,9 +3,10 @@
 Dense, convolutional and LSTM networks of about one size, trained in one run on the same batches of
 a dataset of `samples`, beside the last value, the mean and linear predictions; one sample ahead and
 several (`--target`). All networks hear the same: the last values, a linear prediction that is
-fitted to the recording so far (`deep_piano.linear`) and its last errors; they say how far the
-next samples will be from it. Squared errors are of what follows ten seconds of each held-out
-recording, the true past given; in closed loop each continues these ten seconds, and hears itself.
+fitted to the recording so far (`deep_piano.models.linear_prediction`) and its last errors; they say
+how far the next samples will be from it. Squared errors are of what follows ten seconds of each
+held-out recording, the true past given; in closed loop each continues these ten seconds, and hears
+itself.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.backend import load_keras
-from deep_piano.baselines import LinearPrediction
-from deep_piano.begin import network_of
-from deep_piano.checkpoint import Checkpoint, weights_of
-from deep_piano.config import TrainConfig
-from deep_piano.dataset import Dataset
-from deep_piano.likelihood import losses
-from deep_piano.likeness import likeness
-from deep_piano.linear import coefficients, context_of, middles, own_prediction
-from deep_piano.model import ModelConfig, build_model, carry_state
-from deep_piano.sizes import ERRORS_GAIN, LEAST_ERROR
-from deep_piano.stepping import Stepper
-from deep_piano.storage import open_folder
-from deep_piano.tables import markdown
-from deep_piano.windows import training_batches
+from deep_piano.analysis.sound_figures import likeness
+from deep_piano.config.sections import TrainConfig
+from deep_piano.dataset.reader import Dataset
+from deep_piano.decoding.wave import Stepper
+from deep_piano.infra.backend import load_keras
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.models.checkpoint import Checkpoint, weights_of
+from deep_piano.models.config import ERRORS_GAIN, LEAST_ERROR, ModelConfig
+from deep_piano.models.linear_prediction import coefficients, context_of, middles, own_prediction
+from deep_piano.models.note_network import build_model, carry_state
+from deep_piano.report.text import markdown
+from deep_piano.train.baselines import LinearPrediction
+from deep_piano.train.likelihood import losses
+from deep_piano.train.start import network_of
+from deep_piano.train.windows import training_batches
 
 Floats = NDArray[np.float64]
 Sequences = Sequence[NDArray[Any]]
@@ -189,11 +190,11 @@ class Memoryless(Network):
         import keras
         from keras import layers, ops
 
-        from deep_piano import tiers
+        from deep_piano.models import wave_network
 
         count, heard = shape["window"] // config.frame, 2 * config.past
-        inputs = tiers.inputs(dataset.spec, **shape)
-        frames, usual = tiers.hear(dataset.spec, config, *inputs)(config.frame, count)
+        inputs = wave_network.inputs(dataset.spec, **shape)
+        frames, usual = wave_network.hear(dataset.spec, config, *inputs)(config.frame, count)
         self._width = width or heard
         hop = 4 if width else heard
         self._places = hop * np.arange((heard - self._width) // hop + 1)[:, None]
@@ -202,7 +203,7 @@ class Memoryless(Network):
         hidden = layers.Dense(8 if width else 64, "relu")(parts)  # the same weights for all parts
         hidden = ops.reshape(hidden, (shape["batch"], count, -1))
         more = layers.Dense(config.frame, kernel_initializer="zeros")(hidden)
-        output = tiers.foretell(more, usual, inputs[1], config)
+        output = wave_network.foretell(more, usual, inputs[1], config)
         self.model = keras.Model(list(inputs), output)
 
     def go_on(self, seed: Floats, count: int, rng: np.random.Generator) -> Floats:

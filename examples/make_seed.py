@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_piano.notes import Notes, fold_pedal, make_notes, write_midi
+from deep_piano.music.notes import Notes, fold_pedal, make_notes, write_midi
 
 # One token a sixteenth, six a bar of 3/8; "-" holds the note before, "." is a rest.
 RIGHT_HAND = """
@@ -77,9 +77,10 @@ def _read(part: str) -> list[tuple[int, int, int]]:
 
 def main() -> None:
     """Write the MIDI file, and the recording rendered from it."""
-    from deep_piano import assets, audio, loudness, synth
+    from deep_piano.infra.assets import cache
+    from deep_piano.music import audio, loudness, synth
 
-    assets.ensure("steinway")  # its terms ask for nothing; see `deep-piano assets list`
+    cache.ensure("steinway")  # its terms ask for nothing; see `deep-piano assets list`
     folder = Path(__file__).parent
     notes = play()
     write_midi(folder / "seed.mid", notes)

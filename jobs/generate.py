@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from deep_piano.cli import main
+from deep_piano.cli.main import main
 
 if __name__ == "__main__":
     main(["generate", *sys.argv[1:]])

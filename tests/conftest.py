@@ -12,7 +12,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from tests.bucket import UNWANTED, Server, serve
+from tests.support.bucket import UNWANTED, Server, serve
 
 # No test asserts a time, and a run in CI tries the same examples as the run before.
 hypothesis.settings.register_profile("local", deadline=None)
@@ -61,7 +61,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def piano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthesised piano: every minor third, in three layers."""
-    from tests.recordings import write_piano
+    from tests.support.recordings import write_piano
 
     return write_piano(tmp_path_factory.mktemp("sounds") / "piano", range(36, 100, 3))
 
@@ -69,7 +69,7 @@ def piano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A brighter piano: every tritone, in one layer."""
-    from tests.recordings import write_piano
+    from tests.support.recordings import write_piano
 
     folder = tmp_path_factory.mktemp("sounds") / "one"
     return write_piano(folder, range(36, 100, 6), layers=((0, 0.5),), partials=30)
@@ -78,8 +78,8 @@ def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights."""
-    from deep_piano import checkpoint
-    from tests.fakes import random_checkpoint
+    from deep_piano.models import checkpoint
+    from tests.support.fakes import random_checkpoint
 
     folder = tmp_path_factory.mktemp("checkpoints") / "random"
     checkpoint.save(folder, random_checkpoint())
@@ -88,7 +88,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def _small_piano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.recordings import write_piano
+    from tests.support.recordings import write_piano
 
     folder = tmp_path_factory.mktemp("sounds") / "piano"
     return write_piano(folder, [40, 60, 80], layers=((4, 0.1), (12, 0.5)), seconds=8.0)
@@ -132,7 +132,7 @@ def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def s3(_s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A real S3 server, to which this test's environment leads; `s3.bucket()` makes a bucket."""
-    from deep_piano.s3 import connect
+    from deep_piano.infra.storage.bucket import connect
 
     for name in UNWANTED:
         monkeypatch.delenv(name, raising=False)

@@ -47,7 +47,7 @@ from deep_piano.codecs.notes import (
     VELOCITIES,
     VELOCITY,
 )
-from deep_piano.compiling import compiler
+from deep_piano.infra.compiling import compiler
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deep_piano.codecs.base import Augmentation, Beside, Field, SequenceSpec
-from deep_piano.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes, make_notes
+from deep_piano.music.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes, make_notes
 
 STEPS_PER_SECOND: Final = 100
 PITCHES: Final = HIGHEST_PITCH - LOWEST_PITCH + 1
@@ -140,7 +140,7 @@ def encode(notes: Notes) -> Sequence:
 
     Examples
     --------
-    >>> from deep_piano.notes import make_notes
+    >>> from deep_piano.music.notes import make_notes
     >>> encode(make_notes([0.0, 0.5], [1.0, 0.6], [60, 64], [80, 80])).tolist()
     [[0, 39, 20, 100], [50, 43, 20, 10]]
     """

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.audio import Samples
 from deep_piano.codecs.base import Augmentation, Field, SequenceSpec
+from deep_piano.music.audio import Samples
 
 SR: Final = 16_000
 """Sampling rate in Hz, unless the settings say otherwise."""

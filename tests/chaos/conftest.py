@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from deep_piano import assets
+from deep_piano.infra.assets import cache
 from tests.chaos.machines import bed_to_break
 
 _HAPPENED = pytest.StashKey[list[tuple[str, str, str]]]()
@@ -36,7 +36,7 @@ def bed(tmp_path_factory):
     if not os.environ.get("DEEP_PIANO_CHAOS"):
         pytest.skip("this breaks networks and processes: run it with `make chaos`, on Linux")
     folder = tmp_path_factory.mktemp("bed")
-    known, home = assets.cache_dir(), folder / "home"
+    known, home = cache.cache_dir(), folder / "home"
     home.mkdir()
     (home / "assets").symlink_to(known / "assets")  # it may lead nowhere
     with bed_to_break(folder, home) as bed:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deep_piano.cli import main
-from deep_piano.stages.prepare import prepare
-from tests.fakes import slow_listener
+from deep_piano.cli.main import main
+from deep_piano.prepare.on_ray import prepare
+from tests.support.fakes import slow_listener
 
 if __name__ == "__main__":
     assert prepare.__kwdefaults__ is not None

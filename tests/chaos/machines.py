@@ -23,7 +23,7 @@ import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.bucket import ENVIRONMENT, serve
+from tests.support.bucket import ENVIRONMENT, serve
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "10.77.0"

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from deep_piano.errors import DeepPianoError
-from deep_piano.storage import open_folder
-from tests.bucket import ENVIRONMENT
+from deep_piano.infra.storage.local import open_folder
+from tests.support.bucket import ENVIRONMENT
 
 
 class Place:

@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from deep_piano.errors import DeepPianoError
-from deep_piano.notes import write_midi
-from deep_piano.storage import is_temporary
+from deep_piano.infra.storage.local import is_temporary
+from deep_piano.music.notes import write_midi
 from tests.chaos.machines import GCS, HEAD, ROOT, S3_PORT, command
 from tests.chaos.places import Place, lasting
-from tests.clusters import killing, processes, soon
-from tests.fakes import arpeggios
-from tests.hostile import improvised, played
-from tests.recordings import SR, write_sound
+from tests.support.clusters import killing, processes, soon
+from tests.support.fakes import arpeggios
+from tests.support.hostile import improvised, played
+from tests.support.recordings import SR, write_sound
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 

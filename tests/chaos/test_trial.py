@@ -10,14 +10,14 @@ import sys
 import numpy as np
 import pytest
 
-from deep_piano import assets
-from deep_piano.notes import write_midi
+from deep_piano.infra.assets import cache
+from deep_piano.music.notes import write_midi
 from tests.chaos.machines import HEAD, JOB_SERVER, ROOT, S3_PORT
 from tests.chaos.places import Place, lasting
-from tests.clusters import contents
-from tests.fakes import arpeggios
-from tests.hostile import improvised, played
-from tests.recordings import SR, ffmpeg, write_sound
+from tests.support.clusters import contents
+from tests.support.fakes import arpeggios
+from tests.support.hostile import improvised, played
+from tests.support.recordings import SR, ffmpeg, write_sound
 
 pytestmark = [pytest.mark.chaos, pytest.mark.assets, pytest.mark.timeout(1800)]
 
@@ -36,7 +36,7 @@ bulk: {{format: mp3}}
 @pytest.fixture(scope="module")
 def place(bed, _small_piano, tmp_path_factory):
     """A corpus and seeds in S3, notes and sound of each."""
-    if assets.path("transkun") is None:
+    if cache.path("transkun") is None:
         pytest.skip("run `deep-piano assets fetch transkun` first")
     folder = tmp_path_factory.mktemp("given")
     settings = folder / "trial.yaml"

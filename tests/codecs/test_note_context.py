@@ -23,10 +23,10 @@ from deep_piano.codecs.notes import (
     decode,
     encode,
 )
-from deep_piano.decode import Engine
-from deep_piano.likelihood import nats
-from deep_piano.notes import make_notes
-from tests.fakes import arpeggios, random_checkpoint
+from deep_piano.decoding.notes import Engine
+from deep_piano.music.notes import make_notes
+from deep_piano.train.likelihood import nats
+from tests.support.fakes import arpeggios, random_checkpoint
 
 FIRST = np.zeros(1, np.int64)
 

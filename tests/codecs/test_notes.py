@@ -24,7 +24,7 @@ from deep_piano.codecs.notes import (
     excerpt,
     garble,
 )
-from deep_piano.notes import NOTE, make_notes
+from deep_piano.music.notes import NOTE, make_notes
 
 NOTE_ROWS = st.lists(
     st.tuples(st.integers(0, 120), st.integers(1, 127), st.integers(21, 108), st.integers(1, 127)),

@@ -1,0 +1,1 @@
+"""Music in figures: keys, descriptors, adherence, fingerprints, originality."""

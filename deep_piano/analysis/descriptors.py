@@ -1,0 +1,336 @@
+"""What a recording is like, in figures that a corpus can be filtered and drawn by.
+
+This module knows samples and note arrays; it knows nothing of files, settings, filters or shards.
+What needs a spectrum comes from one STFT of a stretch from the recording's middle, by librosa.
+
+The same input gives the same figures on one machine as long as the thread pools of BLAS and
+Numba keep their size: the mel and chroma filters are matrix products. The caller limits both to
+one thread, which is also the fastest where every core has a recording of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.analysis import note_figures
+from deep_piano.music.audio import SILENCE_DBFS, Samples
+from deep_piano.music.loudness import integrated_lufs
+from deep_piano.music.notes import Notes
+
+EXCERPT_S = 30.0
+MFCC = 13
+
+_FFT_AT_16_KHZ = 2048
+_MEL_BANDS = 64
+_SILENT_PEAK = 1e-5  # -100 dBFS: below it there is nothing but rounding to describe
+_SILENCE_FRAME_S = 0.05
+_CLIPPED = 0.99  # resampling and lossy coding make a clipped top uneven
+_SHORTEST_CLIPPED_RUN = 3
+# Below 200 Hz a bin is as wide as a semitone, above 2,500 Hz a string is too stiff to be in tune.
+_TUNED_HZ = (200.0, 2500.0)
+_FAINTEST_PEAK_DB = 40.0  # below its frame's strongest
+_DB_PER_NEPER = 8.686
+_SLOWEST_BPM, _LIKELIEST_BPM, _FASTEST_BPM = 30.0, 120.0, 300.0
+_IOI_STEP_S = 0.01
+_MOST_NOTES_FOR_TEMPO, _MOST_BEATS = 1000, 64
+_NOTHING_HEARD: dict[str, Any] = {
+    "loudness_lufs": None,
+    "spectral_centroid_hz": None,
+    "spectral_rolloff_hz": None,
+    "mfcc": None,
+    "chroma": None,
+    "tempo_bpm": None,
+    "key": "none",
+    "tuning_strength": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class AudioFeatures:
+    """A recording's figures; None where there is no value, as of the loudness of silence.
+
+    Of the whole recording are `duration_s` as decoded; `peak_dbfs`; `clipping_share`, of samples
+    in runs of three or more within 1 % of full scale or beyond it (what was clipped and then made
+    quieter is not seen); `silence_share`, of 50 ms frames with no sample above -60 dBFS; and
+    `zero_crossing_rate`, of samples whose sign is not the one of the sample before.
+
+    Of the excerpt are all others. But for the loudness they do not change with a gain: `mfcc` is
+    that of the excerpt brought to a peak of 1.0. `spectral_rolloff_hz` is where 85 % of the
+    magnitude lies below, `chroma` is from C and sums to 1, `tuning_strength` is described at
+    `describe_audio`. `key` is "none" where no key fits; partials count as notes, so that it is
+    the key of the notes about every second time, and mostly a neighbour of it else.
+    """
+
+    duration_s: float
+    loudness_lufs: float | None
+    peak_dbfs: float | None
+    clipping_share: float
+    silence_share: float
+    spectral_centroid_hz: float | None
+    spectral_rolloff_hz: float | None
+    zero_crossing_rate: float
+    mfcc: tuple[float, ...] | None
+    chroma: tuple[float, ...] | None
+    tempo_bpm: float | None
+    key: str
+    tuning_strength: float
+
+
+@dataclass(frozen=True)
+class NoteFeatures:
+    """The figures of a note array; None where there is no value.
+
+    `duration_s` is from the first onset to the last offset, `density_per_s` the notes over it.
+    """
+
+    notes: int
+    density_per_s: float
+    lowest_pitch: int | None
+    highest_pitch: int | None
+    velocity_mean: float | None
+    velocity_sd: float | None
+    pedal_share: float | None
+    tempo_bpm: float | None
+    key: str
+    duration_s: float
+
+
+def describe_audio(samples: Samples, *, sr: int, excerpt_s: float = EXCERPT_S) -> AudioFeatures:
+    """Describe a recording.
+
+    `tuning_strength` says how well the spectral peaks from 200 to 2,500 Hz agree on one
+    twelve-tone tuning, wherever that lies: the length of the mean of unit vectors that turn once
+    a semitone, weighted by magnitude. Near 0 for noise, speech and most drums, 0.6 to 0.85 for a
+    piano. It does not know a piano: an organ, a guitar or a singer passes, so may a steady hum.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (n,), dtype float32
+        Mono, full scale 1.0, finite; n may be 0.
+    sr : int
+        Sampling rate in Hz.
+    excerpt_s : float
+        Length of the stretch from the middle that the spectral figures and the loudness describe;
+        0 for all, which takes two gigabytes for an hour at 16 kHz.
+
+    Returns
+    -------
+    AudioFeatures
+        Finite and JSON-ready.
+
+    References
+    ----------
+    D. Ellis, "Beat tracking by dynamic programming", JNMR 36, 2007 (tempo, as in librosa);
+    ITU-R BS.1770-4 (loudness); `metrics.key_of_histogram` (key).
+    """
+    level = np.abs(samples)
+    peak = float(level.max(initial=0))
+    middle = _middle(samples, round(excerpt_s * sr) or len(samples))
+    return AudioFeatures(
+        duration_s=len(samples) / sr,
+        peak_dbfs=_dbfs(peak) if peak else None,
+        clipping_share=_clipping_share(level),
+        silence_share=_silence_share(level, sr=sr),
+        zero_crossing_rate=_zero_crossing_rate(samples),
+        **_describe_excerpt(middle, sr=sr),
+    )
+
+
+def describe_notes(notes: Notes, *, pedal_share: float | None = None) -> NoteFeatures:
+    """Describe a note array.
+
+    Parameters
+    ----------
+    notes : ndarray, dtype `NOTE`, sorted by onset
+        May be empty.
+    pedal_share : float, optional
+        The share of the time in which the sustain pedal is down, where known: a note array has
+        it folded into its offsets.
+
+    Returns
+    -------
+    NoteFeatures
+        Finite and JSON-ready.
+
+    Examples
+    --------
+    >>> from deep_piano.music.notes import make_notes
+    >>> describe_notes(make_notes([0, 0.5], [0.5, 2], [60, 64], [80, 90])).density_per_s
+    1.0
+    """
+    key = note_figures.key_of(notes)
+    some = len(notes) > 0
+    return NoteFeatures(
+        notes=len(notes),
+        density_per_s=note_figures.density_per_s(notes),
+        lowest_pitch=int(notes["pitch"].min()) if some else None,
+        highest_pitch=int(notes["pitch"].max()) if some else None,
+        velocity_mean=float(notes["velocity"].mean()) if some else None,
+        velocity_sd=float(notes["velocity"].std()) if some else None,
+        pedal_share=pedal_share,
+        tempo_bpm=_tempo_of_onsets(_middle(notes["onset"], _MOST_NOTES_FOR_TEMPO)),
+        key=key.name if key else "none",
+        duration_s=float(notes["offset"].max() - notes["onset"].min()) if some else 0.0,
+    )
+
+
+def pairs_apart(
+    time_s: NDArray[np.float64], near_s: float, far_s: float, *, most: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the pairs of events that lie from `near_s` to less than `far_s` apart.
+
+    Parameters
+    ----------
+    time_s : ndarray, shape (n,), ascending
+    near_s, far_s : float
+        0 < near_s < far_s.
+    most : int
+        No event is the first of more pairs than that, which are then the nearest.
+
+    Returns
+    -------
+    first, second : ndarray of int, shape (pairs,)
+        Their places in `time_s`, ordered by first, then second.
+
+    Examples
+    --------
+    >>> first, second = pairs_apart(np.array([0.0, 1.0, 2.0, 4.0]), 1, 3, most=8)
+    >>> first.tolist(), second.tolist()
+    ([0, 0, 1, 2], [1, 2, 2, 3])
+    """
+    nearest = np.searchsorted(time_s, time_s + near_s)
+    count = np.minimum(np.searchsorted(time_s, time_s + far_s) - nearest, most)
+    first = np.repeat(np.arange(len(time_s)), count)
+    begins = np.cumsum(count) - count
+    return first, np.arange(len(first)) + np.repeat(nearest - begins, count)
+
+
+def _describe_excerpt(excerpt: Samples, *, sr: int) -> dict[str, Any]:
+    """Return the fields of `AudioFeatures` that describe the excerpt."""
+    peak = float(np.abs(excerpt).max(initial=0))
+    if peak < _SILENT_PEAK:
+        return _NOTHING_HEARD
+    # As loud as can be, so that the standard's gate at -70 LUFS is far below the music, and so
+    # that no square of a sample overflows.
+    excerpt = excerpt / np.float32(peak)
+    loudness = integrated_lufs(excerpt, sr=sr) + _dbfs(peak)
+    return {
+        "loudness_lufs": loudness if math.isfinite(loudness) else None,
+        **_describe_spectrum(excerpt, sr=sr),
+    }
+
+
+def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
+    """Return the fields that one STFT of the excerpt, peak 1.0, gives."""
+    import librosa
+    from librosa.onset import onset_strength
+
+    n_fft = max(256, round(_FFT_AT_16_KHZ * 2.0 ** math.floor(math.log2(sr / 16_000))))
+    hop = n_fft // 4  # 32 ms at 16 kHz: less often, and 117 and 134 quarters a minute are one
+    excerpt = np.pad(excerpt, (0, max(0, n_fft - len(excerpt))))
+    magnitude = np.abs(librosa.stft(excerpt, n_fft=n_fft, hop_length=hop))  # (bins, frames)
+    power = magnitude**2
+    mean = magnitude.mean(axis=1, keepdims=True)  # a mean over frames would describe its rests
+    mel = librosa.feature.melspectrogram(S=power, sr=sr, n_mels=_MEL_BANDS)
+    mel_db = librosa.power_to_db(mel)
+    tuning, strength = _tuning(magnitude, bin_hz=sr / n_fft)
+    by_frame = librosa.feature.chroma_stft(S=magnitude, sr=sr, n_fft=n_fft, tuning=tuning)
+    chroma = by_frame.mean(axis=1).astype(float)
+    chroma /= chroma.sum()
+    key = note_figures.key_of_histogram(chroma)
+    onset = onset_strength(S=mel_db, sr=sr, hop_length=hop)
+    # Of the whole excerpt at once: librosa's tempogram, 8 s at a time, costs as much as the STFT.
+    alike = librosa.autocorrelate(onset - onset.mean(), max_size=math.ceil(2 * sr / hop) + 2)
+    return {
+        "spectral_centroid_hz": float(librosa.feature.spectral_centroid(S=mean, sr=sr)[0, 0]),
+        "spectral_rolloff_hz": float(librosa.feature.spectral_rolloff(S=mean, sr=sr)[0, 0]),
+        "mfcc": tuple(librosa.feature.mfcc(S=mel_db, n_mfcc=MFCC).mean(axis=1).tolist()),
+        "chroma": tuple(chroma.tolist()),
+        "tempo_bpm": _tempo_of_periods(alike, step_s=hop / sr),
+        "key": key.name if key else "none",
+        "tuning_strength": strength,
+    }
+
+
+def _tuning(magnitude: NDArray[np.float32], *, bin_hz: float) -> tuple[float, float]:
+    """Return the tuning in semitones from A = 440 Hz (-0.5 to 0.5), and its strength (0 to 1)."""
+    low, high = (round(hz / bin_hz) for hz in _TUNED_HZ)
+    # One more bin on either side, to tell a peak and to place it between bins by a parabola.
+    band = np.maximum(magnitude[low - 1 : high + 1], 1e-9).T  # (frames, bins)
+    np.log(band, out=band)
+    before, here, after = band[:, :-2], band[:, 1:-1], band[:, 2:]
+    loud = here.max(axis=1, initial=-np.inf, keepdims=True) - _FAINTEST_PEAK_DB / _DB_PER_NEPER
+    frame, column = np.nonzero((here > before) & (here >= after) & (here > loud))
+    before, here, after = (part[frame, column] for part in (before, here, after))
+    offset = 0.5 * (before - after) / (before - 2 * here + after)
+    semitone = 12 * np.log2((low + column + offset) * bin_hz / 440)
+    weight = np.exp(here.astype(float))
+    if not weight.sum() > 0:
+        return 0.0, 0.0
+    angle = np.float32(2 * np.pi) * (semitone % 1).astype(np.float32)
+    mean = complex(weight @ np.cos(angle), weight @ np.sin(angle)) / weight.sum()
+    return float(np.angle(mean) / (2 * np.pi)), min(1.0, abs(mean))
+
+
+def _tempo_of_onsets(onset_s: NDArray[np.float64]) -> float | None:
+    """Return the tempo whose quarter lies between the most onsets, in quarters a minute."""
+    start, end = pairs_apart(onset_s, 60 / _FASTEST_BPM, 60 / _SLOWEST_BPM, most=_MOST_BEATS)
+    steps = np.rint((onset_s[end] - onset_s[start]) / _IOI_STEP_S).astype(int)
+    apart = np.bincount(steps, minlength=1)
+    # Two notes that belong together are up to 30 ms apart.
+    return _tempo_of_periods(np.convolve(apart, (1, 2, 3, 2, 1))[2:], step_s=_IOI_STEP_S)
+
+
+def _tempo_of_periods(support: NDArray[Any], *, step_s: float) -> float | None:
+    """Return the tempo whose period has the most support, each weighted by how likely it is.
+
+    `support[k]` is that of `k * step_s`. Tempi are likely by their distance from 120 in octaves,
+    a normal distribution with a deviation of one, as in Ellis 2007.
+    """
+    period_s = np.arange(1, len(support)) * step_s
+    allowed = (period_s >= 60 / _FASTEST_BPM) & (period_s <= 60 / _SLOWEST_BPM)
+    octaves = np.log2(60 / period_s / _LIKELIEST_BPM)
+    weighted = np.where(allowed, support[1:] * np.exp(-0.5 * octaves**2), 0.0)
+    if not weighted.max(initial=0.0) > 0:
+        return None
+    best = int(np.argmax(weighted))
+    around = weighted[max(0, best - 1) : best + 2]
+    # The vertex of a parabola through the three, so that the step does not show.
+    curve = np.diff(around, 2)
+    shift = -0.5 * (around[2] - around[0]) / curve[0] if len(curve) and curve[0] < 0 else 0.0
+    return float(60 / (period_s[best] + np.clip(shift, -0.5, 0.5) * step_s))
+
+
+def _clipping_share(level: Samples) -> float:
+    """Return the share of samples in runs at or beyond full scale."""
+    clipped = np.flatnonzero(level >= _CLIPPED)
+    run_ends = np.flatnonzero(np.diff(clipped, append=-1) != 1)
+    runs = np.diff(run_ends, prepend=-1)
+    return int(runs[runs >= _SHORTEST_CLIPPED_RUN].sum()) / max(1, len(level))
+
+
+def _silence_share(level: Samples, *, sr: int) -> float:
+    """Return the share of frames that are silent throughout; of nothing, all is silent."""
+    size = max(1, round(_SILENCE_FRAME_S * sr))
+    whole = len(level) // size * size
+    loudest = level[:whole].reshape(-1, size).max(axis=1) if whole else level.max(initial=0)
+    return float(np.mean(loudest < 10 ** (SILENCE_DBFS / 20)))
+
+
+def _zero_crossing_rate(samples: Samples) -> float:
+    negative = np.signbit(samples)
+    return int(np.count_nonzero(negative[1:] != negative[:-1])) / max(1, len(samples))
+
+
+def _dbfs(level: float) -> float:
+    return 20 * math.log10(level)
+
+
+def _middle(values: NDArray[Any], count: int) -> NDArray[Any]:
+    start = max(0, len(values) - count) // 2
+    return values[start : start + count]

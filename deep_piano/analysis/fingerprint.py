@@ -1,0 +1,230 @@
+"""The same performance, found again: fingerprints, and which recordings are nearly duplicates.
+
+A fingerprint is a MinHash (A. Broder, "On the resemblance and containment of documents", 1997)
+of what is heard within a few seconds: the share of values that two of them have in common
+estimates the share of such moments that the two recordings have in common (their Jaccard
+similarity). It finds a performance in another encoding, a little trimmed, louder, or exported
+with a few notes changed. It does not find it transposed, at another speed, or as a clip out of a
+whole; and another performance of the same score is another recording, which is to stay.
+
+This module knows samples and note arrays; it knows nothing of files, settings or shards. The
+chroma of sound is a matrix product: as in `features`, the caller limits BLAS to one thread.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.analysis.descriptors import pairs_apart
+from deep_piano.music.audio import Samples
+from deep_piano.music.notes import Notes
+
+VALUES = 64
+THRESHOLD = 0.5
+
+Fingerprint = NDArray[np.uint32]
+"""Shape (64,); shape (0,) where there is too little to tell a recording by."""
+
+_FEWEST_NOTES = 20
+_FEWEST_TOKENS = 32
+
+# Notes. A landmark is a note and one of the next few that are not of its chord. Its two pitches
+# recur everywhere; but two landmarks some seconds apart, to 80 ms, are one performance's own.
+# One landmark in sixteen is enough, always the same ones.
+_LANDMARK_S, _NEXT_NOTES = (0.05, 2.0), 8
+_ONE_LANDMARK_IN = 16
+_APART_S, _NEXT_LANDMARKS = (4.0, 8.0), 64
+_APART_STEP_S = 0.08
+_MOST_NOTES = 100_000
+
+# Sound. The two strongest pitch classes of a second, and of the four seconds after it.
+_SOUND_HZ = 4000
+_FFT, _HOP = 1024, 256
+_FRAMES_AT_A_TIME = 512
+_SMOOTHED_FRAMES = 16
+_CLASSES, _GRAM = 2, 5
+_PITCHES = (41, 89)  # four octaves from 87 Hz
+
+_NOTHING = np.empty(0, np.uint32)
+_MULTIPLIERS = np.random.SeedSequence(20250301).generate_state(VALUES, np.uint64) | np.uint64(1)
+
+
+def of_notes(notes: Notes) -> Fingerprint:
+    """Return the fingerprint of a note array.
+
+    It hears onsets and pitches, neither velocities nor durations nor when the first note comes.
+
+    Parameters
+    ----------
+    notes : ndarray, dtype `NOTE`, sorted by onset
+
+    Returns
+    -------
+    ndarray, shape (64,), dtype uint32
+        Empty for fewer than 20 notes, or less than about 5 s of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deep_piano.music.notes import make_notes
+    >>> onset = np.arange(200) / 8
+    >>> pitch = 40 + np.arange(200) ** 2 % 37
+    >>> soft, loud = (make_notes(onset, onset + 0.1, pitch, [v] * 200) for v in (40, 90))
+    >>> similarity(of_notes(soft), of_notes(loud))
+    1.0
+    """
+    if len(notes) < _FEWEST_NOTES:
+        return _NOTHING
+    notes = notes[:_MOST_NOTES]
+    onset_s, pitch = notes["onset"], notes["pitch"].astype(np.uint64)
+    first, second = pairs_apart(onset_s, *_LANDMARK_S, most=_NEXT_NOTES)
+    landmark = pitch[first] << np.uint64(7) | pitch[second]
+    kept = _mixed(landmark) % np.uint64(_ONE_LANDMARK_IN) == 0
+    landmark, at_s = landmark[kept], onset_s[first[kept]]
+    first, second = pairs_apart(at_s, *_APART_S, most=_NEXT_LANDMARKS)
+    steps = ((at_s[second] - at_s[first]) / _APART_STEP_S).astype(np.uint64)
+    return _minhash(landmark[first] << np.uint64(30) | landmark[second] << np.uint64(16) | steps)
+
+
+def of_audio(samples: Samples, *, sr: int) -> Fingerprint:
+    """Return the fingerprint of a recording's sound.
+
+    It hears which two pitch classes are the strongest from second to second, not how loud.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (n,), dtype float32
+        Mono, finite; the whole recording.
+    sr : int
+        Sampling rate in Hz. Only fingerprints of the same rate compare.
+
+    Returns
+    -------
+    ndarray, shape (64,), dtype uint32
+        Empty where fewer than 32 moments differ: less than about 7 s, silence, a steady tone.
+    """
+    factor = max(1, sr // _SOUND_HZ)
+    few = samples[: len(samples) // factor * factor].reshape(-1, factor)
+    # The mean is a poor low-pass filter, but what little it lets through is always the same.
+    slow = few @ np.full(factor, 1 / factor, np.float32)
+    peak = np.abs(slow).max(initial=0)
+    if len(slow) < _FFT or not peak > 0:
+        return _NOTHING
+    chroma = _chroma(slow / peak, sr=sr / factor)
+    total = np.cumsum(chroma, axis=0, dtype=np.float64)
+    smooth = total[_SMOOTHED_FRAMES:] - total[:-_SMOOTHED_FRAMES]
+    strongest = np.sort(np.argsort(-smooth, axis=1, kind="stable")[:, :_CLASSES], axis=1)
+    letter = (strongest @ (12 ** np.arange(_CLASSES))).astype(np.uint64)
+    count = max(0, len(letter) - (_GRAM - 1) * _SMOOTHED_FRAMES)
+    token = np.zeros(count, np.uint64)
+    for place in range(_GRAM):
+        start = place * _SMOOTHED_FRAMES
+        token = token * np.uint64(12**_CLASSES) + letter[start : start + count]
+    return _minhash(token)
+
+
+def similarity(a: Fingerprint, b: Fingerprint) -> float:
+    """Return the share of equal values, 0 to 1; 0 where one is empty."""
+    return float(np.mean(a == b)) if len(a) and len(b) else 0.0
+
+
+def near_duplicates(
+    prints: Iterable[tuple[Any, str, Fingerprint]], *, threshold: float = THRESHOLD
+) -> dict[str, tuple[str, float]]:
+    """Find the recordings that are nearly the same as an earlier one.
+
+    A recording is dropped when it is as similar as the threshold to one before it that stays.
+    Only those are compared that agree in one of 32 pairs of values, so that the time grows with
+    the recordings and not with their square: at a threshold of 0.4, one near-duplicate in 260
+    that is no more similar than that stays, at 0.5 one in 10,000.
+
+    Parameters
+    ----------
+    prints : iterable of (order key, id, fingerprint)
+        In any order: they are taken by order key, then id. An empty fingerprint is like no other.
+    threshold : float
+        More than 0, at most 1.
+
+    Returns
+    -------
+    dict of str to (str, float)
+        For the id of every recording dropped, the first that stays and that it is similar to,
+        and how much so.
+    """
+    some = sorted((one for one in prints if len(one[2])), key=lambda one: one[:2])
+    if len(some) < 2:
+        return {}
+    names = [name for _, name, _ in some]
+    values = np.stack([values for _, _, values in some])  # (n, 64)
+    buckets: defaultdict[int, list[int]] = defaultdict(list)
+    dropped: dict[str, tuple[str, float]] = {}
+    for place, shared in enumerate(_shared_bands(values)):
+        rivals = sorted({rival for band in shared for rival in buckets[band]})
+        alike = np.mean(values[rivals] == values[place], axis=1)
+        near = np.flatnonzero(alike >= threshold)
+        if len(near):
+            dropped[names[place]] = names[rivals[near[0]]], float(alike[near[0]])
+            continue
+        for band in shared:
+            buckets[band].append(place)
+    return dropped
+
+
+def _shared_bands(values: NDArray[np.uint32]) -> Iterator[list[int]]:
+    """Yield, for each fingerprint, numbers of the bands that it has in common with any other."""
+    bands = np.ascontiguousarray(values).view(np.uint64)  # (n, 32)
+    numbers = np.empty(bands.shape, np.int64)
+    first = 0
+    for column in range(bands.shape[1]):
+        _, number, count = np.unique(bands[:, column], return_inverse=True, return_counts=True)
+        numbers[:, column] = np.where(count[number] > 1, first + number, -1)
+        first += len(count)
+    for row in numbers:
+        yield row[row >= 0].tolist()
+
+
+def _chroma(samples: Samples, *, sr: float) -> NDArray[np.float32]:
+    """Return the power of the pitch classes, from C, shape (frames, 12)."""
+    from scipy import fft
+
+    frames = np.lib.stride_tricks.sliding_window_view(samples, _FFT)[::_HOP]
+    window = np.hanning(_FFT).astype(np.float32)
+    pitch_classes = _chroma_filter(bin_hz=sr / _FFT)
+    blocks = []
+    for start in range(0, len(frames), _FRAMES_AT_A_TIME):  # an hour at once takes a gigabyte
+        spectrum = fft.rfft(frames[start : start + _FRAMES_AT_A_TIME] * window, axis=1)
+        blocks.append((spectrum.real**2 + spectrum.imag**2) @ pitch_classes)
+    return np.concatenate(blocks)
+
+
+def _chroma_filter(*, bin_hz: float) -> NDArray[np.float32]:
+    """Return what turns a power spectrum into a chroma, shape (bins, 12).
+
+    A triangle a semitone, of the same area at every pitch, folded into one octave.
+    """
+    frequency_hz = np.maximum(1, np.arange(_FFT // 2 + 1) * bin_hz)
+    pitch = 69 + 12 * np.log2(frequency_hz / 440)
+    triangle = np.maximum(0, 1 - np.abs(pitch[:, None] - np.arange(*_PITCHES)))
+    area = np.maximum(triangle.sum(axis=0), np.finfo(float).tiny)
+    return (triangle / area).reshape(len(pitch), -1, 12).sum(axis=1).astype(np.float32)
+
+
+def _minhash(tokens: NDArray[np.uint64]) -> Fingerprint:
+    """Return the least value of each of 64 hash functions; nothing for too few tokens."""
+    tokens = np.sort(tokens)  # np.unique takes ten times as long
+    if np.count_nonzero(tokens[1:] != tokens[:-1]) + 1 < _FEWEST_TOKENS:
+        return _NOTHING
+    mixed = _mixed(tokens)
+    return np.array([(mixed * m).min() >> np.uint64(32) for m in _MULTIPLIERS], np.uint32)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return a hash in which every bit depends on every bit of x (MurmurHash3's finaliser)."""
+    for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        x = (x ^ (x >> np.uint64(33))) * np.uint64(multiplier)
+    return x ^ (x >> np.uint64(33))

@@ -1,0 +1,246 @@
+"""Figures of a piece: what it has in common with its seed, and what would be wrong with it.
+
+Pure NumPy on note arrays; knows nothing of audio, models or files.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.music.notes import Notes
+
+LONGEST_PATTERN_NOTES = 32
+MOST_REPETITIONS: Final = 16
+"""Of one pattern in a row, as `longest_loop` counts them, in a good piece."""
+LOOP_GRID_S = 0.05  # finer than a sixteenth at 240 quarters a minute (62 ms)
+
+
+# Mean ratings of how well each pitch class fits a key, tonic first.
+_KRUMHANSL_KESSLER = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+# The spelling with fewer accidentals in the key signature.
+_TONICS = {
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+}
+
+
+class Key(NamedTuple):
+    """A key: the pitch class of its tonic (0 is C), and "major" or "minor"."""
+
+    tonic: int
+    mode: str
+
+    @property
+    def name(self) -> str:
+        """The key's name, such as "E minor"."""
+        return f"{_TONICS[self.mode][self.tonic]} {self.mode}"
+
+
+def pitch_class_histogram(notes: Notes) -> NDArray[np.float64]:
+    """Return the share of each pitch class in the sounding time.
+
+    Returns
+    -------
+    ndarray of float64, shape (12,)
+        From C; its sum is 1, or 0 without notes.
+    """
+    sounding_s = notes["offset"] - notes["onset"]
+    histogram = np.bincount(notes["pitch"] % 12, weights=sounding_s, minlength=12)
+    return histogram / max(histogram.sum(), np.finfo(float).tiny)
+
+
+def pitch_class_cosine(a: Notes, b: Notes) -> float:
+    """Return how alike two parts are in pitch: the cosine of their pitch class histograms.
+
+    Returns
+    -------
+    float
+        0 to 1; 0 where a part has no notes.
+    """
+    x, y = pitch_class_histogram(a), pitch_class_histogram(b)
+    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return min(1.0, float(x @ y) / norm) if norm > 0 else 0.0
+
+
+def key_of(notes: Notes) -> Key | None:
+    """Return the key whose profile correlates best with the pitch class histogram.
+
+    See `key_of_histogram`.
+
+    Examples
+    --------
+    >>> from deep_piano.music.notes import make_notes
+    >>> key_of(make_notes([0, 0, 0], [1, 1, 1], [64, 67, 71], [80, 80, 80])).name
+    'E minor'
+    """
+    return key_of_histogram(pitch_class_histogram(notes))
+
+
+def key_of_histogram(histogram: NDArray[np.float64]) -> Key | None:
+    """Return the key whose profile correlates best with the weights of the pitch classes.
+
+    The Krumhansl-Schmuckler method (C. L. Krumhansl, *Cognitive Foundations of Musical Pitch*,
+    1990) with the profiles of Krumhansl and Kessler, *Tracing the dynamic changes in perceived
+    tonal organization*, Psychological Review 89, 1982.
+
+    Parameters
+    ----------
+    histogram : ndarray, shape (12,)
+        From C; its sum is 1, or 0 without notes.
+
+    Returns
+    -------
+    Key or None
+        None where no key fits better than any other: no notes, or all pitch classes alike.
+    """
+    histogram = histogram - histogram.mean()
+    if np.abs(histogram).max() < 1e-9:
+        return None
+    keys, profiles = [], []
+    for mode, profile in _KRUMHANSL_KESSLER.items():
+        for tonic in range(12):
+            keys.append(Key(tonic, mode))
+            profiles.append(np.roll(profile, tonic))
+    centred = np.array(profiles)
+    centred -= centred.mean(axis=1, keepdims=True)
+    correlation = centred @ histogram / np.linalg.norm(centred, axis=1)
+    return keys[int(np.argmax(correlation))]
+
+
+def density_per_s(notes: Notes) -> float:
+    """Return the notes a second, from the first onset to the last offset; 0 without notes."""
+    if not len(notes):
+        return 0.0
+    return len(notes) / float(notes["offset"].max() - notes["onset"].min())
+
+
+def density_ratio(seed: Notes, continuation: Notes) -> float:
+    """Return the continuation's notes a second over the seed's; 0 without a seed."""
+    before = density_per_s(seed)
+    return density_per_s(continuation) / before if before else 0.0
+
+
+def longest_silence_s(
+    notes: Notes, *, start_s: float | None = None, end_s: float | None = None
+) -> float:
+    """Return the longest time in which no note is held.
+
+    Parameters
+    ----------
+    notes : ndarray, dtype `NOTE`, sorted by onset
+    start_s, end_s : float, optional
+        Where to look; from the first onset to the last offset unless given.
+    """
+    if start_s is None:
+        start_s = float(notes["onset"].min(initial=np.inf)) if len(notes) else 0.0
+    if end_s is None:
+        end_s = float(notes["offset"].max(initial=start_s))
+    # Silence lasts from where everything begun so far has ended to where the next note begins.
+    ended = np.maximum.accumulate(np.r_[start_s, notes["offset"]])
+    begins = np.r_[notes["onset"], end_s]
+    gaps = np.minimum(begins, end_s) - np.maximum(ended, start_s)
+    return max(0.0, float(gaps.max()))
+
+
+def longest_note_s(notes: Notes) -> float:
+    """Return how long the longest note is held; 0 without notes."""
+    return float((notes["offset"] - notes["onset"]).max(initial=0.0))
+
+
+def longest_loop(notes: Notes) -> int:
+    """Return how often, at most, one pattern of notes sounds in a row.
+
+    A pattern is 1 to 32 notes: their pitches, and the times between their onsets to the nearest
+    50 ms. Velocities and durations may differ.
+
+    Returns
+    -------
+    int
+        0 without notes, 1 where nothing is repeated.
+
+    Examples
+    --------
+    >>> from deep_piano.music.notes import make_notes
+    >>> onset = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
+    >>> longest_loop(make_notes(onset, [t + 0.4 for t in onset], [60, 64] * 3, [80] * 6))
+    3
+    """
+    pitch = notes["pitch"]
+    wait = np.rint(np.diff(notes["onset"]) / LOOP_GRID_S)
+    most = min(1, len(notes))
+    for period in range(1, min(LONGEST_PATTERN_NOTES, len(notes) // 2) + 1):
+        same = pitch[period:] == pitch[:-period]
+        if not same.any():
+            continue
+        # A note carries the run on when it and the one before are repeated, at the same distance.
+        linked = same[1:] & same[:-1] & (wait[period:] == wait[:-period])
+        repeated_notes = 1 + _longest_run(linked)
+        most = max(most, 1 + repeated_notes // period)
+    return most
+
+
+def density_drift(notes: Notes) -> float:
+    """Return how much denser the denser half of a part is than the other, in notes a second.
+
+    The halves are of equal time, by onsets.
+
+    Returns
+    -------
+    float
+        1 or more; infinite where one half is empty, 1 where both are.
+    """
+    if not len(notes):
+        return 1.0
+    first, last = float(notes["onset"][0]), float(notes["onset"][-1])
+    early = int(np.searchsorted(notes["onset"], (first + last) / 2, side="right"))
+    few, many = sorted((early, len(notes) - early))
+    return many / few if few else (1.0 if many <= 1 else math.inf)
+
+
+def figures(
+    seed_notes: Notes, continuation_notes: Notes, *, from_s: float | None = None
+) -> dict[str, float | str]:
+    """Return the figures of a piece for its provenance file.
+
+    Parameters
+    ----------
+    seed_notes, continuation_notes : ndarray, dtype `NOTE`, sorted by onset
+        The two parts.
+    from_s : float, optional
+        When what stands before the continuation ends, on its clock: a pause from there on is a
+        silence too.
+
+    Returns
+    -------
+    dict of str to float or str
+        JSON-ready and finite; keys are "none" where there is no key.
+    """
+    keys = [key_of(part) for part in (seed_notes, continuation_notes)]
+    seed_key, continuation_key = (key.name if key else "none" for key in keys)
+    found: dict[str, float | str] = {
+        "seed_notes": len(seed_notes),
+        "continuation_notes": len(continuation_notes),
+        "seed_key": seed_key,
+        "continuation_key": continuation_key,
+        "pitch_class_cosine": pitch_class_cosine(seed_notes, continuation_notes),
+        "seed_density_per_s": density_per_s(seed_notes),
+        "continuation_density_per_s": density_per_s(continuation_notes),
+        "density_ratio": density_ratio(seed_notes, continuation_notes),
+        "longest_silence_s": longest_silence_s(continuation_notes, start_s=from_s),
+        "longest_note_s": longest_note_s(continuation_notes),
+        "longest_loop": longest_loop(continuation_notes),
+    }
+    return {name: round(v, 4) if isinstance(v, float) else v for name, v in found.items()}
+
+
+def _longest_run(flags: NDArray[np.bool_]) -> int:
+    """Return the length of the longest run of True."""
+    edges = np.flatnonzero(np.diff(np.r_[False, flags, False].astype(np.int8)))
+    return int((edges[1::2] - edges[::2]).max(initial=0))

@@ -1,0 +1,251 @@
+"""How much of a piece stands in a corpus already: the longest run of notes that both share.
+
+A note is held against another by its step in pitch from the note before, and by the time since
+then to the nearest 50 ms: transposed music is the same music, and so is what is played a little
+louder or held a little longer. Notes of one moment are taken from the lowest to the highest. This
+module knows sequences of the codec `notes`; it knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.cli.terminal import Progress, no_progress
+from deep_piano.codecs.notes import ONSET, PITCH, PITCHES, Sequence
+from deep_piano.dataset.reader import Dataset
+from deep_piano.errors import InputError, one_line
+from deep_piano.infra.storage.local import open_folder
+
+SHORTEST_RUN: Final = 8
+"""Notes; shorter runs are not looked for: any two pieces share some."""
+
+_GRID_STEPS = 5  # 50 ms
+_LONGEST_WAIT = 158  # of such steps; it is part of what an index holds
+_BETWEEN = np.uint16(0xFFFF)  # stands between two recordings, and equals no note
+_GRAM = SHORTEST_RUN - 1  # ways from a note to the next
+_PAIRS_AT_ONCE = 2_000_000
+
+Tokens = NDArray[np.uint16]
+
+
+class SharedRun(NamedTuple):
+    """What a piece shares with a corpus.
+
+    Attributes
+    ----------
+    notes : int
+        The longest run; 0 where none has `SHORTEST_RUN` notes.
+    recording : str
+        The first recording of the index that holds it; "" where there is none.
+    """
+
+    notes: int
+    recording: str
+
+
+def tokens_of(sequence: Sequence) -> Tokens:
+    """Return the way from each note to the next, as one number each.
+
+    Parameters
+    ----------
+    sequence : ndarray of int, shape (n, 4)
+        As `codecs.notes.encode` makes it.
+
+    Returns
+    -------
+    ndarray of uint16, shape (n - 1,)
+    """
+    onset, pitch = np.cumsum(sequence[:, ONSET]), sequence[:, PITCH]
+    order = np.lexsort((pitch, onset))
+    interval = np.diff(pitch[order].astype(np.int64)) + PITCHES - 1
+    wait = np.minimum((np.diff(onset[order]) + _GRID_STEPS // 2) // _GRID_STEPS, _LONGEST_WAIT)
+    return (interval * (_LONGEST_WAIT + 1) + wait).astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class CorpusIndex:
+    """Every note of a corpus, ordered for finding runs.
+
+    Attributes
+    ----------
+    tokens : ndarray of uint16, shape (n,)
+        Of all recordings, one after another, something that equals no note behind each.
+    order : ndarray of uint32, shape (n,)
+        Places in `tokens`, sorted by what stands there and after.
+    starts : ndarray of int64, shape (recordings,)
+        Where in `tokens` each recording begins.
+    names : list of str
+        Of the recordings.
+    dataset : str
+        Digest of the dataset that it was made of.
+    """
+
+    tokens: Tokens
+    order: NDArray[np.uint32]
+    starts: NDArray[np.int64]
+    names: list[str]
+    dataset: str
+
+    @classmethod
+    def build(cls, recordings: Iterable[tuple[str, Sequence]], *, dataset: str = "") -> Self:
+        """Index recordings, given as their names and sequences."""
+        parts: list[Tokens] = []
+        names, starts, length = [], [], 0
+        for name, sequence in recordings:
+            names.append(name)
+            starts.append(length)
+            parts += [tokens_of(sequence), np.array([_BETWEEN])]
+            length += len(parts[-2]) + 1
+        tokens = np.concatenate([*parts, np.full(_GRAM, _BETWEEN)])
+        order = np.argsort(_grams(tokens), kind="stable").astype(np.uint32)
+        return cls(tokens, order, np.array(starts, np.int64), names, dataset)
+
+    @classmethod
+    def of_dataset(cls, dataset: Dataset, *, progress: Progress = no_progress) -> Self:
+        """Index the training split of a dataset.
+
+        Raises
+        ------
+        InputError
+            When its codec is another one than `notes`, or nothing is in that split.
+        """
+        if not dataset.codec.hears_notes:
+            raise InputError(
+                f"the dataset is of the codec {dataset.spec.codec!r}, and only notes can be "
+                "indexed. Give one that `deep-piano prepare` made with the codec notes."
+            )
+        groups = dataset.require("train")
+        count = sum(group.recordings for group in groups)
+
+        def recordings() -> Iterator[tuple[str, Sequence]]:
+            for done, row in enumerate(dataset.recordings("train"), 1):
+                yield row.name, row.sequence
+                progress("indexing", done, count)
+
+        return cls.build(recordings(), dataset=dataset.digest)
+
+    @property
+    def notes(self) -> int:
+        """How many notes it holds: one more than ways between them, a recording."""
+        return int((self.tokens != _BETWEEN).sum()) + len(self.names)
+
+    def save(self, path: Path) -> None:
+        """Write the index to a file, whole or not at all."""
+        from safetensors.numpy import save_file
+
+        arrays = {"tokens": self.tokens, "order": self.order, "starts": self.starts}
+        about = {"names": json.dumps(self.names), "dataset": self.dataset}
+        with open_folder(path.parent).write(path.name) as temporary:
+            save_file(arrays, temporary, metadata=about)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read an index that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            When the file is none.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in ("tokens", "order", "starts")}
+            names = json.loads(about["names"])
+            index = cls(**arrays, names=names, dataset=about["dataset"])
+            index._require_sound()
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{one_line(path)} is no index of a corpus: {one_line(error)}. Give a file that "
+                "`deep-piano index` made of a dataset."
+            ) from error
+        return index
+
+    def _require_sound(self) -> None:
+        """Raise ValueError where one of its parts is not what the others are of."""
+        shapes = [array.shape for array in (self.tokens, self.order, self.starts)]
+        types = [array.dtype for array in (self.tokens, self.order, self.starts)]
+        count, names = len(self.tokens), self.names
+        if (
+            types != [np.uint16, np.uint32, np.int64]
+            or shapes != [(count,), (count,), (len(names),)]
+            or not (count and all(isinstance(name, str) for name in names))
+            or (self.tokens[-_GRAM:] != _BETWEEN).any()
+            or self.order.max() >= count
+            or (np.diff(self.starts, prepend=-1, append=count) <= 0).any()
+        ):
+            raise ValueError("its parts do not belong together")
+
+    def longest_run(self, sequence: Sequence) -> SharedRun:
+        """Return the longest run of notes that a sequence shares with the corpus.
+
+        Parameters
+        ----------
+        sequence : ndarray of int, shape (n, 4)
+        """
+        tokens = np.append(tokens_of(sequence), np.full(_GRAM, _BETWEEN))
+        grams = _grams(tokens)[: max(0, len(tokens) - 2 * _GRAM + 1)]
+        sorted_grams = self._sorted_grams
+        first = np.searchsorted(sorted_grams, grams, side="left")
+        count = np.searchsorted(sorted_grams, grams, side="right") - first
+        longest, where = 0, 0
+        asked = 0
+        while asked < len(grams):
+            # As many places of the piece as give no more pairs than fit into memory at once.
+            room = np.searchsorted(np.cumsum(count[asked:]), _PAIRS_AT_ONCE, side="right")
+            some = slice(asked, asked + max(1, int(room)))
+            asked = some.stop
+            mine = np.repeat(np.arange(len(grams))[some], count[some])
+            within = np.arange(len(mine)) - np.repeat(
+                np.cumsum(count[some]) - count[some], count[some]
+            )
+            theirs = self.order[np.repeat(first[some], count[some]) + within].astype(np.int64)
+            length, place = self._extend(tokens, mine, theirs)
+            if length > longest:
+                longest, where = length, place
+        if longest < _GRAM:
+            return SharedRun(0, "")
+        recording = int(np.searchsorted(self.starts, where, side="right")) - 1
+        return SharedRun(longest + 1, self.names[recording])
+
+    @cached_property
+    def _sorted_grams(self) -> NDArray[np.uint64]:
+        return _grams(self.tokens)[self.order]
+
+    def _extend(
+        self, tokens: Tokens, mine: NDArray[np.int64], theirs: NDArray[np.int64]
+    ) -> tuple[int, int]:
+        """Return how many tokens the longest run of some pairs of places has, and where it is."""
+        # A pair whose tokens before are equal too belongs to a longer run that begins there.
+        before = (mine > 0) & (theirs > 0)
+        before &= tokens[mine - 1] == self.tokens[theirs - 1]
+        mine, theirs = mine[~before], theirs[~before]
+        length, where = 0, 0
+        while True:
+            same = (tokens[mine + length] == self.tokens[theirs + length]) & (
+                tokens[mine + length] != _BETWEEN
+            )
+            mine, theirs = mine[same], theirs[same]
+            if not len(mine):
+                return length, where
+            length, where = length + 1, int(theirs.min())
+
+
+def _grams(tokens: Tokens) -> NDArray[np.uint64]:
+    """Return a number for each place: a hash of `_GRAM` tokens from there on."""
+    padded = np.append(tokens, np.full(_GRAM - 1, _BETWEEN)).astype(np.uint64)
+    grams = np.zeros(len(tokens), np.uint64)
+    for offset in range(_GRAM):  # FNV-1a, a token at a time (Fowler, Noll and Vo)
+        grams ^= padded[offset : offset + len(tokens)]
+        grams *= np.uint64(0x100000001B3)
+    return grams

@@ -1,0 +1,1 @@
+"""`ray_config.yaml` and the command line become one frozen `Config`."""

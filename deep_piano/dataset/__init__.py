@@ -1,0 +1,1 @@
+"""What `prepare` writes and `train` reads: rows, shards, manifest."""

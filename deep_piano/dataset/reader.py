@@ -1,0 +1,166 @@
+"""A dataset, read for training and scoring: row groups one by one, and what the whole is.
+
+This module knows manifests and shards; it knows nothing of windows or networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from deep_piano.codecs.base import SequenceSpec
+from deep_piano.codecs.registry import Codec, codec_of
+from deep_piano.dataset.shards import SHARDS, Row, read_rows, read_steps
+from deep_piano.errors import DeepPianoError, InputError, one_line
+from deep_piano.infra.storage.local import Folder
+from deep_piano.prepare.commit import read_manifest
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Recordings of one split that lie together in a shard.
+
+    Attributes
+    ----------
+    shard : str
+        The shard's name.
+    index : int
+        Of the row group within the shard.
+    recordings, steps : int
+        How many it holds.
+    """
+
+    shard: str
+    index: int
+    recordings: int
+    steps: int
+
+
+class Dataset:
+    """What `prepare` made, for reading. Use it as a context manager: copies from S3 go with it.
+
+    Parameters
+    ----------
+    folder : Folder
+
+    Raises
+    ------
+    InputError
+        When the folder holds no dataset, or one of another version of its codec.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise InputError(
+                f"{one_line(folder.uri)} is no dataset: it has no manifest.json. Give the folder "
+                "that `deep-piano prepare` made; it makes one of MIDI files or recordings."
+            )
+        self.folder, self.manifest = folder, manifest
+        self.codec: Codec = codec_of(SequenceSpec.from_json(manifest["codec"]))
+        self.spec = self.codec.spec
+        self._copies = ExitStack()
+        self._paths: dict[str, Path] = {}
+        self._lengths: dict[RowGroup, list[int]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._copies.close()
+        self._paths.clear()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what the dataset holds: codec and shards, wherever it lies."""
+        shards = [[shard["name"], shard["sha256"]] for shard in self.manifest["shards"]]
+        text = json.dumps([self.spec.bare.to_json(), shards], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def sr(self) -> int:
+        """The sampling rate in Hz at which its recordings were decoded."""
+        return int(self.manifest["settings"].get("sr") or self.codec.sr)
+
+    def row_groups(self, split: str) -> list[RowGroup]:
+        """Return the row groups of a split, in the order of the manifest."""
+        return [
+            RowGroup(shard["name"], index, group["recordings"], group["steps"])
+            for shard in self.manifest["shards"]
+            for index, group in enumerate(shard["row_groups"])
+            if group["split"] == split
+        ]
+
+    def require(self, split: str) -> list[RowGroup]:
+        """Return the row groups of a split.
+
+        Raises
+        ------
+        InputError
+            When it holds no recording.
+        """
+        groups = self.row_groups(split)
+        if not groups:
+            others = ", ".join(
+                f"{name} {sums['recordings']}"
+                for name, sums in sorted(self.manifest["totals"]["splits"].items())
+            )
+            raise InputError(
+                f"the split {split!r} of {one_line(self.folder.uri)} holds 0 recordings "
+                f"({others}). Prepare more recordings, or other shares of the splits "
+                "(prepare.validation_share)."
+            )
+        return groups
+
+    def lengths(self, group: RowGroup) -> list[int]:
+        """Return the steps of each recording of a row group; nothing else of it is read."""
+        if group not in self._lengths:
+            self._lengths[group] = self._read(group, read_steps)
+            self._require_as_promised(group, self._lengths[group])
+        return self._lengths[group]
+
+    def rows(self, group: RowGroup) -> list[Row]:
+        """Return the recordings of a row group."""
+        rows = self._read(group, lambda path, index: list(read_rows(path, groups=[index])))
+        self._require_as_promised(group, [len(row.sequence) for row in rows])
+        return rows
+
+    def recordings(self, split: str) -> Iterator[Row]:
+        """Yield the recordings of a split, with one row group in memory at a time."""
+        for group in self.row_groups(split):
+            yield from self.rows(group)
+
+    def _require_as_promised(self, group: RowGroup, lengths: Sequence[int]) -> None:
+        """Raise where a row group holds other recordings than the manifest says."""
+        if (len(lengths), sum(lengths)) != (group.recordings, group.steps):
+            raise self._broken(group, "it holds other recordings than the manifest says")
+
+    def _read(self, group: RowGroup, read: Callable[[Path, int], list[Any]]) -> list[Any]:
+        """Read of a row group; a shard that lies in S3 is fetched once, as a whole."""
+        import pyarrow as pa
+
+        name = f"{SHARDS}/{group.shard}"
+        if group.shard not in self._paths:
+            self._paths[group.shard] = self._copies.enter_context(self.folder.local(name))
+        try:
+            return read(self._paths[group.shard], group.index)
+        except (pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
+            raise self._broken(group, error) from error
+
+    def _broken(self, group: RowGroup, why: object) -> DeepPianoError:
+        return DeepPianoError(
+            f"{self.folder.place(f'{SHARDS}/{group.shard}')} is broken: {one_line(why)}. Run the "
+            "`prepare` that made the dataset again: it makes what is missing or broken."
+        )

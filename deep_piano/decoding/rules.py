@@ -1,0 +1,371 @@
+"""The rules that a piece keeps whatever the network wishes, and a piece in the making.
+
+It lasts as long as asked, no note is cut off or stuck, no silence is long, no pattern is repeated
+without end, and it ends with a chord of its key that rings out. Rules are kept by choosing among
+the classes that obey them, not by mending afterwards. That a piece stays about as dense as its seed
+is no rule: what leads back there is made likelier. This module knows notes and their classes; it
+knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.analysis.note_figures import (
+    LONGEST_PATTERN_NOTES,
+    LOOP_GRID_S,
+    MOST_REPETITIONS,
+    key_of,
+)
+from deep_piano.codecs.note_context import NoteContext
+from deep_piano.codecs.notes import (
+    DURATION,
+    DURATIONS,
+    LONGEST_ONSET,
+    ONSET,
+    ONSET_STEPS,
+    PITCH,
+    PITCHES,
+    SPEC,
+    STEPS_PER_SECOND,
+    VELOCITIES,
+    VELOCITY,
+    Sequence,
+    encode,
+    velocity_of,
+)
+from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
+
+LONGEST_GAP_S = 3.0  # from one onset to the next
+LONGEST_NOTE_S = 12.0
+MOST_NOTES_AT_ONCE = 16
+RING_S = 0.75  # left after the last offset for the strings to fall silent
+FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
+FINAL_CHORD_NOTES = 5
+SOFTEST_FINAL_CHORD = 32  # its velocity: it is to be heard to the end
+ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
+DENSITY_S = 15.0  # how far back it is heard how dense a piece is,
+FREE_DENSITY = 1.5  # and the factor by which it may leave its seed's before it is pulled back
+_LEAST_DENSITY = 1.0  # notes a second: a seed that breathes is no measure
+_PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long after it began
+_HIGHEST_BASS = 55 - LOWEST_PITCH
+_CHANCES_AT_ONCE = 1024
+
+Mask = NDArray[np.bool_]
+
+ANY_KEY = np.ones(PITCHES, bool)
+_ANY_VELOCITY = np.ones(VELOCITIES, bool)
+NEAR = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
+LONGEST_NOTE = round(LONGEST_NOTE_S * STEPS_PER_SECOND)
+_STEPS = np.arange(LONGEST_ONSET + 1)
+WAITS = np.rint(_STEPS / round(LOOP_GRID_S * STEPS_PER_SECOND)).astype(int)  # of patterns
+# What a pull to the seed's density weighs (within a chord nearly nothing), and what is left of a
+# density when the next note comes.
+WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(np.float32)
+FADING = np.exp(-_STEPS / (DENSITY_S * STEPS_PER_SECOND))
+LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
+LONGEST = np.arange(SPEC.fields[DURATION].outputs) == DURATIONS - 1
+KEYS = np.arange(PITCHES)
+_CLASSES = (KEYS + LOWEST_PITCH) % 12
+
+
+@dataclass(frozen=True)
+class Commission:
+    """A piece to compose.
+
+    Attributes
+    ----------
+    seed : ndarray, dtype `NOTE`
+        At least one note; the first onset is the piece's zero.
+    seed_seconds : float
+        When the seed ends; the continuation begins there or later.
+    seconds : float
+        When the piece ends.
+    rng : numpy.random.Generator
+        The chances of this piece; nothing else is taken from it.
+    """
+
+    seed: Notes
+    seed_seconds: float
+    seconds: float
+    rng: np.random.Generator
+
+
+class Continuation(NamedTuple):
+    """What a composer made of a seed.
+
+    Attributes
+    ----------
+    notes : ndarray, dtype `NOTE`
+        On the seed's clock.
+    nats : float
+        The mean loss of a note under the network itself, in nats on the grid of 10 ms and 32
+        velocities: how much it was surprised by what was drawn.
+    """
+
+    notes: Notes
+    nats: float
+
+
+@dataclass
+class Chord:
+    """The last chord of a piece: when its next note may be struck, and which keys are free.
+
+    Its first note is the piece's note `first`.
+    """
+
+    when: Mask
+    free: Mask
+    triad: Mask
+    first: int
+    struck: int | None = None
+    notes: int = 0
+
+
+class Loops:
+    """The patterns that a piece repeats: for each length, how long it has done so."""
+
+    def __init__(self) -> None:
+        self._pitches: deque[int] = deque(maxlen=LONGEST_PATTERN_NOTES)  # the last one first
+        self._waits: deque[int] = deque(maxlen=LONGEST_PATTERN_NOTES)
+        self._runs = [0] * LONGEST_PATTERN_NOTES
+        self._longest = 0
+
+    def take(self, step: list[int]) -> None:
+        """Hear a note."""
+        pitch, wait = step[PITCH], int(WAITS[step[ONSET]])
+        before = zip(self._pitches, self._waits, self._runs, strict=False)
+        runs = [run + 1 if (p, w) == (pitch, wait) else 0 for p, w, run in before]
+        self._runs[: len(runs)] = runs
+        self._longest = max(runs, default=0)
+        self._pitches.appendleft(pitch)
+        self._waits.appendleft(wait)
+
+    def as_rows(self) -> NDArray[np.int64]:
+        """Return an array of shape (3, `LONGEST_PATTERN_NOTES`).
+
+        The last pitches and waits, the last one first, -1 where there was none; and for each length
+        how many notes in a row have repeated the one so many before.
+        """
+        rows = np.full((3, LONGEST_PATTERN_NOTES), -1)
+        rows[0, : len(self._pitches)] = self._pitches
+        rows[1, : len(self._waits)] = self._waits
+        rows[2] = self._runs
+        return rows
+
+    def without_one_more(self, free: Mask) -> Mask:
+        """Return the keys that may be struck without repeating a pattern too often."""
+        if self._longest < MOST_REPETITIONS - 2:
+            return free
+        # A run of n notes, and the one before them, repeat a pattern of m notes 1 + (n + 1) // m
+        # times.
+        barred = [
+            pitch
+            for length, (pitch, run) in enumerate(zip(self._pitches, self._runs, strict=False), 1)
+            if (run + 2) // length >= MOST_REPETITIONS
+        ]
+        left = free.copy()
+        left[barred] = False
+        return left if left.any() else free
+
+
+@dataclass
+class Piece:
+    """One piece in the making; times are in steps of the grid.
+
+    Attributes
+    ----------
+    coming : list of int
+        The note that the network is to hear next.
+    made : list of list of int
+        The steps of the continuation.
+    nats, nats_before : list of float, float
+        What the fields of the note being chosen cost, and all the notes before it.
+    struck : ndarray of bool, shape (PITCHES,)
+        The keys of the continuation that were struck at this very moment.
+    density : float
+        Of the last seconds, beside the seed's.
+    note_share : float
+        What a note adds to it.
+    """
+
+    name: Hashable
+    commission: Commission
+    seed: Sequence = field(init=False)
+    coming: list[int] = field(init=False)
+    now: int = field(init=False)
+    seed_end: int = field(init=False)
+    end: int = field(init=False)
+    final: tuple[int, int] = field(init=False)
+    note_share: float = field(init=False)
+    made: list[list[int]] = field(default_factory=list)
+    nats: list[float] = field(default_factory=lambda: [0.0] * 4)
+    nats_before: float = 0.0
+    struck: Mask = field(default_factory=lambda: np.zeros(PITCHES, bool))
+    density: float = 1.0
+    chord: Chord | None = None
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        asked = self.commission
+        self.seed = encode(asked.seed)
+        self.coming = self.seed[0].tolist()
+        self._position = 1
+        self.now = self._begun = round(float(asked.seed["onset"][-1]) * STEPS_PER_SECOND)
+        self.seed_end = round(asked.seed_seconds * STEPS_PER_SECOND)
+        self.end = round((asked.seconds - RING_S) * STEPS_PER_SECOND)
+        latest, earliest = (self.end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
+        # The last chord is struck within this span, and never within the seed.
+        self.final = max(earliest, self.seed_end), max(latest, self.seed_end + ROLL_STEPS)
+        seed_density = max(len(self.seed) / max(asked.seed_seconds, 1.0), _LEAST_DENSITY)
+        self.note_share = 1 / (seed_density * DENSITY_S)
+        self._chances: list[float] = []
+        self.loops = Loops()
+        for step in self.seed.tolist():
+            self.loops.take(step)
+
+    def chance(self) -> float:
+        """Return the next random number, at least 0 and below 1."""
+        if not self._chances:
+            self._chances = self.commission.rng.random(_CHANCES_AT_ONCE)[::-1].tolist()
+        return self._chances.pop()
+
+    def heard(self) -> bool:
+        """Say that the coming note was heard, and whether the next one is to be chosen."""
+        following = self.of_seed(1).tolist()
+        if following:
+            [self.coming] = following
+        return not following
+
+    def of_seed(self, most: int) -> Sequence:
+        """Return the seed's next notes, so many at most; the first was `coming` from the start."""
+        notes = self.seed[self._position : self._position + most]
+        self._position += len(notes)
+        return notes
+
+    def begin_context(self, context: NoteContext, streams: range) -> None:
+        """Begin the piece's streams: one that knows of the seed, then those that do not."""
+        # For the context, the seed is over with the first note of its last onset.
+        last_onset_s = float(self.seed[:, ONSET].sum()) / STEPS_PER_SECOND
+        for stream in streams:
+            known_s = last_onset_s if stream == streams[0] else None
+            context.start(stream, seed_seconds=known_s, end_seconds=self.end / STEPS_PER_SECOND)
+
+    def allowed(self, step: list[int], values: NDArray[np.int64]) -> Mask:
+        """Return the classes that obey the rules, of the field after those in `step`.
+
+        `values` are those that the classes stand for; 0 steps of duration are none.
+        """
+        index = len(step)
+        if self.chord is not None:
+            return (self.chord.when, self.chord.free, LOUD, LONGEST)[index]
+        if index == ONSET:
+            return self._allowed_onsets()
+        if index == PITCH:
+            free = ~self.struck if step[ONSET] == 0 else ANY_KEY
+            return self.loops.without_one_more(free)
+        if index == VELOCITY:
+            return _ANY_VELOCITY
+        left = self.end - self.now - step[ONSET]
+        return (values > 0) & (values <= min(left, LONGEST_NOTE))
+
+    def _allowed_onsets(self) -> Mask:
+        if not self.made:
+            onsets = self.now + ONSET_STEPS
+            gaps = onsets >= self.seed_end  # the seed has been heard: nothing joins it
+            return gaps & (onsets <= max(onsets[gaps].min(), self.seed_end + STEPS_PER_SECOND))
+        if self.struck.sum() >= MOST_NOTES_AT_ONCE:
+            return NEAR & (ONSET_STEPS > 0)
+        return NEAR
+
+    def pull(self) -> float:
+        """Return how much the next onset is pulled back to the seed's density.
+
+        What is added to the logits of the onsets, times `WAITING`: above 0 where the piece has
+        become too dense, below where too sparse.
+        """
+        if self.chord is not None:
+            return 0.0
+        apart, free = math.log(self.density), math.log(FREE_DENSITY)
+        return apart - min(free, max(-free, apart))
+
+    def is_late(self, onset: int) -> bool:
+        """Say whether a note with this onset would come when it is time for the last chord."""
+        return self.chord is None and self.now + onset > self.final[0]
+
+    def take(self, step: list[int]) -> None:
+        """Write a note down; it is the next one to be heard."""
+        gap = step[ONSET]
+        self.now += gap
+        self.density = self.density * FADING[step[ONSET]] + self.note_share
+        if gap or not self.made:
+            self.struck[:] = False
+        self.struck[step[PITCH]] = True
+        if self.chord is not None:
+            self._take_into(self.chord, step)
+        self.made.append(step)
+        self.nats_before += sum(self.nats)
+        self.coming = step
+        self.loops.take(step)
+
+    def begin_last_chord(self) -> None:
+        """Be about to strike the tonic triad of the piece's key, which rings until the end.
+
+        The network chooses when, which keys of the triad and how loud; the bass is the tonic.
+        """
+        tonic, triad = self._tonic_triad()
+        earliest, latest = self.final
+        onsets = self.now + ONSET_STEPS
+        when = (onsets >= earliest) & (onsets <= latest)
+        if not when.any():  # the last onset lies far back, or already among the last seconds
+            when = ONSET_STEPS[np.abs(onsets - max(latest, self.now)).argmin()] == ONSET_STEPS
+        near = when & NEAR
+        bass = (tonic == _CLASSES) & (KEYS <= _HIGHEST_BASS)
+        self.chord = Chord(
+            near if near.any() else when, bass, np.isin(_CLASSES, triad), first=len(self.made)
+        )
+
+    def _take_into(self, chord: Chord, step: list[int]) -> None:
+        """Take note of one more key of the last chord."""
+        if chord.struck is None:
+            chord.struck = self.now
+            chord.free = chord.triad & (step[PITCH] + 3 <= KEYS)
+        chord.free = chord.free & (np.abs(KEYS - step[PITCH]) > 2)
+        chord.when = chord.struck + ROLL_STEPS - self.now >= ONSET_STEPS
+        chord.notes += 1
+        self.done = chord.notes == FINAL_CHORD_NOTES or not chord.free.any()
+
+    def _tonic_triad(self) -> tuple[int, list[int]]:
+        """Return the tonic and the pitch classes of its triad, by the music of the last minutes."""
+        recent = self._made_notes()[-400:] if self.made else self.commission.seed
+        key = key_of(recent)
+        tonic = key.tonic if key else int(recent["pitch"][0]) % 12
+        third = 3 if key and key.mode == "minor" else 4
+        return tonic, [tonic, (tonic + third) % 12, (tonic + 7) % 12]
+
+    def continuation(self) -> Continuation:
+        """Return what was made."""
+        notes = fold_pedal(self._made_notes(), [], [])
+        return Continuation(notes, self.nats_before / len(self.made))
+
+    def _made_notes(self) -> Notes:
+        steps = np.array(self.made)
+        onset = self._begun + np.cumsum(steps[:, ONSET])
+        offset = onset + steps[:, DURATION]
+        if self.chord is not None:
+            first = self.chord.first
+            offset[:first] = np.minimum(offset[:first], onset[first] + _PEDAL_CHANGE_STEPS)
+            offset[first:] = self.end
+        return make_notes(
+            onset / STEPS_PER_SECOND,
+            offset / STEPS_PER_SECOND,
+            steps[:, PITCH] + LOWEST_PITCH,
+            velocity_of(steps[:, VELOCITY]),
+        )

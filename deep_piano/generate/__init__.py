@@ -1,0 +1,1 @@
+"""A seed becomes a piece; a folder of seeds, a folder of pieces."""

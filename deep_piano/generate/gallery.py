@@ -1,0 +1,180 @@
+"""The page of a bulk run: every seed and its pieces, to be seen, heard and compared blind.
+
+One file beside the pieces that needs no server and no network: the records stand in it as JSON,
+sounds and piano rolls are loaded as they are looked at. This module knows records and where their
+files lie; what the page does with them stands in ``gallery.html``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import resources
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+from urllib.parse import quote
+
+from deep_piano.errors import InputError, one_line
+from deep_piano.generate.records import MANIFEST, SEED, Record, Records, read_records, read_run
+from deep_piano.infra.storage.local import Folder, LocalFolder, atomic_path
+from deep_piano.report.roll import ROLL_AXES, ROLL_INCHES
+
+PAGE: Final = "index.html"
+MOST_PIECES: Final = 5_000
+"""What a page shows at most; the manifest has all."""
+
+_KINDS = {".mid": "midi", ".png": "roll", ".json": "json"}
+
+
+def write_gallery(pieces: Folder, records: Records) -> None:
+    """Write the page of a folder of pieces into it, as ``index.html``.
+
+    Parameters
+    ----------
+    pieces : Folder
+    records : Records
+        Of its pieces; they are shown by seed and take.
+    """
+    run = _run(_name(pieces), read_run(pieces), records, pieces.relative_url, MOST_PIECES)
+    page = _page(run["name"], [run])
+    with pieces.write(PAGE) as path:
+        path.write_text(page, encoding="utf-8")
+
+
+def write_page_of(out: Path, folders: Sequence[Folder]) -> None:
+    """Write a page of several bulk runs, whose pieces of the same seeds stand side by side.
+
+    Parameters
+    ----------
+    out : Path
+        The page. It finds the pieces by where they lie from there.
+    folders : sequence of Folder
+        Of pieces, on this machine.
+
+    Raises
+    ------
+    InputError
+        When a folder lies elsewhere or holds no pieces, or the page cannot be written.
+    """
+    runs = []
+    for folder in folders:
+        if not isinstance(folder, LocalFolder):
+            raise InputError(
+                f"{one_line(folder.uri)} is not on this machine, and a page of several runs finds "
+                "their pieces by their paths. Copy the folder here."
+            )
+        base = quote(os.fsencode(os.path.relpath(folder.root, out.absolute().parent)))
+        runs.append(
+            _run(
+                _name(folder),
+                read_run(folder),
+                known_pieces(folder),
+                _below(base, folder),
+                MOST_PIECES // len(folders),
+            )
+        )
+    names = [run["name"] for run in runs]
+    for number, run in enumerate(runs, 1):
+        if names.count(run["name"]) > 1:
+            run["name"] += f" ({number})"
+    page = _page(" and ".join(run["name"] for run in runs), runs)
+    with atomic_path(out) as path:
+        path.write_text(page, encoding="utf-8")
+
+
+def known_pieces(pieces: Folder) -> Records:
+    """Return the records of a folder of pieces.
+
+    Raises
+    ------
+    InputError
+        When there are none.
+    """
+    records = read_records(pieces)
+    if not records:
+        raise InputError(
+            f"{one_line(pieces.uri)} holds no pieces: there is no {MANIFEST} in it. Give a folder "
+            "that `deep-piano generate SEEDS/ -o PIECES/` has written."
+        )
+    return records
+
+
+def _below(base: str, folder: LocalFolder) -> Callable[[str], str]:
+    return lambda name: f"{base}/{folder.relative_url(name)}"
+
+
+def _name(pieces: Folder) -> str:
+    return one_line(PurePosixPath(pieces.uri).name) or "pieces"
+
+
+def _run(
+    name: str,
+    about: Mapping[str, Any],
+    records: Records,
+    url: Callable[[str], str],
+    most: int,
+) -> dict[str, Any]:
+    """Return what the page is told of a run, of its first pieces."""
+    return {
+        "name": name,
+        "checkpoint": str(about.get("checkpoint_sha256", "")),
+        "facts": list(_facts(about)),
+        "pieces": [_piece(one, url) for one in islice(records.all, most)],
+        "beyond": max(0, len(records) - most),
+    }
+
+
+def _facts(about: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str]]:
+    """Yield names and values of what all pieces of a run have in common."""
+    for name, value in about.items():
+        if isinstance(value, Mapping):
+            yield from _facts(value, f"{under}{name}.")
+        elif value is not None:
+            yield (under + name).removeprefix("settings."), json.dumps(value).strip('"')
+
+
+def _piece(record: Record, url: Callable[[str], str]) -> dict[str, Any]:
+    """Return what the page is told of a piece; what is empty is left out."""
+    files = {}
+    for name in record.files:
+        path = PurePosixPath(name)
+        kind = "heard" if path.stem == SEED else _KINDS.get(path.suffix, "sound")
+        if kind == "roll" and not record.notes:  # of sound: no picture of notes to point at
+            kind = "chart"
+        files[kind] = url(name)
+        if kind == "sound":
+            files["sha256"] = record.files[name]
+    known = {
+        "seed": record.seed,
+        "take": record.take,
+        "status": record.status,
+        "reason": record.reason,
+        "seconds": record.seconds,
+        "seedSeconds": record.seed_seconds,
+        "notes": record.notes,
+        "shared": record.shared_run_notes,
+        **files,
+    }
+    return {"figures": record.figures} | {
+        name: value for name, value in known.items() if value not in ("", None)
+    }
+
+
+def _page(title: str, runs: list[dict[str, Any]]) -> str:
+    beyond = sum(run.pop("beyond") for run in runs)
+    data = {
+        "title": title,
+        "aspect": ROLL_INCHES[0] / ROLL_INCHES[1],
+        "axes": ROLL_AXES,
+        "beyond": beyond,
+        "runs": runs,
+    }
+    # Within a script element only "<" could end it: names come from anywhere. Sorted, so that a
+    # page is the same whether its records were just made or read again.
+    text = json.dumps(data, sort_keys=True, separators=(",", ":")).replace("<", "\\u003c")
+    template = (
+        resources.files("deep_piano.generate").joinpath("gallery.html").read_text(encoding="utf-8")
+    )
+    return template.replace("@DATA@", text, 1)

@@ -1,0 +1,1 @@
+"""What every room stands on: storage, assets, cluster, backend, logs, progress."""

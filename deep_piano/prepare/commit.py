@@ -1,0 +1,426 @@
+"""The manifest: what a dataset consists of. Written last, it is the commit.
+
+``manifest.json`` holds settings, shards, totals and every reject; ``rejects.csv`` the rejects for
+people; ``files.parquet`` what is remembered of the corpus's files, so that a rerun hashes only
+those that changed. This module knows these three files; it knows nothing of recordings.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from deep_piano.codecs.registry import CODECS
+from deep_piano.config.sections import PrepareConfig
+from deep_piano.dataset.shards import SHARD_NAME, SHARDS, ShardFacts
+from deep_piano.dataset.summary import HISTOGRAM_EDGES, summarise
+from deep_piano.errors import DeepPianoError, InputError, one_line
+from deep_piano.infra.storage.local import Entry, Folder, is_temporary
+from deep_piano.prepare.filters import Reject
+from deep_piano.prepare.plan import dataset_digest, kept_settings, reading_digest
+from deep_piano.prepare.sources import SPLITS, Source
+
+MANIFEST: Final = "manifest.json"
+REJECTS: Final = "rejects.csv"
+LEDGER: Final = "files.parquet"
+FORMAT: Final = 1
+
+_LOOKS, _LOOK_AGAIN_S = 15, 2
+
+_Count = Annotated[int, Field(ge=0, lt=2**53)]
+_Length = Annotated[float, Field(ge=0, lt=1e15)]
+
+
+class _Part(BaseModel):
+    """A part of a manifest, as far as something reads it; more may stand beside it."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class _Amount(_Part):
+    recordings: _Count
+    steps: _Count
+    duration_s: _Length
+
+
+class _Group(_Amount):
+    split: str
+
+
+class _Shard(_Part):
+    name: Annotated[str, Field(pattern=f"^{SHARD_NAME.pattern}$")]
+    bytes: _Count
+    sha256: str
+    row_groups: list[_Group]
+
+
+class _FieldOfCodec(_Part):
+    name: str
+    size: _Count
+    continuous: bool
+    mu: _Count = 0
+    longest: _Count = 0
+
+
+class _Codec(_Part):
+    codec: str
+    fields: Annotated[list[_FieldOfCodec], Field(min_length=1)]
+    context_size: _Count
+
+
+class _Settings(_Part):
+    sr: _Count | None = None
+
+
+class _Corpus(_Part):
+    digest: str
+    uri: str = ""
+
+
+class _Totals(_Amount):
+    files: _Count
+    ignored: _Count
+    drops: _Count
+    failures: _Count
+    bytes: _Count
+    splits: dict[str, _Amount]
+
+
+class _Histogram(_Part):
+    edges: Annotated[list[float], Field(min_length=2)]
+    counts: list[_Count]
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if len(self.edges) != len(self.counts) + 1 or sorted(set(self.edges)) != self.edges:
+            raise ValueError("counts between edges that ascend")
+        return self
+
+
+class _Numbers(_Part):
+    count: _Count
+    mean: float | list[float] | None
+    min: float | None = None
+    max: float | None = None
+    histogram: _Histogram | None = None
+
+
+class _Summary(_Part):
+    __pydantic_extra__: dict[str, _Numbers]
+    key: dict[str, _Count] = {}
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        for name in HISTOGRAM_EDGES.keys() & self.__pydantic_extra__.keys():
+            of = self.__pydantic_extra__[name]
+            figures = [isinstance(one, float | int) for one in (of.mean, of.min, of.max)]
+            if of.histogram is None or (of.count and not all(figures)):
+                raise ValueError(f"a histogram of {name}, and its mean, min and max")
+        return self
+
+
+class _Rejected(_Part):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    kind: str
+    rule: str
+    reason: str
+    value: float | None = None
+    limit: float | None = None
+    source_sha256: str = ""
+
+
+class _Manifest(_Part):
+    format: Literal[1]
+    codec: _Codec
+    settings: _Settings
+    settings_digest: str
+    reading_digest: str
+    corpus: _Corpus
+    totals: _Totals
+    summary: _Summary
+    shards: list[_Shard]
+    rejects: list[_Rejected]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A file as it was when it was hashed."""
+
+    size: int
+    stamp: str
+    sha256: str
+
+
+def make_manifest(
+    corpus_uri: str,
+    settings: PrepareConfig,
+    *,
+    corpus_digest: str,
+    files: int,
+    ignored: int,
+    shards: Sequence[ShardFacts],
+    rejects: Iterable[Reject],
+    versions: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """Put a manifest together; it holds no time of day and nothing of the machine.
+
+    Parameters
+    ----------
+    corpus_uri : str
+    settings : PrepareConfig
+    corpus_digest : str
+    files, ignored : int
+        Files found that are recordings by their name, and others.
+    shards : sequence of ShardFacts
+        In the order of their names.
+    rejects : iterable of Reject
+        Those that stand in no shard.
+    versions : mapping of str to str
+        Of what decides over the bytes.
+    """
+    everything = [*rejects]
+    for shard in shards:
+        everything += [*shard.rejects, *(one.reject for one in shard.set_aside)]
+    everything.sort(key=lambda reject: reject.name)
+    kinds = Counter(reject.kind for reject in everything)
+    groups = [group for shard in shards for group in shard.row_groups]
+    recordings = sum(group["recordings"] for group in groups)
+    assert files == recordings + len(everything), "every file is a row or has a reason why not"
+    by_split = {split: [g for g in groups if g["split"] == split] for split in SPLITS}
+    return {
+        "format": FORMAT,
+        "codec": CODECS[settings.codec].spec.bare.to_json(),
+        "settings": kept_settings(settings),
+        "settings_digest": dataset_digest(settings),
+        "reading_digest": reading_digest(settings),
+        "versions": dict(versions),
+        "corpus": {"uri": corpus_uri, "digest": corpus_digest},
+        "totals": {
+            "files": files,
+            "ignored": ignored,
+            "drops": kinds["drop"],
+            "failures": kinds["failure"],
+            **_sums(groups),
+            "bytes": sum(shard.bytes for shard in shards),
+            "splits": {split: _sums(chosen) for split, chosen in by_split.items()},
+        },
+        "summary": summarise(descriptors(shards)),
+        "shards": [
+            {
+                "name": shard.name,
+                "bytes": shard.bytes,
+                "sha256": shard.sha256,
+                "row_groups": list(shard.row_groups),
+            }
+            for shard in shards
+        ],
+        "rejects": [asdict(reject) for reject in everything],
+    }
+
+
+def descriptors(shards: Iterable[ShardFacts]) -> dict[str, list[Any]]:
+    """Return every descriptor of every recording, a list each; None where there is none."""
+    columns = ["audio", "notes", "duration_s"]
+    rows = [
+        # Of a recording that has both, the notes tell key and tempo better than the spectrum.
+        {**(row["audio"] or {}), **(row["notes"] or {}), "duration_s": row["duration_s"]}
+        for shard in shards
+        for row in shard.table.select(columns).to_pylist()
+    ]
+    names = sorted({name for row in rows for name in row})
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _sums(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "recordings": sum(group["recordings"] for group in groups),
+        "steps": sum(group["steps"] for group in groups),
+        "duration_s": round(sum(group["duration_s"] for group in groups), 3),
+    }
+
+
+def read_manifest(dataset: Folder) -> dict[str, Any] | None:
+    """Return a dataset's manifest; None where there is none.
+
+    Raises
+    ------
+    InputError
+        When it cannot be understood.
+    """
+    if not dataset.exists(MANIFEST):
+        return None
+    problem, manifest = "", {}
+    try:
+        manifest = dict(json.loads(dataset.read_bytes(MANIFEST)))
+        if manifest.get("format") != FORMAT:
+            was = repr(manifest.get("format"))[:40]
+            problem = f"has the format {was}, and this version writes {FORMAT}"
+        else:
+            _Manifest.model_validate(manifest)
+    except ValidationError as invalid:
+        problem = f"is broken: {_what_is_wrong(invalid)}"
+    except (ValueError, TypeError, RecursionError) as error:
+        problem = f"is broken: {error}"
+    if problem:
+        raise InputError(
+            f"{dataset.place(MANIFEST)} {one_line(problem)}. Prepare into another folder, or remove"
+            " that file."
+        )
+    return manifest
+
+
+def _what_is_wrong(invalid: ValidationError) -> str:
+    """Return what the first part is that is missing or of another kind, or which are missing."""
+    errors = invalid.errors(include_url=False, include_context=False, include_input=False)
+    missing = sorted(
+        str(one["loc"][0]) for one in errors if one["type"] == "missing" and len(one["loc"]) == 1
+    )
+    if missing:
+        return f"it lacks {', '.join(missing)}"
+    where = ".".join(map(str, errors[0]["loc"]))
+    return f"{where}: {errors[0]['msg'].removeprefix('Value error, ')}"[:200]
+
+
+def require_same_settings(
+    manifest: Mapping[str, Any], settings: PrepareConfig, dataset_uri: str
+) -> None:
+    """Raise `InputError` where a dataset was made with other settings, saying which."""
+    if manifest["settings_digest"] == dataset_digest(settings):
+        return
+    before, now = manifest["settings"], kept_settings(settings)
+    changed = [
+        f"{name} {before.get(name)} -> {now.get(name)}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ] or ["how this version of deep_piano reads recordings"]
+    again = manifest["reading_digest"] != reading_digest(settings)
+    cost = "every recording would be read again" if again else "its shards would be laid out anew"
+    raise InputError(
+        f"{one_line(dataset_uri)} was made with other settings ({one_line('; '.join(changed))}): "
+        f"{cost}. Give another folder, the settings it was made with, or --rebuild."
+    )
+
+
+def require_same_corpus(
+    ledger: Mapping[str, Remembered], hashes: Mapping[str, str], dataset_uri: str
+) -> None:
+    """Raise `InputError` where nothing of what a dataset was made of is left in the corpus."""
+    before = {file.sha256 for file in ledger.values()}
+    if before and before.isdisjoint(hashes.values()):
+        raise InputError(
+            f"{one_line(dataset_uri)} was made of other files, none of which is in this corpus. "
+            "Give another folder for the dataset, or --rebuild to replace it."
+        )
+
+
+def require_there(dataset: Folder, shards: Iterable[ShardFacts]) -> None:
+    """Raise `DeepPianoError` where shards that tasks have written are not seen here."""
+    wanted = {shard.name: shard.bytes for shard in shards}
+    for _ in range(_LOOKS):
+        there = shards_there(dataset)
+        missing = [name for name, size in wanted.items() if there.get(name) != size]
+        if not missing:
+            return
+        time.sleep(_LOOK_AGAIN_S)  # a shared file system may show them late
+    raise DeepPianoError(
+        f"{len(missing)} shards that were written are not in {one_line(dataset.uri)}, such as "
+        f"{missing[0]}. Give a folder that all nodes of the cluster share, or an s3:// prefix."
+    )
+
+
+def corpus_digest(sources: Sequence[Source], ignored: int) -> str:
+    """Return the digest of a corpus: names, contents, and the splits that it names."""
+    text = json.dumps([[asdict(source) for source in sources], ignored])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_current(
+    manifest: Mapping[str, Any], settings: PrepareConfig, digest: str, dataset: Folder
+) -> bool:
+    """Say whether a dataset is what these settings make of the corpus with this digest."""
+    return (
+        manifest["settings_digest"] == dataset_digest(settings)
+        and manifest["corpus"]["digest"] == digest
+        and dataset.exists(REJECTS)
+        and shards_there(dataset) == {shard["name"]: shard["bytes"] for shard in manifest["shards"]}
+    )
+
+
+def commit(dataset: Folder, manifest: Mapping[str, Any]) -> None:
+    """Write the rejects, then the manifest; remove other shards and what a killed run left."""
+    with dataset.write(REJECTS) as path, path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [field.name for field in fields(Reject)])
+        table.writeheader()
+        table.writerows(manifest["rejects"])
+    with dataset.write(MANIFEST) as path:
+        text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+    named = {shard["name"] for shard in manifest["shards"]}
+    for entry in dataset.entries():
+        folder, _, name = entry.name.rpartition("/")
+        superfluous = folder == SHARDS and SHARD_NAME.fullmatch(name) and name not in named
+        if superfluous or is_temporary(name):
+            dataset.remove(entry.name)
+
+
+def shards_there(dataset: Folder) -> dict[str, int]:
+    """Return the shards in a dataset's folder, whether the manifest names them or not: bytes."""
+    names = {entry.name.rpartition("/")[2]: entry.size for entry in dataset.entries(SHARDS)}
+    return {name: size for name, size in names.items() if SHARD_NAME.fullmatch(name)}
+
+
+def read_ledger(dataset: Folder) -> dict[str, Remembered]:
+    """Return what is remembered of the corpus's files, by name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not dataset.exists(LEDGER):
+        return {}
+    try:
+        with dataset.local(LEDGER) as path, path.open("rb") as file:
+            rows = pq.read_table(file).to_pylist()
+        return {row.pop("name"): Remembered(**row) for row in rows}
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        return {}  # it is broken, and only saves time
+
+
+def remembered(entries: Iterable[Entry], ledger: Mapping[str, Remembered]) -> dict[str, str]:
+    """Return the SHA-256 of the files that are as they were, by size and stamp."""
+    found = {}
+    for entry in entries:
+        before = ledger.get(entry.name)
+        if (
+            before
+            and not entry.problem
+            and (before.size, before.stamp) == (entry.size, entry.stamp)
+        ):
+            found[entry.name] = before.sha256
+    return found
+
+
+def write_ledger(dataset: Folder, entries: Sequence[Entry], hashes: Mapping[str, str]) -> None:
+    """Remember the files that were hashed, by name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"name": e.name, "size": e.size, "stamp": e.stamp, "sha256": hashes[e.name]}
+        for e in entries
+        if e.name in hashes
+    ]
+    names = ("name", "size", "stamp", "sha256")
+    types = (pa.string(), pa.int64(), pa.string(), pa.string())
+    table = pa.Table.from_pylist(rows, pa.schema(list(zip(names, types, strict=True))))
+    # An open file: Arrow takes no path that is not UTF-8.
+    with dataset.write(LEDGER) as path, path.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")

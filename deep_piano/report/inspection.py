@@ -1,0 +1,116 @@
+"""What `inspect` shows: the card and the pictures of a dataset, or of one recording.
+
+Knows where things lie and in which order they are read; what they look like is the business of
+`card` and `charts`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deep_piano.analysis import descriptors
+from deep_piano.cli.terminal import Progress, no_progress
+from deep_piano.config.sections import StorageConfig
+from deep_piano.errors import InputError, one_line
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.music import audio
+from deep_piano.music.notes import MIDI_SUFFIXES, Notes, read_midi_and_pedal
+from deep_piano.prepare.commit import read_manifest
+from deep_piano.report.card import dataset_card, recording_card
+
+_DESCRIBED_S = 300.0  # the stretch that the spectral figures describe; an hour takes gigabytes
+
+
+def inspect_dataset(
+    uri: str, storage: StorageConfig, plot: Path | None = None
+) -> tuple[str, list[Path]]:
+    """Return a dataset's card, and the pictures that were drawn of it.
+
+    Parameters
+    ----------
+    uri : str
+        A folder, or an ``s3://`` prefix.
+    storage : StorageConfig
+    plot : Path, optional
+        The folder to draw into; without it nothing is drawn.
+
+    Raises
+    ------
+    InputError
+        When there is no dataset.
+    """
+    dataset = open_folder(uri, **storage.model_dump())
+    manifest = read_manifest(dataset)
+    if manifest is None:
+        raise InputError(
+            f"{one_line(uri)} holds no dataset: there is no manifest.json. Make one with "
+            "`deep-piano prepare`, or run that again if it was stopped."
+        )
+    pictures = []
+    if plot is not None:
+        from deep_piano.report.charts import dataset_charts
+
+        pictures.append(plot / "dataset.png")
+        dataset_charts(pictures[0], manifest)
+    return dataset_card(manifest, uri=uri), pictures
+
+
+def inspect_recording(
+    path: Path, plot: Path | None = None, *, progress: Progress = no_progress
+) -> tuple[str, list[Path]]:
+    """Return a recording's card, and the pictures that were drawn of it.
+
+    Parameters
+    ----------
+    path : Path
+        Audio, which is transcribed, or a MIDI file.
+    plot : Path, optional
+        The folder to draw into; without it nothing is drawn.
+    progress : callable
+        Called with the name of a stage, how much of it is done, and the whole.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    AssetError
+        When the transcription's weights are missing and cannot be fetched.
+    """
+    samples, described, sr = None, None, 0
+    if path.suffix.lower() in MIDI_SUFFIXES:
+        notes, pedal = _read_midi(path)
+    else:
+        from deep_piano.infra.assets import cache
+        from deep_piano.music import transcription
+
+        sr = transcription.SAMPLE_RATE
+        samples = audio.decode(path, sr=sr, timeout_s=300)
+        described = descriptors.describe_audio(samples, sr=sr, excerpt_s=_DESCRIBED_S)
+        performance = transcription.Transcriber(cache.ensure("transkun")).listen(
+            samples, sr=sr, progress=lambda done, total: progress("transcribing", done, total)
+        )
+        notes, pedal = performance.heard()
+    note_features = descriptors.describe_notes(notes, pedal_share=pedal)
+    pictures = []
+    if plot is not None:
+        from deep_piano.report.charts import recording_charts
+
+        pictures.append(plot / f"{path.stem}.inspect.png")
+        recording_charts(
+            *(pictures[0], samples, sr, notes),
+            title=path.name,
+            audio_features=described,
+            note_features=note_features,
+        )
+    return recording_card(path.name, described, note_features), pictures
+
+
+def _read_midi(path: Path) -> tuple[Notes, float]:
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise InputError(f"no such file: {one_line(path)}. Check its name.")
+        return read_midi_and_pedal(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot read {one_line(path)}: {error.strerror}. Check its name and permissions."
+        ) from error

@@ -1,0 +1,328 @@
+"""Pictures: the piano roll of a piece, and the history of a training run.
+
+Knows note arrays and rows of figures; knows nothing of audio or models. The same input gives the
+same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.music.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes
+from deep_piano.report.style import (
+    BLUE,
+    FAINT,
+    INK,
+    LINES,
+    ORANGE,
+    PAPER,
+    SHADE,
+    Shades,
+    clock_ticks,
+    hide_spines,
+    save,
+    write_title,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROLL_INCHES = (18.0, 6.4)
+"""Width and height of a piece's picture."""
+
+ROLL_AXES = (0.052, 0.105, 0.935, 0.785)
+"""Where in it the notes are, as shares: left, bottom, width, height."""
+
+_SEED, _CONTINUATION = ORANGE, BLUE
+_BLACK_KEYS = (1, 3, 6, 8, 10)
+_FEWEST_PITCHES = 48  # four octaves: a narrow piece is not blown up to look wide
+_SHORTEST_BAR = 1 / 900  # of the picture's width: a note that can still be seen
+
+
+def piano_roll(
+    path: Path, notes: Notes, *, seconds: float, seed_seconds: float, title: str
+) -> None:
+    """Draw a piece: time to the right, pitch upward, the darker the louder.
+
+    Parameters
+    ----------
+    path : Path
+        Where the PNG is written, 1800 x 640 pixels, whole or not at all.
+    notes : ndarray, dtype `NOTE`
+        The piece, seed included.
+    seconds : float
+        How long the piece is: the width of `ROLL_AXES` in the picture.
+    seed_seconds : float
+        Notes that begin before are the seed and drawn in a colour of their own; 0 where the piece
+        holds no seed.
+    title : str
+        One line.
+
+    Raises
+    ------
+    InputError
+        When the picture's folder cannot be written to.
+    """
+    from matplotlib.figure import Figure
+
+    low, high = pitch_range(notes)
+    left, bottom, width, height = ROLL_AXES
+    figure = Figure(figsize=ROLL_INCHES, dpi=100, facecolor=PAPER)
+    axes = figure.add_axes(ROLL_AXES)
+    draw_roll(axes, notes, low=low, high=high, end_s=seconds, seed_seconds=seed_seconds)
+    draw_keyboard(figure.add_axes((left - 0.022, bottom, 0.021, height)), low=low, high=high)
+    _draw_legend(figure, notes["onset"] < seed_seconds, right=left + width)
+    write_title(figure, title, x=left, y=0.935)
+    save(figure, path)
+
+
+def draw_roll(
+    axes: Axes, notes: Notes, *, low: int, high: int, end_s: float, seed_seconds: float = 0.0
+) -> None:
+    """Draw notes on ruled paper into given axes.
+
+    Parameters
+    ----------
+    axes : Axes
+        Empty; its limits are set.
+    notes : ndarray, dtype `NOTE`
+        What is drawn, whatever of it lies within the limits.
+    low, high : int
+        Pitches of the lowest and the highest row, as of `pitch_range`.
+    end_s : float
+        Where the paper ends.
+    seed_seconds : float
+        Notes that begin before are in the seed's colour.
+    """
+    from matplotlib.collections import PolyCollection
+
+    axes.set_facecolor(PAPER)
+    axes.set_xlim(0, end_s)
+    axes.set_ylim(low - 0.5, high + 0.5)
+    _rule_paper(axes, low, high, end_s)
+    if 0 < seed_seconds < end_s:
+        axes.axvline(seed_seconds, color=_SEED[1], linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
+    seed = notes["onset"] < seed_seconds
+    bars = PolyCollection(
+        list(_bars(notes, shortest_s=end_s * _SHORTEST_BAR)),
+        facecolors=np.where(
+            seed[:, None], _shades(_SEED, notes), _shades(_CONTINUATION, notes)
+        ).tolist(),
+        edgecolors=PAPER,
+        linewidths=0.3,
+        zorder=3,
+    )
+    axes.add_collection(bars, autolim=False)
+
+
+def draw_keyboard(axes: Axes, *, low: int, high: int) -> None:
+    """Draw the keys from `low` to `high` into given axes, left of a roll, with a name on each C."""
+    from matplotlib.collections import PolyCollection
+
+    axes.set_facecolor("white")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(low - 0.5, high + 0.5)
+    black = [p for p in range(low, high + 1) if p % 12 in _BLACK_KEYS]
+    corners = [[(0, p - 0.5), (0, p + 0.5), (0.62, p + 0.5), (0.62, p - 0.5)] for p in black]
+    # White keys meet at B|C and E|F, and in the middle of each black key.
+    joints = [p - 0.5 for p in range(low, high + 1) if p % 12 in (0, 5)]
+    axes.hlines([*joints, *black], 0, 1, colors="#b9b4a8", linewidths=0.6)
+    axes.add_collection(PolyCollection(corners, facecolors=INK, zorder=3), autolim=False)
+    cs = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
+    axes.set_yticks(cs, [note_name(c) for c in cs])
+    axes.set_xticks([])
+    axes.tick_params(length=0, colors=INK, labelsize=10)
+    for spine in axes.spines.values():
+        spine.set_color("#b9b4a8")
+
+
+def history(path: Path, rows: Sequence[Mapping[str, float]], *, unit: str = "nats a note") -> None:
+    """Draw how a training run went.
+
+    Parameters
+    ----------
+    path : Path
+        Where the PNG is written, 1400 x 560 pixels, whole or not at all.
+    rows : sequence of mapping
+        One a validation, ascending: steps `seen`, `train_loss`, `validation_loss`, and
+        `validation_FIELD` for each field.
+    unit : str
+        What the losses are measured in.
+
+    Raises
+    ------
+    InputError
+        When the picture's folder cannot be written to.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 5.6), dpi=100, facecolor=PAPER)
+    whole, parts = figure.subplots(1, 2, gridspec_kw={"wspace": 0.3})
+    figure.subplots_adjust(left=0.06, right=0.935, bottom=0.13, top=0.86)
+    fields = [
+        name.removeprefix("validation_")
+        for name in (rows[0] if rows else ())
+        if name.startswith("validation_") and name != "validation_loss"
+    ]
+    _draw_curves(whole, rows, {"train": "train_loss", "validation": "validation_loss"})
+    _draw_curves(parts, rows, {name: f"validation_{name}" for name in fields})
+    whole.set_title(unit, loc="left", fontsize=11, color=INK)
+    parts.set_title("validation, by field", loc="left", fontsize=11, color=INK)
+    best = min((row["validation_loss"] for row in rows), default=None)
+    title = "Training" if best is None else f"Training: best validation {best:.3f} {unit}"
+    write_title(figure, title, x=0.06, y=0.935)
+    save(figure, path)
+
+
+def likelihoods(
+    path: Path,
+    totals: Mapping[str, Mapping[str, float]],
+    *,
+    published: Mapping[str, float],
+    unit: str,
+) -> None:
+    """Draw how well models foresee groups of recordings: a bar a model, the shorter the better.
+
+    Parameters
+    ----------
+    path : Path
+        Where the PNG is written, whole or not at all.
+    totals : mapping of str to mapping of str to float
+        Group to model to loss.
+    published : mapping of str to float
+        Figures of others, drawn as lines across all groups.
+    unit : str
+        What the losses are measured in.
+    """
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(model for group in totals.values() for model in group))
+    height = 1.6 + 0.24 * (len(totals) * (len(models) + 1) + len(published))
+    figure = Figure(figsize=(12, height), dpi=100, facecolor=PAPER)
+    axes = figure.add_axes((0.16, 0.62 / height, 0.81, 1 - 1.25 / height))
+    axes.set_facecolor(PAPER)
+    hide_spines(axes, "top", "right", "left")
+    for number, losses in enumerate(totals.values()):
+        for place, model in enumerate(models):
+            if model not in losses:
+                continue
+            y = number * (len(models) + 1) + place
+            axes.barh(y, losses[model], color=LINES[place % len(LINES)], height=0.9)
+            text = (
+                f"{model}  {losses[model]:.3g}"
+                if losses[model] < 0.1
+                else (f"{model}  {losses[model]:.3f}")
+            )
+            axes.text(0, y, f"  {text}", va="center", fontsize=8.5, color=PAPER)
+    for row, (name, value) in enumerate(published.items(), 1):
+        axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        label = f" {name}  {value:.3f}"
+        axes.text(value, -row, label, fontsize=8.5, color=INK, va="center", backgroundcolor=PAPER)
+    middle = (len(models) - 1) / 2
+    axes.set_yticks([n * (len(models) + 1) + middle for n in range(len(totals))], list(totals))
+    axes.set_ylim(len(totals) * (len(models) + 1) - 1, -1 - len(published))
+    axes.tick_params(colors=INK, length=0)
+    axes.set_xlabel(unit, color=INK)
+    write_title(figure, f"Held-out recordings: {unit}", x=0.16, y=1 - 0.42 / height)
+    save(figure, path)
+
+
+def pitch_range(notes: Notes) -> tuple[int, int]:
+    """Return the lowest and highest pitch to show: those used and a little air."""
+    low = int(notes["pitch"].min(initial=HIGHEST_PITCH)) - 2
+    high = int(notes["pitch"].max(initial=LOWEST_PITCH)) + 2
+    if low > high:
+        low, high = LOWEST_PITCH, HIGHEST_PITCH
+    missing = max(0, _FEWEST_PITCHES - (high - low))
+    low = max(LOWEST_PITCH, low - missing // 2)
+    high = min(HIGHEST_PITCH, max(high, low + _FEWEST_PITCHES))
+    return min(low, high - _FEWEST_PITCHES), high
+
+
+def note_name(pitch: int) -> str:
+    """Return the name of a MIDI pitch: 60 is C4."""
+    names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+    return f"{names[pitch % 12]}{pitch // 12 - 1}"
+
+
+def _bars(notes: Notes, *, shortest_s: float) -> NDArray[np.float64]:
+    """Return the corners of each note's bar: (n, 4, 2), time and pitch."""
+    left, pitch = notes["onset"], notes["pitch"].astype(float)
+    right = np.maximum(notes["offset"], left + shortest_s)
+    bottom, top = pitch - 0.46, pitch + 0.46
+    x = np.stack([left, left, right, right], axis=1)
+    y = np.stack([bottom, top, top, bottom], axis=1)
+    return np.stack([x, y], axis=2)
+
+
+def _shades(ends: Shades, notes: Notes) -> NDArray[np.float64]:
+    """Return a colour a note, (n, 3), from the softest shade to the loudest."""
+    soft, loud = np.array(ends[0]), np.array(ends[1])
+    # Most playing lies between 25 and 105; spending the shades there tells touches apart.
+    weight = np.clip((notes["velocity"].astype(float) - 25) / 80, 0, 1)[:, None]
+    return soft + (loud - soft) * weight
+
+
+def _rule_paper(axes: Axes, low: int, high: int, end_s: float) -> None:
+    """Draw rows for black keys, a line below each C, and the time axis in minutes and seconds."""
+    from matplotlib.collections import PolyCollection
+
+    rows = [pitch for pitch in range(low, high + 1) if pitch % 12 in _BLACK_KEYS]
+    corners = [[(0, p - 0.5), (0, p + 0.5), (end_s, p + 0.5), (end_s, p - 0.5)] for p in rows]
+    axes.add_collection(PolyCollection(corners, facecolors=SHADE), autolim=False)
+    cs = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
+    axes.hlines([c - 0.5 for c in cs], 0, end_s, colors=FAINT, linewidths=0.8, zorder=1)
+    ticks, labels = clock_ticks(end_s)
+    axes.set_xticks(ticks, labels)
+    axes.vlines(ticks[1:], low - 0.5, high + 0.5, colors=FAINT, linewidths=0.5, zorder=1)
+    axes.set_yticks([])
+    axes.tick_params(length=3, colors=INK, labelsize=10)
+    hide_spines(axes, "top", "right", "left")
+    axes.spines["bottom"].set_color(FAINT)
+
+
+def _draw_legend(figure: Figure, seed: NDArray[np.bool_], *, right: float) -> None:
+    """Name the two parts at the upper right, with a swatch from soft to loud each."""
+    parts = [("continuation", _CONTINUATION, not seed.all()), ("seed", _SEED, bool(seed.any()))]
+    for name, ends, present in parts:
+        if not present:
+            continue
+        text_width = 0.0056 * len(name)
+        swatch = figure.add_axes((right - text_width - 0.036, 0.936, 0.030, 0.022))
+        ramp = np.linspace(0, 1, 24)[:, None]
+        soft, loud = np.array(ends[0]), np.array(ends[1])
+        swatch.imshow((soft + (loud - soft) * ramp)[None], aspect="auto")
+        swatch.set_axis_off()
+        figure.text(right - text_width, 0.9465, name, fontsize=10.5, va="center", color=INK)
+        right -= text_width + 0.052
+
+
+def _draw_curves(
+    axes: Axes, rows: Sequence[Mapping[str, float]], columns: Mapping[str, str]
+) -> None:
+    """Draw one line a column over the steps seen, named at its end."""
+    axes.set_facecolor(PAPER)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_xlabel("million steps seen", color=INK)
+    axes.tick_params(colors=INK, length=3)
+    hide_spines(axes, "top", "right")
+    x = np.array([row["seen"] for row in rows]) / 1e6
+    for (name, column), color in zip(columns.items(), LINES, strict=False):
+        y = np.array([row.get(column, np.nan) for row in rows], float)
+        axes.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=3)
+        if len(y) and np.isfinite(y[-1]):
+            axes.annotate(
+                f"{name} {y[-1]:.2f}",
+                (x[-1], y[-1]),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                color=color,
+                fontsize=9.5,
+            )

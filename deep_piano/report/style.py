@@ -1,0 +1,69 @@
+"""What every picture shares: paper, ink and colours, the clock below, the title, the file.
+
+Knows matplotlib's objects, not what is drawn with them. No global state is touched and no display
+is needed, and the same figure gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.infra.storage.local import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PAPER, SHADE, FAINT, GREY, INK = "#fdfcf9", "#f4f1ea", "#dcd7cb", "#6f6a60", "#2b2b2b"
+LINES = ("#0b3c6f", "#c04d05", "#2e7d4f", "#7b4b94", "#8a6d1d", "#b0305c")
+
+# Softest and loudest shade of a colour, as red, green, blue from 0 to 1.
+Shades = tuple[tuple[float, float, float], tuple[float, float, float]]
+ORANGE: Shades = ((0.96, 0.80, 0.55), (0.78, 0.30, 0.02))
+BLUE: Shades = ((0.66, 0.80, 0.90), (0.03, 0.19, 0.42))
+
+_TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
+_MOST_TICKS = 20
+_LONGEST_TITLE = 110
+
+
+def clock_ticks(end_s: float) -> tuple[NDArray[np.float64], list[str]]:
+    """Return where a time axis is ticked, in seconds from 0, and the labels in minutes:seconds."""
+    step = next((s for s in _TICK_STEPS_S if end_s / s <= _MOST_TICKS), _TICK_STEPS_S[-1])
+    ticks = np.arange(0, end_s + 1e-9, step)
+    return ticks, [f"{int(t) // 60}:{int(t) % 60:02d}" for t in ticks]
+
+
+def hide_spines(axes: Axes, *sides: str) -> None:
+    """Take away the named sides of the frame."""
+    for side in sides:
+        axes.spines[side].set_visible(False)
+
+
+def write_title(
+    figure: Figure, title: str, *, x: float, y: float, fontsize: float = 15, color: str = INK
+) -> None:
+    """Write one line, as it is: names of files may hold any character."""
+    line = " ".join(title.encode("utf-8", "replace").decode().split())  # no lone surrogates
+    if len(line) > _LONGEST_TITLE:
+        line = line[: _LONGEST_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    figure.text(x, y, line, fontsize=fontsize, color=color, va="baseline", parse_math=False)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        When the picture's folder cannot be written to.
+    """
+    metadata: dict[str, Any] = {"Software": None}  # the same bytes from the next release too
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(temporary, format="png", metadata=metadata, facecolor=PAPER)

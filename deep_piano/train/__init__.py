@@ -1,0 +1,1 @@
+"""A dataset becomes a checkpoint, and a checkpoint its scores."""

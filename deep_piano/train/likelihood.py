@@ -1,0 +1,118 @@
+"""How well a network foresees recordings that it has not heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.codecs.base import IMPOSSIBLE, Context, Field
+from deep_piano.codecs.registry import Codec
+from deep_piano.models.note_network import carried, carry_state
+from deep_piano.train.windows import held_out_batches
+
+Floats = NDArray[np.float64]
+
+
+def losses(
+    model: Any,
+    codec: Codec,
+    sequences: Sequence[NDArray[Any]],
+    context: Callable[[int], Context] | None = None,
+    *,
+    given: int = 1,
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Score a network on whole sequences, side by side.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build_model`; its carried state is left as it was.
+    codec : Codec
+        The one that made the sequences.
+    sequences : sequence of ndarray, shape (n, fields)
+    context : callable, optional
+        As for `windows.training_batches`.
+    given : int
+        How many first steps of each sequence are heard and not scored; at least 1.
+
+    Returns
+    -------
+    sums : ndarray, shape (sequences, fields)
+        Of a categorical field nats on the codec's finest grid (of `notes`: 10 ms and 32 velocities;
+        the width of a class that holds several cells is counted), so that their sum over the
+        fields, divided by `steps`, is the figure that papers give. Of a continuous field squared
+        errors.
+    steps : ndarray, shape (sequences,)
+        How many were scored: all but those given.
+    """
+    several = isinstance(model.input_shape, list)
+    batch, window = (model.input_shape[0] if several else model.input_shape)[:2]
+    states = carried(model)
+    kept = [np.asarray(state.numpy()).copy() for state in states]
+    fields = codec.spec.fields
+    sums = np.zeros((len(sequences), len(fields)))
+    for heard, places in held_out_batches(
+        sequences, codec, batch=batch, window=window, context=context, given=given
+    ):
+        carry_state(model, heard.keep)
+        outputs = model.predict_on_batch(heard.inputs)
+        playing = places >= 0
+        for index, (field, output) in enumerate(
+            zip(fields, outputs if isinstance(outputs, list) else [outputs], strict=True)
+        ):
+            target = heard.targets[..., index]
+            if field.continuous:
+                loss = np.square(output[..., 0] - target)
+            else:
+                copied = heard.known.copied if field.copies else None
+                loss = nats(field, codec.log_widths[index], output, target, copied)
+            per_slot = (loss * heard.weights).sum(axis=1, dtype=np.float64)
+            sums[places[playing], index] += per_slot[playing]
+    for state, value in zip(states, kept, strict=True):
+        state.assign(value)
+    return sums, np.array([max(0, len(sequence) - given) for sequence in sequences], np.int64)
+
+
+def nats(
+    field: Field,
+    log_widths: Floats,
+    logits: NDArray[np.float32],
+    target: NDArray[np.integer[Any]],
+    copied: NDArray[np.bool_] | None = None,
+) -> NDArray[np.floating[Any]]:
+    """Return what values cost in nats, on the codec's finest grid.
+
+    A value that may be said in several ways has the sum of their probabilities: that of its class,
+    which all cells of the grid in the class share alike, and those of the candidates with that
+    value.
+
+    Parameters
+    ----------
+    field : Field
+    log_widths : ndarray, shape (size,)
+        Log of the cells in each class.
+    logits : ndarray, shape (..., outputs)
+    target : ndarray of int, shape (...)
+        The values' classes.
+    copied : ndarray of bool, shape (..., copies), optional
+        Which candidates have the value; without it, none has.
+
+    Returns
+    -------
+    ndarray, shape (...)
+    """
+    said = np.take_along_axis(logits, target[..., None], -1) - log_widths[target][..., None]
+    if copied is None or not field.copies:
+        return _log_sum(logits) - said[..., 0]
+    ways = np.where(copied, logits[..., field.size :], IMPOSSIBLE)
+    return _log_sum(logits) - _log_sum(np.concatenate([said, ways], -1))
+
+
+def _log_sum(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the logarithm of the sum of the exponentials along the last axis."""
+    most = logits.max(-1, keepdims=True)
+    found: NDArray[Any] = np.log(np.exp(logits - most).sum(-1)) + most[..., 0]
+    return found

@@ -1,0 +1,314 @@
+"""The training loop: a dataset in, a run folder with checkpoints out.
+
+The same loop runs in one process and in each of several `Workers`; the first of them writes. What
+an update does follows from the dataset, the settings and the update's number, so that a run that
+was stopped and resumed ends with the weights of one that was not. This module knows batches, the
+trainer and the run's folder; it knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.codecs.base import loss_unit
+from deep_piano.config.sections import TrainConfig
+from deep_piano.dataset.reader import Dataset
+from deep_piano.errors import DeepPianoError, TrainingError
+from deep_piano.infra.storage.local import Folder
+from deep_piano.models import checkpoint as checkpoints
+from deep_piano.models.checkpoint import Checkpoint
+from deep_piano.models.config import ModelConfig
+from deep_piano.models.linear_prediction import context_of
+from deep_piano.train import runs
+from deep_piano.train.likelihood import losses
+from deep_piano.train.trainer import Trainer
+from deep_piano.train.windows import training_batches
+from deep_piano.train.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for whoever shows it.
+
+    Attributes
+    ----------
+    step, steps : int
+        Updates made, and to be made at most.
+    loss, validation_loss : float
+        Of training since the last validation; None but right after a validation.
+    per_s : float
+        Steps of sequences a second, all workers together.
+    step_name : str
+        What people call a step of the codec.
+    unit : str
+        What the losses are measured in.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    validation_loss: float | None
+    per_s: float
+    step_name: str
+    unit: str
+
+    @property
+    def text(self) -> str:
+        """What there is to say beside the bar."""
+        known = [f"update {self.step:,} of {self.steps:,}", f"{self.loss:.3f} {self.unit}"]
+        known += [f"validation {self.validation_loss:.3f}"] if self.validation_loss else []
+        return ", ".join([*known, f"{self.per_s:,.0f} {self.step_name}s/s"])
+
+
+def go_on(
+    dataset: Dataset,
+    run: Folder,
+    settings: TrainConfig,
+    config: ModelConfig,
+    *,
+    init: Checkpoint | None = None,
+    workers: Workers | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    validated: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Checkpoint:
+    """Train from where a run stands to its end; return its best checkpoint.
+
+    Parameters
+    ----------
+    dataset, run, init
+        As for `begin.begin`.
+    settings : TrainConfig
+    config : ModelConfig
+        Both as `begin.begin` returned them. `steps` bounds the updates, `patience` the validations
+        without a better one.
+    workers : Workers, optional
+        This process's place among several.
+    progress : callable, optional
+        Called with a `Progress` about twice a second.
+    validated : callable, optional
+        Called with each row of the history, once it and its checkpoint are written.
+
+    Raises
+    ------
+    TrainingError
+        When the loss is no longer a number.
+    DeepPianoError
+        When memory runs out, or files cannot be read or written.
+    """
+    with _memory_explained(settings):
+        loop = _Loop(dataset, run, settings, config, workers or Workers())
+        return loop.run(init, progress, validated)
+
+
+class _Loop:
+    """One run at work."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        run: Folder,
+        settings: TrainConfig,
+        config: ModelConfig,
+        workers: Workers,
+    ) -> None:
+        # From here on windows are counted in steps of the sequence, not of the LSTM.
+        in_steps = {
+            name: size * config.frame
+            for name in ("window", "hop")
+            if (size := getattr(settings, name)) is not None
+        }
+        settings = settings.model_copy(update=in_steps)
+        self._dataset, self._settings, self._workers = dataset, settings, workers
+        self._run = run
+        self._unit = loss_unit(dataset.codec.step_name, continuous=dataset.spec.continuous)
+        self._context = context_of(dataset.codec, config)
+        self._trainer = Trainer(dataset.spec, config, settings, workers)
+        self._history: list[dict[str, Any]] = []
+        self._sample = _sample(dataset, settings.batch)[workers.rank :: workers.size]
+        self._begun, self._hours_before = time.monotonic(), 0.0
+
+    def run(
+        self,
+        init: Checkpoint | None,
+        progress: Callable[[Progress], None] | None,
+        validated: Callable[[Mapping[str, Any]], None] | None,
+    ) -> Checkpoint:
+        settings, trainer, workers = self._settings, self._trainer, self._workers
+        self._begin(init)
+        clock = _Clock(settings.batch * settings.window, trainer.step)
+        with training_batches(
+            self._dataset,
+            settings,
+            step=trainer.step,
+            rank=workers.rank,
+            world_size=workers.size,
+            context=self._context,
+        ) as batches:
+            while trainer.step < settings.steps and not self._enough():
+                loss = trainer.train(next(batches))
+                found = None
+                if trainer.step % settings.eval_every_steps == 0 or trainer.step == settings.steps:
+                    row = self._validate(loss)
+                    found = row["validation_loss"]
+                    if validated is not None:
+                        validated(row)
+                if progress is not None and (found is not None or clock.due()):
+                    progress(
+                        Progress(
+                            trainer.step,
+                            settings.steps,
+                            loss,
+                            found,
+                            clock.per_s(trainer.step),
+                            self._dataset.codec.step_name,
+                            self._unit,
+                        )
+                    )
+        return checkpoints.load(self._run.inner(checkpoints.BEST_OF_RUN))
+
+    def _begin(self, init: Checkpoint | None) -> None:
+        """Go on from the last checkpoint, or begin."""
+        last = self._run.inner(runs.LAST)
+        if last.exists(checkpoints.CARD):
+            saved = checkpoints.load(last)
+            self._trainer.restore(saved.weights, checkpoints.load_training(last))
+            self._history = [dict(row) for row in saved.facts["history"]]
+            self._trainer.step = int(saved.facts["step"])
+            self._hours_before = self._history[-1]["hours"]
+        elif init is not None:
+            self._trainer.begin_from(init.weights)
+
+    def _enough(self) -> bool:
+        """Say whether as many validations as patience allows have found nothing better."""
+        found = [row["validation_loss"] for row in self._history]
+        patience = self._settings.patience
+        return patience is not None and len(found) - int(np.argmin([np.inf, *found])) >= patience
+
+    def _validate(self, loss: float) -> dict[str, Any]:
+        """Validate, write the checkpoints, then the history; return its new row."""
+        trainer, dataset = self._trainer, self._dataset
+        rate = trainer.learning_rate
+        facts: dict[str, Any] = {"step": trainer.step}
+        facts |= {} if dataset.codec.hears_notes else {"sr": dataset.sr}
+        with trainer.averaged():
+            sums, steps = losses(
+                trainer.model,
+                dataset.codec,
+                self._sample,
+                self._context,
+                given=trainer.config.given,
+            )
+            averaged = trainer.checkpoint(facts)
+        every = self._workers.gather(np.append(sums.sum(axis=0), steps.sum())).sum(axis=0)
+        names = [field.name for field in dataset.spec.fields]
+        by_field = dict(zip(names, (every[:-1] / every[-1]).tolist(), strict=True))
+        row = {
+            "step": trainer.step,
+            "seen": trainer.step * self._settings.batch * self._settings.window,
+            "hours": self._hours_before + (time.monotonic() - self._begun) / 3600,
+            "train_loss": loss,
+            "train_rate": rate,
+            "validation_loss": sum(by_field.values()),
+            **{f"validation_{name}": value for name, value in by_field.items()},
+        }
+        best = min((r["validation_loss"] for r in self._history), default=np.inf)
+        self._history.append(row)
+        trainer.reset_figures()
+        state = trainer.training_state()
+        facts |= {"validation_loss": row["validation_loss"]}
+        checkpoint = trainer.checkpoint(facts)
+        self._require_one_model(checkpoint)
+        if self._workers.rank == 0:
+            if row["validation_loss"] < best:
+                best_yet = replace(averaged, facts=facts)
+                checkpoints.save(self._run.inner(checkpoints.BEST_OF_RUN), best_yet)
+            last = replace(checkpoint, facts=facts | {"history": self._history})
+            checkpoints.save(self._run.inner(runs.LAST), last, training=state)
+            runs.write_history(self._run, self._history, unit=self._unit)
+            logger.info(
+                "checkpoint of update %d written",
+                trainer.step,
+                extra=dict(
+                    stage="train",
+                    event="checkpoint",
+                    update=trainer.step,
+                    best=row["validation_loss"] < best,
+                    run=self._run.uri,
+                ),
+            )
+        return row
+
+    def _require_one_model(self, checkpoint: Checkpoint) -> None:
+        """Raise where the workers' weights are not the same, bit for bit."""
+        digest = checkpoints.digest_of(checkpoint.weights)
+        if len(np.unique(self._workers.gather(digest), axis=0)) > 1:
+            raise TrainingError(
+                f"the workers' weights differ at update {self._trainer.step}: they do not train "
+                "one model. Use workers of one kind of machine, with the same versions."
+            )
+
+
+@contextmanager
+def _memory_explained(settings: TrainConfig) -> Iterator[None]:
+    """Turn each backend's way of saying that memory ran out into one error."""
+    try:
+        yield
+    except DeepPianoError:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "MemoryError")
+        if not any(sign in text for sign in signs):
+            raise
+        raise DeepPianoError(
+            f"memory ran out with {settings.batch} windows of {settings.window} steps and the "
+            f"preset {settings.preset!r}. Lower train.batch or train.window, or take a smaller "
+            "preset, or share the batch among more workers."
+        ) from error
+
+
+class _Clock:
+    """Counts steps and says when half a second has passed."""
+
+    def __init__(self, steps_an_update: int, first: int) -> None:
+        self._steps_an_update, self._first = steps_an_update, first
+        self._begun = self._shown = time.monotonic()
+
+    def due(self) -> bool:
+        if time.monotonic() - self._shown < 0.5:
+            return False
+        self._shown = time.monotonic()
+        return True
+
+    def per_s(self, step: int) -> float:
+        took_s = max(1e-9, time.monotonic() - self._begun)
+        return (step - self._first) * self._steps_an_update / took_s
+
+
+def _sample(dataset: Dataset, count: int) -> list[NDArray[Any]]:
+    """Return the beginnings of as many validation recordings as there are slots, always the same.
+
+    No more of the split is read than the row groups in which they lie.
+    """
+    groups = dataset.row_groups("validation")
+    everything = [(group, row) for group in groups for row in range(group.recordings)]
+    order = np.random.default_rng(0).permutation(len(everything))[:count]
+    chosen: dict[Any, list[int]] = {}
+    for index in order:
+        group, row = everything[index]
+        chosen.setdefault(group, []).append(row)
+    found = []
+    for group, rows in chosen.items():
+        sequences = dataset.rows(group)
+        found += [sequences[row].sequence[: dataset.codec.sample_steps + 1] for row in rows]
+    return found

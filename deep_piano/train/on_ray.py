@@ -1,0 +1,309 @@
+"""TRAIN on Ray: the loop of `fit`, in several workers that train one model.
+
+Ray Train places the workers, starts them again when one dies, and hands each TensorFlow's cluster;
+the checkpoints are the run's own, written by the first worker into the run's folder before it
+reports. So a run goes on after a kill as it does with ``--resume``, and a run begun here may be
+finished in one process, or the other way round. `fit` decides what a run is; this module only where
+it happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+from urllib.parse import urlsplit
+
+from deep_piano.config.sections import TrainConfig
+from deep_piano.dataset.reader import Dataset
+from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
+from deep_piano.infra.backend import load_tensorflow
+from deep_piano.infra.cluster import metrics
+from deep_piano.infra.cluster.connection import Silence, ask_for, connected, gpus_each, total
+from deep_piano.infra.storage import bucket
+from deep_piano.infra.storage.local import Folder, LocalFolder, S3Folder
+from deep_piano.models.checkpoint import BEST_OF_RUN, Checkpoint, load
+from deep_piano.models.config import ModelConfig
+from deep_piano.train.loop import Progress, go_on
+from deep_piano.train.start import begin
+
+logger = logging.getLogger(__name__)
+
+_RAY = "ray"  # the folder within the run where Ray Train keeps its own notes
+_POLL_S = 0.5
+
+
+def begin_and_train(
+    data: Folder,
+    run: Folder,
+    settings: TrainConfig,
+    *,
+    resume: bool = False,
+    init: Checkpoint | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Checkpoint:
+    """Begin a run, or resume it, and train to its end, here or on Ray; return its best checkpoint.
+
+    Parameters
+    ----------
+    data : Folder
+        Of a dataset.
+    run, settings, resume, init
+        As for `begin.begin`; `settings.workers` says whether it is done on Ray.
+    progress
+        As for `fit.go_on`.
+
+    Raises
+    ------
+    InputError, DeepPianoError
+        As `begin.begin`, `fit.go_on` and `train` do.
+    """
+    begun = time.monotonic()
+    losses: dict[str, float] = {}  # the latest: a level that is not told again is soon forgotten
+
+    def told(now: Progress) -> None:
+        losses["train"] = now.loss
+        if now.validation_loss is not None:
+            losses["validation"] = now.validation_loss
+            _tell(now)
+        metrics.level("deep_piano_training_updates", now.step)
+        metrics.level("deep_piano_training_steps_per_second", now.per_s)
+        for split, loss in losses.items():
+            metrics.level("deep_piano_training_loss", loss, split=split)
+        if progress is not None:
+            progress(now)
+
+    with Dataset(data) as dataset:
+        chosen, network = begin(dataset, run, settings, resume=resume, init=init)
+        facts = dict(stage="train", workers=chosen.workers, updates=chosen.steps)
+        logger.info("train: begins", extra=dict(facts, event="begun"))
+        way = go_on if chosen.workers is None else train
+        best = way(dataset, run, chosen, network, init=init, progress=told)
+    took_s = round(time.monotonic() - begun, 3)
+    logger.info("train: ended", extra=dict(facts, event="ended", took_s=took_s, **best.facts))
+    return best
+
+
+def _tell(now: Progress) -> None:
+    """Log a validation."""
+    losses = dict(loss=now.loss, validation_loss=now.validation_loss)
+    facts = dict(stage="train", event="validated", update=now.step, per_s=round(now.per_s, 1))
+    logger.info("train: %s", now.text, extra=dict(facts, **losses))
+
+
+def train(
+    dataset: Dataset,
+    run: Folder,
+    settings: TrainConfig,
+    config: ModelConfig,
+    *,
+    init: Checkpoint | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Checkpoint:
+    """Train from where a run stands to its end, on several workers; return its best checkpoint.
+
+    Parameters
+    ----------
+    dataset, run, settings, config, init, progress
+        As for `fit.go_on`. All nodes of the cluster must see dataset and run.
+
+    Raises
+    ------
+    InputError
+        When the cluster lacks the CPUs or GPUs that are asked for.
+    DeepPianoError
+        As `fit.go_on` does, when workers died more often than `settings.max_failures`, and when
+        nothing was heard of them for `settings.silence_seconds`.
+    """
+    workers = settings.workers or 1
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise InputError(
+            f"several workers train on TensorFlow only, and KERAS_BACKEND is "
+            f"{os.environ['KERAS_BACKEND']!r}. Unset it, or leave --workers out."
+        )
+    with connected():
+        gpus = _gpus_per_worker(settings, workers)
+        load_tensorflow()  # which Ray's trainer would load less quietly
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.tensorflow import TensorflowTrainer
+        from ray.util.queue import Queue
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        for name in ("ray.train", "ray.data", "ray"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        # On this node, so that no other one takes it with it
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        news = Queue(maxsize=100, actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        path, filesystem = _storage(run)
+        trainer = TensorflowTrainer(
+            _work,
+            train_loop_config={
+                "dataset": dataset.folder,
+                "run": run,
+                "settings": settings,
+                "config": config,
+                "init": ray.put(init),
+                "news": news,
+                "key": os.urandom(32),
+            },
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": settings.cpus_per_worker}
+                | ({"GPU": gpus} if gpus else {}),
+            ),
+            run_config=RunConfig(
+                name=_RAY,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=FailureConfig(max_failures=settings.max_failures),
+            ),
+        )
+        result = _result(trainer, settings, news, progress or (lambda now: None))
+    if "error" in result:
+        raise TrainingError(result["error"])
+    return load(run.inner(BEST_OF_RUN))
+
+
+def _result(
+    trainer: Any, settings: TrainConfig, news: Any, progress: Callable[[Progress], None]
+) -> dict[str, Any]:
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    silence = Silence(settings.silence_seconds, "train.silence_seconds")
+    try:
+        result = _fit(trainer, news, progress, silence, settings.workers or 1)
+        return dict(result.return_value or {})
+    except TrainingFailedError as error:
+        logger.debug("training failed", exc_info=True)
+        reasons = [line for line in str(error).splitlines() if line.strip()]
+        raise DeepPianoError(
+            f"the workers failed more than {settings.max_failures} times, the last time with: "
+            f"{one_line(reasons[-1]) if reasons else 'no reason given'}. --resume goes on from the "
+            "last checkpoint; --debug before the command shows more."
+        ) from error
+    except RayError as error:
+        raise DeepPianoError(
+            f"Ray Train's controller, which watches over the workers, was lost "
+            f"({type(error).__name__}). --resume goes on from the last checkpoint."
+        ) from error
+
+
+def _gpus_per_worker(settings: TrainConfig, workers: int) -> float:
+    """Return the GPUs of each worker; an InputError says what the cluster lacks."""
+    if settings.nodes_within_seconds:
+        ask_for(
+            [{"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker or 0.0}] * workers,
+            within_s=settings.nodes_within_seconds,
+        )
+    cpus, gpus = total("CPU"), total("GPU")
+    each = gpus_each(settings.gpus_per_worker, workers)
+    for name, asked, there, option in (
+        ("GPUs", workers * each, gpus, "--gpus-per-worker 0 to train on CPUs"),
+        ("CPUs", workers * settings.cpus_per_worker, cpus, "a smaller train.cpus_per_worker"),
+    ):
+        if asked > there:
+            raise InputError(
+                f"{workers} workers ask for {asked:g} {name}, and the cluster has {there:g}. Give "
+                f"fewer --workers, {option}, or add nodes."
+            )
+    return each
+
+
+def _storage(run: Folder) -> tuple[str, Any]:
+    """Return where Ray Train keeps its own notes: a path, and its file system unless local."""
+    if isinstance(run, LocalFolder):
+        return str(run.root.resolve()), None
+    assert isinstance(run, S3Folder)
+    from pyarrow.fs import S3FileSystem
+
+    service = bucket.connect(run.bucket.endpoint, run.bucket.region, run.bucket.attempts).meta
+    endpoint = urlsplit(service.endpoint_url)
+    filesystem = S3FileSystem(  # credentials: from the environment or a role, as for boto3
+        endpoint_override=endpoint.netloc, scheme=endpoint.scheme, region=service.region_name
+    )
+    return f"{run.bucket.name}/{run.prefix}".rstrip("/"), filesystem
+
+
+def _fit(
+    trainer: Any, news: Any, progress: Callable[[Progress], None], silence: Silence, workers: int
+) -> Any:
+    """Run a trainer in a thread, and pass on what the first worker tells until it has ended.
+
+    Where workers cannot be placed again, as their nodes have gone, Ray Train tries without end.
+    """
+    from ray.util.queue import Empty
+
+    fitted: Future[Any] = Future()
+
+    def fit() -> None:
+        try:
+            fitted.set_result(trainer.fit())
+        except BaseException as error:
+            fitted.set_exception(error)
+
+    # Beside the main thread: there Ray Train would have Ctrl+C end the process with 0.
+    threading.Thread(target=fit, name="Ray Train", daemon=True).start()
+    while not fitted.done():
+        try:
+            now = news.get(timeout=_POLL_S)
+        except Empty:
+            silence.require_short(workers)
+        else:
+            silence.end()
+            progress(now)
+    for now in news.get_nowait_batch(news.qsize()):
+        progress(now)
+    return fitted.result()
+
+
+def _work(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Train in one worker; return the error that another try would not mend, if there is one.
+
+    After a kill Ray Train calls it anew in all workers: the run goes on from its last checkpoint.
+    """
+    import ray
+    import ray.train
+
+    settings: TrainConfig = job["settings"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    threads = max(1, int(settings.cpus_per_worker))
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    from deep_piano.train.workers import Workers, join
+
+    size = ray.train.get_context().get_world_size()
+    workers = join(job["key"]) if size > 1 else Workers()
+
+    def tell(now: Progress) -> None:
+        try:
+            job["news"].put_nowait(now)
+        except Exception:  # full, or gone: news are not worth a training
+            logger.debug("no news of the worker", exc_info=True)
+
+    def report(row: Mapping[str, Any]) -> None:
+        ray.train.report(dict(row))
+
+    try:
+        with Dataset(job["dataset"]) as dataset:
+            go_on(
+                dataset,
+                job["run"],
+                settings,
+                job["config"],
+                init=ray.get(job["init"]),
+                workers=workers,
+                progress=tell if workers.rank == 0 else None,
+                validated=report,
+            )
+    except TrainingError as error:  # all workers have it, and would have it again
+        return {"error": str(error)}
+    return {}

@@ -1,0 +1,182 @@
+"""How a run begins, and what it goes by when it is resumed: its own settings and dataset.
+
+This module knows run folders, settings and datasets; it knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from deep_piano import versions
+from deep_piano.config.sections import TrainConfig, load_config
+from deep_piano.dataset.reader import Dataset
+from deep_piano.errors import CheckpointError, InputError, one_line
+from deep_piano.infra.storage.local import Folder
+from deep_piano.models import checkpoint as checkpoints
+from deep_piano.models.checkpoint import Checkpoint
+from deep_piano.models.config import PRESETS, ModelConfig
+from deep_piano.models.linear_prediction import spectrum, spread
+from deep_piano.train import runs
+
+_MAY_CHANGE = frozenset(
+    {
+        *("workers", "cpus_per_worker", "gpus_per_worker", "nodes_within_seconds"),
+        *("silence_seconds", "max_failures", "patience", "steps", "decay_steps"),
+    }
+)
+
+
+def begin(
+    dataset: Dataset,
+    run: Folder,
+    settings: TrainConfig,
+    *,
+    resume: bool = False,
+    init: Checkpoint | None = None,
+) -> tuple[TrainConfig, ModelConfig]:
+    """Begin a run, or look whether it can be resumed; return the settings and network it goes by.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    run : Folder
+        The run's folder; it must not hold a run already, unless `resume`.
+    settings : TrainConfig
+        With `resume`, only the settings that are set explicitly are looked at: they must be the
+        run's own, apart from workers and patience.
+    resume : bool
+    init : Checkpoint, optional
+        Begin with its weights, and with its size of the network.
+
+    Raises
+    ------
+    InputError
+        When the run's folder does not fit `resume`; when the dataset, the codec or a setting is
+        not the run's own; when a split is empty.
+    """
+    about = runs.read_about(run)
+    name = one_line(run.uri)
+    if about is not None and not resume:
+        raise InputError(f"{name} holds a run already. Give another folder, or --resume.")
+    if about is None and resume:
+        raise InputError(f"{name} holds no run to resume: {runs.RUN} is missing.")
+    dataset.require("train")
+    dataset.require("validation")
+    if about is not None:
+        return _of_the_run(about, dataset, settings, init, run)
+    config = _network(settings, init, dataset)
+    run.require_writable()
+    runs.write_about(run, _about(dataset, settings, config, init))
+    return settings, config
+
+
+def _of_the_run(
+    about: Mapping[str, Any],
+    dataset: Dataset,
+    settings: TrainConfig,
+    init: Checkpoint | None,
+    run: Folder,
+) -> tuple[TrainConfig, ModelConfig]:
+    name = one_line(run.uri)
+    if about["dataset"]["codec"] != dataset.spec.bare.to_json():
+        raise InputError(
+            f"{name} was begun with the codec {about['dataset']['codec'].get('codec')!r}, and "
+            f"{one_line(dataset.folder.uri)} is of {dataset.spec.codec!r}. Give the run's dataset, "
+            "or another folder for a new run."
+        )
+    if about["dataset"]["digest"] != dataset.digest:
+        raise InputError(
+            f"the dataset has changed since {name} was begun (digest "
+            f"{about['dataset']['digest'][:12]} then, {dataset.digest[:12]} now). Give the dataset "
+            "as it was, or begin a new run with --init to start from these weights."
+        )
+    try:
+        before, network = _kept(about)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{run.place(runs.RUN)} does not say what this version can go on with: "
+            f"{one_line(error)[:300]}. Begin a new run with --init to start from its weights."
+        ) from error
+    given = {field: getattr(settings, field) for field in settings.model_fields_set}
+    changed = [
+        f"{field} {getattr(before, field)} -> {value}"
+        for field, value in sorted(given.items())
+        if field not in _MAY_CHANGE and value != getattr(before, field)
+    ]
+    begun = run.exists(f"{runs.LAST}/{checkpoints.CARD}")
+    if about.get("init") != (init.digest if init else None) and not (init is None and begun):
+        changed.append(f"init {one_line(about.get('init'))[:12]}")
+    if changed:
+        raise InputError(
+            f"{name} was begun with other settings ({'; '.join(changed)}). Leave them out, or "
+            "begin a new run with --init to start from these weights."
+        )
+    kept = {field: value for field, value in given.items() if field in _MAY_CHANGE}
+    merged = load_config(None, {"train": before.model_dump() | kept}).train
+    return merged, network
+
+
+def _kept(about: Mapping[str, Any]) -> tuple[TrainConfig, ModelConfig]:
+    """Return a run's settings and network."""
+    return TrainConfig.model_validate(about["settings"]), ModelConfig.from_json(about["network"])
+
+
+def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -> ModelConfig:
+    if init is None:
+        return network_of(settings, dataset)
+    if init.spec != dataset.spec:
+        raise CheckpointError(
+            f"the checkpoint to begin with is of the codec {init.spec.codec!r}, and the dataset of "
+            f"{dataset.spec.codec!r}. Give one of the dataset's codec."
+        )
+    measured = {name: getattr(init.config, name) for name in ("past", "order", "scale", "spectrum")}
+    asked = replace(_sized(settings, dataset), **measured)
+    if settings.target is None:
+        asked = replace(asked, frame=init.config.frame)
+    chosen = {"preset", "target"} & settings.model_fields_set
+    if chosen and asked != init.config:
+        raise CheckpointError(
+            f"the checkpoint to begin with has the size {init.config}, and the preset "
+            f"{settings.preset!r} is {asked}. Leave the preset out, and train.target."
+        )
+    return init.config
+
+
+def network_of(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
+    """Return the network that settings ask for, with what is measured on the training split."""
+    config = _sized(settings, dataset)
+    if dataset.codec.hears_notes:
+        return config
+    return replace(config, scale=spread(dataset), spectrum=spectrum(dataset))
+
+
+def _sized(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
+    """Return the size that the settings ask for."""
+    codec, config = dataset.codec, PRESETS[settings.preset]
+    if codec.hears_notes:
+        if settings.target not in (None, 1):
+            raise InputError(
+                f"train.target is {settings.target}, and a step of {dataset.spec.codec!r} "
+                "foretells one note. Leave it out: it is for the codecs of sound."
+            )
+        return config
+    return replace(config, frame=settings.target or codec.frame, past=codec.past, order=codec.order)
+
+
+def _about(
+    dataset: Dataset, settings: TrainConfig, config: ModelConfig, init: Checkpoint | None
+) -> dict[str, Any]:
+    return {
+        "settings": settings.model_dump(),
+        "network": config.to_json(),
+        "init": init.digest if init else None,
+        "dataset": {
+            "uri": dataset.folder.uri,
+            "digest": dataset.digest,
+            "codec": dataset.spec.bare.to_json(),
+            "splits": dataset.manifest["totals"]["splits"],
+        },
+        "versions": versions.of_a_run(),
+    }

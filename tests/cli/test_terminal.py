@@ -1,0 +1,84 @@
+"""The log: each record of it one line, in words or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+
+from deep_piano.cli import terminal
+from deep_piano.cli.terminal import Report, logs_json, reports, set_up_logging
+from tests.support.commands import in_a_process, run
+
+COMMON = {"asctime", "levelname", "message", "filename", "lineno", "process", "name"}
+
+
+@pytest.fixture
+def as_json(desk):
+    set_up_logging(debug=False, as_json=True)
+    yield
+    set_up_logging(debug=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "env"),
+    [
+        ("deep_piano", ["--log-json", "prepare", "gone", "-o", "out"], {}),
+        ("deep_piano", ["prepare", "gone", "-o", "out", "--log-json"], {}),
+        ("deep_piano", ["prepare", "gone", "-o", "out"], {"DEEP_PIANO_LOG_JSON": "1"}),
+        ("jobs.prepare", ["gone", "-o", "out", "--log-json"], {}),
+        ("deep_piano", ["--log-json", "prepare", "--corpse"], {}),
+    ],
+)
+def test_what_is_wrong_is_said_as_json(desk, module, arguments, env):
+    process = in_a_process(*arguments, module=module, env=env, stdout=PIPE, stderr=PIPE)
+    out, log = process.communicate()
+    assert (out, process.returncode) == (b"", 2)
+    [record] = map(json.loads, log.splitlines())
+    assert record.keys() == COMMON | {"exit_code", "timestamp_ns"}
+    assert (record["levelname"], record["name"], record["exit_code"]) == ("ERROR", "deep_piano", 2)
+    assert "gone" in record["message"] or "--corpse" in record["message"]
+
+
+def test_a_record_of_json_holds_its_facts_whatever_a_name_is_made_of():
+    extra = {"recording": "a\nb\udc80.mp3", "took_s": 0.5, "place": terminal}
+    record = logging.makeLogRecord({"msg": "%s read", "args": ("a",), "name": "x"} | extra)
+    try:
+        raise ValueError("why")
+    except ValueError as error:
+        record.exc_info = (type(error), error, error.__traceback__)
+    line = terminal._JSON.format(record)
+    assert "\n" not in line
+    told = json.loads(line)
+    assert told.keys() == COMMON | {"exc_text", "timestamp_ns"} | extra.keys()
+    assert told["message"] == "a read"
+    assert told["recording"] == "a\nb\udc80.mp3"
+    assert told["exc_text"].endswith("ValueError: why")
+    assert told["timestamp_ns"] == pytest.approx(record.created * 1e9)
+
+
+def test_progress_is_told_as_facts(as_json, caplog, capsys):
+    with reports(every_s=0) as report:
+        report(Report("preparing", 3, 4, failures=1, duration_s=60))
+    [record] = caplog.records
+    assert record.getMessage().startswith("preparing: 3 of 4, 0.02 h of music, 1 failed")
+    told = (record.event, record.work, record.done, record.failures)
+    assert told == ("progress", "preparing", 3, 1)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_command_without_json_logs_in_words_again(as_json):
+    assert logs_json()
+    run("prepare", "gone", "-o", "out")
+    assert not logs_json()
+
+
+def test_json_travels_with_a_submitted_job(desk):
+    for name in ("deep_piano", "jobs"):
+        Path(name).mkdir()
+    at = ("submit", "--address", "http://127.0.0.1:1", "--dry-run", "train", "s3://b/set")
+    assert run("--log-json", *at).stdout.endswith(" jobs.train s3://b/set --log-json\n")
+    assert run(*at).stdout.endswith(" jobs.train s3://b/set\n")

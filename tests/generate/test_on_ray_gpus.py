@@ -1,0 +1,147 @@
+"""GENERATE in bulk where Ray says that there is a GPU, and TensorFlow that there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from deep_piano.cli.terminal import no_progress
+from deep_piano.codecs.notes import SPEC
+from deep_piano.config.sections import BulkConfig, load_config
+from deep_piano.decoding import notes_xla, xla
+from deep_piano.decoding.notes import Engine
+from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.generate import composers, notes
+from deep_piano.generate import on_ray as bulk
+from deep_piano.generate.composers import ComposerActor, Crew, crew_for
+from deep_piano.generate.on_ray import generate
+from deep_piano.generate.tasks import Run
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.models import checkpoint as checkpoints
+from deep_piano.models.checkpoint import load
+from deep_piano.music.notes import write_midi
+from tests.decoding.test_wave import sound_checkpoint
+from tests.support.clusters import contents, killing, one_node
+from tests.support.fakes import ComposerWithoutGpu, arpeggios
+from tests.support.recordings import SR, struck, write_sound
+
+pytestmark = [pytest.mark.tf, pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    with one_node(cpus=2, gpus=1):
+        yield
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Believe Ray."""
+    monkeypatch.setattr(composers, "_tensorflow_sees_gpus", lambda each: True)
+
+
+def crew(**settings):
+    return crew_for(BulkConfig(**settings), pieces=9)
+
+
+def test_composers_share_the_gpus_that_tensorflow_sees(seen):
+    assert crew() == Crew(1, 1.0, 128)
+    assert crew(gpus_per_worker=0.3, batch=7) == Crew(3, 0.3, 7)
+    assert crew(gpus_per_worker=0.5, workers=2).device == "gpu, 128 at once"
+    assert crew(gpus_per_worker=0) == Crew(1, 0.0, 16)
+    assert crew(workers=2) == Crew(2, 0.0, 16)  # not a GPU for each
+    with pytest.raises(InputError, match=r"2 composers with 0.6 .* cluster's 1 GPUs.*--gpus-per"):
+        crew(gpus_per_worker=0.6, workers=2)
+
+
+def test_a_gpu_that_tensorflow_does_not_see_is_left_alone_unless_it_was_asked_for(caplog):
+    assert crew() == Crew(1, 0.0, 16)
+    assert "TensorFlow does not see the cluster's GPUs" in caplog.text
+    with pytest.raises(InputError, match=r"TensorFlow sees none there: pip install"):
+        crew(gpus_per_worker=0.5)
+
+
+def test_a_composer_without_its_gpu_ends_the_run_with_its_reason(seen, weights, tmp_path):
+    write_midi(tmp_path / "seeds" / "0.mid", arpeggios(9, rng=np.random.default_rng(0)))
+    settings = {"checkpoint": str(weights), "seconds": 20.0}
+    config = load_config(None, {"generate": settings, "bulk": {"format": "mid"}})
+    folders = [open_folder(tmp_path / name) for name in ("seeds", "pieces")]
+    with pytest.raises(DeepPianoError, match="TensorFlow sees no GPU in a process that has one"):
+        generate(*folders, config)
+    # What a GPU has begun, a CPU does not go on with unasked.
+    on_cpus = load_config(
+        None, {"generate": settings, "bulk": {"format": "mid", "gpus_per_worker": 0}}
+    )
+    with pytest.raises(InputError, match=r"other settings \(composed_on\)"):
+        generate(*folders, on_cpus)
+    assert all(record.done for record in generate(*folders, on_cpus, force=True).values())
+
+
+def test_the_actor_composes_on_its_gpu_what_one_composes_on_a_cpu(monkeypatch, weights, tmp_path):
+    monkeypatch.setattr(xla, "prepare_gpu", lambda: None)
+    write_midi(tmp_path / "0.mid", arpeggios(9, rng=np.random.default_rng(0)))
+    seed = notes.read_seed(tmp_path / "0.mid", start_s=0, seconds=10, progress=no_progress)
+    settings = load_config(None, {"generate": {"checkpoint": str(weights), "seconds": 25.0}})
+    run = Run(open_folder(tmp_path), settings.generate, "mid", None, "", False)
+    made = {}
+    for gpus in (0.0, 1.0):
+        actor = ComposerActor(
+            load(str(weights), codec=SPEC.codec), None, run, Crew(1, gpus, 2), Engine
+        )
+        assert isinstance(actor._composer, notes_xla.DeviceComposer) == bool(gpus)
+        made[gpus] = actor.work({("0.mid", take): seed for take in (0, 1)})
+        while len(actor._composer):
+            made[gpus] |= actor.work({})
+    assert made[0.0].keys() == made[1.0].keys() == {("0.mid", 0), ("0.mid", 1)}
+    for key, take in made[0.0].items():
+        np.testing.assert_array_equal(made[1.0][key].notes, take.notes)
+
+
+def test_recordings_are_continued_on_gpus(seen, monkeypatch, tmp_path):
+    monkeypatch.setattr(bulk, "SoundComposerActor", ComposerWithoutGpu)
+    checkpoints.save(tmp_path / "sound", sound_checkpoint("mulaw", frame=4))
+    (tmp_path / "seeds").mkdir()
+    for number, pitch in enumerate((60, 64, 67)):
+        write_sound(tmp_path / "seeds" / f"{number}.wav", struck(pitch, sr=SR), sr=SR)
+    write_midi(tmp_path / "seeds" / "notes.mid", arpeggios(9, rng=np.random.default_rng(0)))
+    settings = {"checkpoint": str(tmp_path / "sound"), "seconds": 8.0, "takes": 2}
+
+    def made(name, **more):
+        config = load_config(
+            None, {"generate": settings, "bulk": {"format": "wav", "batch": 4} | more}
+        )
+        return generate(open_folder(tmp_path / "seeds"), open_folder(tmp_path / name), config)
+
+    records = made("pieces")
+    reasons = [record.reason for record in records.values() if not record.done]
+    assert len(reasons) == 2
+    assert all("notes.mid" in reason for reason in reasons), reasons
+    found = contents(tmp_path / "pieces")
+    assert {name for record in records.values() for name in record.files} <= set(found)
+    facts = json.loads(found["pieces/1.wav/take-2.json"])
+    assert facts["composed_on"] == "gpu, 4 at once"
+
+    # But for rounding, what one core makes of the seed alone.
+    config = load_config(None, {"generate": settings}).generate
+    notes.make_pieces(tmp_path / "seeds/1.wav", tmp_path / "take.wav", config)
+    for take in ("take-1.wav", "take-2.wav"):
+        alone, _ = soundfile.read(tmp_path / take)
+        together, _ = soundfile.read(tmp_path / "pieces" / "pieces" / "1.wav" / take)
+        assert len(alone) == len(together) == 8 * 16_000
+        assert np.mean(np.abs(alone - together) > 1e-3) < 0.01
+    assert json.loads((tmp_path / "take-2.json").read_text())["composed_on"] == "cpu"
+    with pytest.raises(InputError, match=r"other settings \(composed_on\)"):
+        made("pieces", gpus_per_worker=0)
+
+    # Whoever dies, and whatever was there already.
+    shutil.rmtree(tmp_path / "pieces/pieces/0.wav")
+    with killing("ComposerWithoutGpu.work"):
+        made("pieces", gpus_per_worker=0.5)
+    again = contents(tmp_path / "pieces")
+    assert {name: data for name, data in again.items() if name.startswith("pieces/")} == {
+        name: data for name, data in found.items() if name.startswith("pieces/")
+    }

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+from deep_piano.infra.compiling import compiler
+sys.path.insert(0, sys.argv[1])
+import constants, work
+print(work.answer())
+"""
+WORK = """
+import constants
+from deep_piano.infra.compiling import compiler
+from constants import ANSWER
+
+@compiler(__file__, constants.__file__)
+def answer():
+    return ANSWER
+"""
+
+
+def answer(folder, home, monkeypatch):
+    monkeypatch.setenv("DEEP_PIANO_HOME", str(home))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    command = [sys.executable, "-c", SCRIPT, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def test_machine_code_is_kept_and_made_anew_when_a_constant_changes(tmp_path, monkeypatch):
+    """Numba alone looks at the file of the function, not at the one that has its constants."""
+    home = tmp_path / "home"
+    (tmp_path / "work.py").write_text(WORK)
+    (tmp_path / "constants.py").write_text("ANSWER = 41\n")
+    assert answer(tmp_path, home, monkeypatch) == 41
+    kept = sorted(home.rglob("*.nbc"))
+    assert len(kept) == 1
+    assert answer(tmp_path, home, monkeypatch) == 41
+    assert sorted(home.rglob("*.nbc")) == kept
+    (tmp_path / "constants.py").write_text("ANSWER = 42  # another\n")
+    assert answer(tmp_path, home, monkeypatch) == 42
+
+
+def test_without_a_place_to_keep_it_it_is_compiled_each_time(tmp_path, monkeypatch):
+    (tmp_path / "work.py").write_text(WORK)
+    (tmp_path / "constants.py").write_text("ANSWER = 41\n")
+    home = tmp_path / "home"
+    home.write_text("a file")
+    assert answer(tmp_path, home, monkeypatch) == 41

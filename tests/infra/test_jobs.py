@@ -1,0 +1,151 @@
+"""Jobs of a cluster: what is packed and sent, what is shown, and which exit code comes back."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from zipfile import ZipFile
+
+import pytest
+
+from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.infra.cluster import jobs
+from tests.support.commands import made, refused, run
+
+ADDRESS = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def checkout(desk):
+    for name in ("deep_piano/cli.py", "deep_piano/checkpoints/notes/weights-1.safetensors"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("here")
+    for name in ("jobs/train.py", ".git/objects/a", ".venv/lib/b", "out/c.yaml", "shared/d"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("here")
+    Path("deep_piano/__pycache__").mkdir()
+    Path("deep_piano/__pycache__/cli.pyc").write_text("stale")
+    Path("ray_config.yaml").write_text("profiles: {few: {bulk: {workers: 1}}}")
+    for name in ("README.md", ".hidden.yaml"):
+        Path(name).write_text("not needed")
+    return Path.cwd()
+
+
+class Server:
+    """A job server that ran a job already; its log comes in two parts, and breaks off once."""
+
+    def __init__(self, status="SUCCEEDED", code=0, message=""):
+        self.info = SimpleNamespace(status=status, driver_exit_code=code, message=message)
+        self.submitted = None
+        self.statuses = ["RUNNING", status]
+
+    def submit_job(self, **given):
+        self.submitted = given
+        return "raysubmit_1"
+
+    async def tail_job_logs(self, job):
+        assert job == "raysubmit_1"
+        yield "one\n"
+        if len(self.statuses) > 1:
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+        yield "two\n"
+
+    def get_job_status(self, job):
+        return self.statuses.pop(0)
+
+    def get_job_info(self, job):
+        return self.info
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+    monkeypatch.setattr(jobs, "_PAUSE_S", 0)
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, "")  # so that what is set meanwhile is undone as well
+        monkeypatch.delenv(name)
+
+
+def submitted(server, checkout):
+    shown = []
+    code = jobs.submit(
+        ADDRESS,
+        "train",
+        ["s3://b/set", "-o", "a b"],
+        folder=checkout,
+        show=shown.append,
+        client=lambda address: server,
+    )
+    return code, "".join(shown)
+
+
+def test_the_log_is_shown_once_though_the_connection_breaks(checkout):
+    server = Server()
+    assert submitted(server, checkout) == (0, "job raysubmit_1\none\ntwo\n")
+    assert server.submitted["entrypoint"] == "python -m jobs.train s3://b/set -o 'a b'"
+    assert set(server.submitted["runtime_env"]) == {"working_dir", "excludes"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [("FAILED", 2, 2), ("FAILED", None, 1), ("STOPPED", None, 1), ("SUCCEEDED", 0, 0)],
+)
+def test_the_exit_code_is_the_jobs(checkout, status, code, expected):
+    found, shown = submitted(Server(status, code, "why\nso"), checkout)
+    assert found == expected
+    assert shown.endswith("why\\nso\n" if code is None else "two\n")
+
+
+def test_only_code_and_settings_are_packed(checkout):
+    from ray._private.runtime_env.packaging import create_package
+
+    package = checkout.with_name("package.zip")
+    create_package(str(checkout), package, include_gitignore=True, excludes=list(jobs.EXCLUDES))
+    with ZipFile(package) as packed:
+        assert {name for name in packed.namelist() if not name.endswith("/")} == {
+            "deep_piano/cli.py",
+            "deep_piano/checkpoints/notes/weights-1.safetensors",
+            "jobs/train.py",
+            "ray_config.yaml",
+        }
+
+
+def test_a_dry_run_prints_the_same_command(checkout):
+    settings = ("--config", "ray_config.yaml", "--profile", "few")
+    job = ("train", "s3://b/set", "-o", "a b", "--workers", "2")
+    words = shlex.split(made(run(*settings, "submit", "--address", ADDRESS, "--dry-run", *job)))
+    assert words[:7] == ["ray", "job", "submit", "--address", ADDRESS, "--working-dir", "."]
+    assert json.loads(words[8]) == {"excludes": list(jobs.EXCLUDES)}
+    assert words[9:] == ["--", "python", "-m", "jobs.train", *job[1:], *settings]
+
+
+def test_what_cannot_be_submitted(checkout):
+    refused(run("submit", "train", "x"), "no address of a job server", "RAY_ADDRESS")
+    refused(run("submit", "--address", "auto", "train"), "'auto'")
+    refused(run("submit", "--address", ADDRESS, "sing"), "'sing' is none of the stages prepare")
+    at = ("submit", "--address", ADDRESS, "train", "x")
+    refused(run("--config", "out/c.yaml", *at), "out/c.yaml", "group of settings")
+    Path("out/c.yaml").write_text("")
+    refused(run("--config", "out/c.yaml", *at), "does not stand in the working folder")
+    refused(run("--config", "ray_config.yaml", "--profile", "many", *at), "no profile 'many'")
+    refused(run(*at), ADDRESS, "Failed to connect", "port forwarded", code=1)
+    Path("jobs/train.py").unlink()
+    Path("jobs").rmdir()
+    refused(run(*at), "holds no jobs/")
+
+
+@pytest.mark.parametrize(("token", "state"), [(None, "not set"), ("wrong", "another one")])
+def test_a_token_that_is_missing_or_wrong(checkout, monkeypatch, token, state):
+    from ray.exceptions import AuthenticationError
+
+    if token:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+
+    def refuse(address):
+        raise AuthenticationError("401")
+
+    with pytest.raises(DeepPianoError, match=f"RAY_AUTH_TOKEN is {state}") as caught:
+        jobs.submit(ADDRESS, "train", [], folder=checkout, show=print, client=refuse)
+    assert not isinstance(caught.value, InputError)
+    assert "wrong" not in str(caught.value)

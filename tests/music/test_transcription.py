@@ -1,0 +1,463 @@
+"""Transcription: its logic with invented networks, the real one against the package's figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deep_piano.errors import AssetError, AudioError
+from deep_piano.infra.assets import cache
+from deep_piano.music import transcription
+from deep_piano.music.segments import (
+    SAMPLE_RATE,
+    SEGMENT_S,
+    SEGMENT_SAMPLES,
+    SUSTAIN,
+    SYMBOLS,
+    Intervals,
+    best_intervals,
+    join_segments,
+)
+from deep_piano.music.transcription import Transcriber, listen
+
+REFERENCE = Path(__file__).parents[1] / "data" / "transkun_reference.npz"
+TONES = (  # onset s, offset s, pitch, loudness
+    (0.5, 1.4, 48, 70),
+    (0.5, 1.3, 64, 90),
+    (1.0, 1.6, 67, 60),
+    (1.5, 2.6, 72, 100),
+    (1.5, 2.4, 55, 50),
+    (2.1, 2.5, 60, 80),
+    (2.5, 3.6, 62, 75),
+    (2.5, 3.6, 65, 75),
+    (2.5, 3.6, 69, 95),
+)
+
+
+def piano_tones() -> np.ndarray:
+    """Four seconds of decaying, slightly inharmonic partials at 44,100 Hz."""
+    time = np.arange(4 * SAMPLE_RATE) / SAMPLE_RATE
+    sound = np.zeros(time.size)
+    for onset, offset, pitch, loudness in TONES:
+        since, fundamental = np.clip(time - onset, 0, None), 440 * 2 ** ((pitch - 69) / 12)
+        envelope = np.minimum(since / 0.004, 1) * np.exp(-np.clip(time - offset, 0, None) / 0.05)
+        for k in range(1, 13):
+            hertz = fundamental * k * np.sqrt(1 + 3e-4 * k * k)
+            if hertz < 8000:
+                decay = np.exp(-since * (0.7 + 0.35 * k) * np.sqrt(fundamental / 262))
+                level = (loudness / 127) ** 2 * k ** (-1.8 + 0.8 * loudness / 127)
+                sound += level * envelope * decay * np.sin(2 * np.pi * hertz * since)
+    return (0.2 * sound).astype(np.float32)
+
+
+def intervals(*rows: tuple[float, float, int], **columns: list[bool]) -> Intervals:
+    """Build intervals from (begin s, end s, pitch), whole ones unless said otherwise."""
+    begin, end, pitch = np.array(rows, float).reshape(-1, 3).T
+    whole = Intervals(
+        pitch=pitch.astype(int),
+        begin_s=begin,
+        end_s=end,
+        velocity=np.full(len(rows), 64),
+        has_begin=np.ones(len(rows), bool),
+        has_end=np.ones(len(rows), bool),
+    )
+    return replace(whole, **{name: np.array(column) for name, column in columns.items()})
+
+
+def as_rows(notes: np.ndarray) -> list[tuple[float, float, int]]:
+    return [
+        (round(float(n["onset"]), 6), round(float(n["offset"]), 6), int(n["pitch"])) for n in notes
+    ]
+
+
+# The semi-CRF
+
+
+def total_score(chosen: list[tuple[int, int]], score: np.ndarray, single: np.ndarray) -> float:
+    return sum(float(single[b]) if b == e else float(score[b, e]) * (e - b) for b, e in chosen)
+
+
+def best_total_by_trying_all(score: np.ndarray, single: np.ndarray) -> float:
+    frames = len(single)
+
+    def best_from(frame: int) -> float:
+        here = max(0.0, float(single[frame]))
+        if frame == frames - 1:
+            return here
+        jumps = [
+            float(score[frame, end]) * (end - frame) + best_from(end)
+            for end in range(frame + 1, frames)
+        ]
+        return here + max(best_from(frame + 1), *jumps)
+
+    return best_from(0)
+
+
+@given(seed=st.integers(0, 2**32 - 1), frames=st.integers(1, 7), symbols=st.integers(1, 3))
+def test_best_intervals_are_the_best_of_all(seed: int, frames: int, symbols: int) -> None:
+    rng = np.random.default_rng(seed)
+    score = rng.normal(0, 1, (symbols, frames, frames)).astype(np.float32)
+    single = rng.normal(0, 1, (symbols, frames)).astype(np.float32)
+    symbol, begin, end = best_intervals(score, single)
+    for s in range(symbols):
+        chosen = [
+            (int(b), int(e)) for b, e in zip(begin[symbol == s], end[symbol == s], strict=True)
+        ]
+        assert all(b <= e for b, e in chosen)
+        assert all(one[1] <= two[0] for one, two in pairwise(chosen)), "intervals overlap"
+        assert total_score(chosen, score[s], single[s]) == pytest.approx(
+            best_total_by_trying_all(score[s], single[s]), abs=1e-5
+        )
+
+
+def test_best_intervals_of_scores_below_zero_are_none() -> None:
+    symbol, begin, end = best_intervals(-np.ones((90, 20, 20), np.float32), -np.ones((90, 20)))
+    assert symbol.size == begin.size == end.size == 0
+
+
+def test_best_intervals_read_only_begin_before_end() -> None:
+    score = np.full((1, 5, 5), 100, np.float32)
+    score[0][np.triu_indices(5, 1)] = -1
+    assert best_intervals(score, -np.ones((1, 5), np.float32))[0].size == 0
+
+
+# Joining segments
+
+
+def test_one_segment_keeps_its_outer_parts() -> None:
+    heard = intervals((0.0, 1.0, 60), (15.5, 15.9, 62))
+    keys = join_segments([heard], duration_s=16.0).keys
+    assert as_rows(keys) == [(0.0, 1.0, 60), (15.5, 15.9, 62)]
+
+
+def test_onsets_come_from_the_middle_of_segments() -> None:
+    first = intervals((1, 2, 50), (13, 13.5, 60), (14.5, 15, 61))  # the last is not trusted
+    second = intervals((1.0, 1.5, 60), (1.9, 2.1, 70), (5, 6, 62))  # 12 s later; nor is 13.9 s
+    keys = join_segments([first, second], duration_s=28.0).keys
+    assert as_rows(keys) == [(1, 2, 50), (13, 13.5, 60), (17, 18, 62)]
+
+
+@pytest.mark.parametrize(
+    ("in_first", "in_second"),
+    [(13.99, 2.01), (13.99, 1.98), (14.01, 2.01), (14.01, 1.98)],
+)
+def test_an_onset_at_the_border_is_heard_exactly_once(in_first: float, in_second: float) -> None:
+    first = intervals((in_first, in_first + 1, 60))
+    second = intervals((in_second, in_second + 1, 60))
+    keys = join_segments([first, second], duration_s=28.0).keys
+    assert len(keys) == 1
+    assert keys["onset"][0] == pytest.approx(14, abs=0.03)
+
+
+def test_a_note_cut_by_its_segment_goes_on_in_the_next_ones() -> None:
+    first = intervals((13, 16, 60), has_end=[False])
+    second = intervals((1, 16, 60), has_end=[False])
+    third = intervals((0, 6, 60), has_begin=[False])
+    keys = join_segments([first, second, third], duration_s=40.0).keys
+    assert as_rows(keys) == [(13, 30, 60)]
+
+
+def test_a_cut_note_that_the_next_segment_does_not_hear_ends_at_the_cut() -> None:
+    first = intervals((13, 16.01, 60), has_end=[False])
+    keys = join_segments([first, intervals((1, 2, 60))], duration_s=28.0).keys
+    assert as_rows(keys) == [(13, 16, 60)]
+
+
+def test_a_cut_note_ends_where_its_key_is_struck_again() -> None:
+    first = intervals((13, 16, 60), has_end=[False])
+    second = intervals((1, 3, 60), (3, 6, 60))
+    keys = join_segments([first, second], duration_s=28.0).keys
+    assert as_rows(keys) == [(13, 15, 60), (15, 18, 60)]
+
+
+def test_a_sound_that_began_before_the_recording_is_no_note() -> None:
+    heard = intervals((0, 3, 60), (1, 2, 62), has_begin=[False, True])
+    assert as_rows(join_segments([heard], duration_s=16.0).keys) == [(1, 2, 62)]
+
+
+def test_nothing_ends_after_the_recording() -> None:
+    heard = intervals((1, 9.5, 60), (8.5, 8.9, 62), (7, 9, SUSTAIN))
+    performance = join_segments([heard], duration_s=8.0)
+    assert as_rows(performance.sounding()) == [(1, 8, 60)]
+    assert performance.pedal_up_s.tolist() == [8.0]
+
+
+def test_pedal_is_folded_into_offsets_and_kept_apart_from_keys() -> None:
+    heard = intervals((1, 2, 60), (4, 5, 60), (1.5, 3, SUSTAIN), (1, 9, -67))
+    performance = join_segments([heard], duration_s=16.0)
+    assert as_rows(performance.keys) == [(1, 2, 60), (4, 5, 60)]
+    assert as_rows(performance.sounding()) == [(1, 3, 60), (4, 5, 60)]
+
+
+def test_pedal_held_over_a_border_is_one_span() -> None:
+    first, second = intervals((10, 16, SUSTAIN)), intervals((0, 5, SUSTAIN), (6, 7, SUSTAIN))
+    performance = join_segments([first, second], duration_s=28.0)
+    assert performance.pedal_down_s.tolist() == [10, 18]
+    assert performance.pedal_up_s.tolist() == [17, 19]
+
+
+# Segments and samples
+
+
+class FakeNetwork:
+    """Hears one note at the first sample that is not silent."""
+
+    def __init__(self) -> None:
+        self.heard: list[np.ndarray] = []
+
+    def __call__(self, samples: np.ndarray) -> Intervals:
+        self.heard.append(samples)
+        onset = float(np.flatnonzero(samples)[0]) / SAMPLE_RATE
+        return intervals((onset, onset + 0.5, 60))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "segments"), [(0.1, 1), (10, 1), (16, 1), (16.1, 2), (28, 2), (28.1, 3)]
+)
+def test_the_network_hears_sixteen_seconds_at_a_time(seconds: float, segments: int) -> None:
+    network, told = FakeNetwork(), []
+    samples = np.ones(round(seconds * SAMPLE_RATE), np.float32)
+    listen(network, samples, sr=SAMPLE_RATE, progress=lambda *done: told.append(done))
+    assert [heard.shape for heard in network.heard] == [(SEGMENT_SAMPLES,)] * segments
+    assert told == [(done, segments) for done in range(1, segments + 1)]
+
+
+def test_short_audio_is_padded_with_silence() -> None:
+    network = FakeNetwork()
+    listen(network, np.ones(1000, np.float32), sr=SAMPLE_RATE)
+    assert network.heard[0][:1000].all()
+    assert not network.heard[0][1000:].any()
+
+
+def test_times_are_those_of_the_whole_recording() -> None:
+    samples = np.zeros(30 * SAMPLE_RATE, np.float32)
+    samples[20 * SAMPLE_RATE] = 1
+    keys = listen(FakeNetwork(), samples, sr=SAMPLE_RATE).keys
+    assert as_rows(keys) == [(20, 20.5, 60)]
+
+
+@pytest.mark.parametrize("samples", [np.zeros(SAMPLE_RATE), np.empty(0)])
+def test_silence_has_no_notes(samples: np.ndarray) -> None:
+    network = FakeNetwork()
+    performance = listen(network, samples, sr=SAMPLE_RATE)
+    assert performance.sounding().size == performance.pedal_down_s.size == 0
+    assert not network.heard
+
+
+def test_another_sampling_rate_is_resampled() -> None:
+    network = FakeNetwork()
+    sound = np.sin(np.arange(2 * 16_000)).astype(np.float32)
+    listen(network, sound, sr=16_000)
+    assert np.flatnonzero(network.heard[0])[-1] == pytest.approx(2 * SAMPLE_RATE, abs=10)
+
+
+def test_samples_that_are_not_numbers_are_refused() -> None:
+    samples = np.array([0, np.nan, np.inf, 0], np.float32)
+    with pytest.raises(AudioError, match="2 of 4 samples are NaN or infinite"):
+        listen(FakeNetwork(), samples, sr=SAMPLE_RATE)
+
+
+def test_stereo_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="must be mono"):
+        listen(FakeNetwork(), np.zeros((10, 2)), sr=SAMPLE_RATE)
+
+
+# The network with invented weights
+
+
+def tiny_weights(base: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights in the shapes of the checkpoint, an eighth of its size."""
+    rng = np.random.default_rng(seed)
+    size, weights = 4 * base, {}
+
+    def add(name: str, *shape: int, bias: bool = True) -> None:
+        fan = max(1, int(np.prod(shape[1:])))
+        weights[f"{name}.weight"] = rng.normal(0, fan**-0.5, shape).astype(np.float32)
+        if bias:
+            weights[f"{name}.bias"] = rng.normal(0, 0.1, shape[:1]).astype(np.float32)
+
+    extractor = "framewiseFeatureExtractor"
+    weights[f"{extractor}.freq2mels"] = rng.random((2049, 229), np.float32) / 100
+    weights[f"{extractor}.spectrogramExtractor.win"] = np.hanning(4096).astype(np.float32)
+    for name in ("sigma", "center"):
+        weights[f"{extractor}.spectrogramExtractor.winGen.{name}"] = rng.normal(0, 1, 5)
+    add("scorer.map.0", 2 * size + 1, size)
+    for name, out in (("velocityPredictor", 128), ("refinedOFPredictor", 4)):
+        add(f"{name}.0", 32, 3 * size)
+        add(f"{name}.3", out, 32)
+    for name, dim, axes in (("", base, 1), ("AttnTF", size, 2), ("AttnTE", size, 2)):
+        add(f"backbone.posEmbedBuilder{name}.proj", dim, axes)
+        add(f"backbone.posEmbedBuilder{name}.mlp.0", 4 * dim, dim)
+        add(f"backbone.posEmbedBuilder{name}.mlp.3", dim, 4 * dim)
+    add("backbone.inputConv", base, 6, 3, 3)
+    for index, (fan_in, fan_out) in {1: (1, 2), 5: (2, 4), 9: (4, 4), 13: (4, 4)}.items():
+        add(f"backbone.downConv.{index}", fan_out * base, fan_in * base, 3, 3)
+        add(f"backbone.downConv.{index + 1}", fan_out * base)
+    weights["backbone.upConv1dSkip.weight"] = rng.normal(0, size**-0.5, (size, size, 8))
+    weights["backbone.upConv1dSkip.bias"] = rng.normal(0, 0.1, size)
+    for layer in range(6):
+        for axis in "FT":
+            attention = f"backbone.encoderLayers.{layer}.mhaBlock{axis}"
+            for kind in "qkv":
+                weights[f"{attention}.module.{kind}_proj_weight"] = rng.normal(
+                    0, size**-0.5, (size, size)
+                )
+            add(f"{attention}.module.out_proj", size, size)
+            forward = f"backbone.encoderLayers.{layer}.fnnBlock{axis}"
+            add(f"{forward}.module.0", 4 * size, size)
+            add(f"{forward}.module.3", size, 4 * size)
+            for block in (attention, forward):
+                weights[f"{block}.scale"] = rng.normal(0, 1, size)
+    return {name: value.astype(np.float32) for name, value in weights.items()}
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from safetensors.numpy import save_file
+
+    folder = tmp_path_factory.mktemp("tiny")
+    save_file(tiny_weights(), folder / "weights.safetensors")
+    return folder
+
+
+@pytest.mark.tf
+def test_a_random_network_gives_well_formed_intervals(tiny_folder: Path) -> None:
+    network = Transcriber(tiny_folder)._network
+    rng = np.random.default_rng(1)
+    samples = rng.normal(0, 0.1, SEGMENT_SAMPLES).astype(np.float32)
+    heard = network(samples)
+    assert heard.pitch.size > 0
+    assert set(heard.pitch.tolist()) <= set(SYMBOLS)
+    assert (heard.begin_s < heard.end_s).all()
+    assert heard.begin_s.min() >= 0
+    assert heard.end_s.max() < SEGMENT_S + 0.05
+    assert 0 <= heard.velocity.min() <= heard.velocity.max() <= 127
+    for pitch in np.unique(heard.pitch):
+        begin, end = (column[heard.pitch == pitch] for column in (heard.begin_s, heard.end_s))
+        assert (begin[1:] >= end[:-1]).all()
+    again = network(samples)
+    np.testing.assert_array_equal(heard.begin_s, again.begin_s)
+
+
+@pytest.mark.tf
+def test_log_mel_has_six_views_and_does_not_mind_the_gain() -> None:
+    import tensorflow as tf
+
+    from deep_piano.music.transkun import _Weights, log_mel
+
+    samples = np.zeros(SEGMENT_SAMPLES, np.float32)
+    samples[: 4 * SAMPLE_RATE] = piano_tones()
+    mel = log_mel(_Weights(tiny_weights()), tf.constant(samples)).numpy()
+    louder = log_mel(_Weights(tiny_weights()), tf.constant(64 * samples)).numpy()
+    assert mel.shape == (1, 691, 229, 6)
+    np.testing.assert_allclose(mel, louder, atol=1e-5)
+    assert mel.min() >= -1e-6
+    assert mel[0, 400:].max() < mel[0, 50:150].max() / 2
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("scorer.map.0.bias", None, r"no array 'scorer\.map\.0\.bias'"),
+        ("velocityPredictor.3.weight", None, r"no array 'velocityPredictor\.3\.weight'"),
+        ("scorer.map.0.weight", np.zeros((5, 5), np.float32), "do not fit the network"),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    tmp_path: Path, name: str, value: np.ndarray | None, message: str
+) -> None:
+    from safetensors.numpy import save_file
+
+    weights = tiny_weights()
+    del weights[name]
+    save_file(weights | ({} if value is None else {name: value}), tmp_path / "weights.safetensors")
+    with pytest.raises(AssetError, match=message):
+        Transcriber(tmp_path)
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("content", [None, b"", b"no weights at all"])
+def test_broken_weights_are_named_with_the_way_out(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "weights.safetensors").write_bytes(content)
+    with pytest.raises(AssetError, match=r"weights\.safetensors: .*assets fetch transkun"):
+        Transcriber(tmp_path)
+
+
+@pytest.mark.tf
+def test_weights_are_fetched_and_loaded_once(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "ensure", lambda name: {"transkun": tiny_folder}[name])
+    transcription._load.cache_clear()
+    for _ in range(2):
+        transcription.transcribe(np.zeros(100), sr=SAMPLE_RATE)
+    assert transcription._load.cache_info().misses == 1
+    transcription._load.cache_clear()
+
+
+# The network with its own weights, against what the package computes
+
+
+@pytest.fixture(scope="module")
+def transcriber() -> Transcriber:
+    folder = cache.path("transkun")
+    if folder is None:
+        pytest.skip("the asset 'transkun' is not fetched (deep-piano assets fetch transkun)")
+    return Transcriber(folder)
+
+
+def padded_tones() -> np.ndarray:
+    return np.pad(piano_tones(), (0, SEGMENT_SAMPLES - 4 * SAMPLE_RATE))
+
+
+@pytest.mark.tf
+@pytest.mark.assets
+def test_the_network_equals_the_package_inside(transcriber: Transcriber) -> None:
+    import tensorflow as tf
+
+    from deep_piano.music.transkun import Transkun, log_mel
+
+    network = transcriber._network
+    assert isinstance(network, Transkun)
+    samples = tf.constant(padded_tones())
+    score, single, context = (output.numpy() for output in network._network(samples))
+    mel = tf.function(lambda x: log_mel(network._weights, x))(samples).numpy()
+    with np.load(REFERENCE) as reference:
+        at = {name: tuple(reference[f"{name}_at"]) for name in ("context", "score", "single")}
+        np.testing.assert_allclose(mel[0, reference["mel_at"]], reference["mel"], atol=1e-4)
+        np.testing.assert_allclose(context[at["context"]], reference["context"], atol=5e-3)
+        np.testing.assert_allclose(score[at["score"]], reference["score"], atol=5e-3)
+        np.testing.assert_allclose(single[at["single"]], reference["single"], atol=5e-3)
+
+
+@pytest.mark.tf
+@pytest.mark.assets
+def test_the_network_equals_the_package_in_its_notes(transcriber: Transcriber) -> None:
+    heard = transcriber._network(padded_tones())
+    with np.load(REFERENCE) as reference:
+        np.testing.assert_array_equal(heard.pitch, reference["pitch"])
+        np.testing.assert_array_equal(heard.velocity, reference["velocity"])
+        np.testing.assert_array_equal(heard.has_begin, reference["has_begin"])
+        np.testing.assert_array_equal(heard.has_end, reference["has_end"])
+        np.testing.assert_allclose(heard.begin_s, reference["begin_s"], atol=1e-3)
+        np.testing.assert_allclose(heard.end_s, reference["end_s"], atol=3e-3)
+
+
+@pytest.mark.tf
+@pytest.mark.assets
+def test_it_hears_the_notes_that_were_played(transcriber: Transcriber) -> None:
+    notes = transcriber(piano_tones(), sr=SAMPLE_RATE)
+    played = sorted((row[:3] for row in TONES), key=lambda row: (row[0], row[2]))
+    found = sorted(as_rows(notes), key=lambda row: (round(row[0], 1), row[2]))
+    assert [pitch for _, _, pitch in found] == [pitch for _, _, pitch in played]
+    for (onset, offset, _), (true_onset, true_offset, _) in zip(found, played, strict=True):
+        assert onset == pytest.approx(true_onset, abs=0.03)
+        assert offset == pytest.approx(true_offset, abs=0.1)

@@ -1,0 +1,67 @@
+"""The pool of transcribers takes what the cluster has, and gives it back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deep_piano.config.sections import PrepareConfig
+from deep_piano.prepare.ingest import TranscriberLostError
+from deep_piano.prepare.plan import ShardPlan
+from deep_piano.prepare.sources import Source
+from deep_piano.prepare.transcribers import Pool, no_ears
+from tests.support.clusters import one_node
+from tests.support.fakes import listener
+
+pytestmark = pytest.mark.ray
+
+SOUND, MIDI = Source("a.mp3", 1, "a"), Source("b.mid", 1, "b")
+
+
+def shard(name):
+    return ShardPlan(name, (SOUND,), ())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    with one_node(cpus=2, gpus=1):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("settings", "transcribers", "cpus_beside"),
+    [
+        ({"gpus_per_transcriber": 0.5}, 2, 1),
+        ({"gpus_per_transcriber": 0.0}, 2, 0),  # one a CPU
+        ({"transcribers": 1}, 1, 1),
+        ({"workers": 1, "gpus_per_transcriber": 0.0}, 1, 0),
+    ],
+)
+def test_transcribers_share_gpus_or_hold_cpus(settings, transcribers, cpus_beside):
+    with Pool(listener, PrepareConfig(**settings)) as pool:
+        pool.start_for([SOUND])
+        assert pool.in_flight == 2 * transcribers
+        assert pool.cpus_beside == cpus_beside
+        ears = [pool.take(shard(str(n))) for n in range(4)]
+        tone = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000).astype(np.float32)
+        notes, pedal = ears[0](tone, 16_000)
+        assert (len(notes) > 0, pedal) == (True, 0.5)
+        assert pool.heard_s() == [1.0]
+        pool.release(shard("0"))
+        assert pool.heard_s() == []
+
+
+@pytest.mark.parametrize(
+    ("codec", "sources"), [("notes", [MIDI]), ("notes", []), ("mulaw", [SOUND])]
+)
+def test_nothing_is_started_where_nothing_is_to_be_transcribed(codec, sources):
+    with Pool(listener, PrepareConfig(codec=codec)) as pool:
+        pool.start_for(sources)
+        assert pool.in_flight == 0
+        assert pool.take(shard("0")) is None
+        assert pool.heard_s() == []
+
+
+def test_without_a_pool_nobody_hears():
+    with pytest.raises(TranscriberLostError):
+        no_ears(np.zeros(1, np.float32), 16_000)

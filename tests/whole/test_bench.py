@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import math
+import os
+import time
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click import ClickException
+from click.testing import CliRunner
+
+from bench import (
+    ablations,
+    bulk,
+    bulk_memory,
+    closed_loop,
+    compiled_loop,
+    continuations,
+    decode,
+    driver_memory,
+    generate,
+    heard_seeds,
+    machine,
+    peers,
+    prepare,
+    processes,
+    realism,
+    recordings,
+    train,
+)
+from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
+from bench.stages import REST, Stopwatch
+from deep_piano.analysis.originality import CorpusIndex
+from deep_piano.codecs.note_context import FEATURES, NoteContext
+from deep_piano.codecs.notes import SPEC, encode
+from deep_piano.codecs.notes import decode as decode_notes
+from deep_piano.config.sections import PrepareConfig
+from deep_piano.infra.backend import load_tensorflow
+from deep_piano.infra.storage.local import open_folder
+from deep_piano.models.config import ModelConfig, weight_shapes
+from deep_piano.music import audio
+from deep_piano.music.notes import make_notes
+from deep_piano.train.loop import Progress
+from tests.support.fakes import TINY, arpeggios, random_checkpoint
+from tests.support.rows import note_row, write_dataset
+
+
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        (ablations, "--notes"),
+        (decode, "--checkpoint"),
+        (compiled_loop, "--calls"),
+        (closed_loop, "--compiled"),
+        (generate, "--checkpoint"),
+        (continuations, "--index"),
+        (heard_seeds, "--sound"),
+        (bulk, "--takes"),
+        (bulk_memory, "--seconds"),
+        (driver_memory, "--no-ray"),
+        (recordings, "--checkpoint"),
+        (prepare, "--codec"),
+        (train, "--preset"),
+    ],
+)
+def test_each_script_says_what_it_does(script, option):
+    result = CliRunner().invoke(script.main, ["--help"])
+    assert result.exit_code == 0
+    assert "Markdown" in result.output
+    assert option in result.output
+
+
+def good_row(**changes):
+    figures = dict(
+        recording="one", random_state=0, asked_s=180.0, seconds=180.0, sounds_s=179.4,
+        last_offset_s=179.25, silence_s=1.0, quiet_s=1.5, note_s=12.0, loop=3, peak_dbfs=-0.9,
+        lufs=-16.2, cosine=0.8, shuffled=0.6,
+    )  # fmt: skip
+    return Row(**{**figures, **changes})
+
+
+def test_a_good_piece_has_no_faults():
+    assert faults(good_row()) == []
+    without_sound = {"seconds": None, "sounds_s": None, "quiet_s": None}
+    assert faults(good_row(**without_sound, peak_dbfs=None, lufs=None)) == []
+    table, kept = criteria_table([good_row(), good_row(random_state=1)])
+    assert kept
+    assert "missed" not in table
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"seconds": 181.1}, "length of the file"),
+        ({"sounds_s": 178.9}, "it sounds for"),
+        ({"last_offset_s": 178.0}, "last note ends at"),
+        ({"silence_s": 4.1}, "silence between notes"),
+        ({"quiet_s": 4.1}, "quiet in the sound"),
+        ({"note_s": 20.1}, "longest note"),
+        ({"loop": 17}, "longest loop"),
+        ({"peak_dbfs": 0.0}, "peak"),
+        ({"lufs": -18.1}, "loudness"),
+        ({"lufs": -13.9}, "loudness"),
+        ({"lufs": -math.inf}, "loudness"),
+        ({"silence_s": math.nan}, "silence between notes"),
+        ({"error": "nothing was heard"}, "nothing was heard"),
+    ],
+)
+def test_one_fault_is_found_and_fails_the_whole(changes, fault):
+    bad = good_row(**changes)
+    (found,) = faults(bad)
+    assert fault in found
+    table, kept = criteria_table([good_row(), bad])
+    assert not kept
+    assert table.count("missed") == 1
+
+
+@pytest.mark.parametrize(("shuffled", "kept"), [(0.69, True), (0.71, False), (math.nan, True)])
+def test_a_piece_must_be_nearer_to_its_own_seed(shuffled, kept):
+    assert criteria_table([good_row(shuffled=shuffled)])[1] is kept
+
+
+def test_no_piece_at_all_is_no_success():
+    assert not criteria_table([good_row(error="silent")])[1]
+
+
+def test_a_continuation_is_compared_with_the_seeds_of_all_others():
+    c, f_sharp = (make_notes([0.0], [1.0], [pitch], [80]) for pitch in (60, 66))
+    both = make_notes([0.0, 0.0], [1.0, 1.0], [60, 66], [80, 80])
+    row = good_row(recording="one", continuation=c)
+    compare_with_others([row], {"one": c, "two": f_sharp, "three": both})
+    assert row.shuffled == pytest.approx((0 + math.sqrt(0.5)) / 2)
+
+
+def test_quiet_is_looked_for_everywhere():
+    level = np.zeros(1000, np.float32)
+    assert longest_quiet_s(level, sr=100) == 10.0
+    level[[200, 900]] = 0.5
+    assert longest_quiet_s(level, sr=100) == pytest.approx(6.99)
+    level[500] = 0.9e-3  # below -60 dBFS
+    assert longest_quiet_s(level, sr=100) == pytest.approx(6.99)
+    assert longest_quiet_s(np.ones(5, np.float32), sr=100) == 0
+
+
+def test_a_step_reads_what_it_multiplies_and_the_rows_it_looks_up():
+    bytes_a_step, multiply_adds = decode.step_cost(random_checkpoint())
+    units, hidden, sizes = TINY.units, TINY.head_units, [field.size for field in SPEC.fields]
+    multiplied = (
+        sum(part.features for part in SPEC.context[:2]) * units
+        + TINY.layers * 8 * units * units
+        + len(sizes) * units * hidden
+        + sum(part.features for part in SPEC.context[1:]) * hidden
+        + hidden * sum(field.outputs for field in SPEC.fields)
+    )
+    assert multiply_adds == multiplied
+    assert 4 * multiplied < bytes_a_step < 4 * (multiplied + 30 * (units + hidden) + 600)
+    shapes = weight_shapes(SPEC, ModelConfig())
+    assert sum(map(math.prod, shapes.values())) * 4 > 2e7
+
+
+def test_a_stage_counts_its_own_time_only(monkeypatch):
+    clock = iter(np.arange(100.0))
+    monkeypatch.setattr("bench.stages.now", lambda: (next(clock), 0.0))
+    watch = Stopwatch()  # at 0
+    with watch.measure("outer"), watch.measure("inner"):  # at 1, 2
+        pass  # at 3, 4
+    watch.pause()  # at 5
+    assert {name: times[0] for name, times in watch.main.items()} == {
+        REST: 2.0,
+        "outer": 2.0,
+        "inner": 1.0,
+    }
+
+
+@pytest.fixture(scope="module")
+def two_recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for index, name in enumerate(("one.wav", "an other's.wav")):
+        noise = np.random.default_rng(index).normal(0, 0.1, 32_000).astype(np.float32)
+        audio.encode(folder / name, noise, sr=16_000)
+    return folder
+
+
+WAVEFORM = PrepareConfig(codec="mulaw", min_seconds=1, min_tuning_strength=0, max_similarity=1)
+
+
+def test_the_limit_decodes_what_prepare_decodes(two_recordings, caplog):
+    paths = prepare.recordings(two_recordings)
+    commands = peers.decode_commands(paths, WAVEFORM)
+    assert [command[-1] for command in commands] == ["pipe:1"] * 2
+    assert all(f"file:{path}" in one for path, one in zip(paths, commands, strict=True))
+    assert peers.decode_alone(commands, cores=2) == 2 * 4 * 32_000
+    assert not caplog.records
+
+
+def test_the_pool_builds_the_shards_that_prepare_builds(two_recordings, tmp_path):
+    class InThisProcess:
+        imap_unordered = staticmethod(map)
+
+    corpus, dataset = open_folder(two_recordings), open_folder(tmp_path)
+    shards = peers.pooled(corpus, dataset, WAVEFORM, InThisProcess())
+    assert {entry.name for entry in dataset.entries()} >= {f"shards/{name}" for name in shards}
+    again = peers.pooled(corpus, open_folder(tmp_path / "again"), WAVEFORM, InThisProcess())
+    assert again == shards != {}
+
+
+def test_the_parts_add_up(two_recordings, capsys, monkeypatch):
+    for module in {module for module, _, _ in prepare.STAGES}:
+        for name, value in list(vars(import_module(module)).items()):
+            monkeypatch.setattr(f"{module}.{name}", value)  # what the timers wrap is put back
+    prepare.print_parts(prepare.recordings(two_recordings), WAVEFORM)
+    printed = capsys.readouterr()
+    assert "there is no" not in printed.err
+    rows = [line.strip("| ").split(" | ") for line in printed.out.splitlines()[2:]]
+    *parts, total = [float(ms.strip("*")) for _, ms, *_ in rows]
+    assert sum(parts) == pytest.approx(total, abs=1)
+    assert len(parts) == len(prepare.STAGES) + 1
+    assert dict((name, ms) for name, ms, *_ in rows)["descriptors"] != "0.0"
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "ours_s", "pool_s", "said"),
+    [
+        (9.0, 10.0, 10.0, "0.90 of the limit (the aim is 0.9: met), takes +0.0%"),
+        (8.0, 10.0, 9.5, "0.80 of the limit (the aim is 0.9: missed), takes +5.3%"),
+    ],
+)
+def test_the_verdict_holds_the_medians_against_the_aims(limit_s, ours_s, pool_s, said):
+    def took(run_s):
+        return prepare.Took([4.0] * 3, [6.0] * 3, [run_s, run_s, 99.0], [2 * run_s] * 3)
+
+    one = prepare.Results(1000, 3600.0, took(limit_s), took(ours_s), took(pool_s))
+    text = prepare.verdict(one, serial=100.0)
+    assert said in text
+    assert "3.6 times as fast as the serial loop" in text
+    assert one.ours.with_start() == ours_s + 10
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(), reason="Linux tells a process's memory"
+)
+def test_memory_is_watched_within_the_block(monkeypatch):
+    monkeypatch.setattr(processes, "SAMPLED_EVERY_S", 0.001)
+    with processes.memory_watched() as peaks:
+        held = np.ones(50_000_000, np.uint8)
+        time.sleep(0.05)
+    (peak,) = peaks
+    assert peak.driver >= len(held)
+    assert peak.whole == peak.driver
+    assert peak.largest_worker == 0
+    assert processes.ray_workers(os.getpid()) == []
+    assert processes.processor_s([os.getpid(), 2**22 + 1]).keys() == {os.getpid()}
+
+
+def test_training_multiplies_each_kernel_three_times_a_note():
+    units, hidden, sizes = TINY.units, TINY.head_units, [field.size for field in SPEC.fields]
+    known = sum(sum(sizes[:index]) + field.beside.size for index, field in enumerate(SPEC.fields))
+    kernels = (
+        (sum(sizes) + sum(part.size for part in SPEC.context[:2])) * units
+        + TINY.layers * 8 * units * units
+        + (len(sizes) * units + known) * hidden
+        + hidden * sum(field.outputs for field in SPEC.fields)
+    )
+    assert train.flops_a_note(SPEC, TINY) == 6 * kernels
+
+
+def test_an_update_is_timed_between_validations_only():
+    notes, elapsed_s = 10, {1: 9.0, 2: 12.0, 3: 13.0, 4: 14.0, 6: 19.0, 7: 20.5}
+    told = [
+        Progress(
+            step,
+            8,
+            1.0,
+            2.0 if step in (2, 6) else None,
+            step * notes / seconds,
+            "note",
+            "nats a note",
+        )
+        for step, seconds in elapsed_s.items()
+    ]
+    assert train.update_s(told, notes) == pytest.approx((1.0 + 1.0 + 1.5) / 3)
+    with pytest.raises(ClickException, match="raise --updates"):
+        train.update_s(told[:2], notes)
+
+
+@pytest.mark.parametrize(
+    ("ours_s", "waiting", "ray_s", "said"),
+    [
+        (
+            1.0,
+            0.01,
+            2.04,
+            ["0.80 of the arithmetic of a large product (the aim is 0.7: met)",
+             "1.50 times as fast as plain fit (the aim is 1: met)",
+             "1.0% of the time (the aim is less than 2%: met)",
+             "+2.0% (the aim is less than +3%: met)"],
+        ),
+        (
+            2.0,
+            0.03,
+            2.1,
+            ["0.40 of the arithmetic of a large product (the aim is 0.7: missed)",
+             "0.75 times as fast as plain fit (the aim is 1: missed)",
+             "3.0% of the time (the aim is less than 2%: missed)",
+             "+5.0% (the aim is less than +3%: missed)"],
+        ),
+        (1.0, 0.0, None, ["Ray was left out."]),
+    ],
+)  # fmt: skip
+def test_training_is_held_against_its_aims(ours_s, waiting, ray_s, said):
+    stretch = train.Stretch
+    took = {
+        train.OURS: [stretch(ours_s, waiting)] * 2 + [stretch(99.0, 1.0)],
+        train.PLAIN: [stretch(1.5)],
+    }
+    runs = {train.ALONE: [stretch(2.0, 9.0)], train.ON_RAY: [stretch(ray_s, 20.0)]} if ray_s else {}
+    text = train.verdict(took, runs, least_s=0.8)
+    assert [one for one in said if one not in text] == []
+    assert train.way_rows(took, 10, 100, 1250.0)[0][-2:] == [f"{0.8 / ours_s:.2f}", "1.00"]
+
+
+def test_continuations_are_held_against_what_was_played(tmp_path, weights):
+    rows = [
+        note_row(f"{c}/{n}.mid", split="validation", seconds=40, seed=n)
+        for c in "ab"
+        for n in (1, 2)
+    ]
+    write_dataset(tmp_path / "dataset", [*rows, note_row()])
+    CorpusIndex.build([(row.name, row.sequence) for row in rows]).save(tmp_path / "index")
+    options = [
+        "--checkpoint",
+        weights,
+        "--index",
+        tmp_path / "index",
+        "--seconds",
+        30,
+        "--workers",
+        1,
+    ]
+    arguments = [str(a) for a in (tmp_path / "dataset", *options)]
+    shown = CliRunner().invoke(continuations.main, arguments)
+    assert shown.exit_code == 0, shown.output
+    tables = shown.stdout.split("\n\n")
+    assert [table.count("\n") for table in tables] == [4, 4, 4, 4, 1]  # a, b, all
+    adherence, _, _, originality, verdict = tables
+    assert [line.split(" | ")[1:3] for line in adherence.splitlines()[2:]] == [
+        ["2", "4"], ["2", "4"], ["4", "8"],
+    ]  # fmt: skip
+    # What was really played is in this index, from the end of the seed on.
+    assert int(originality.splitlines()[-1].split(" | ")[-1].strip(" |")) > 100
+    assert "of 8 pieces" in verdict
+
+
+def test_what_was_played_overlaps_with_itself_and_keeps_to_itself():
+    notes = decode_notes(note_row(seconds=60).sequence)
+    case = continuations.Case("a", "a.mid", Path("a.mid"), notes, notes[notes["onset"] < 10], 10.0)
+    case.pieces = [case.real, case.real]
+    found = continuations.adherence([case])
+    assert (found.cosine, found.same_key) == (found.real_cosine, found.real_same_key)
+    alike = continuations.realism([case])
+    assert alike.common_ends == alike.real_common_ends
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("name", ["", "NVIDIA H100"])
+def test_the_gpu_that_tensorflow_sees_is_made_ready(name, monkeypatch):
+    config = load_tensorflow().config
+    prepared = []
+    monkeypatch.setattr("deep_piano.decoding.xla.prepare_gpu", lambda: prepared.append(name))
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: [kind] if name else [])
+    for which in ("set_intra_op_parallelism_threads", "set_inter_op_parallelism_threads"):
+        monkeypatch.setattr(config.threading, which, lambda count: None)  # once a process
+    details = {"device_name": name}
+    monkeypatch.setattr(config.experimental, "get_device_details", lambda gpu: details)
+    assert machine.ready_tensorflow() == name
+    assert prepared == [name] * bool(name)
+
+
+def test_what_is_alike_is_not_told_apart_and_overlaps():
+    rng = np.random.default_rng(0)
+    one, same = ([arpeggios(70, rng=rng, tonic=50 + n) for n in range(6)] for _ in range(2))
+    other = [arpeggios(70, rng=rng, tonic=50 + n, step_s=0.1) for n in range(6)]
+    assert realism.told_apart(one, other) > 0.95
+    assert realism.told_apart(one, same) < 0.8
+    areas, apart = (realism.overlapped_areas(one, parts) for parts in (same, other))
+    assert np.mean(list(areas.values())) > 0.8
+    assert apart["density"] < 0.1
+    assert math.isnan(realism.told_apart(one[:1], other[:1]))
+    assert math.isnan(realism.overlapped_areas(one[:2], other)["density"])
+
+
+def test_a_blanked_part_says_what_nothing_says(rng):
+    """Of both memories: what a stream says that remembers nothing. The rest is left as it is."""
+    sequence = encode(arpeggios(30, rng=rng))[None]
+    plain, silent, blanked = (
+        NoteContext(1),
+        NoteContext(1),
+        ablations.Blanked(1, ["memory", "chords"]),
+    )
+    for context, remembers in ((plain, True), (silent, False), (blanked, True)):
+        context.start(0, remembers=remembers)
+    whole, nothing, found = (
+        context.window(sequence[:, :-1], sequence[:, 1:]) for context in (plain, silent, blanked)
+    )
+    assert (whole.classes != nothing.classes).any()
+    for one, other in zip(nothing, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    every = ablations.Blanked(1, [*ablations.PARTS, ablations.SECOND])
+    every.start(0)
+    found = every.window(sequence[:, :-1], sequence[:, 1:])
+    assert not found.copied.any()
+    told = [name for name, place in FEATURES.items() if found.features[..., place].any()]
+    assert told == ["struck", "sounding", "recent", "seed", "rate"]
+
+
+@pytest.mark.tf
+@pytest.mark.slow
+def test_parts_are_left_out_in_turn(tmp_path):
+    rows = [
+        note_row(f"{corpus}/{n}.mid", split=split, seed=n)
+        for corpus in ("maestro", "pop909")
+        for n, split in enumerate(("train", "validation"))
+    ]
+    write_dataset(tmp_path, rows)
+    arguments = [str(tmp_path), "--preset", "tiny", "--notes", "4096", "--only", "all but memory"]
+    shown = CliRunner().invoke(ablations.main, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.splitlines()[-1].startswith("| all but memory |")
+    assert next(iter(ablations.all_rows())) == "plain"
