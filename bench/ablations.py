@@ -18,14 +18,14 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.machine import machine
+from bench.common import machine
 from deep_piano.codecs.base import Known
 from deep_piano.codecs.note_context import FEATURES, NoteContext
 from deep_piano.codecs.notes import CANDIDATES, COPIES, RUN_BUCKETS, SPEC
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.config import PRESETS
 from deep_piano.report.text import markdown
 from deep_piano.train.likelihood import losses

@@ -24,19 +24,20 @@ from unittest.mock import patch
 
 import click
 
-from bench.machine import machine
-from bench.options import output_format
+from bench.common import machine, output_format
 from bench.stages import Stopwatch
-from deep_piano.config.sections import Config, GenerateConfig, load_config
+from deep_piano.config.load import load_config
+from deep_piano.config.sections import Config, GenerateConfig
 from deep_piano.decoding.notes import Engine
 from deep_piano.errors import DeepPianoError
-from deep_piano.generate import notes
+from deep_piano.generate import notes, piece
 from deep_piano.generate.files import targets
 from deep_piano.generate.on_ray import generate
+from deep_piano.generate.seeds import Seed, read_seed
 from deep_piano.infra.cluster.connection import connected
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
-from deep_piano.prepare.sources import survey
+from deep_piano.music.recordings import survey
 from deep_piano.report.text import markdown
 
 READING, COMPOSING = "reading seeds", "composing"
@@ -117,7 +118,7 @@ def stages_alone(paths: Sequence[Path], config: Config) -> dict[str, float]:
 
 
 def _watched(watch: Stopwatch, parts: dict[str, str]) -> ExitStack:
-    """Count what some functions of `piece`'s modules take to stages of their own."""
+    """Count what some functions of `generate`'s modules take to stages of their own."""
     stack = ExitStack()
     for name, stage in parts.items():
         module, function = name.split(".")
@@ -133,9 +134,9 @@ def _watched(watch: Stopwatch, parts: dict[str, str]) -> ExitStack:
     return stack
 
 
-def read(path: Path, settings: GenerateConfig) -> notes.Seed:
+def read(path: Path, settings: GenerateConfig) -> Seed:
     """Read a seed as GENERATE does."""
-    return notes.read_seed(
+    return read_seed(
         path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=_silent
     )
 
@@ -162,7 +163,7 @@ class OnePiece:
         state = self._settings.random_state + take
         chosen = self._settings.model_copy(update={"takes": 1, "random_state": state})
         with tempfile.TemporaryDirectory() as folder:
-            notes.make_pieces(path, Path(folder) / f"piece.{self._suffix}", chosen)
+            piece.make_pieces(path, Path(folder) / f"piece.{self._suffix}", chosen)
         return take
 
 

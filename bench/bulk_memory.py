@@ -14,11 +14,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from bench.machine import machine
-from bench.processes import Memory, memory_watched
-from deep_piano.config.sections import load_config
+from bench.common import Memory, machine, memory_watched
+from deep_piano.config.load import load_config
 from deep_piano.generate.on_ray import generate
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import Notes, make_notes, write_midi
 from deep_piano.report.text import markdown
 

@@ -22,6 +22,7 @@ from typing import Any
 import click
 import numpy as np
 
+from bench.common import machine, ready_tensorflow
 from bench.decode import (
     SEED_S,
     Round,
@@ -34,11 +35,10 @@ from bench.decode import (
     step_cost,
     tell,
 )
-from bench.machine import machine, ready_tensorflow
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.base import Commission
 from deep_piano.decoding.notes import Engine
-from deep_piano.decoding.rules import Commission
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate.notes import composer_of, sampling_of
 from deep_piano.models import checkpoint as checkpoints

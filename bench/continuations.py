@@ -37,30 +37,31 @@ from typing import Any
 import click
 import numpy as np
 
-from bench.realism import overlapped_areas, told_apart
+from bench.realism import density_drift, overlapped_areas, told_apart
 from bench.recordings import find_recordings
+from deep_piano.analysis.keys import key_of
 from deep_piano.analysis.note_figures import (
     MOST_REPETITIONS,
-    density_drift,
     density_ratio,
-    key_of,
     longest_loop,
     longest_silence_s,
     pitch_class_cosine,
 )
 from deep_piano.analysis.originality import SHORTEST_RUN, CorpusIndex
 from deep_piano.analysis.texture import TEXTURES, common_ends
-from deep_piano.cli.main import PerField
-from deep_piano.cli.terminal import no_progress
+from deep_piano.cli.options import PerField
 from deep_piano.codecs.notes import decode, encode
-from deep_piano.config.sections import GenerateConfig, load_config
+from deep_piano.config.load import load_config
+from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
-from deep_piano.dataset.shards import Row
+from deep_piano.dataset.rows import Row
 from deep_piano.decoding.notes import Engine
 from deep_piano.errors import DeepPianoError
-from deep_piano.generate.notes import compose, read_seed
-from deep_piano.generate.ranking import LONGEST_SILENCE_S
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.generate import seeds
+from deep_piano.generate.notes import compose
+from deep_piano.generate.piece import LONGEST_SILENCE_S
+from deep_piano.infra.progress import no_progress
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
 from deep_piano.music.notes import NOTE, Notes, excerpt, write_midi
 from deep_piano.report.text import markdown
@@ -221,7 +222,9 @@ def made(
 def continued(job: Job) -> Case:
     """Return a case with its pieces, as `deep-piano generate` makes them."""
     case, settings, states = job
-    seed = read_seed(case.path, start_s=0.0, seconds=settings.seed_seconds, progress=no_progress)
+    seed = seeds.read_seed(
+        case.path, start_s=0.0, seconds=settings.seed_seconds, progress=no_progress
+    )
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:
         chosen = settings.model_copy(update={"random_state": state})

@@ -2,7 +2,7 @@
 
 Compared in one run, on one thread, at each batch size:
 
-- the engine as `compose` uses it: context, network, and one draw a field with a mask and top-p;
+- the engine as `Composer` uses it: context, network, and one draw a field with a mask and top-p;
 - the composer itself, with all its rules, over whole pieces;
 - the bound: the weights that a step needs are read once (at the bandwidth of memory, measured on
   an array that no cache holds), or its multiply-adds are done (at the rate of a large product of
@@ -34,13 +34,12 @@ from typing import Any  # noqa: E402
 import click  # noqa: E402
 import numpy as np  # noqa: E402
 
-from bench.machine import machine  # noqa: E402
+from bench.common import machine  # noqa: E402
 from deep_piano.codecs.base import Part  # noqa: E402
 from deep_piano.codecs.note_context import NoteContext  # noqa: E402
 from deep_piano.codecs.notes import SPEC, VALUES, classes, encode  # noqa: E402
-from deep_piano.decoding.compose import Composer  # noqa: E402
-from deep_piano.decoding.notes import Engine, Sampling  # noqa: E402
-from deep_piano.decoding.rules import Commission  # noqa: E402
+from deep_piano.decoding.base import Commission, Sampling  # noqa: E402
+from deep_piano.decoding.notes import Composer, Engine  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
 from deep_piano.models import checkpoint as checkpoints  # noqa: E402
 from deep_piano.music.notes import Notes, make_notes  # noqa: E402

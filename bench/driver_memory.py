@@ -25,19 +25,21 @@ from typing import Any
 import click
 import numpy as np
 
-from bench.machine import machine
-from bench.processes import anonymous_bytes, memory_watched
+from bench.common import anonymous_bytes, machine, memory_watched
 from deep_piano.analysis import fingerprint
 from deep_piano.analysis.descriptors import AudioFeatures, describe_notes
 from deep_piano.analysis.note_figures import figures
-from deep_piano.cli.terminal import Report
 from deep_piano.codecs.notes import encode
-from deep_piano.config.sections import PrepareConfig, load_config
-from deep_piano.dataset.shards import Row, ShardFacts
+from deep_piano.config.load import load_config
+from deep_piano.config.sections import PrepareConfig
+from deep_piano.dataset.rows import Row, ShardFacts
 from deep_piano.generate import on_ray as generating
-from deep_piano.generate.notes import Seed, Take
+from deep_piano.generate.notes import Take
 from deep_piano.generate.records import Key, Record, folder_of
-from deep_piano.infra.storage.local import Folder, open_folder
+from deep_piano.generate.seeds import Seed
+from deep_piano.infra.progress import Report
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import Notes, make_notes
 from deep_piano.prepare import on_ray as preparing
 from deep_piano.prepare import tasks

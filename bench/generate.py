@@ -31,8 +31,7 @@ from typing import Any
 
 import click
 
-from bench.machine import machine
-from bench.options import output_format
+from bench.common import machine, output_format
 from deep_piano.report.text import markdown
 
 ROOT = Path(__file__).parents[1]

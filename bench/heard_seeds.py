@@ -20,7 +20,7 @@ from deep_piano.codecs.registry import codec_of
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError
 from deep_piano.infra.backend import load_keras
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
 from deep_piano.models.checkpoint import Checkpoint, assign_weights
 from deep_piano.models.note_network import build_model

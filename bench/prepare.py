@@ -4,7 +4,7 @@ Compared in one run, on the same files, at the waveform codecs, which are bound 
 
 - the limit: FFmpeg alone, by the command line of `audio.decode`, one process a core side by side,
   and what it decodes is read and thrown away;
-- ours: `stages.prepare.prepare` on Ray, on all cores: hash, decode, describe, encode, write;
+- ours: `prepare.on_ray.prepare` on Ray, on all cores: hash, decode, describe, encode, write;
 - the same work in a `multiprocessing.Pool`, which shows what Ray itself costs; its shards must be
   the same to the byte;
 - a serial loop over `librosa.load`, which only loads, on the first files.
@@ -20,39 +20,47 @@ not grow with the corpus.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from bench import peers
-from bench.machine import machine
-from bench.processes import SAMPLED_EVERY_S, Memory, memory_watched, processor_s, ray_workers
+from bench.common import SAMPLED_EVERY_S, Memory, machine, memory_watched, processor_s, ray_workers
 from bench.stages import REST, Stopwatch, wrap
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import Config, PrepareConfig
+from deep_piano.dataset.rows import Reject, ShardFacts
 from deep_piano.errors import DeepPianoError
 from deep_piano.infra.cluster.connection import connected
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
+from deep_piano.music.recordings import survey
+from deep_piano.prepare import tasks
 from deep_piano.prepare.on_ray import prepare
-from deep_piano.prepare.plan import Known, plan, reading_digest
-from deep_piano.prepare.sources import survey
+from deep_piano.prepare.plan import Known, ShardPlan, plan, reading_digest
+from deep_piano.prepare.sources import Source, Splits, sources_of
 from deep_piano.report.text import markdown
 
 Result = TypeVar("Result")
 
 AIM, RAY_AIM = 0.9, 0.05
+_FILES_A_TASK = 128
+_DISCARDED_AT_ONCE = 2**20
 
 STAGES = (
     ("deep_piano.prepare.tasks", "hash_files", "hash of the file"),
@@ -139,7 +147,7 @@ def main(
             for corpus in filter(None, [small, large])
         ]
         tell(f"librosa.load, {serial_files} files one after the other")
-        serial = peers.serial_rate(recordings(small)[:serial_files], sr=CODECS[codec].sr)
+        serial = serial_rate(recordings(small)[:serial_files], sr=CODECS[codec].sr)
         click.echo(
             f"Codec {codec}, {cores} processes, {rounds} rounds; {machine()}, "
             f"ray {metadata.version('ray')}, librosa {metadata.version('librosa')}, "
@@ -155,7 +163,7 @@ def main(
 def measure(corpus: Path, settings: PrepareConfig, *, cores: int, rounds: int) -> Results:
     """Take every way in turn over a corpus, `rounds` times."""
     paths = recordings(corpus)
-    commands = peers.decode_commands(paths, settings)
+    commands = decode_commands(paths, settings)
     results = Results(len(paths), 0.0)
     with tempfile.TemporaryDirectory() as scratch:
         tiny = Path(scratch) / "tiny"
@@ -165,7 +173,7 @@ def measure(corpus: Path, settings: PrepareConfig, *, cores: int, rounds: int) -
         for turn in range(rounds):
             tell(f"{len(paths)} files, round {turn + 1} of {rounds}: FFmpeg alone")
             with counted(results.limit, lambda: []):
-                decoded = peers.decode_alone(commands, cores=cores)
+                decoded = decode_alone(commands, cores=cores)
             results.audio_s = decoded / 4 / (settings.sr or CODECS[settings.codec].sr)
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
                 tell("  on Ray")
@@ -213,10 +221,10 @@ def on_pool(
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         took.start.append(time.perf_counter() - begun)
         alone = settings.model_copy(update={"shard_mb": 0.01})
-        first = partial(peers.pooled, open_folder(tiny), open_folder(scratch / "tiny"), alone, pool)
+        first = partial(pooled, open_folder(tiny), open_folder(scratch / "tiny"), alone, pool)
         took.first.append(timed(first)[0])
         with counted(took, lambda: [one.pid or 0 for one in multiprocessing.active_children()]):
-            shards = peers.pooled(open_folder(corpus), open_folder(scratch / "all"), settings, pool)
+            shards = pooled(open_folder(corpus), open_folder(scratch / "all"), settings, pool)
     return shards
 
 
@@ -314,9 +322,9 @@ def print_parts(paths: Sequence[Path], settings: PrepareConfig) -> None:
                 (corpus / path.name).symlink_to(path.absolute())
             dataset, folder = open_folder(corpus.with_suffix(".out")), open_folder(corpus)
             watch.reset()
-            sources = peers.survey_hashed(folder, settings, map)
+            sources = survey_hashed(folder, settings, map)
             for one in plan(sources, Known(reading_digest(settings)), settings):
-                peers.shard(folder, dataset, settings, one, rejects={}, rows_in={})
+                shard(folder, dataset, settings, one, rejects={}, rows_in={})
             watch.pause()
     names = [*dict.fromkeys(stage for _, _, stage in STAGES), REST]
     each_ms = {name: [1e3 * took / len(paths) for took in watch.main[name]] for name in names}
@@ -328,6 +336,121 @@ def print_parts(paths: Sequence[Path], settings: PrepareConfig) -> None:
     rows.append(["**sum**", f"**{total:.1f}**", f"**{processor:.1f}**", ""])
     head = ["part, one process", "ms a recording", "of a processor, ms", "share"]
     click.echo(markdown(head, rows))
+
+
+def decode_commands(paths: Sequence[Path], settings: PrepareConfig) -> list[list[str]]:
+    """Return, for each recording, the command that `audio.decode` runs, as it logs it."""
+    log = logging.getLogger("deep_piano.music.audio")
+    seen: list[list[str]] = []
+    level = log.level
+    log.setLevel(logging.DEBUG)
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.msg == "running %s" and isinstance(record.args, tuple):
+            seen.append(record.args[0])  # type: ignore[arg-type]
+        return record.levelno >= logging.WARNING
+
+    log.addFilter(keep)
+    try:
+        sr = settings.sr or CODECS[settings.codec].sr
+        audio.decode(paths[0], sr=sr, seconds=settings.max_seconds + 1)
+    finally:
+        log.removeFilter(keep)
+        log.setLevel(level)
+    first = f"file:{paths[0].absolute()}"
+    return [
+        [f"file:{path.absolute()}" if word == first else word for word in seen[0]] for path in paths
+    ]
+
+
+def decode_alone(commands: Sequence[list[str]], *, cores: int) -> int:
+    """Run commands side by side and throw away what they write; return how many bytes it was."""
+
+    def discard(command: list[str]) -> int:
+        buffer, total = bytearray(_DISCARDED_AT_ONCE), 0
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        ) as process:
+            assert process.stdout is not None
+            while size := process.stdout.readinto(buffer):  # type: ignore[attr-defined]
+                total += size
+        return total
+
+    with ThreadPoolExecutor(cores) as pool:
+        return sum(pool.map(discard, commands))
+
+
+def pooled(corpus: Folder, dataset: Folder, settings: PrepareConfig, pool: Pool) -> dict[str, str]:
+    """Hash, plan and build until nothing is missing, as `prepare` does."""
+    sources = survey_hashed(corpus, settings, pool.imap_unordered)
+    known = Known(reading_digest(settings))
+    while True:
+        plans = plan(sources, known, settings)
+        missing = [one for one in plans if one.name not in known.shards]
+        if not missing:
+            return {one.name: known.shards[one.name].sha256 for one in plans}
+        task = partial(
+            shard, corpus, dataset, settings, rejects=known.rejects, rows_in=known.shard_of
+        )
+        for facts in pool.imap_unordered(task, missing):
+            known.add(facts)
+
+
+def survey_hashed(
+    corpus: Folder,
+    settings: PrepareConfig,
+    over: Callable[..., Iterator[list[tuple[str, str, str]]]],
+) -> list[Source]:
+    """Return the files of different content of a corpus; `over` maps the hashing of batches."""
+    entries, ignored = survey(corpus)
+    splits = Splits(corpus, ignored, settings)
+    names = [entry.name for entry in entries if not entry.problem]
+    batches = [names[i : i + _FILES_A_TASK] for i in range(0, len(names), _FILES_A_TASK)]
+    hashes = {
+        name: sha256
+        for found in over(partial(tasks.hash_files, corpus), batches)
+        for name, sha256, problem in found
+        if not problem
+    }
+    sources: dict[str, Source] = {}
+    for source in sources_of(entries, hashes, splits):
+        sources.setdefault(source.sha256, source)
+    return list(sources.values())
+
+
+def shard(
+    corpus: Folder,
+    dataset: Folder,
+    settings: PrepareConfig,
+    one: ShardPlan,
+    *,
+    rejects: dict[str, Reject],
+    rows_in: dict[str, str],
+) -> ShardFacts:
+    """Build one shard; nothing is transcribed."""
+
+    def transcribe(samples: audio.Samples, sr: int) -> object:
+        raise AssertionError("a waveform codec hears no notes")
+
+    return tasks.build_shard(
+        corpus,
+        dataset,
+        one,
+        settings,
+        rejects=rejects,
+        rows_in=rows_in,
+        transcribe=transcribe,  # type: ignore[arg-type]
+    )
+
+
+def serial_rate(paths: Sequence[Path], *, sr: int) -> float:
+    """Return the times of real time at which a loop over `librosa.load` loads recordings."""
+    import librosa
+
+    librosa.load(paths[0], sr=sr)  # imports and compiles
+    begun = time.perf_counter()
+    lengths = [len(librosa.load(path, sr=sr)[0]) for path in paths]
+    return sum(lengths) / sr / (time.perf_counter() - begun)
 
 
 def recordings(folder: Path) -> list[Path]:

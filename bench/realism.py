@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,3 +81,21 @@ def _overlapped(known: NDArray[np.float64], mine: NDArray[np.float64]) -> float:
     grid = np.linspace(lowest, max(within.max(), between.max()), _GRID)
     densities = [gaussian_kde(distances)(grid) for distances in (within, between)]
     return float(np.trapezoid(np.minimum(*densities), grid))
+
+
+def density_drift(notes: Notes) -> float:
+    """Return how much denser the denser half of a part is than the other, in notes a second.
+
+    The halves are of equal time, by onsets.
+
+    Returns
+    -------
+    float
+        1 or more; infinite where one half is empty, 1 where both are.
+    """
+    if not len(notes):
+        return 1.0
+    first, last = float(notes["onset"][0]), float(notes["onset"][-1])
+    early = int(np.searchsorted(notes["onset"], (first + last) / 2, side="right"))
+    few, many = sorted((early, len(notes) - early))
+    return many / few if few else (1.0 if many <= 1 else math.inf)

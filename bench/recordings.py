@@ -1,6 +1,6 @@
 """The main job on real recordings, and whether every piece keeps what is promised.
 
-`deep_piano.generate.notes.make_pieces` continues each recording at several random states. Every
+`deep_piano.generate.piece.make_pieces` continues each recording at several random states. Every
 piece is measured on the files that were written, not on what the program says of them: length,
 silence, peak and loudness on the decoded sound, the rest on the MIDI file. Each continuation is
 then compared in its pitch classes with its own recording's seed, and with the seeds of all the
@@ -25,14 +25,14 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.options import output_format
+from bench.common import output_format
 from deep_piano.analysis.note_figures import (
     longest_loop,
     longest_note_s,
     longest_silence_s,
     pitch_class_cosine,
 )
-from deep_piano.cli.main import PerField
+from deep_piano.cli.options import PerField
 from deep_piano.errors import DeepPianoError
 from deep_piano.music.notes import Notes, read_midi
 from deep_piano.report.text import markdown
@@ -187,9 +187,9 @@ def make_rows(
     recordings: Sequence[Path], states: Sequence[int], suffix: str, settings: dict[str, Any]
 ) -> list[Row]:
     """Make and measure every piece."""
-    from deep_piano.config.sections import load_config
-    from deep_piano.generate import notes as piece
-    from deep_piano.generate.notes import Seed, make_pieces
+    from deep_piano.config.load import load_config
+    from deep_piano.generate import piece
+    from deep_piano.generate.seeds import Seed
     from deep_piano.models import checkpoint
 
     checkpoint.find(load_config(None, {"generate": settings}).generate.checkpoint)
@@ -214,7 +214,7 @@ def make_rows(
                     row = Row(recording.stem, state, config.seconds)
                     out = Path(folder) / f"piece.{suffix}"
                     try:
-                        make_pieces(recording, out, config, force=True)
+                        piece.make_pieces(recording, out, config, force=True)
                         measure(row, out, heard[recording])
                     except DeepPianoError as error:
                         row.error = str(error)

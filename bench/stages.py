@@ -34,7 +34,7 @@ HEAVY = {
 
 # The module that defines it, name, stage.
 FUNCTIONS = (
-    ("deep_piano.config.sections", "load_config", "settings"),
+    ("deep_piano.config.load", "load_config", "settings"),
     ("deep_piano.models.checkpoint", "load", "reading the checkpoint"),
     ("deep_piano.music.audio", "content_hash", "hashing files"),
     ("deep_piano.music.audio", "decode", "decoding the seed"),

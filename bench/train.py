@@ -42,14 +42,15 @@ from unittest.mock import patch
 import click
 import numpy as np
 
-from bench.machine import machine
+from bench.common import machine
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError
 from deep_piano.infra.backend import gpus, load_keras
 from deep_piano.infra.cluster.connection import connected
-from deep_piano.infra.storage.local import Folder, open_folder
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.config import PRESETS, ModelConfig, weight_shapes
 from deep_piano.report.text import markdown
 from deep_piano.train.loop import Progress, go_on

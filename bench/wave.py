@@ -29,8 +29,8 @@ from typing import Any  # noqa: E402
 import click  # noqa: E402
 import numpy as np  # noqa: E402
 
+from bench.common import machine, ready_tensorflow  # noqa: E402
 from bench.decode import Round, in_turn, tell  # noqa: E402
-from bench.machine import machine, ready_tensorflow  # noqa: E402
 from deep_piano.codecs.registry import codec_of  # noqa: E402
 from deep_piano.decoding.wave import Stepper  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from deep_piano.infra.storage.local import atomic_path
+from deep_piano.infra.storage.atomic import atomic_path
 from deep_piano.music import audio, loudness, synth
 from deep_piano.music.notes import MIDI_SUFFIXES, excerpt, read_midi
 

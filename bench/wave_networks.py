@@ -23,15 +23,15 @@ from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.wave import Stepper
 from deep_piano.infra.backend import load_keras
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.checkpoint import Checkpoint, weights_of
 from deep_piano.models.config import ERRORS_GAIN, LEAST_ERROR, ModelConfig
-from deep_piano.models.linear_prediction import coefficients, context_of, middles, own_prediction
+from deep_piano.models.linear_prediction import coefficients, context_of, own_prediction
 from deep_piano.models.note_network import build_model, carry_state
 from deep_piano.report.text import markdown
 from deep_piano.train.baselines import LinearPrediction
 from deep_piano.train.likelihood import losses
-from deep_piano.train.start import network_of
+from deep_piano.train.start import middles, network_of
 from deep_piano.train.windows import training_batches
 
 Floats = NDArray[np.float64]
@@ -77,7 +77,7 @@ def main(
                 preset="tiny",
                 target=target,
                 batch=batch,
-                window=window,  # in samples, as `fit` hands it on
+                window=window,  # in samples, as `train.loop` hands it on
                 steps=steps,
                 learning_rate=learning_rate,
             )
@@ -154,7 +154,7 @@ class Own:
 
 
 class Network(Own):
-    """A Keras model that hears `tiers.hear`, trained or not."""
+    """A Keras model that hears `wave_network.hear`, trained or not."""
 
     model: Any
 

@@ -10,16 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from deep_piano.cli.terminal import Report
 from deep_piano.config.sections import Config
 from deep_piano.generate.on_ray import generate
 from deep_piano.generate.records import Records
 from deep_piano.generate.wave import require_no_notes
 from deep_piano.infra.cluster.connection import connected
-from deep_piano.infra.storage.local import Folder
+from deep_piano.infra.progress import Report
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.open import require_apart
 from deep_piano.models.checkpoint import BEST_OF_RUN
+from deep_piano.music.recordings import survey
 from deep_piano.prepare.on_ray import prepare
-from deep_piano.prepare.sources import require_apart, survey
 from deep_piano.train import runs
 from deep_piano.train.loop import Progress
 from deep_piano.train.on_ray import begin_and_train

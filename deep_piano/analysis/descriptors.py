@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.analysis import note_figures
+from deep_piano.analysis import keys, note_figures
 from deep_piano.music.audio import SILENCE_DBFS, Samples
 from deep_piano.music.loudness import integrated_lufs
 from deep_piano.music.notes import Notes
@@ -126,7 +126,7 @@ def describe_audio(samples: Samples, *, sr: int, excerpt_s: float = EXCERPT_S) -
     References
     ----------
     D. Ellis, "Beat tracking by dynamic programming", JNMR 36, 2007 (tempo, as in librosa);
-    ITU-R BS.1770-4 (loudness); `metrics.key_of_histogram` (key).
+    ITU-R BS.1770-4 (loudness); `keys.key_of_histogram` (key).
     """
     level = np.abs(samples)
     peak = float(level.max(initial=0))
@@ -163,7 +163,7 @@ def describe_notes(notes: Notes, *, pedal_share: float | None = None) -> NoteFea
     >>> describe_notes(make_notes([0, 0.5], [0.5, 2], [60, 64], [80, 90])).density_per_s
     1.0
     """
-    key = note_figures.key_of(notes)
+    key = keys.key_of(notes)
     some = len(notes) > 0
     return NoteFeatures(
         notes=len(notes),
@@ -242,7 +242,7 @@ def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
     by_frame = librosa.feature.chroma_stft(S=magnitude, sr=sr, n_fft=n_fft, tuning=tuning)
     chroma = by_frame.mean(axis=1).astype(float)
     chroma /= chroma.sum()
-    key = note_figures.key_of_histogram(chroma)
+    key = keys.key_of_histogram(chroma)
     onset = onset_strength(S=mel_db, sr=sr, hop_length=hop)
     # Of the whole excerpt at once: librosa's tempogram, 8 s at a time, costs as much as the STFT.
     alike = librosa.autocorrelate(onset - onset.mean(), max_size=math.ceil(2 * sr / hop) + 2)

@@ -8,7 +8,7 @@ with a few notes changed. It does not find it transposed, at another speed, or a
 whole; and another performance of the same score is another recording, which is to stay.
 
 This module knows samples and note arrays; it knows nothing of files, settings or shards. The
-chroma of sound is a matrix product: as in `features`, the caller limits BLAS to one thread.
+chroma of sound is a matrix product: as in `descriptors`, the caller limits BLAS to one thread.
 """
 
 from __future__ import annotations

@@ -5,55 +5,18 @@ Pure NumPy on note arrays; knows nothing of audio, models or files.
 
 from __future__ import annotations
 
-import math
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.analysis.keys import key_of, pitch_class_histogram
 from deep_piano.music.notes import Notes
 
 LONGEST_PATTERN_NOTES = 32
 MOST_REPETITIONS: Final = 16
 """Of one pattern in a row, as `longest_loop` counts them, in a good piece."""
 LOOP_GRID_S = 0.05  # finer than a sixteenth at 240 quarters a minute (62 ms)
-
-
-# Mean ratings of how well each pitch class fits a key, tonic first.
-_KRUMHANSL_KESSLER = {
-    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-}
-# The spelling with fewer accidentals in the key signature.
-_TONICS = {
-    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
-    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
-}
-
-
-class Key(NamedTuple):
-    """A key: the pitch class of its tonic (0 is C), and "major" or "minor"."""
-
-    tonic: int
-    mode: str
-
-    @property
-    def name(self) -> str:
-        """The key's name, such as "E minor"."""
-        return f"{_TONICS[self.mode][self.tonic]} {self.mode}"
-
-
-def pitch_class_histogram(notes: Notes) -> NDArray[np.float64]:
-    """Return the share of each pitch class in the sounding time.
-
-    Returns
-    -------
-    ndarray of float64, shape (12,)
-        From C; its sum is 1, or 0 without notes.
-    """
-    sounding_s = notes["offset"] - notes["onset"]
-    histogram = np.bincount(notes["pitch"] % 12, weights=sounding_s, minlength=12)
-    return histogram / max(histogram.sum(), np.finfo(float).tiny)
 
 
 def pitch_class_cosine(a: Notes, b: Notes) -> float:
@@ -67,51 +30,6 @@ def pitch_class_cosine(a: Notes, b: Notes) -> float:
     x, y = pitch_class_histogram(a), pitch_class_histogram(b)
     norm = float(np.linalg.norm(x) * np.linalg.norm(y))
     return min(1.0, float(x @ y) / norm) if norm > 0 else 0.0
-
-
-def key_of(notes: Notes) -> Key | None:
-    """Return the key whose profile correlates best with the pitch class histogram.
-
-    See `key_of_histogram`.
-
-    Examples
-    --------
-    >>> from deep_piano.music.notes import make_notes
-    >>> key_of(make_notes([0, 0, 0], [1, 1, 1], [64, 67, 71], [80, 80, 80])).name
-    'E minor'
-    """
-    return key_of_histogram(pitch_class_histogram(notes))
-
-
-def key_of_histogram(histogram: NDArray[np.float64]) -> Key | None:
-    """Return the key whose profile correlates best with the weights of the pitch classes.
-
-    The Krumhansl-Schmuckler method (C. L. Krumhansl, *Cognitive Foundations of Musical Pitch*,
-    1990) with the profiles of Krumhansl and Kessler, *Tracing the dynamic changes in perceived
-    tonal organization*, Psychological Review 89, 1982.
-
-    Parameters
-    ----------
-    histogram : ndarray, shape (12,)
-        From C; its sum is 1, or 0 without notes.
-
-    Returns
-    -------
-    Key or None
-        None where no key fits better than any other: no notes, or all pitch classes alike.
-    """
-    histogram = histogram - histogram.mean()
-    if np.abs(histogram).max() < 1e-9:
-        return None
-    keys, profiles = [], []
-    for mode, profile in _KRUMHANSL_KESSLER.items():
-        for tonic in range(12):
-            keys.append(Key(tonic, mode))
-            profiles.append(np.roll(profile, tonic))
-    centred = np.array(profiles)
-    centred -= centred.mean(axis=1, keepdims=True)
-    correlation = centred @ histogram / np.linalg.norm(centred, axis=1)
-    return keys[int(np.argmax(correlation))]
 
 
 def density_per_s(notes: Notes) -> float:
@@ -184,24 +102,6 @@ def longest_loop(notes: Notes) -> int:
         repeated_notes = 1 + _longest_run(linked)
         most = max(most, 1 + repeated_notes // period)
     return most
-
-
-def density_drift(notes: Notes) -> float:
-    """Return how much denser the denser half of a part is than the other, in notes a second.
-
-    The halves are of equal time, by onsets.
-
-    Returns
-    -------
-    float
-        1 or more; infinite where one half is empty, 1 where both are.
-    """
-    if not len(notes):
-        return 1.0
-    first, last = float(notes["onset"][0]), float(notes["onset"][-1])
-    early = int(np.searchsorted(notes["onset"], (first + last) / 2, side="right"))
-    few, many = sorted((early, len(notes) - early))
-    return many / few if few else (1.0 if many <= 1 else math.inf)
 
 
 def figures(

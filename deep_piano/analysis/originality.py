@@ -9,7 +9,7 @@ module knows sequences of the codec `notes`; it knows nothing of models.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,9 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.cli.terminal import Progress, no_progress
 from deep_piano.codecs.notes import ONSET, PITCH, PITCHES, Sequence
-from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import InputError, one_line
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 
 SHORTEST_RUN: Final = 8
 """Notes; shorter runs are not looked for: any two pieces share some."""
@@ -107,30 +105,6 @@ class CorpusIndex:
         tokens = np.concatenate([*parts, np.full(_GRAM, _BETWEEN)])
         order = np.argsort(_grams(tokens), kind="stable").astype(np.uint32)
         return cls(tokens, order, np.array(starts, np.int64), names, dataset)
-
-    @classmethod
-    def of_dataset(cls, dataset: Dataset, *, progress: Progress = no_progress) -> Self:
-        """Index the training split of a dataset.
-
-        Raises
-        ------
-        InputError
-            When its codec is another one than `notes`, or nothing is in that split.
-        """
-        if not dataset.codec.hears_notes:
-            raise InputError(
-                f"the dataset is of the codec {dataset.spec.codec!r}, and only notes can be "
-                "indexed. Give one that `deep-piano prepare` made with the codec notes."
-            )
-        groups = dataset.require("train")
-        count = sum(group.recordings for group in groups)
-
-        def recordings() -> Iterator[tuple[str, Sequence]]:
-            for done, row in enumerate(dataset.recordings("train"), 1):
-                yield row.name, row.sequence
-                progress("indexing", done, count)
-
-        return cls.build(recordings(), dataset=dataset.digest)
 
     @property
     def notes(self) -> int:

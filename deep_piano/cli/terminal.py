@@ -1,34 +1,27 @@
-"""What every command does at a terminal: errors in one line, exit codes, progress, logging."""
+"""What every command does at a terminal: errors in one line, exit codes, progress."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from deep_piano.errors import DeepPianoError, one_line
+from deep_piano.infra.logs import logs_json
+from deep_piano.infra.progress import Progress, Report, no_progress
 
 logger = logging.getLogger("deep_piano")
 
-_OF_EVERY_RECORD = ("levelname", "message", "filename", "lineno", "process", "name")
-_NO_FACTS = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
-Progress = Callable[[str, float, float], None]
-"""Told what is being done, how much of it is done, and of how much."""
 
 
 class Group(click.Group):
@@ -85,53 +78,6 @@ def _usage_message(error: click.ClickException) -> str:
     return f"{message}. Run `{command} --help` to see what there is."
 
 
-class _ToStandardError(logging.Handler):
-    """Writes to what is standard error now: on a terminal, the progress display stands in."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        sys.stderr.write(self.format(record) + "\n")
-
-
-class _AsJson(logging.Formatter):
-    """Writes a record as one JSON object, with the keys of those that Ray's workers write."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the object: what every record has, and the facts of this one."""
-        record.message = record.getMessage()
-        known = {"asctime": self.formatTime(record)}
-        known |= {key: getattr(record, key) for key in _OF_EVERY_RECORD}
-        if record.exc_info:
-            known["exc_text"] = self.formatException(record.exc_info)
-        facts = {key: value for key, value in vars(record).items() if key not in _NO_FACTS}
-        known |= {key: value for key, value in facts.items() if not key.startswith("_")}
-        return json.dumps(known | {"timestamp_ns": int(record.created * 1e9)}, default=str)
-
-
-_IN_WORDS, _JSON = logging.Formatter("deep-piano: %(message)s"), _AsJson()
-_HANDLER = _ToStandardError()
-
-
-def set_up_logging(*, debug: bool, as_json: bool = False) -> None:
-    """Send our warnings to standard error, everything with `debug`, and hush other packages.
-
-    With `as_json` each record is a JSON object on a line of its own, and what is done is told as
-    well as what goes wrong.
-    """
-    _HANDLER.setFormatter(_JSON if as_json else _IN_WORDS)
-    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, handlers=[_HANDLER])
-    usual = logging.INFO if as_json else logging.WARNING
-    logger.setLevel(logging.DEBUG if debug else usual)
-    logging.captureWarnings(as_json)
-    if not (debug or sys.warnoptions):
-        warnings.filterwarnings("ignore")  # those of other packages, which say nothing to a user
-
-
-def logs_json() -> bool:
-    """Say whether records are written as JSON."""
-    return _HANDLER.formatter is _JSON
-
-
 @contextmanager
 def _endable() -> Iterator[None]:
     """Let a request to end undo what is half done, as Ctrl-C does."""
@@ -148,18 +94,6 @@ def _endable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@dataclass(frozen=True)
-class Report:
-    """Where a long piece of work stands: how much of how much, and what came of it so far."""
-
-    stage: str
-    done: int
-    total: int
-    failures: int = 0
-    drops: int = 0
-    duration_s: float = 0.0
 
 
 @contextmanager
@@ -228,10 +162,6 @@ def _minutes(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def no_progress(stage: str, done: float, total: float) -> None:
-    """Take no note of progress."""
-
-
 @contextmanager
 def stages() -> Iterator[Progress]:
     """Show what happens, on a terminal; elsewhere, and beside a log for machines, stay quiet."""
@@ -243,7 +173,7 @@ def stages() -> Iterator[Progress]:
     from rich.progress import Progress as Display
 
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TimeRemainingColumn())
-    # A terminal of its own: `backend` closes standard error's while TensorFlow loads.
+    # A terminal of its own: `infra.backend` closes standard error's while TensorFlow loads.
     with (
         os.fdopen(os.dup(2), "w") as terminal,
         Display(*columns, console=Console(file=terminal), transient=True) as display,

@@ -190,6 +190,8 @@ class SequenceSpec:
         return cls(str(value["codec"]), fields, Beside.from_json(beside))
 
 
+Floats = NDArray[np.float64]
+
 IMPOSSIBLE: Final = -1e9
 """The logit of what cannot be: nothing is left of it when probabilities are made."""
 
@@ -313,3 +315,45 @@ def rearranged(array: NDArray[Any], order: Sequence[int], *, axis: int = 0) -> N
     new = np.zeros_like(array, shape=(*array.shape[:axis], 1, *array.shape[axis + 1 :]))
     taken: NDArray[Any] = np.take(np.concatenate([array, new], axis), order, axis)
     return taken
+
+
+def nats(
+    field: Field,
+    log_widths: Floats,
+    logits: NDArray[np.float32],
+    target: NDArray[np.integer[Any]],
+    copied: NDArray[np.bool_] | None = None,
+) -> NDArray[np.floating[Any]]:
+    """Return what values cost in nats, on the codec's finest grid.
+
+    A value that may be said in several ways has the sum of their probabilities: that of its class,
+    which all cells of the grid in the class share alike, and those of the candidates with that
+    value.
+
+    Parameters
+    ----------
+    field : Field
+    log_widths : ndarray, shape (size,)
+        Log of the cells in each class.
+    logits : ndarray, shape (..., outputs)
+    target : ndarray of int, shape (...)
+        The values' classes.
+    copied : ndarray of bool, shape (..., copies), optional
+        Which candidates have the value; without it, none has.
+
+    Returns
+    -------
+    ndarray, shape (...)
+    """
+    said = np.take_along_axis(logits, target[..., None], -1) - log_widths[target][..., None]
+    if copied is None or not field.copies:
+        return _log_sum(logits) - said[..., 0]
+    ways = np.where(copied, logits[..., field.size :], IMPOSSIBLE)
+    return _log_sum(logits) - _log_sum(np.concatenate([said, ways], -1))
+
+
+def _log_sum(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the logarithm of the sum of the exponentials along the last axis."""
+    most = logits.max(-1, keepdims=True)
+    found: NDArray[Any] = np.log(np.exp(logits - most).sum(-1)) + most[..., 0]
+    return found

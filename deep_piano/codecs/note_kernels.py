@@ -1,7 +1,7 @@
 """What `NoteContext` computes, compiled by Numba: one note taken in, and what is known after it.
 
 This module loads Numba when it is imported, and compiles on first use (`compiling`).
-`device_context` has the same in TensorFlow.
+`decoding.notes_xla_context` has the same in TensorFlow.
 """
 
 from __future__ import annotations

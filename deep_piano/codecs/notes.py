@@ -278,7 +278,7 @@ def garble(sequence: Sequence, share: float, rng: np.random.Generator) -> Sequen
 def _mishear(
     duration: NDArray[np.int64], velocity: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Change notes as `transcribe` changes them; return which of them it hears at all.
+    """Change notes as `music.transcription` changes them; return which of them it hears at all.
 
     By 24 beginnings of held-out recordings, rendered and transcribed (docs/training.md): it
     misses 7 % of the notes and adds next to none, its onsets are right to half a step of the grid,

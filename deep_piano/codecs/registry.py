@@ -33,7 +33,7 @@ class Codec:
     encode : callable
         Returns a sequence, shape (n, fields).
     to_samples : callable
-        Returns what a sequence sounds like, shape (n,), at `sr`; of notes `piece` makes the sound.
+        Returns what a sequence sounds like, shape (n,), at `sr`; of notes `synth` makes the sound.
     growth : float
         Bytes of a sequence for one byte of a compressed recording, roughly.
     step_name : str

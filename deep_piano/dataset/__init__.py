@@ -1,1 +1,7 @@
 """What `prepare` writes and `train` reads: rows, shards, manifest."""
+
+from deep_piano.dataset.manifest import read_manifest
+from deep_piano.dataset.reader import Dataset
+from deep_piano.dataset.rows import Reject, Row
+
+__all__ = ["Dataset", "Reject", "Row", "read_manifest"]

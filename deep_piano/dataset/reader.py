@@ -17,10 +17,11 @@ from typing import Any, Self
 
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.codecs.registry import Codec, codec_of
-from deep_piano.dataset.shards import SHARDS, Row, read_rows, read_steps
+from deep_piano.dataset.manifest import read_manifest
+from deep_piano.dataset.rows import Row
+from deep_piano.dataset.shards import SHARDS, read_rows, read_steps
 from deep_piano.errors import DeepPianoError, InputError, one_line
-from deep_piano.infra.storage.local import Folder
-from deep_piano.prepare.commit import read_manifest
+from deep_piano.infra.storage.folder import Folder
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
 from deep_piano.analysis.fingerprint import VALUES
 from deep_piano.codecs.base import Field, SequenceSpec
-from deep_piano.infra.storage.local import sha256_of
-from deep_piano.prepare.filters import Reject
+from deep_piano.dataset.rows import Reject, Row, SetAside, ShardFacts
+from deep_piano.infra.storage.atomic import sha256_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 SHARDS: Final = "shards"
 """The folder of a dataset that holds them."""
@@ -36,84 +37,6 @@ SEQUENCE: Final = "sequence_"
 """What the names of the columns of steps begin with."""
 
 _METADATA: Final = b"deep_piano"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A recording as it stands in a dataset.
-
-    Attributes
-    ----------
-    id : str
-        SHA-256 of what was decoded, before any trimming: the samples in 16 bit, or the notes.
-    name : str
-        The path of its file within the corpus.
-    source_sha256 : str
-        Of its file's bytes.
-    split : str
-        "train", "validation" or "test".
-    kind : str
-        "audio" or "midi".
-    duration_s : float
-        As decoded and trimmed, in seconds.
-    sequence : ndarray, shape (n, fields)
-    fingerprint : ndarray of uint32, shape (64,) or (0,)
-    audio, notes : AudioFeatures or None, NoteFeatures or None
-        None where there is no sound, or where the codec hears none.
-    """
-
-    id: str
-    name: str
-    source_sha256: str
-    split: str
-    kind: str
-    duration_s: float
-    sequence: NDArray[Any]
-    fingerprint: NDArray[np.uint32]
-    audio: AudioFeatures | None
-    notes: NoteFeatures | None
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """A recording that another one makes superfluous, and what is needed to reconsider that."""
-
-    reject: Reject
-    id: str
-    fingerprint: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ShardFacts:
-    """What is known of a shard without its sequences.
-
-    Attributes
-    ----------
-    name : str
-    bytes : int
-        Of its file.
-    sha256 : str
-        Of its file.
-    digest : str
-        Of the settings by which its recordings were read.
-    table : pyarrow.Table
-        Its rows, without the sequences.
-    rejects : tuple of Reject
-        Files that were meant for it and are no recordings.
-    set_aside : tuple of SetAside
-        Recordings that were meant for it.
-    row_groups : tuple of dict
-        `split`, `recordings`, `steps` and `duration_s` of each.
-    """
-
-    name: str
-    bytes: int
-    sha256: str
-    digest: str
-    table: pa.Table
-    rejects: tuple[Reject, ...]
-    set_aside: tuple[SetAside, ...]
-    row_groups: tuple[dict[str, Any], ...]
 
 
 def write_shard(

@@ -28,12 +28,6 @@ HISTOGRAM_EDGES: Mapping[str, tuple[int, ...]] = {
 _VECTORS = ("chroma", "mfcc")
 _DECIMALS = 6
 
-_PITCH_CLASSES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_MAJOR_BY_FIFTHS = ("Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#")
-_MINOR_BY_FIFTHS = ("Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#", "G#", "D#")
-
-KeyCount = tuple[str, int]
-
 
 def summarise(columns: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
     """Summarise the descriptors of a dataset's recordings.
@@ -92,45 +86,3 @@ def _mean(numbers: NDArray[np.float64]) -> float:
 
 def _rounded(value: float) -> float:
     return round(float(value), _DECIMALS) + 0.0  # never -0.0
-
-
-def keys_by_fifths(counts: Mapping[str, int]) -> tuple[list[tuple[KeyCount, KeyCount]], int]:
-    """Put the counts of keys in the order of the circle of fifths.
-
-    Parameters
-    ----------
-    counts : mapping of str to int
-        As `summarise` returns them for `key`; C# major and Db major are one key.
-
-    Returns
-    -------
-    rows : list of 12 pairs
-        A major key and its relative minor, each with its name (as it is spelled in `counts`, where
-        it is there) and its count, from Db by way of C to F#.
-    others : int
-        How many have no key, or one of another name.
-    """
-    found: dict[tuple[int, str], KeyCount] = {}
-    others = 0
-    for name in sorted(counts):
-        tonic, _, mode = name.partition(" ")
-        if mode not in ("major", "minor") or tonic[:1] not in _PITCH_CLASSES or not tonic:
-            others += counts[name]
-            continue
-        key = _pitch_class(tonic), mode
-        found[key] = name, counts[name] + found.get(key, ("", 0))[1]
-    rows = []
-    for major, minor in zip(_MAJOR_BY_FIFTHS, _MINOR_BY_FIFTHS, strict=True):
-        default_major, default_minor = (f"{major} major", 0), (f"{minor} minor", 0)
-        rows.append(
-            (
-                found.get((_pitch_class(major), "major"), default_major),
-                found.get((_pitch_class(minor), "minor"), default_minor),
-            )
-        )
-    return rows, others
-
-
-def _pitch_class(tonic: str) -> int:
-    """Return the pitch class of a name such as F# or Bb."""
-    return (_PITCH_CLASSES[tonic[0]] + tonic.count("#") - tonic[1:].count("b")) % 12

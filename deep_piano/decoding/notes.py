@@ -1,27 +1,45 @@
-"""Stepping the network without TensorFlow: logits of the next step, and drawing from them.
+"""Notes go on without TensorFlow: logits of the next step, draws, and many pieces at once.
 
 The engine is NumPy over the checkpoint's own arrays. One step reads every weight once, which is
 what bounds it; a graph would have to win back TensorFlow's import first. A stream's numbers do not
-depend on the streams beside it, to the last bit: products are `products.Kernel`'s, and everything
-else goes row by row. `tests/test_decode.py` holds it to the Keras model.
+depend on the streams beside it, to the last bit: products are `kernels.Kernel`'s, and everything
+else goes row by row. `tests/decoding/test_notes_engine.py` holds it to the Keras model.
+
+Pieces are decoded side by side, and each is the same whatever pieces are beside it; what they may
+become is `rules`' business. This module knows notes and checkpoints; it knows nothing of audio or
+files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.base import IMPOSSIBLE, Beside, Part, rearranged
+from deep_piano.codecs.base import IMPOSSIBLE, Part, nats, rearranged
+from deep_piano.codecs.note_context import NoteContext
+from deep_piano.codecs.notes import (
+    DURATION_CLASSES,
+    LOG_WIDTHS,
+    ONSET,
+    STEPS_PER_SECOND,
+    VALUES,
+    classes,
+)
+from deep_piano.decoding.base import (
+    NORM_EPSILON,
+    Commission,
+    Continuation,
+    InputKernel,
+    Sampling,
+    arranged,
+)
 from deep_piano.decoding.kernels import Array, Kernel
+from deep_piano.decoding.rules import WAITING, Piece
 from deep_piano.models.checkpoint import Checkpoint
-
-NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
-
-Pair = tuple[Array, Array]
 
 
 @dataclass
@@ -34,110 +52,6 @@ class State:
     def arrange(self, order: Sequence[int]) -> None:
         """Keep the streams of these indices, in this order; -1 is a new one."""
         self.h, self.c = (rearranged(array, order, axis=1) for array in (self.h, self.c))
-
-
-class InputKernel(NamedTuple):
-    """The rows of a kernel by what they are multiplied with.
-
-    Attributes
-    ----------
-    features : ndarray, shape (features, outputs)
-    table : ndarray, shape (classes of all categorical inputs, outputs)
-        One row a class, one input after another.
-    starts : ndarray of int, shape (categorical inputs,)
-        The row of each input's first class.
-    """
-
-    features: Array
-    table: Array
-    starts: NDArray[np.int64]
-
-
-class Arranged(NamedTuple):
-    """The arrays of a network as stepping needs them; pairs are of a kernel and its bias.
-
-    Attributes
-    ----------
-    input : InputKernel
-        Of the LSTM: the fields of a step, then what is known beside it.
-    bias : ndarray, shape (units,)
-    norms : list of pair
-        Scale and shift: of each layer's input, and of the output.
-    lstms : list of pair
-        From inputs and h to the gates input, forget, output and cell.
-    hidden : pair
-        From the output to what all heads make of it.
-    known : list of InputKernel
-        Of each head: the fields before its own, then what is known beside them.
-    heads : list of pair
-    """
-
-    input: InputKernel
-    bias: Array
-    norms: list[Pair]
-    lstms: list[Pair]
-    hidden: Pair
-    known: list[InputKernel]
-    heads: list[Pair]
-
-
-def arranged(checkpoint: Checkpoint) -> Arranged:
-    """Return a checkpoint's arrays as stepping needs them."""
-    weights, fields, units = checkpoint.weights, checkpoint.spec.fields, checkpoint.config.units
-    norms, lstms = arranged_layers(checkpoint)
-    sizes = [field.size for field in fields]
-    hidden = [weights[f"{field.name}_hidden/kernel"] for field in fields]
-    return Arranged(
-        input=_input_kernel(weights["input/kernel"], sizes, checkpoint.spec.context[:2]),
-        bias=weights["input/bias"],
-        norms=norms,
-        lstms=lstms,
-        hidden=(
-            np.concatenate([kernel[:units] for kernel in hidden], 1),
-            np.concatenate([weights[f"{field.name}_hidden/bias"] for field in fields]),
-        ),
-        known=[
-            _input_kernel(kernel[units:], sizes[:index], [fields[index].beside])
-            for index, kernel in enumerate(hidden)
-        ],
-        heads=[
-            (weights[f"{field.name}/kernel"], weights[f"{field.name}/bias"]) for field in fields
-        ],
-    )
-
-
-def _input_kernel(kernel: Array, sizes: Sequence[int], parts: Sequence[Beside]) -> InputKernel:
-    """Tell a kernel's rows apart, which stand as `model.build_model` joins its inputs."""
-    features, of_fields = sum(part.features for part in parts), sum(sizes)
-    sizes = [*sizes, *(size for part in parts for size in part.classes)]
-    return InputKernel(
-        kernel[of_fields : of_fields + features],
-        np.concatenate([kernel[:of_fields], kernel[of_fields + features :]]),
-        np.cumsum([0, *sizes], dtype=np.int64)[:-1],
-    )
-
-
-def arranged_layers(checkpoint: Checkpoint) -> tuple[list[Pair], list[Pair]]:
-    """Return the arrays of the LSTM layers: `Arranged.norms` and `Arranged.lstms`."""
-    weights, layers = checkpoint.weights, range(checkpoint.config.layers)
-    names = [*(f"norm_{n}" for n in layers), "norm_out"]
-    return (
-        [(weights[f"{name}/gamma"], weights[f"{name}/beta"]) for name in names],
-        [_gates(weights, f"lstm_{n}", checkpoint.config.units) for n in layers],
-    )
-
-
-def _gates(weights: Mapping[str, Array], name: str, units: int) -> Pair:
-    """Return a layer's kernel: from inputs and h to the gates.
-
-    Keras's gates are input, forget, cell, output; here the cell is last, so that one tanh serves
-    all four: sigmoid(x) = (1 + tanh(x / 2)) / 2, and halving a weight rounds nothing.
-    """
-    kernel = np.concatenate([weights[f"{name}/kernel"], weights[f"{name}/recurrent_kernel"]])
-    rows = np.r_[kernel, weights[f"{name}/bias"][None]]
-    first, last = rows[:, : 2 * units], rows[:, 3 * units :]
-    rows = np.concatenate([first / 2, last / 2, rows[:, 2 * units : 3 * units]], 1)
-    return rows[:-1], rows[-1]
 
 
 class Engine:
@@ -247,74 +161,165 @@ def _normalise(x: Array, gamma: Array, beta: Array) -> Array:
     return x
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How a class is drawn from its logits.
+class Composer:
+    """Pieces in the making, any number of them, that come and go as they please.
 
-    Attributes
+    Parameters
     ----------
-    temperature : float
-        Divides the logits.
-    top_k : int
-        Draw from the k likeliest classes; 0: from all.
-    top_p : float
-        Draw from the likeliest classes that together hold this probability (nucleus sampling,
-        Holtzman et al. 2020, arXiv:1904.09751); 1: from all.
+    engine : Engine
+    sampling : mapping of str to Sampling
+        One a field.
+    guidance : mapping of str to float, optional
+        A field: how far its logits go from what the network says that knows nothing of the seed to
+        what it says that does, and beyond (classifier-free guidance, Ho and Salimans 2022,
+        arXiv:2207.12598). 1, also where a field is not named: as the network learned it. With any
+        other each piece is heard twice.
+    hold_density : float
+        How strongly a piece that leaves its seed's density is pulled back (`Piece.pull`); 0: it
+        goes where it goes.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def draw(
-        self, logits: Array, rng: np.random.Generator, allowed: NDArray[np.bool_] | None = None
-    ) -> int:
-        """Draw one class.
-
-        Parameters
-        ----------
-        logits : ndarray, shape (size,)
-        rng : numpy.random.Generator
-            Exactly one number is taken from it.
-        allowed : ndarray of bool, shape (size,), optional
-            Classes that may be drawn; at least one.
-        """
-        return int(self.draw_each(logits[None], np.array([rng.random()]), allowed)[0])
-
-    def draw_each(
+    def __init__(
         self,
-        logits: Array,
-        chances: NDArray[np.float64],
-        allowed: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.int64]:
-        """Draw one class for each stream of a batch.
+        engine: Engine,
+        sampling: Mapping[str, Sampling],
+        guidance: Mapping[str, float] | None = None,
+        hold_density: float = 0.0,
+    ) -> None:
+        self._engine = engine
+        self._hold_density = np.float32(hold_density)
+        self._sampling = [sampling[field.name] for field in engine.spec.fields]
+        self._guidance = [(guidance or {}).get(field.name, 1.0) for field in engine.spec.fields]
+        # Streams of a piece: one that knows of the seed, and where it is guided one that does not.
+        self._streams = 1 if all(strength == 1 for strength in self._guidance) else 2
+        self._pieces: list[Piece] = []
+        self._state = engine.start(0)
+        self._context = NoteContext(0)
 
-        Parameters
-        ----------
-        logits : ndarray, shape (batch, size)
-        chances : ndarray of float64, shape (batch,)
-            At least 0, below 1: a random number a stream.
-        allowed : ndarray of bool, shape (size,) or (batch, size), optional
-            Classes that may be drawn; at least one a stream.
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def add(self, name: Hashable, commission: Commission) -> None:
+        """Begin a piece; `step` says its name when it is done."""
+        self._arrange([*range(len(self)), -1])
+        piece = Piece(name, commission)
+        self._pieces.append(piece)
+        count = self._streams * len(self)
+        piece.begin_context(self._context, range(count - self._streams, count))
+
+    @property
+    def composed_s(self) -> float:
+        """How far all pieces in the making have come together, in seconds."""
+        return sum(piece.now for piece in self._pieces) / STEPS_PER_SECOND
+
+    def step(self) -> dict[Hashable, Continuation]:
+        """Take every piece one note further.
 
         Returns
         -------
-        ndarray of int, shape (batch,)
+        dict of name to Continuation
+            Those that are complete. They are no longer in the making.
         """
-        weights = logits.astype(np.float64)
-        weights /= self.temperature
-        if allowed is not None:
-            weights = np.where(allowed, weights, -np.inf)
-        weights -= weights.max(1, keepdims=True)
-        np.exp(weights, out=weights)
-        if self.top_k or self.top_p < 1:
-            falling = -np.sort(-weights, 1)
-            if self.top_k:
-                falling[:, self.top_k :] = 0
-            mass = falling.cumsum(1)
-            # Keep each class before which less than top_p of the mass lies, and its equals.
-            last = (mass < self.top_p * mass[:, -1:]).sum(1)
-            weights[weights < falling[np.arange(len(last)), last][:, None]] = 0
-        mass = weights.cumsum(1)
-        place: NDArray[np.int64] = (mass <= chances[:, None] * mass[:, -1:]).sum(1)
-        return place
+        coming = [piece.coming for piece in self._pieces for _ in range(self._streams)]
+        steps = np.array(coming, np.int32).reshape(-1, 4)
+        known = self._context.advance(steps)
+        heard = self._engine.hear(self._state, classes(steps), known)
+        choosing = np.array(
+            [index for index, piece in enumerate(self._pieces) if piece.heard()], np.int64
+        )
+        if len(choosing):
+            self._choose(choosing, heard)
+        done = {piece.name: piece.continuation() for piece in self._pieces if piece.done}
+        if done:
+            left = [index for index, piece in enumerate(self._pieces) if not piece.done]
+            self._pieces = [self._pieces[index] for index in left]
+            self._arrange(left)
+        return done
+
+    def _arrange(self, order: list[int]) -> None:
+        """Keep the streams of the pieces of these indices, in this order; -1 is a new one."""
+        streams = [
+            piece if piece < 0 else piece * self._streams + stream
+            for piece in order
+            for stream in range(self._streams)
+        ]
+        self._state.arrange(streams)
+        self._context.arrange(streams)
+
+    def _choose(self, choosing: NDArray[np.int64], heard: NDArray[np.float32]) -> None:
+        """Draw the next note of the pieces of these indices; `heard` has all streams' rows."""
+        nothing = np.empty((len(choosing), 0), np.int64)
+        onset = self._draw(choosing, heard, nothing, nothing)
+        pieces = [self._pieces[index] for index in choosing]
+        steps = onset.value.tolist()
+        late = [i for i, piece in enumerate(pieces) if piece.is_late(steps[i])]
+        if late:  # it is time for their last chords: the time is drawn again, among theirs
+            for i in late:
+                pieces[i].begin_last_chord()
+            again = self._draw(choosing[late], heard, nothing[late], nothing[late])
+            onset.place[late], onset.value[late] = again
+        chosen, known_classes = onset.value[:, None], onset.place[:, None]
+        for _field in range(1, len(self._sampling)):
+            drawn = self._draw(choosing, heard, chosen, known_classes)
+            chosen = np.concatenate([chosen, drawn.value[:, None]], 1)
+            known_classes = np.concatenate([known_classes, drawn.place[:, None]], 1)
+        for piece, step in zip(pieces, chosen.tolist(), strict=True):
+            piece.take(step)
+
+    def _draw(
+        self,
+        choosing: NDArray[np.int64],
+        heard: NDArray[np.float32],
+        chosen: NDArray[np.int64],
+        known_classes: NDArray[np.int64],
+    ) -> Drawn:
+        """Draw the field after those that are chosen; `known_classes` are the classes of these."""
+        index, streams = chosen.shape[1], self._streams
+        field, strength = self._engine.spec.fields[index], self._guidance[index]
+        pieces = [self._pieces[piece] for piece in choosing]
+        rows = (choosing[:, None] * streams + np.arange(streams)).reshape(-1)
+        # The streams of a piece have the same notes before them.
+        known, candidates = self._context.of_field(rows[::streams], chosen)
+        values = _values(index, candidates)
+        allowed = np.stack(
+            [
+                piece.allowed(step, mine)
+                for piece, step, mine in zip(pieces, chosen.tolist(), values, strict=True)
+            ]
+        )
+        chances = np.array([piece.chance() for piece in pieces])
+        if streams > 1:
+            known = known.repeated(streams)
+            known_classes = np.repeat(known_classes, streams, axis=0)
+        logits = self._engine.logits(heard[rows], known_classes, known)
+        own = guided = logits[::streams]
+        if strength != 1:
+            without_seed = logits[1::2]
+            guided = without_seed + np.float32(strength) * (own - without_seed)
+        if index == ONSET:
+            pulls = np.array([piece.pull() for piece in pieces], np.float32)
+            guided = guided + self._hold_density * pulls[:, None] * WAITING
+        place = self._sampling[index].draw_each(guided, chances, allowed)
+        copied = None
+        if field.copies:
+            value = np.take_along_axis(values, place[:, None], 1)[:, 0]
+            place, copied = DURATION_CLASSES[value], candidates == value[:, None]
+        else:
+            value = VALUES[index][place]
+        losses = nats(field, LOG_WIDTHS[index], own, place, copied)
+        for piece, loss in zip(pieces, losses.tolist(), strict=True):
+            piece.nats[index] = loss
+        return Drawn(place, value)
+
+
+class Drawn(NamedTuple):
+    """What was drawn of a field, one a piece: classes, and the values that they stand for."""
+
+    place: NDArray[np.int64]
+    value: NDArray[np.int64]
+
+
+def _values(index: int, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what the classes of a field stand for in each piece, shape (pieces, outputs)."""
+    values = np.broadcast_to(VALUES[index], (len(candidates), len(VALUES[index])))
+    return np.concatenate([values, candidates], 1) if candidates.shape[1] else values

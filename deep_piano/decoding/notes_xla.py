@@ -1,6 +1,6 @@
 """Composing on a GPU: the whole loop, note after note, is one graph compiled by XLA.
 
-`compose.Composer` is the reference: the same network, rules and chances, and but for the rounding
+`notes.Composer` is the reference: the same network, rules and chances, and but for the rounding
 of sums the same pieces. Here a call of the graph takes all pieces some dozens of notes further.
 Between two calls the host begins new pieces, fills up what they need (notes of seeds, chances),
 collects what is complete, and estimates the key of a piece that is about to strike its last chord:
@@ -35,7 +35,7 @@ from deep_piano.codecs.notes import (
     VELOCITIES,
     VELOCITY,
 )
-from deep_piano.decoding.notes import InputKernel, Sampling, arranged
+from deep_piano.decoding.base import Commission, Continuation, InputKernel, Sampling, arranged
 from deep_piano.decoding.notes_xla_context import advance, of_field
 from deep_piano.decoding.rules import (
     FADING,
@@ -50,8 +50,6 @@ from deep_piano.decoding.rules import (
     ROLL_STEPS,
     WAITING,
     WAITS,
-    Commission,
-    Continuation,
     Piece,
 )
 from deep_piano.decoding.xla import lstm_layers, product, where
@@ -380,7 +378,7 @@ class _Loop:
 
 
 def _in_classes(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Return the classes of a step's fields, or of the first of them; see `notes.classes`."""
+    """Return the classes of a step's fields, or of the first of them; see `codecs.notes`."""
     return [
         tf.gather(CLASSES[field], value) if field in CLASSES else value
         for field, value in enumerate(values)
@@ -405,7 +403,7 @@ def _count(flags: tf.Tensor) -> tf.Tensor:
 def _nats(
     logits: tf.Tensor, target: tf.Tensor, copied: tf.Tensor, log_widths: NDArray[np.float64]
 ) -> tf.Tensor:
-    """Return what values cost; see `likelihood.nats`."""
+    """Return what values cost; see `codecs.base.nats`."""
     said = tf.gather(logits, target, batch_dims=1)
     said -= tf.gather(log_widths.astype(np.float32), target)
     ways = tf.where(copied, logits[:, len(log_widths) :], IMPOSSIBLE)

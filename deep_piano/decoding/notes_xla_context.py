@@ -1,4 +1,4 @@
-"""What `NoteContext` knows, in TensorFlow: for the loop that XLA compiles (`device_composer`).
+"""What `NoteContext` knows, in TensorFlow: for the loop that XLA compiles (`decoding.notes_xla`).
 
 `codecs.note_kernels` is the reference, and says what is kept of each stream.
 """

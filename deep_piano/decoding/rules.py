@@ -13,17 +13,12 @@ import math
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.analysis.note_figures import (
-    LONGEST_PATTERN_NOTES,
-    LOOP_GRID_S,
-    MOST_REPETITIONS,
-    key_of,
-)
+from deep_piano.analysis.keys import key_of
+from deep_piano.analysis.note_figures import LONGEST_PATTERN_NOTES, LOOP_GRID_S, MOST_REPETITIONS
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
     DURATION,
@@ -41,6 +36,7 @@ from deep_piano.codecs.notes import (
     encode,
     velocity_of,
 )
+from deep_piano.decoding.base import Commission, Continuation
 from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
 LONGEST_GAP_S = 3.0  # from one onset to the next
@@ -74,44 +70,6 @@ LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
 LONGEST = np.arange(SPEC.fields[DURATION].outputs) == DURATIONS - 1
 KEYS = np.arange(PITCHES)
 _CLASSES = (KEYS + LOWEST_PITCH) % 12
-
-
-@dataclass(frozen=True)
-class Commission:
-    """A piece to compose.
-
-    Attributes
-    ----------
-    seed : ndarray, dtype `NOTE`
-        At least one note; the first onset is the piece's zero.
-    seed_seconds : float
-        When the seed ends; the continuation begins there or later.
-    seconds : float
-        When the piece ends.
-    rng : numpy.random.Generator
-        The chances of this piece; nothing else is taken from it.
-    """
-
-    seed: Notes
-    seed_seconds: float
-    seconds: float
-    rng: np.random.Generator
-
-
-class Continuation(NamedTuple):
-    """What a composer made of a seed.
-
-    Attributes
-    ----------
-    notes : ndarray, dtype `NOTE`
-        On the seed's clock.
-    nats : float
-        The mean loss of a note under the network itself, in nats on the grid of 10 ms and 32
-        velocities: how much it was surprised by what was drawn.
-    """
-
-    notes: Notes
-    nats: float
 
 
 @dataclass

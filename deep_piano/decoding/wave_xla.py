@@ -1,6 +1,6 @@
 """Stepping the network of sound on a GPU: many streams at once, in a graph compiled by XLA.
 
-`stepping.Stepper` is the reference: the same network, rules and chances, and but for the rounding
+`wave.Stepper` is the reference: the same network, rules and chances, and but for the rounding
 of sums the same sound. It hears what is to be continued, on a CPU; from the beginning of a frame on
 the streams can be stepped here. A call of the graph takes all of them a second further; between two
 calls the host begins new streams, and collects what is complete.
@@ -18,8 +18,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from deep_piano.decoding.notes import arranged_layers
-from deep_piano.decoding.wave import LARGEST, LEVEL_STEPS, MOST, ROOM, Stream, require_sound
+from deep_piano.decoding.base import arranged_layers
+from deep_piano.decoding.wave import Stream, require_sound
+from deep_piano.decoding.wave_kernels import LARGEST, LEVEL_STEPS, MOST, ROOM
 from deep_piano.decoding.xla import lstm_layers, product
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.models.config import ERRORS_GAIN, LEAST_ERROR, PLACE_UNITS
@@ -264,7 +265,7 @@ class _Classes(_Loop):
         drawn = chances * mass[:, -1]
         below = mass <= drawn[:, None]
         chosen = tf.math.count_nonzero(below, 1, dtype=tf.int32)
-        # Where in its cell it was drawn says what number it is: see `stepping`.
+        # Where in its cell it was drawn says what number it is: see `wave_kernels`.
         before = tf.reduce_max(tf.where(below, mass, 0.0), 1)
         share = (drawn - before) / (tf.gather(mass, chosen, batch_dims=1) - before)
         begin, end = tf.gather(self._edges, chosen), tf.gather(self._edges, chosen + 1)
@@ -296,7 +297,7 @@ def _noted(carried: Tensors, predicted: tf.Tensor, value: tf.Tensor) -> Tensors:
 
 
 def _gain(level: tf.Tensor, *, loudest: float) -> tf.Tensor:
-    """Return what is multiplied by it to hold the energy, as `stepping` does."""
+    """Return what is multiplied by it to hold the energy, as `wave_kernels` does."""
     held, whole, loudest = level[:, 0], level[:, 2], tf.constant(loudest, tf.float64)
     factor = tf.minimum(loudest, held / level[:, 1]) * (whole / level[:, 3]) ** 2
     one = tf.ones_like(factor)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from deep_piano.decoding.notes import NORM_EPSILON
+from deep_piano.decoding.base import NORM_EPSILON
 from deep_piano.errors import DeepPianoError
 
 _XLA_FLAGS: Final = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
@@ -55,7 +55,7 @@ def lstm_layers(
     state : list of pair of tensor, shape (streams, units)
         h and c of each layer.
     norms, lstms : list of pair
-        See `decode.Arranged`.
+        See `decoding.base.Arranged`.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def where(condition: tf.Tensor, yes: Any, no: Any) -> Any:
 
 
 def _normalise(x: tf.Tensor, norm: Any) -> tf.Tensor:
-    """Layer normalisation of each row, as in `decode`."""
+    """Layer normalisation of each row, as in `decoding.notes`."""
     x -= tf.reduce_mean(x, 1, keepdims=True)
     x *= tf.math.rsqrt(tf.reduce_mean(x * x, 1, keepdims=True) + NORM_EPSILON)
     return x * norm[0] + norm[1]

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.config.sections import BulkConfig
-from deep_piano.decoding.compose import Composer
-from deep_piano.decoding.notes import Engine
-from deep_piano.decoding.rules import Continuation
+from deep_piano.decoding.base import Continuation
+from deep_piano.decoding.notes import Composer, Engine
 from deep_piano.errors import InputError
-from deep_piano.generate import notes, wave
+from deep_piano.generate import notes, seeds, wave
 from deep_piano.generate.records import Key
 from deep_piano.generate.tasks import Run
 from deep_piano.infra.backend import load_tensorflow
-from deep_piano.infra.cluster.connection import ask_for, gpus_each, outcome, total
+from deep_piano.infra.cluster.connection import ask_for, gpus_each, total
+from deep_piano.infra.cluster.scheduling import outcome
 from deep_piano.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -165,9 +165,9 @@ class ComposerActor:
         else:
             self._composer = notes.composer_of(engine(checkpoint), run.settings)
         self._index, self._run = index, run
-        self._seeds: dict[Key, notes.Seed] = {}
+        self._seeds: dict[Key, seeds.Seed] = {}
 
-    def work(self, asked: Mapping[Key, notes.Seed]) -> dict[Key, notes.Take]:
+    def work(self, asked: Mapping[Key, seeds.Seed]) -> dict[Key, notes.Take]:
         """Begin pieces, and go on with all until some are complete; return those."""
         settings, only_new = self._run.settings, self._run.only_new
         for key, seed in asked.items():

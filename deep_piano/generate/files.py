@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.infra.storage.atomic import _identity, require_free
 from deep_piano.music.audio import ENCODED_SUFFIXES, content_hash
 
 OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), ".mid")
@@ -82,34 +83,6 @@ def _with_contents(paths: Collection[Path]) -> Iterator[Path]:
         with suppress(OSError):  # what cannot be looked at is somebody else's error
             if path.is_dir():
                 yield from path.iterdir()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from every other, by whatever name; None where there is none."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_dev, state.st_ino
-
-
-def require_free(path: Path, *, force: bool, given: Collection[object] = ()) -> None:
-    """Raise an InputError unless a file may be written there."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}. Give another name.") from error
-    if path.is_dir():
-        raise InputError(f"{path} is a folder. Give the name of a file to write.")
-    if _identity(path) in given:
-        raise InputError(
-            f"{path} would be written, but it is one of the files you gave, which are never "
-            "replaced. Give another name with -o."
-        )
-    if not force:
-        raise InputError(f"{path} is there already. Give another name, or --force.")
 
 
 def _require_writable(folder: Path) -> None:

@@ -18,7 +18,9 @@ from urllib.parse import quote
 
 from deep_piano.errors import InputError, one_line
 from deep_piano.generate.records import MANIFEST, SEED, Record, Records, read_records, read_run
-from deep_piano.infra.storage.local import Folder, LocalFolder, atomic_path
+from deep_piano.infra.storage.atomic import atomic_path
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.report.roll import ROLL_AXES, ROLL_INCHES
 
 PAGE: Final = "index.html"

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from deep_piano.analysis.originality import CorpusIndex
-from deep_piano.cli.terminal import Report, no_progress
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import BulkConfig, Config
 from deep_piano.decoding.notes import Engine
@@ -37,7 +36,7 @@ from deep_piano.generate.composers import (
     crew_for,
 )
 from deep_piano.generate.gallery import write_gallery
-from deep_piano.generate.ranking import best_first
+from deep_piano.generate.piece import best_first
 from deep_piano.generate.records import (
     Key,
     Record,
@@ -47,6 +46,7 @@ from deep_piano.generate.records import (
     write_manifest,
     write_records,
 )
+from deep_piano.generate.seeds import Seed
 from deep_piano.generate.tasks import (
     Run,
     continue_recording,
@@ -57,11 +57,14 @@ from deep_piano.generate.tasks import (
     write_recording,
 )
 from deep_piano.infra.cluster import metrics
-from deep_piano.infra.cluster.connection import Silence, busy, connected, next_done, outcome
-from deep_piano.infra.storage.local import Entry, Folder
+from deep_piano.infra.cluster.connection import connected
+from deep_piano.infra.cluster.scheduling import Silence, busy, next_done, outcome
+from deep_piano.infra.progress import Report, no_progress
+from deep_piano.infra.storage.folder import Entry, Folder
+from deep_piano.infra.storage.open import require_apart
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import Checkpoint
-from deep_piano.prepare.sources import require_apart, survey
+from deep_piano.music.recordings import survey
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +199,7 @@ class _Bulk:
         self._crew: Crew
         self._reading: Callable[[str], Any]
         self._writing: Callable[[str, Any], Any]
-        self._heard: dict[str, notes.Seed | wave.Heard] = {}
+        self._heard: dict[str, Seed | wave.Heard] = {}
         self._seed_files: dict[str, dict[str, str]] = {}
         self._left: Counter[str] = Counter()  # takes of each seed that are on the way
         self._ready: deque[Key] = deque()  # to be composed

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, TypeAdapter
 
 from deep_piano.errors import DeepPianoError, InputError, one_line
-from deep_piano.infra.storage.local import Folder
+from deep_piano.infra.storage.folder import Folder
 
 RUN: Final = "run.json"
 PIECES: Final = "pieces"

@@ -18,16 +18,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deep_piano.cli.terminal import no_progress
 from deep_piano.codecs.registry import codec_of
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.errors import one_line
-from deep_piano.generate import notes as piece
 from deep_piano.generate import wave
 from deep_piano.generate.files import Piece, targets
-from deep_piano.generate.notes import Seed, Take, finish, ready_sound, require_room, write_seed
+from deep_piano.generate.notes import Take, finish, ready_sound
 from deep_piano.generate.records import SEED, Record, folder_of
-from deep_piano.infra.storage.local import Folder, sha256_of
+from deep_piano.generate.seeds import Seed, require_room, write_seed
+from deep_piano.generate.seeds import read_seed as read_notes
+from deep_piano.infra.progress import no_progress
+from deep_piano.infra.storage.atomic import sha256_of
+from deep_piano.infra.storage.folder import Folder
 from deep_piano.models.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def read_seed(run: Run, seeds: Folder, name: str) -> tuple[Seed, dict[str, str]]
     settings, sound = run.settings, run.sound and _fetched(run.sound)
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     with seeds.local(name) as path:
-        seed = piece.read_seed(
+        seed = read_notes(
             path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=no_progress
         )
         seed = replace(seed, name=name.rpartition("/")[2])

@@ -1,6 +1,6 @@
 """A recording becomes a piece without notes: its own sound, and the network's sound after it.
 
-The road of the checkpoints of sound; that of notes is `piece`, which asks this one where a
+The road of the checkpoints of sound; that of notes is `notes`; `piece` asks this one where a
 checkpoint says so. One core steps one take; takes are stepped side by side. Where a GPU steps many
 pieces at once, `hear` prepares them for it, and `finish` writes what it made.
 """
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from deep_piano import versions
 from deep_piano.analysis.sound_figures import likeness
-from deep_piano.cli.terminal import Progress, no_progress
 from deep_piano.codecs.registry import codec_of
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.wave import Stepper, Stream
 from deep_piano.errors import InputError
 from deep_piano.generate import files as outputs
+from deep_piano.generate import seeds
 from deep_piano.generate.files import Piece, hashes, title_of
+from deep_piano.infra.progress import Progress, no_progress
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness
 from deep_piano.music.audio import Samples
@@ -103,7 +104,7 @@ def make_take(
     settings, checkpoint, only_new
         As for `make_pieces`.
     files : dict of str to Path
-        From `outputs.targets`.
+        From `files.targets`.
     take : int
         From 0.
 
@@ -157,7 +158,7 @@ def read_seed(
     """
     sr = int(checkpoint.facts.get("sr", codec_of(checkpoint.spec).sr))
     seed = audio.decode(path, sr=sr, start_s=settings.seed_start, seconds=settings.seed_seconds)
-    audio.check_seed(seed, sr=sr)
+    seeds.check_seed(seed, sr=sr)
     digest = audio.content_hash(path)
     seconds = settings.seconds + (len(seed) / sr if only_new else 0)
     count = round(seconds * sr) - len(seed)
@@ -301,7 +302,7 @@ def finish(
     Parameters
     ----------
     files : dict of str to Path
-        From `outputs.targets`.
+        From `files.targets`.
     seed : Seed
     new : ndarray, shape (n,), dtype float32
         What follows it.

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.config.sections import StorageConfig
 from deep_piano.errors import CheckpointError, FileError, InputError, one_line
-from deep_piano.infra.storage.local import Folder, LocalFolder, open_folder
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.local import LocalFolder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.config import ModelConfig, weight_shapes
 
 CARD: Final = "checkpoint.json"

@@ -31,7 +31,8 @@ class ModelConfig:
     past : int
         How many of the last steps the network sees at once; 1: the last one alone.
     order : int
-        How many of the last steps the linear prediction sees that it begins with (`linear`).
+        How many of the last steps the linear prediction sees that it begins with
+        (`linear_prediction`).
     scale : float
         What numbers are divided by before the network hears them, and multiplied by after.
     spectrum : tuple of float
@@ -96,7 +97,7 @@ PRESETS = {
 
 
 PLACE_UNITS: Final = 8
-"""How many numbers an LSTM's output becomes for each place of the next frame (see `tiers`)."""
+"""How many numbers an LSTM's output becomes for each place of the next frame (`wave_network`)."""
 SHAPE_OUTPUTS: Final = 3
 """Beside the logits: what is added to the prediction, and how sharp and how steep it is."""
 ERRORS_GAIN: Final = 8.0
@@ -143,7 +144,7 @@ def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[in
 
 
 def _head_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the weights between the LSTM and the samples (see `tiers`)."""
+    """Return the shapes of the weights between the LSTM and the samples (see `wave_network`)."""
     [field] = spec.fields
     frame, units, hidden = config.frame, config.units, config.head_units
     name, inner = field.name, f"{field.name}_hidden"

@@ -1,15 +1,15 @@
-"""What the network of sound begins with: how loud sound is, and a linear prediction of it.
+"""What the network of sound begins with: a linear prediction of it.
 
 The prediction is fitted to the recording itself, again and again, from what has been heard of it,
 as speech coders do (backward adaptation: ITU-T G.728). The autocorrelation method makes filters
 that are stable when they hear themselves: what they go on with rings at the pitches of what was
-heard, and neither swells nor dies away. This module knows datasets, sequences and filters; it knows
+heard, and neither swells nor dies away. This module knows sequences and filters; it knows
 nothing of networks or training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -18,38 +18,15 @@ from numpy.typing import NDArray
 
 from deep_piano.codecs.base import Context, Field, Known, SequenceSpec, only_features
 from deep_piano.codecs.registry import Codec
-from deep_piano.dataset.reader import Dataset
 from deep_piano.models.config import ModelConfig
 
 Floats = NDArray[np.float64]
 
-_STEPS: Final = 10_000_000  # more of them change no digit that matters
-_BANDS: Final = 128  # of the mean spectrum: 62.5 Hz each at 16 kHz
 _HEARD: Final = 160_000  # the steps that a filter is fitted to: 10 s at 16 kHz, as a seed has
 _RENEWED: Final = 16_000  # steps between one fit and the next
 _LATEST: Final = 0.95  # where the window over what was heard is highest
 _SPECTRUM_SHARE: Final = 0.2  # of the mean spectrum beside the recording's own
 _FLOOR: Final = 1e-9  # white noise, as a share of the energy: an inverse of silence
-
-
-def spread(dataset: Dataset) -> float:
-    """Return the root of the mean square of the training split's numbers."""
-    squares, count = 0.0, 0
-    for values in numbers(dataset):
-        squares += float(np.square(values).sum())
-        count += len(values)
-    return float(np.sqrt(squares / max(1, count))) or 1.0
-
-
-def spectrum(dataset: Dataset) -> tuple[float, ...]:
-    """Return the mean power spectrum of the training split: dB, from 0 Hz to half the rate."""
-    from scipy.signal import welch
-
-    total = np.full(_BANDS + 1, 1e-20)
-    for values in numbers(dataset):
-        if len(values) >= 2 * _BANDS:
-            total += welch(values[:, 0], nperseg=2 * _BANDS)[1] * len(values)
-    return tuple(np.round(10 * np.log10(total / total.mean()), 1).tolist())
 
 
 def coefficients(heard: NDArray[Any], config: ModelConfig, *, ahead: int = 1) -> Floats:
@@ -202,23 +179,6 @@ def own_prediction(spec: SequenceSpec, config: ModelConfig, sequence: NDArray[An
 def numbers_of(field: Field, sequence: NDArray[Any]) -> Floats:
     """Return what the steps of a sequence stand for, (n, 1)."""
     return sequence.astype(np.float64) if field.continuous else field.levels[sequence]
-
-
-def numbers(dataset: Dataset) -> Iterator[Floats]:
-    """Yield what the steps of `middles` stand for, (n, 1)."""
-    [field] = dataset.spec.fields
-    for steps in middles(dataset):
-        yield numbers_of(field, steps)
-
-
-def middles(dataset: Dataset) -> list[NDArray[Any]]:
-    """Return the middle of each recording of the training split, as much as tells what it is."""
-    each = _STEPS // max(1, sum(group.recordings for group in dataset.row_groups("train")))
-    found = []
-    for row in dataset.recordings("train"):
-        begin = max(0, (len(row.sequence) - each) // 2)
-        found.append(row.sequence[begin : begin + each].copy())  # and let go of the rest
-    return found
 
 
 def _autocorrelation(values: Floats, order: int) -> Floats:

@@ -130,7 +130,7 @@ def nats_of(field: Field, log_widths: NDArray[np.float64]) -> Any:
 
     It takes the target's class and for each candidate for copying whether it is the target, of
     shape (batch, window, 1 + copies), and logits of shape (batch, window, outputs); it returns
-    nats on the codec's finest grid, of shape (batch, window): see `likelihood.nats`.
+    nats on the codec's finest grid, of shape (batch, window): see `codecs.base.nats`.
     """
 
     def nats(target: Any, logits: Any) -> Any:

@@ -4,8 +4,8 @@ As in SampleRNN (Mehri et al. 2017, arXiv:1612.07837) an LSTM hears a frame at a
 steps are classes, a small network without memory foretells one sample after another of the next
 frame, from the LSTM's output and the last samples; where they are numbers, one Dense layer
 foretells all of the next frame at once. As in LPCNet (Valin and Skoglund 2019, arXiv:1810.11846)
-both hear a linear prediction (`linear`) and its last errors, and begin with it: they learn how far
-the next sample will be from it, in units of what its errors were lately.
+both hear a linear prediction (`linear_prediction`) and its last errors, and begin with it: they
+learn how far the next sample will be from it, in units of what its errors were lately.
 
 This module knows specifications with one field; it knows nothing of files.
 """
@@ -61,7 +61,7 @@ class Past(layers.Layer):
 def build_tiers(
     spec: SequenceSpec, config: ModelConfig, *, batch: int, window: int, precision: str
 ) -> Any:
-    """Build the Keras model for training: `model.build_model` says what goes in and out."""
+    """Build the Keras model for training: `note_network.build_model` says what goes in and out."""
     [field] = spec.fields
     frame, units, hidden = config.frame, config.units, config.head_units
     steps, context = inputs(spec, batch=batch, window=window)

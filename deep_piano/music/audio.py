@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.errors import AudioError, DecodeTimeout, DeepPianoError, InputError, one_line
-from deep_piano.infra.storage.local import atomic_path, sha256_of
+from deep_piano.infra.storage.atomic import atomic_path, sha256_of
 
 logger = logging.getLogger(__name__)
 
+
 Samples = NDArray[np.float32]
 
-SHORTEST_SEED_S = 2.0
 SILENCE_DBFS = -60.0
 LONGEST_DECODE_S = 3 * 3600.0
 
@@ -195,35 +195,6 @@ def duration_s(path: Path, *, timeout_s: float = 20.0) -> float | None:
             hours, minutes, rest = found.groups()
             return int(hours) * 3600 + int(minutes) * 60 + float(rest)
     return None
-
-
-def check_seed(samples: Samples, *, sr: int) -> None:
-    """Refuse a seed that holds nothing to continue.
-
-    Parameters
-    ----------
-    samples : ndarray, shape (n,), dtype float32
-        Mono, full scale 1.0.
-    sr : int
-        Their sampling rate in Hz.
-
-    Raises
-    ------
-    AudioError
-        When it is shorter than 2 s, or below -60 dBFS throughout.
-    """
-    length_s = len(samples) / sr
-    if length_s < SHORTEST_SEED_S:
-        raise AudioError(
-            f"the seed is too short: {length_s:.2f} s from where it starts. Give at least "
-            f"{SHORTEST_SEED_S:g} s of piano, ten are best."
-        )
-    peak = float(np.abs(samples).max())
-    if peak < 10 ** (SILENCE_DBFS / 20):
-        level = f"its peak is {20 * math.log10(peak):.0f} dBFS" if peak else "every sample is zero"
-        raise AudioError(
-            f"the seed is silent ({level}). Choose a louder stretch, or start it elsewhere."
-        )
 
 
 def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deep_piano.errors import MidiError, one_line
-from deep_piano.infra.storage.local import atomic_path
+from deep_piano.infra.storage.atomic import atomic_path
 
 NOTE = np.dtype([("onset", "f8"), ("offset", "f8"), ("pitch", "u1"), ("velocity", "u1")])
 """One note: onset and offset in seconds, pitch 21-108 (MIDI), velocity 1-127."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from deep_piano.errors import AssetError, InputError
 from deep_piano.infra.assets import cache
-from deep_piano.infra.storage.local import atomic_path
+from deep_piano.infra.storage.atomic import atomic_path
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import HIGHEST_PITCH, LOWEST_PITCH
 

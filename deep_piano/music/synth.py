@@ -4,7 +4,7 @@ A note takes the layer of a sound whose own loudness is nearest to the one its v
 and is brought to exactly that. Dampers and keys struck again end it.
 
 This module knows notes and how a piano answers them; it knows nothing of recordings on disk (see
-`samples`), codecs, models or files to listen to. Same notes, same sound, same bytes.
+`sounds`), codecs, models or files to listen to. Same notes, same sound, same bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Audio to notes: the recogniser behind one small interface.
 
 The network hears exactly sixteen seconds at a time. Shorter audio is padded with silence (unpadded,
-half of its notes are lost); longer audio is heard in overlapping segments that `intervals` joins.
+half of its notes are lost); longer audio is heard in overlapping segments that `segments` joins.
 This module knows samples, segments and where the weights lie; it knows nothing of audio files or of
 how the network works.
 """

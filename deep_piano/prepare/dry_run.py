@@ -17,26 +17,23 @@ from typing import TypeVar
 
 import numpy as np
 
-from deep_piano.cli.terminal import Progress, no_progress
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
-from deep_piano.dataset.shards import Row, write_shard
+from deep_piano.dataset.manifest import read_manifest
+from deep_piano.dataset.rows import Reject, Row
+from deep_piano.dataset.shards import write_shard
 from deep_piano.errors import AudioError, FileError, MidiError, one_line
-from deep_piano.infra.storage.local import Folder
+from deep_piano.infra.progress import Progress, no_progress
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.open import require_apart
 from deep_piano.music import audio
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import NOTE, Notes, read_midi
+from deep_piano.music.recordings import survey
 from deep_piano.prepare import filters, tasks
-from deep_piano.prepare.commit import (
-    read_ledger,
-    read_manifest,
-    remembered,
-    require_same_settings,
-    shards_there,
-)
-from deep_piano.prepare.filters import Reject
+from deep_piano.prepare.commit import read_ledger, remembered, require_same_settings, shards_there
 from deep_piano.prepare.plan import Known, reading_digest, shard_bits
-from deep_piano.prepare.sources import Source, Splits, hash_share, require_apart, survey
+from deep_piano.prepare.sources import Source, Splits, hash_share
 
 OPENED, MEASURED, EXAMPLES = 200, 6, 3
 TRANSCRIBED_S = 28.0  # two segments of the network
@@ -81,14 +78,14 @@ def preview(
     corpus, dataset : Folder
     settings : PrepareConfig
     rebuild : bool
-        As for `stages.prepare.prepare`.
+        As for `on_ray.prepare`.
     progress : callable
         Called with the name of a stage, how much of it is done, and the whole.
 
     Raises
     ------
     InputError
-        As `stages.prepare.prepare` would, before it does any work.
+        As `on_ray.prepare` would, before it does any work.
     """
     require_apart(corpus, dataset)
     manifest = read_manifest(dataset)

@@ -15,35 +15,6 @@ from deep_piano.music.audio import SILENCE_DBFS, Samples
 
 
 @dataclass(frozen=True)
-class Reject:
-    """A file that became no row, and why.
-
-    Attributes
-    ----------
-    name : str
-        Its path within the corpus.
-    kind : str
-        "drop": a rule left it out. "failure": it could not be read.
-    rule : str
-        The rule's name, such as "too_short".
-    reason : str
-        For people, one line.
-    value, limit : float or None
-        What was measured, and what the settings allow.
-    source_sha256 : str
-        Of the file's bytes; "" where they could not be read.
-    """
-
-    name: str
-    kind: str
-    rule: str
-    reason: str
-    value: float | None = None
-    limit: float | None = None
-    source_sha256: str = ""
-
-
-@dataclass(frozen=True)
 class Broken:
     """A rule that a recording breaks, what was measured, and what the settings allow."""
 

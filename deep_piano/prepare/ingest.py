@@ -20,13 +20,13 @@ from deep_piano.analysis import descriptors, fingerprint
 from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
-from deep_piano.dataset.shards import Row
+from deep_piano.dataset.rows import Reject, Row
 from deep_piano.errors import DecodeTimeout, DeepPianoError, InputError, one_line
 from deep_piano.music import audio
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import Notes, excerpt, read_midi_and_pedal
 from deep_piano.prepare import filters
-from deep_piano.prepare.filters import Broken, Reject
+from deep_piano.prepare.filters import Broken
 from deep_piano.prepare.sources import Source, hash_split
 
 logger = logging.getLogger(__name__)

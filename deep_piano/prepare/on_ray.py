@@ -15,13 +15,17 @@ from dataclasses import replace
 from typing import Any
 
 from deep_piano import versions
-from deep_piano.cli.terminal import Report
 from deep_piano.config.sections import Config, PrepareConfig
-from deep_piano.dataset.shards import ShardFacts
+from deep_piano.dataset.manifest import read_manifest
+from deep_piano.dataset.rows import Reject, ShardFacts
 from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.infra.cluster import metrics
-from deep_piano.infra.cluster.connection import Silence, busy, completed, connected
-from deep_piano.infra.storage.local import Entry, Folder
+from deep_piano.infra.cluster.connection import connected
+from deep_piano.infra.cluster.scheduling import Silence, busy, completed
+from deep_piano.infra.progress import Report
+from deep_piano.infra.storage.folder import Entry, Folder
+from deep_piano.infra.storage.open import require_apart
+from deep_piano.music.recordings import survey
 from deep_piano.prepare import tasks
 from deep_piano.prepare.commit import (
     Remembered,
@@ -30,7 +34,6 @@ from deep_piano.prepare.commit import (
     is_current,
     make_manifest,
     read_ledger,
-    read_manifest,
     remembered,
     require_same_corpus,
     require_same_settings,
@@ -38,10 +41,9 @@ from deep_piano.prepare.commit import (
     shards_there,
     write_ledger,
 )
-from deep_piano.prepare.filters import Reject
 from deep_piano.prepare.ingest import Transcribe, TranscriberLostError
 from deep_piano.prepare.plan import Known, ShardPlan, plan, reading_digest
-from deep_piano.prepare.sources import Source, Splits, require_apart, sources_of, survey
+from deep_piano.prepare.sources import Source, Splits, sources_of
 from deep_piano.prepare.transcribers import Factory, Pool, no_ears, transkun
 
 logger = logging.getLogger(__name__)

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from deep_piano.analysis.fingerprint import near_duplicates
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
-from deep_piano.dataset.shards import SetAside, ShardFacts
+from deep_piano.dataset.rows import Reject, SetAside, ShardFacts
 from deep_piano.errors import one_line
 from deep_piano.infra.assets.catalogue import ASSETS
-from deep_piano.prepare.filters import Reject
+from deep_piano.music.recordings import is_midi
 from deep_piano.prepare.ingest import split_of
-from deep_piano.prepare.sources import Source, hash_share, is_midi
+from deep_piano.prepare.sources import Source, hash_share
 
 READING_VERSION: Final = 1
 """Raised when the same settings would read recordings otherwise than before."""

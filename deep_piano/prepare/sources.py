@@ -1,4 +1,4 @@
-"""What a corpus holds: which of its files are recordings, and which split each belongs to.
+"""The files of a corpus by name and content, and which split each belongs to.
 
 This module knows names and tables of names; it opens no recording.
 """
@@ -11,21 +11,14 @@ import io
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError
-from deep_piano.infra.storage.local import Entry, Folder, LocalFolder, S3Folder
-from deep_piano.music.notes import MIDI_SUFFIXES
+from deep_piano.infra.storage.folder import Entry, Folder
+from deep_piano.music.recordings import _suffix, is_midi
 
-AUDIO_SUFFIXES: Final = frozenset(
-    {
-        *(".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf", ".flac", ".flv"),
-        *(".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpc", ".mpeg"),
-        *(".mpg", ".oga", ".ogg", ".ogv", ".opus", ".tta", ".w64", ".wav", ".webm", ".wma", ".wv"),
-    }
-)
 SPLITS: Final = ("train", "validation", "test")
 
 _SPELLINGS = {**{split: split for split in SPLITS}, "valid": "validation", "val": "validation"}
@@ -62,46 +55,6 @@ class Source:
         return is_midi(self.name)
 
 
-def is_midi(name: str) -> bool:
-    """Say, by its name, whether a file is MIDI."""
-    return _suffix(name) in MIDI_SUFFIXES
-
-
-def is_recording(name: str) -> bool:
-    """Say, by its name, whether a file is audio or MIDI."""
-    hidden = posixpath.basename(name).startswith(".")
-    return not hidden and _suffix(name) in AUDIO_SUFFIXES | MIDI_SUFFIXES
-
-
-def _suffix(name: str) -> str:
-    return posixpath.splitext(name)[1].lower()
-
-
-def survey(corpus: Folder) -> tuple[list[Entry], list[Entry]]:
-    """Return what a corpus holds: recordings by their names, and everything else.
-
-    Raises
-    ------
-    InputError
-        When there is no corpus, or no recording in it.
-    """
-    entries = corpus.entries()
-    recordings = [_checked(e) for e in entries if e.problem or is_recording(e.name)]
-    if not recordings:
-        raise InputError(
-            f"{corpus.uri} holds no recording ({len(entries)} other files): no audio that FFmpeg "
-            "reads, such as .mp3, .wav or .flac, and no .mid. Give another folder."
-        )
-    chosen = {entry.name for entry in recordings}
-    return recordings, [entry for entry in entries if entry.name not in chosen]
-
-
-def _checked(entry: Entry) -> Entry:
-    """Return an entry, with a problem where it is empty."""
-    empty = not (entry.size or entry.problem)
-    return replace(entry, problem="it is empty (0 bytes)") if empty else entry
-
-
 def sources_of(entries: Iterable[Entry], hashes: Mapping[str, str], splits: Splits) -> list[Source]:
     """Return the files whose hash is known, by name, with what the corpus says of their splits."""
     return [
@@ -109,24 +62,6 @@ def sources_of(entries: Iterable[Entry], hashes: Mapping[str, str], splits: Spli
         for e in entries
         if e.name in hashes
     ]
-
-
-def require_apart(corpus: Folder, dataset: Folder) -> None:
-    """Raise `InputError` where what is read and what is written lie in one another."""
-    if _holds(corpus, dataset) or _holds(dataset, corpus):
-        raise InputError(
-            f"{dataset.uri}, to write to, and {corpus.uri}, to read from, lie in one another. "
-            "Give what is written a folder of its own."
-        )
-
-
-def _holds(outer: Folder, inner: Folder) -> bool:
-    """Say whether one folder is, or lies in, another."""
-    if isinstance(outer, LocalFolder) and isinstance(inner, LocalFolder):
-        return inner.root.resolve().is_relative_to(outer.root.resolve())
-    if isinstance(outer, S3Folder) and isinstance(inner, S3Folder):
-        return outer.bucket == inner.bucket and inner.prefix.startswith(outer.prefix)
-    return False
 
 
 class Splits:

@@ -16,10 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
-from deep_piano.dataset.shards import SHARDS, Row, ShardFacts, read_facts, read_rows, write_shard
+from deep_piano.dataset.rows import Reject, Row, ShardFacts
+from deep_piano.dataset.shards import SHARDS, read_facts, read_rows, write_shard
 from deep_piano.errors import FileError, one_line
-from deep_piano.infra.storage.local import Folder, sha256_of
-from deep_piano.prepare.filters import Reject
+from deep_piano.infra.storage.atomic import sha256_of
+from deep_piano.infra.storage.folder import Folder
 from deep_piano.prepare.ingest import Transcribe, ingest, reason_of, split_of
 from deep_piano.prepare.plan import ShardPlan, reading_digest
 from deep_piano.prepare.sources import Source

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 
-from deep_piano.dataset.summary import keys_by_fifths
+from deep_piano.analysis.keys import PITCH_CLASSES, keys_by_fifths, note_name
 from deep_piano.errors import one_line
-from deep_piano.report.roll import note_name
+from deep_piano.report.text import _clock, _hours, _size
 
 if TYPE_CHECKING:
     from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
 
-PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
 HISTOGRAM_TITLES: Mapping[str, str] = {
     "duration_s": "Duration",
     "tempo_bpm": "Tempo, BPM",
@@ -340,19 +340,3 @@ def _pitch_row(label: str, pitch: int | None) -> Row:
     if pitch is None:
         return label, "unknown", ""
     return label, note_name(pitch), f"MIDI {pitch:d}"
-
-
-def _clock(seconds: float) -> str:
-    tenths = round(10 * seconds)
-    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-
-
-def _size(count: float) -> str:
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    power = min(4, int(math.log10(count)) // 3)
-    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.dataset.summary import keys_by_fifths
+from deep_piano.analysis.keys import PITCH_CLASSES, keys_by_fifths
 from deep_piano.errors import one_line
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import Notes
 from deep_piano.report.card import (
     HISTOGRAM_TITLES,
-    PITCH_CLASSES,
     Row,
     edge_labels,
     note_rows,

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from deep_piano.analysis import descriptors
-from deep_piano.cli.terminal import Progress, no_progress
 from deep_piano.config.sections import StorageConfig
+from deep_piano.dataset.manifest import read_manifest
 from deep_piano.errors import InputError, one_line
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.progress import Progress, no_progress
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
 from deep_piano.music.notes import MIDI_SUFFIXES, Notes, read_midi_and_pedal
-from deep_piano.prepare.commit import read_manifest
 from deep_piano.report.card import dataset_card, recording_card
 
 _DESCRIBED_S = 300.0  # the stretch that the spectral figures describe; an hour takes gigabytes

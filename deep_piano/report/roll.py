@@ -1,24 +1,22 @@
-"""Pictures: the piano roll of a piece, and the history of a training run.
+"""The piano roll of a piece.
 
-Knows note arrays and rows of figures; knows nothing of audio or models. The same input gives the
-same bytes.
+Knows note arrays; knows nothing of audio or models. The same input gives the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.analysis.keys import note_name
 from deep_piano.music.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes
 from deep_piano.report.style import (
     BLUE,
     FAINT,
     INK,
-    LINES,
     ORANGE,
     PAPER,
     SHADE,
@@ -32,6 +30,7 @@ from deep_piano.report.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 ROLL_INCHES = (18.0, 6.4)
 """Width and height of a piece's picture."""
@@ -142,97 +141,6 @@ def draw_keyboard(axes: Axes, *, low: int, high: int) -> None:
         spine.set_color("#b9b4a8")
 
 
-def history(path: Path, rows: Sequence[Mapping[str, float]], *, unit: str = "nats a note") -> None:
-    """Draw how a training run went.
-
-    Parameters
-    ----------
-    path : Path
-        Where the PNG is written, 1400 x 560 pixels, whole or not at all.
-    rows : sequence of mapping
-        One a validation, ascending: steps `seen`, `train_loss`, `validation_loss`, and
-        `validation_FIELD` for each field.
-    unit : str
-        What the losses are measured in.
-
-    Raises
-    ------
-    InputError
-        When the picture's folder cannot be written to.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 5.6), dpi=100, facecolor=PAPER)
-    whole, parts = figure.subplots(1, 2, gridspec_kw={"wspace": 0.3})
-    figure.subplots_adjust(left=0.06, right=0.935, bottom=0.13, top=0.86)
-    fields = [
-        name.removeprefix("validation_")
-        for name in (rows[0] if rows else ())
-        if name.startswith("validation_") and name != "validation_loss"
-    ]
-    _draw_curves(whole, rows, {"train": "train_loss", "validation": "validation_loss"})
-    _draw_curves(parts, rows, {name: f"validation_{name}" for name in fields})
-    whole.set_title(unit, loc="left", fontsize=11, color=INK)
-    parts.set_title("validation, by field", loc="left", fontsize=11, color=INK)
-    best = min((row["validation_loss"] for row in rows), default=None)
-    title = "Training" if best is None else f"Training: best validation {best:.3f} {unit}"
-    write_title(figure, title, x=0.06, y=0.935)
-    save(figure, path)
-
-
-def likelihoods(
-    path: Path,
-    totals: Mapping[str, Mapping[str, float]],
-    *,
-    published: Mapping[str, float],
-    unit: str,
-) -> None:
-    """Draw how well models foresee groups of recordings: a bar a model, the shorter the better.
-
-    Parameters
-    ----------
-    path : Path
-        Where the PNG is written, whole or not at all.
-    totals : mapping of str to mapping of str to float
-        Group to model to loss.
-    published : mapping of str to float
-        Figures of others, drawn as lines across all groups.
-    unit : str
-        What the losses are measured in.
-    """
-    from matplotlib.figure import Figure
-
-    models = list(dict.fromkeys(model for group in totals.values() for model in group))
-    height = 1.6 + 0.24 * (len(totals) * (len(models) + 1) + len(published))
-    figure = Figure(figsize=(12, height), dpi=100, facecolor=PAPER)
-    axes = figure.add_axes((0.16, 0.62 / height, 0.81, 1 - 1.25 / height))
-    axes.set_facecolor(PAPER)
-    hide_spines(axes, "top", "right", "left")
-    for number, losses in enumerate(totals.values()):
-        for place, model in enumerate(models):
-            if model not in losses:
-                continue
-            y = number * (len(models) + 1) + place
-            axes.barh(y, losses[model], color=LINES[place % len(LINES)], height=0.9)
-            text = (
-                f"{model}  {losses[model]:.3g}"
-                if losses[model] < 0.1
-                else (f"{model}  {losses[model]:.3f}")
-            )
-            axes.text(0, y, f"  {text}", va="center", fontsize=8.5, color=PAPER)
-    for row, (name, value) in enumerate(published.items(), 1):
-        axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        label = f" {name}  {value:.3f}"
-        axes.text(value, -row, label, fontsize=8.5, color=INK, va="center", backgroundcolor=PAPER)
-    middle = (len(models) - 1) / 2
-    axes.set_yticks([n * (len(models) + 1) + middle for n in range(len(totals))], list(totals))
-    axes.set_ylim(len(totals) * (len(models) + 1) - 1, -1 - len(published))
-    axes.tick_params(colors=INK, length=0)
-    axes.set_xlabel(unit, color=INK)
-    write_title(figure, f"Held-out recordings: {unit}", x=0.16, y=1 - 0.42 / height)
-    save(figure, path)
-
-
 def pitch_range(notes: Notes) -> tuple[int, int]:
     """Return the lowest and highest pitch to show: those used and a little air."""
     low = int(notes["pitch"].min(initial=HIGHEST_PITCH)) - 2
@@ -243,12 +151,6 @@ def pitch_range(notes: Notes) -> tuple[int, int]:
     low = max(LOWEST_PITCH, low - missing // 2)
     high = min(HIGHEST_PITCH, max(high, low + _FEWEST_PITCHES))
     return min(low, high - _FEWEST_PITCHES), high
-
-
-def note_name(pitch: int) -> str:
-    """Return the name of a MIDI pitch: 60 is C4."""
-    names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-    return f"{names[pitch % 12]}{pitch // 12 - 1}"
 
 
 def _bars(notes: Notes, *, shortest_s: float) -> NDArray[np.float64]:
@@ -301,28 +203,3 @@ def _draw_legend(figure: Figure, seed: NDArray[np.bool_], *, right: float) -> No
         swatch.set_axis_off()
         figure.text(right - text_width, 0.9465, name, fontsize=10.5, va="center", color=INK)
         right -= text_width + 0.052
-
-
-def _draw_curves(
-    axes: Axes, rows: Sequence[Mapping[str, float]], columns: Mapping[str, str]
-) -> None:
-    """Draw one line a column over the steps seen, named at its end."""
-    axes.set_facecolor(PAPER)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_xlabel("million steps seen", color=INK)
-    axes.tick_params(colors=INK, length=3)
-    hide_spines(axes, "top", "right")
-    x = np.array([row["seen"] for row in rows]) / 1e6
-    for (name, column), color in zip(columns.items(), LINES, strict=False):
-        y = np.array([row.get(column, np.nan) for row in rows], float)
-        axes.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=3)
-        if len(y) and np.isfinite(y[-1]):
-            axes.annotate(
-                f"{name} {y[-1]:.2f}",
-                (x[-1], y[-1]),
-                xytext=(6, 0),
-                textcoords="offset points",
-                va="center",
-                color=color,
-                fontsize=9.5,
-            )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.infra.storage.local import atomic_path
+from deep_piano.infra.storage.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

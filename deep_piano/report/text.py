@@ -1,10 +1,11 @@
-"""Markdown tables.
+"""Markdown tables, and figures in words.
 
 Knows nothing of what stands in them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -27,3 +28,19 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int =
     """
     rule = ["---"] * words + ["---:"] * (len(head) - words)
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *rows])
+
+
+def _clock(seconds: float) -> str:
+    tenths = round(10 * seconds)
+    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
+def _size(count: float) -> str:
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    power = min(4, int(math.log10(count)) // 3)
+    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"

@@ -16,19 +16,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.cli.terminal import Progress, no_progress
 from deep_piano.codecs.base import loss_unit
 from deep_piano.codecs.registry import Codec
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import InputError
 from deep_piano.infra.backend import load_keras
+from deep_piano.infra.progress import Progress, no_progress
 from deep_piano.models.checkpoint import Checkpoint, assign_weights
 from deep_piano.models.config import ModelConfig
-from deep_piano.models.linear_prediction import context_of, middles, own_prediction
+from deep_piano.models.linear_prediction import context_of, own_prediction
 from deep_piano.models.note_network import build_model
 from deep_piano.report.text import markdown
 from deep_piano.train.baselines import LinearPrediction, MarkovChain, PredictedClass
 from deep_piano.train.likelihood import losses
+from deep_piano.train.start import middles
 
 _BATCH, _WINDOW, _SOUND_WINDOW = 64, 64, 2048
 _PREDICTION_ORDER = 100

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.base import IMPOSSIBLE, Context, Field
+from deep_piano.codecs.base import Context, nats
 from deep_piano.codecs.registry import Codec
 from deep_piano.models.note_network import carried, carry_state
 from deep_piano.train.windows import held_out_batches
@@ -74,45 +74,3 @@ def losses(
     for state, value in zip(states, kept, strict=True):
         state.assign(value)
     return sums, np.array([max(0, len(sequence) - given) for sequence in sequences], np.int64)
-
-
-def nats(
-    field: Field,
-    log_widths: Floats,
-    logits: NDArray[np.float32],
-    target: NDArray[np.integer[Any]],
-    copied: NDArray[np.bool_] | None = None,
-) -> NDArray[np.floating[Any]]:
-    """Return what values cost in nats, on the codec's finest grid.
-
-    A value that may be said in several ways has the sum of their probabilities: that of its class,
-    which all cells of the grid in the class share alike, and those of the candidates with that
-    value.
-
-    Parameters
-    ----------
-    field : Field
-    log_widths : ndarray, shape (size,)
-        Log of the cells in each class.
-    logits : ndarray, shape (..., outputs)
-    target : ndarray of int, shape (...)
-        The values' classes.
-    copied : ndarray of bool, shape (..., copies), optional
-        Which candidates have the value; without it, none has.
-
-    Returns
-    -------
-    ndarray, shape (...)
-    """
-    said = np.take_along_axis(logits, target[..., None], -1) - log_widths[target][..., None]
-    if copied is None or not field.copies:
-        return _log_sum(logits) - said[..., 0]
-    ways = np.where(copied, logits[..., field.size :], IMPOSSIBLE)
-    return _log_sum(logits) - _log_sum(np.concatenate([said, ways], -1))
-
-
-def _log_sum(logits: NDArray[Any]) -> NDArray[Any]:
-    """Return the logarithm of the sum of the exponentials along the last axis."""
-    most = logits.max(-1, keepdims=True)
-    found: NDArray[Any] = np.log(np.exp(logits - most).sum(-1)) + most[..., 0]
-    return found

@@ -22,7 +22,7 @@ from deep_piano.codecs.base import loss_unit
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError, TrainingError
-from deep_piano.infra.storage.local import Folder
+from deep_piano.infra.storage.folder import Folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.models.config import ModelConfig
@@ -86,10 +86,10 @@ def go_on(
     Parameters
     ----------
     dataset, run, init
-        As for `begin.begin`.
+        As for `start.begin`.
     settings : TrainConfig
     config : ModelConfig
-        Both as `begin.begin` returned them. `steps` bounds the updates, `patience` the validations
+        Both as `start.begin` returned them. `steps` bounds the updates, `patience` the validations
         without a better one.
     workers : Workers, optional
         This process's place among several.

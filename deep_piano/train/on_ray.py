@@ -1,10 +1,10 @@
-"""TRAIN on Ray: the loop of `fit`, in several workers that train one model.
+"""TRAIN on Ray: the loop of `train.loop`, in several workers that train one model.
 
 Ray Train places the workers, starts them again when one dies, and hands each TensorFlow's cluster;
 the checkpoints are the run's own, written by the first worker into the run's folder before it
 reports. So a run goes on after a kill as it does with ``--resume``, and a run begun here may be
-finished in one process, or the other way round. `fit` decides what a run is; this module only where
-it happens.
+finished in one process, or the other way round. `loop` decides what a run is; this module only
+where it happens.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
 from deep_piano.infra.backend import load_tensorflow
 from deep_piano.infra.cluster import metrics
-from deep_piano.infra.cluster.connection import Silence, ask_for, connected, gpus_each, total
+from deep_piano.infra.cluster.connection import ask_for, connected, gpus_each, total
+from deep_piano.infra.cluster.scheduling import Silence
 from deep_piano.infra.storage import bucket
-from deep_piano.infra.storage.local import Folder, LocalFolder, S3Folder
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.local import LocalFolder
+from deep_piano.infra.storage.s3 import S3Folder
 from deep_piano.models.checkpoint import BEST_OF_RUN, Checkpoint, load
 from deep_piano.models.config import ModelConfig
 from deep_piano.train.loop import Progress, go_on
@@ -53,14 +56,14 @@ def begin_and_train(
     data : Folder
         Of a dataset.
     run, settings, resume, init
-        As for `begin.begin`; `settings.workers` says whether it is done on Ray.
+        As for `start.begin`; `settings.workers` says whether it is done on Ray.
     progress
-        As for `fit.go_on`.
+        As for `loop.go_on`.
 
     Raises
     ------
     InputError, DeepPianoError
-        As `begin.begin`, `fit.go_on` and `train` do.
+        As `start.begin`, `loop.go_on` and `train` do.
     """
     begun = time.monotonic()
     losses: dict[str, float] = {}  # the latest: a level that is not told again is soon forgotten
@@ -109,14 +112,14 @@ def train(
     Parameters
     ----------
     dataset, run, settings, config, init, progress
-        As for `fit.go_on`. All nodes of the cluster must see dataset and run.
+        As for `loop.go_on`. All nodes of the cluster must see dataset and run.
 
     Raises
     ------
     InputError
         When the cluster lacks the CPUs or GPUs that are asked for.
     DeepPianoError
-        As `fit.go_on` does, when workers died more often than `settings.max_failures`, and when
+        As `loop.go_on` does, when workers died more often than `settings.max_failures`, and when
         nothing was heard of them for `settings.silence_seconds`.
     """
     workers = settings.workers or 1

@@ -24,7 +24,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deep_piano.errors import FileError, InputError, one_line
-from deep_piano.infra.storage.local import Folder
+from deep_piano.infra.storage.folder import Folder
 from deep_piano.models.checkpoint import BEST
 from deep_piano.report.text import markdown
 
@@ -108,7 +108,7 @@ def write_history(run: Folder, rows: Sequence[Row], *, unit: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from deep_piano.report.roll import history as draw_history
+    from deep_piano.report.curves import history as draw_history
 
     with run.write(_HISTORY) as path, path.open("wb") as file:
         pq.write_table(pa.Table.from_pylist(list(rows)), file)

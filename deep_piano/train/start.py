@@ -5,19 +5,23 @@ This module knows run folders, settings and datasets; it knows nothing of traini
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deep_piano import versions
-from deep_piano.config.sections import TrainConfig, load_config
+from deep_piano.config.load import load_config
+from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import CheckpointError, InputError, one_line
-from deep_piano.infra.storage.local import Folder
+from deep_piano.infra.storage.folder import Folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.models.config import PRESETS, ModelConfig
-from deep_piano.models.linear_prediction import spectrum, spread
+from deep_piano.models.linear_prediction import Floats, numbers_of
 from deep_piano.train import runs
 
 _MAY_CHANGE = frozenset(
@@ -26,6 +30,9 @@ _MAY_CHANGE = frozenset(
         *("silence_seconds", "max_failures", "patience", "steps", "decay_steps"),
     }
 )
+
+_STEPS: Final = 10_000_000  # more of them change no digit that matters
+_BANDS: Final = 128  # of the mean spectrum: 62.5 Hz each at 16 kHz
 
 
 def begin(
@@ -180,3 +187,40 @@ def _about(
         },
         "versions": versions.of_a_run(),
     }
+
+
+def spread(dataset: Dataset) -> float:
+    """Return the root of the mean square of the training split's numbers."""
+    squares, count = 0.0, 0
+    for values in numbers(dataset):
+        squares += float(np.square(values).sum())
+        count += len(values)
+    return float(np.sqrt(squares / max(1, count))) or 1.0
+
+
+def spectrum(dataset: Dataset) -> tuple[float, ...]:
+    """Return the mean power spectrum of the training split: dB, from 0 Hz to half the rate."""
+    from scipy.signal import welch
+
+    total = np.full(_BANDS + 1, 1e-20)
+    for values in numbers(dataset):
+        if len(values) >= 2 * _BANDS:
+            total += welch(values[:, 0], nperseg=2 * _BANDS)[1] * len(values)
+    return tuple(np.round(10 * np.log10(total / total.mean()), 1).tolist())
+
+
+def numbers(dataset: Dataset) -> Iterator[Floats]:
+    """Yield what the steps of `middles` stand for, (n, 1)."""
+    [field] = dataset.spec.fields
+    for steps in middles(dataset):
+        yield numbers_of(field, steps)
+
+
+def middles(dataset: Dataset) -> list[NDArray[Any]]:
+    """Return the middle of each recording of the training split, as much as tells what it is."""
+    each = _STEPS // max(1, sum(group.recordings for group in dataset.row_groups("train")))
+    found = []
+    for row in dataset.recordings("train"):
+        begin = max(0, (len(row.sequence) - each) // 2)
+        found.append(row.sequence[begin : begin + each].copy())  # and let go of the rest
+    return found

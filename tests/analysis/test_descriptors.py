@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from deep_piano.analysis import descriptors, note_figures
+from deep_piano.analysis import descriptors, keys
 from deep_piano.music.notes import NOTE, make_notes
 from tests.support.recordings import SR as SPEECH_SR
 from tests.support.recordings import key_hz, speech_like, white_noise
@@ -257,4 +257,4 @@ def test_pairs_apart_are_those_of_the_plain_definition(rng):
 
 
 def test_flat_weights_have_no_key():
-    assert note_figures.key_of_histogram(np.full(12, 1 / 12)) is None
+    assert keys.key_of_histogram(np.full(12, 1 / 12)) is None

@@ -8,18 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.realism import density_drift
+from deep_piano.analysis.keys import Key, key_of, pitch_class_histogram
 from deep_piano.analysis.note_figures import (
-    Key,
-    density_drift,
     density_per_s,
     density_ratio,
     figures,
-    key_of,
     longest_loop,
     longest_note_s,
     longest_silence_s,
     pitch_class_cosine,
-    pitch_class_histogram,
 )
 from deep_piano.music.notes import NOTE, make_notes
 

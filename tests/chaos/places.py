@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deep_piano.errors import DeepPianoError
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from tests.support.bucket import ENVIRONMENT
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deep_piano.errors import DeepPianoError
-from deep_piano.infra.storage.local import is_temporary
+from deep_piano.infra.storage.atomic import is_temporary
 from deep_piano.music.notes import write_midi
 from tests.chaos.machines import GCS, HEAD, ROOT, S3_PORT, command
 from tests.chaos.places import Place, lasting

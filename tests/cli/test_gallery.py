@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deep_piano.generate.records import Record, Records, require_same_run, write_manifest
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from tests.support.commands import made, refused, run
 
 

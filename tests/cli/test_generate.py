@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deep_piano.cli.main import FIELDS
+from deep_piano.cli.options import FIELDS
 from deep_piano.codecs.notes import SPEC
-from deep_piano.generate import notes as piece
+from deep_piano.generate import notes, piece
 from deep_piano.infra.assets import cache, catalogue
 from deep_piano.models import checkpoint
 from deep_piano.music import audio, synth, transcription
@@ -550,7 +550,7 @@ def test_a_full_disk(weights, seed, small_piano, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(piece, "write_midi", fail)
+    monkeypatch.setattr(notes, "write_midi", fail)
     before = everything()
     result = generate(weights, seed, "piece.mid")
     refused(result, "cannot write to .: No space left on device", code=1)

@@ -10,9 +10,8 @@ import pytest
 
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.music.notes import write_midi
-from tests.decoding.test_wave import sound_checkpoint
 from tests.support.commands import everything, refused, run
-from tests.support.fakes import arpeggios
+from tests.support.fakes import arpeggios, sound_checkpoint
 
 pytestmark = pytest.mark.usefixtures("desk")
 

@@ -10,7 +10,10 @@ from subprocess import PIPE
 import pytest
 
 from deep_piano.cli import terminal
-from deep_piano.cli.terminal import Report, logs_json, reports, set_up_logging
+from deep_piano.cli.terminal import reports
+from deep_piano.infra import logs
+from deep_piano.infra.logs import logs_json, set_up_logging
+from deep_piano.infra.progress import Report
 from tests.support.commands import in_a_process, run
 
 COMMON = {"asctime", "levelname", "message", "filename", "lineno", "process", "name"}
@@ -50,7 +53,7 @@ def test_a_record_of_json_holds_its_facts_whatever_a_name_is_made_of():
         raise ValueError("why")
     except ValueError as error:
         record.exc_info = (type(error), error, error.__traceback__)
-    line = terminal._JSON.format(record)
+    line = logs._JSON.format(record)
     assert "\n" not in line
     told = json.loads(line)
     assert told.keys() == COMMON | {"exc_text", "timestamp_ns"} | extra.keys()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deep_piano.codecs.base import nats
 from deep_piano.codecs.note_context import FEATURES, NoteContext
 from deep_piano.codecs.notes import (
     CANDIDATES,
@@ -25,7 +26,6 @@ from deep_piano.codecs.notes import (
 )
 from deep_piano.decoding.notes import Engine
 from deep_piano.music.notes import make_notes
-from deep_piano.train.likelihood import nats
 from tests.support.fakes import arpeggios, random_checkpoint
 
 FIRST = np.zeros(1, np.int64)

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from deep_piano.config.sections import Config, GenerateConfig, TrainConfig, load_config
+from deep_piano.config.load import load_config
+from deep_piano.config.sections import Config, GenerateConfig, TrainConfig
 from deep_piano.errors import ConfigError
 
 DOCUMENTED = Path(__file__).parents[2] / "ray_config.yaml"

@@ -12,13 +12,13 @@ import pytest
 
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
-from deep_piano.dataset.shards import SetAside, read_facts, write_shard
+from deep_piano.dataset.manifest import LEDGER, MANIFEST, REJECTS, read_manifest
+from deep_piano.dataset.rows import SetAside
+from deep_piano.dataset.shards import read_facts, write_shard
 from deep_piano.errors import InputError
-from deep_piano.infra.storage.local import Entry, open_folder
+from deep_piano.infra.storage.folder import Entry
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.prepare.commit import (
-    LEDGER,
-    MANIFEST,
-    REJECTS,
     Remembered,
     commit,
     corpus_digest,
@@ -26,7 +26,6 @@ from deep_piano.prepare.commit import (
     is_current,
     make_manifest,
     read_ledger,
-    read_manifest,
     remembered,
     require_same_settings,
     shards_there,

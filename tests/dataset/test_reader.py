@@ -9,7 +9,7 @@ import pytest
 from deep_piano.codecs.registry import CODECS
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError, InputError
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from tests.support.rows import arpeggio_rows, sound_row, write_dataset
 
 

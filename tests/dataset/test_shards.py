@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from deep_piano.codecs.registry import CODECS
-from deep_piano.dataset.shards import SetAside, read_facts, read_rows, write_shard
+from deep_piano.dataset.rows import SetAside
+from deep_piano.dataset.shards import read_facts, read_rows, write_shard
 from tests.support.rows import note_row, reject, sha, sound_row
 
 PROBLEMS = (

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deep_piano.dataset.summary import HISTOGRAM_EDGES, keys_by_fifths, summarise
+from deep_piano.analysis.keys import keys_by_fifths
+from deep_piano.dataset.summary import HISTOGRAM_EDGES, summarise
 
 ANY_FLOATS = st.lists(st.none() | st.floats(-1e9, 1e9) | st.sampled_from([math.nan, -math.inf]))
 

@@ -12,8 +12,8 @@ from deep_piano.analysis.note_figures import (
     pitch_class_cosine,
 )
 from deep_piano.codecs.notes import LOG_WIDTHS, STEPS_PER_SECOND
-from deep_piano.decoding.compose import Composer
-from deep_piano.decoding.notes import Engine, Sampling
+from deep_piano.decoding.base import Commission, Sampling
+from deep_piano.decoding.notes import Composer, Engine
 from deep_piano.decoding.rules import (
     FINAL_CHORD_S,
     FREE_DENSITY,
@@ -21,7 +21,6 @@ from deep_piano.decoding.rules import (
     LONGEST_NOTE_S,
     MOST_NOTES_AT_ONCE,
     RING_S,
-    Commission,
     Piece,
 )
 from deep_piano.models.config import ModelConfig

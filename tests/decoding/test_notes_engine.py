@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_piano.codecs.notes import SPEC
-from deep_piano.decoding.notes import Engine, Sampling
+from deep_piano.decoding.base import Sampling
+from deep_piano.decoding.notes import Engine
 from deep_piano.models.checkpoint import assign_weights
 from deep_piano.models.config import ModelConfig
 from deep_piano.models.note_network import build_model, carry_state
-from tests.models.test_note_network import part, random_inputs
-from tests.support.fakes import TINY, random_checkpoint
+from tests.models.test_note_network import part
+from tests.support.fakes import TINY, random_checkpoint, random_inputs
 
 ALL = slice(None)
 

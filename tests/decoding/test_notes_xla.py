@@ -1,4 +1,4 @@
-"""The compiled loop beside the reference, `compose.Composer`, here on the CPU."""
+"""The compiled loop beside the reference, `decoding.notes.Composer`, here on the CPU."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from deep_piano.analysis.note_figures import MOST_REPETITIONS, longest_loop
-from deep_piano.decoding.compose import Composer
-from deep_piano.decoding.notes import Engine, Sampling
-from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE, Commission
+from deep_piano.decoding.base import Commission, Sampling
+from deep_piano.decoding.notes import Composer, Engine
+from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE
 from tests.support.fakes import arpeggios, random_checkpoint
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]

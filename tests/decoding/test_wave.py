@@ -12,20 +12,7 @@ from deep_piano.models.config import ModelConfig, weight_shapes
 from deep_piano.models.linear_prediction import context_of
 from deep_piano.models.note_network import build_model
 from deep_piano.train.likelihood import losses
-from tests.support.fakes import random_checkpoint
-
-
-def sound_checkpoint(codec, *, frame, seed=0):
-    spec = CODECS[codec].spec
-    config = ModelConfig(  # no multiples of eight
-        2, 20, 12, frame=frame, past=10, order=19, scale=0.1, spectrum=(0.0, -3.0, -9.0)
-    )
-    rng = np.random.default_rng(seed)
-    weights = {
-        name: rng.normal(0, 0.2, shape).astype(np.float32)
-        for name, shape in weight_shapes(spec, config).items()
-    }
-    return Checkpoint(spec, config, weights, facts={"validation_loss": 1e-4})
+from tests.support.fakes import random_checkpoint, sound_checkpoint
 
 
 def noise(codec, count, seed=1):

@@ -1,4 +1,4 @@
-"""The compiled loop over sound beside the reference, `stepping.Stepper`, here on the CPU."""
+"""The compiled loop over sound beside the reference, `decoding.wave.Stepper`, here on the CPU."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from deep_piano.decoding.wave import Stepper
 from deep_piano.errors import CheckpointError
-from tests.decoding.test_wave import CASES, noise, sound_checkpoint
-from tests.support.fakes import random_checkpoint
+from tests.decoding.test_wave import CASES, noise
+from tests.support.fakes import random_checkpoint, sound_checkpoint
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 

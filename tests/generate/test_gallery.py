@@ -16,7 +16,7 @@ from deep_piano.errors import InputError
 from deep_piano.generate import gallery
 from deep_piano.generate.gallery import PAGE, known_pieces, write_gallery, write_page_of
 from deep_piano.generate.records import RUN, Record, Records, require_same_run, write_manifest
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import make_notes
 from deep_piano.report.roll import piano_roll
 from tests.support.recordings import write_sound

@@ -16,21 +16,19 @@ import pytest
 import soundfile
 
 from deep_piano.analysis.originality import CorpusIndex
-from deep_piano.config.sections import load_config
+from deep_piano.config.load import load_config
 from deep_piano.decoding.notes import Engine
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.generate.gallery import PAGE
-from deep_piano.generate.notes import make_pieces
 from deep_piano.generate.on_ray import generate
-from deep_piano.generate.ranking import best_first
+from deep_piano.generate.piece import best_first, make_pieces
 from deep_piano.generate.records import MANIFEST, RECORDS
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.music.notes import write_midi
-from tests.decoding.test_wave import sound_checkpoint
 from tests.support.clusters import contents, killing, several_nodes
 from tests.support.commands import in_a_process
-from tests.support.fakes import arpeggios
+from tests.support.fakes import arpeggios, sound_checkpoint
 from tests.support.recordings import SR, struck, write_sound
 from tests.support.rows import note_row
 

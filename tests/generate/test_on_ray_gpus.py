@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 import soundfile
 
-from deep_piano.cli.terminal import no_progress
 from deep_piano.codecs.notes import SPEC
-from deep_piano.config.sections import BulkConfig, load_config
+from deep_piano.config.load import load_config
+from deep_piano.config.sections import BulkConfig
 from deep_piano.decoding import notes_xla, xla
 from deep_piano.decoding.notes import Engine
 from deep_piano.errors import DeepPianoError, InputError
-from deep_piano.generate import composers, notes
+from deep_piano.generate import composers, piece, seeds
 from deep_piano.generate import on_ray as bulk
 from deep_piano.generate.composers import ComposerActor, Crew, crew_for
 from deep_piano.generate.on_ray import generate
 from deep_piano.generate.tasks import Run
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.progress import no_progress
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import load
 from deep_piano.music.notes import write_midi
-from tests.decoding.test_wave import sound_checkpoint
 from tests.support.clusters import contents, killing, one_node
-from tests.support.fakes import ComposerWithoutGpu, arpeggios
+from tests.support.fakes import ComposerWithoutGpu, arpeggios, sound_checkpoint
 from tests.support.recordings import SR, struck, write_sound
 
 pytestmark = [pytest.mark.tf, pytest.mark.ray, pytest.mark.slow]
@@ -84,7 +84,7 @@ def test_a_composer_without_its_gpu_ends_the_run_with_its_reason(seen, weights, 
 def test_the_actor_composes_on_its_gpu_what_one_composes_on_a_cpu(monkeypatch, weights, tmp_path):
     monkeypatch.setattr(xla, "prepare_gpu", lambda: None)
     write_midi(tmp_path / "0.mid", arpeggios(9, rng=np.random.default_rng(0)))
-    seed = notes.read_seed(tmp_path / "0.mid", start_s=0, seconds=10, progress=no_progress)
+    seed = seeds.read_seed(tmp_path / "0.mid", start_s=0, seconds=10, progress=no_progress)
     settings = load_config(None, {"generate": {"checkpoint": str(weights), "seconds": 25.0}})
     run = Run(open_folder(tmp_path), settings.generate, "mid", None, "", False)
     made = {}
@@ -127,7 +127,7 @@ def test_recordings_are_continued_on_gpus(seen, monkeypatch, tmp_path):
 
     # But for rounding, what one core makes of the seed alone.
     config = load_config(None, {"generate": settings}).generate
-    notes.make_pieces(tmp_path / "seeds/1.wav", tmp_path / "take.wav", config)
+    piece.make_pieces(tmp_path / "seeds/1.wav", tmp_path / "take.wav", config)
     for take in ("take-1.wav", "take-2.wav"):
         alone, _ = soundfile.read(tmp_path / take)
         together, _ = soundfile.read(tmp_path / "pieces" / "pieces" / "1.wav" / take)

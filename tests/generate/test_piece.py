@@ -17,9 +17,10 @@ from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
-from deep_piano.generate import notes as piece
-from deep_piano.generate.notes import LONGEST_TRAILING_SILENCE_S, SR, make_pieces, read_seed
-from deep_piano.generate.ranking import best_first
+from deep_piano.generate import notes as in_notes
+from deep_piano.generate import seeds
+from deep_piano.generate.piece import best_first, make_pieces
+from deep_piano.generate.seeds import read_seed
 from deep_piano.infra.assets import cache
 from deep_piano.music import audio, synth, transcription
 from deep_piano.music.notes import make_notes, read_midi, write_midi
@@ -81,7 +82,7 @@ def test_every_file_stands_there(make, tmp_path, suffix):
     assert sorted(made.files) == sorted((tmp_path / "out").iterdir())
     assert (tmp_path / "out" / "piece.png").read_bytes().startswith(b"\x89PNG")
     if suffix.lower() != ".mid":
-        assert soundfile.info(made.path).samplerate == SR
+        assert soundfile.info(made.path).samplerate == seeds.SR
         assert soundfile.info(made.path).channels == 2
 
 
@@ -138,12 +139,12 @@ def test_the_figures_are_those_of_the_midi_file(make):
 @pytest.mark.parametrize("seconds", [16.0, 22.5, 31.4159])
 def test_it_lasts_as_long_as_asked(make, seconds, only_new):
     (made,) = make(seconds=seconds, only_new=only_new)
-    assert soundfile.info(made.path).frames == round(seconds * SR)
+    assert soundfile.info(made.path).frames == round(seconds * seeds.SR)
     notes = read_midi(made.path.with_suffix(".mid"))
     assert seconds - 1 <= notes["offset"].max() <= seconds
     samples, _ = soundfile.read(made.path)
     # Soft as the random network may have struck the last chord: -70 dBFS.
-    assert np.abs(samples[-round(1.5 * SR) :]).max() > 10 ** (-70 / 20)
+    assert np.abs(samples[-round(1.5 * seeds.SR) :]).max() > 10 ** (-70 / 20)
     assert np.abs(samples[-5:]).max() < 0.001  # where it is silent
 
 
@@ -233,7 +234,7 @@ def test_a_failure_leaves_nothing(make, tmp_path, monkeypatch, name):
     from deep_piano.music import loudness
     from deep_piano.report import roll
 
-    where = {"render": synth, "piano_roll": roll, "write_midi": piece, "encode": audio}
+    where = {"render": synth, "piano_roll": roll, "write_midi": in_notes, "encode": audio}
     module = where.get(name, loudness)
     honest = getattr(module, name)
 
@@ -270,14 +271,14 @@ def test_a_take_that_fails_leaves_those_before_it(make, tmp_path, monkeypatch):
         written.append(path)
         write_midi(path, notes)
 
-    monkeypatch.setattr(piece, "write_midi", write)
+    monkeypatch.setattr(in_notes, "write_midi", write)
     with pytest.raises(RuntimeError, match="broken"):
         make("piece.mid", takes=2)
     assert names(tmp_path / "out") == ["piece-1.json", "piece-1.mid", "piece-1.png"]
 
 
 def test_a_sound_that_cannot_be_played_is_refused_before_composing(make, monkeypatch):
-    monkeypatch.setattr(piece, "Composer", None)
+    monkeypatch.setattr(in_notes, "Composer", None)
     with pytest.raises(InputError, match="there is no sound 'kazoo'"):
         make(sound="kazoo")
 
@@ -337,8 +338,8 @@ def test_a_long_last_note_ends_with_the_seed(tmp_path):
     path = tmp_path / "held.mid"
     write_midi(path, make_notes([0, 1, 2, 3], [0.9, 1.9, 2.9, 60], [60, 64, 67, 72], [70] * 4))
     seed = heard(path)
-    assert seed.seconds == pytest.approx(3 + LONGEST_TRAILING_SILENCE_S, abs=0.01)
-    assert seed.notes["offset"].max() <= seed.seconds + LONGEST_TRAILING_SILENCE_S
+    assert seed.seconds == pytest.approx(3 + seeds.LONGEST_TRAILING_SILENCE_S, abs=0.01)
+    assert seed.notes["offset"].max() <= seed.seconds + seeds.LONGEST_TRAILING_SILENCE_S
 
 
 def test_a_midi_file_is_known_by_its_content(tmp_path, seed):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from deep_piano.analysis.note_figures import MOST_REPETITIONS
-from deep_piano.generate.ranking import LONGEST_SILENCE_S, best_first
+from deep_piano.generate.piece import LONGEST_SILENCE_S, best_first
 
 
 def take(nats=9.0, cosine=0.8, *, loop=3, silence_s=1.0):

@@ -18,7 +18,7 @@ from deep_piano.generate.records import (
     write_manifest,
     write_records,
 )
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 
 RUN_A = {"settings": {"seconds": 60, "top_p": {"pitch": 0.9}}, "format": "mp3"}
 

@@ -10,11 +10,11 @@ from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.wave import Stepper
 from deep_piano.errors import InputError
 from deep_piano.generate import files as outputs
-from deep_piano.generate.notes import make_pieces
+from deep_piano.generate.piece import make_pieces
 from deep_piano.generate.wave import finish, hear, read_seed
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.music import audio
-from tests.decoding.test_wave import sound_checkpoint
+from tests.support.fakes import sound_checkpoint
 
 SR = 16_000
 SECONDS = {"seconds": 5.0, "seed_seconds": 3.0}

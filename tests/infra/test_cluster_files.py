@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from deep_piano.cli.main import main
-from deep_piano.config.sections import load_config
+from deep_piano.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "cluster"

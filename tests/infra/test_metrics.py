@@ -10,12 +10,12 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from deep_piano.cli.terminal import set_up_logging
-from deep_piano.config.sections import load_config
+from deep_piano.config.load import load_config
 from deep_piano.generate.on_ray import generate
 from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import connected
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.logs import set_up_logging
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import write_midi
 from deep_piano.prepare.on_ray import prepare
 from tests.support.fakes import arpeggios

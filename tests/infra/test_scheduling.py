@@ -8,7 +8,7 @@ import pytest
 
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.cluster import connection
-from deep_piano.infra.cluster.connection import Silence
+from deep_piano.infra.cluster.scheduling import Silence
 from deep_piano.train.on_ray import _fit
 
 

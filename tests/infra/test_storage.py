@@ -20,8 +20,11 @@ from hypothesis import strategies as st
 
 from deep_piano.errors import DeepPianoError, FileError, InputError, one_line
 from deep_piano.infra.storage import local
+from deep_piano.infra.storage.atomic import atomic_path
 from deep_piano.infra.storage.bucket import ATTEMPTS, connect, without_password
-from deep_piano.infra.storage.local import Entry, LocalFolder, atomic_path, open_folder
+from deep_piano.infra.storage.folder import Entry
+from deep_piano.infra.storage.local import LocalFolder
+from deep_piano.infra.storage.open import open_folder
 from tests.support.bucket import SECRET, free_port, serve
 
 ODD_NAMES = [

@@ -9,7 +9,8 @@ import pytest
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import StorageConfig
 from deep_piano.errors import CheckpointError
-from deep_piano.infra.storage.local import LocalFolder, open_folder
+from deep_piano.infra.storage.local import LocalFolder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.note_network import build_model
 from tests.support.fakes import TINY, random_checkpoint

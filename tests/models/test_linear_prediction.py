@@ -9,18 +9,10 @@ from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import InputError
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.config import ModelConfig
-from deep_piano.models.linear_prediction import (
-    OwnPrediction,
-    coefficients,
-    middles,
-    numbers,
-    own_prediction,
-    spectrum,
-    spread,
-)
-from deep_piano.train.start import begin
+from deep_piano.models.linear_prediction import OwnPrediction, coefficients, own_prediction
+from deep_piano.train.start import begin, middles, numbers, spectrum, spread
 from tests.support.rows import arpeggio_rows, sound_row, write_dataset
 
 SPECS = {name: CODECS[name].spec for name in ("mulaw", "samples")}

@@ -11,21 +11,7 @@ from deep_piano.codecs.base import IMPOSSIBLE, Part
 from deep_piano.codecs.notes import DURATION, SPEC
 from deep_piano.models.config import PRESETS, ModelConfig
 from deep_piano.models.note_network import build_model, carry_state
-from tests.support.fakes import TINY
-
-BATCH, WINDOW = 3, 7
-
-
-def random_inputs(rng, batch=BATCH, window=WINDOW):
-    def draw():
-        columns = [rng.integers(0, field.size, (batch, window)) for field in SPEC.fields]
-        return np.stack(columns, -1).astype(np.int32)
-
-    features = sum(part.features for part in SPEC.context)
-    sizes = [size for part in SPEC.context for size in part.classes]
-    classes = np.stack([rng.integers(0, size, (batch, window)) for size in sizes], -1)
-    known = rng.normal(size=(batch, window, features)).astype(np.float32)
-    return [draw(), known, classes.astype(np.int32), draw()]
+from tests.support.fakes import BATCH, TINY, WINDOW, random_inputs
 
 
 def part(inputs, rows, step, first, last):

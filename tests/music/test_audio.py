@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from deep_piano.errors import AudioError, DeepPianoError, InputError
+from deep_piano.generate import seeds
 from deep_piano.music import audio
 from tests.support.recordings import (
     SR,
@@ -395,19 +396,19 @@ def test_encode_into_a_place_that_is_no_folder(tmp_path, wav, tone):
 @pytest.mark.parametrize("length_s", [0.0, 0.5, 1.99])
 def test_short_seeds_are_refused_with_their_length(length_s):
     with pytest.raises(AudioError, match=f"too short: {length_s:.2f} s"):
-        audio.check_seed(np.full(round(length_s * 1000), 0.5, np.float32), sr=1000)
+        seeds.check_seed(np.full(round(length_s * 1000), 0.5, np.float32), sr=1000)
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-4, 9e-4])
 def test_silent_seeds_are_refused(level):
     with pytest.raises(AudioError, match="seed is silent"):
-        audio.check_seed(np.full(3000, level, np.float32), sr=1000)
+        seeds.check_seed(np.full(3000, level, np.float32), sr=1000)
 
 
 def test_a_quiet_seed_of_two_seconds_will_do():
     samples = np.zeros(2000, np.float32)
     samples[1000] = -2e-3
-    audio.check_seed(samples, sr=1000)
+    seeds.check_seed(samples, sr=1000)
 
 
 def test_content_hash(tmp_path, wav):

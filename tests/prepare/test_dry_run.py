@@ -10,14 +10,15 @@ import pytest
 
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import make_notes, write_midi
+from deep_piano.music.recordings import survey
 from deep_piano.prepare import dry_run as module
 from deep_piano.prepare import tasks
 from deep_piano.prepare.commit import commit, make_manifest, write_ledger
 from deep_piano.prepare.dry_run import preview
 from deep_piano.prepare.plan import Known, plan, reading_digest
-from deep_piano.prepare.sources import Source, survey
+from deep_piano.prepare.sources import Source
 from deep_piano.prepare.tasks import build_shard
 from tests.support.fakes import listener
 from tests.support.hostile import improvised, played

@@ -12,12 +12,11 @@ import pytest
 
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
-from deep_piano.dataset.shards import Row
+from deep_piano.dataset.rows import Reject, Row
 from deep_piano.errors import AssetError, AudioError, DecodeTimeout, DeepPianoError
 from deep_piano.music import audio
 from deep_piano.music.notes import make_notes, read_midi, write_midi
 from deep_piano.prepare import ingest as module
-from deep_piano.prepare.filters import Reject
 from deep_piano.prepare.ingest import TranscriberLostError, ingest, reason_of, split_of
 from deep_piano.prepare.sources import Source
 from tests.support.fakes import listener

@@ -7,8 +7,8 @@ import shlex
 
 import pytest
 
-from deep_piano.config.sections import load_config
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.config.load import load_config
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
 from deep_piano.music.notes import write_midi
 from deep_piano.prepare.on_ray import prepare

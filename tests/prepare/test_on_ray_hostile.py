@@ -9,11 +9,11 @@ import re
 
 import pytest
 
-from deep_piano.config.sections import load_config
+from deep_piano.config.load import load_config
+from deep_piano.dataset.manifest import read_manifest
 from deep_piano.dataset.shards import read_rows
 from deep_piano.errors import DeepPianoError
-from deep_piano.infra.storage.local import open_folder
-from deep_piano.prepare.commit import read_manifest
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import contents, one_node
 from tests.support.fakes import listener

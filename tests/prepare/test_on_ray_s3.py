@@ -9,11 +9,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from deep_piano.config.sections import load_config
+from deep_piano.config.load import load_config
 from deep_piano.dataset.shards import read_rows
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.storage import bucket as buckets
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import write_midi
 from deep_piano.prepare import on_ray as stage
 from tests.support.bucket import UNWANTED, free_port, serve

@@ -8,15 +8,9 @@ from hypothesis import strategies as st
 
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError
-from deep_piano.infra.storage.local import open_folder
-from deep_piano.prepare.sources import (
-    Source,
-    Splits,
-    hash_split,
-    is_recording,
-    require_apart,
-    survey,
-)
+from deep_piano.infra.storage.open import open_folder, require_apart
+from deep_piano.music.recordings import is_recording, survey
+from deep_piano.prepare.sources import Source, Splits, hash_split
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deep_piano.analysis.keys import note_name
 from deep_piano.errors import InputError
 from deep_piano.music.notes import NOTE, make_notes
-from deep_piano.report.roll import ROLL_AXES, history, likelihoods, note_name, piano_roll
+from deep_piano.report.curves import history, likelihoods
+from deep_piano.report.roll import ROLL_AXES, piano_roll
 
 EMPTY = np.empty(0, NOTE)
 SEED_COLOUR, CONTINUATION_COLOUR = (198, 77, 5), (8, 48, 107)

@@ -9,12 +9,14 @@ from unittest import mock
 import numpy as np
 
 from deep_piano.codecs.notes import SPEC
+from deep_piano.codecs.registry import CODECS
 from deep_piano.generate.composers import SoundComposerActor
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.models.config import ModelConfig, weight_shapes
 from deep_piano.music.notes import Notes, make_notes
 
 TINY = ModelConfig(layers=2, units=16, head_units=12)
+BATCH, WINDOW = 3, 7
 
 
 def random_checkpoint(
@@ -87,3 +89,28 @@ class ComposerWithoutGpu(SoundComposerActor):
     def __init__(self, *arguments) -> None:
         with mock.patch("deep_piano.decoding.xla.prepare_gpu"):
             super().__init__(*arguments)
+
+
+def sound_checkpoint(codec, *, frame, seed=0):
+    spec = CODECS[codec].spec
+    config = ModelConfig(  # no multiples of eight
+        2, 20, 12, frame=frame, past=10, order=19, scale=0.1, spectrum=(0.0, -3.0, -9.0)
+    )
+    rng = np.random.default_rng(seed)
+    weights = {
+        name: rng.normal(0, 0.2, shape).astype(np.float32)
+        for name, shape in weight_shapes(spec, config).items()
+    }
+    return Checkpoint(spec, config, weights, facts={"validation_loss": 1e-4})
+
+
+def random_inputs(rng, batch=BATCH, window=WINDOW):
+    def draw():
+        columns = [rng.integers(0, field.size, (batch, window)) for field in SPEC.fields]
+        return np.stack(columns, -1).astype(np.int32)
+
+    features = sum(part.features for part in SPEC.context)
+    sizes = [size for part in SPEC.context for size in part.classes]
+    classes = np.stack([rng.integers(0, size, (batch, window)) for size in sizes], -1)
+    known = rng.normal(size=(batch, window, features)).astype(np.float32)
+    return [draw(), known, classes.astype(np.int32), draw()]

@@ -25,7 +25,7 @@ import soundfile
 
 from deep_piano.music import audio
 from deep_piano.music.notes import Notes, make_notes, read_midi, write_midi
-from deep_piano.prepare.sources import is_midi
+from deep_piano.music.recordings import is_midi
 from tests.support.recordings import (
     SILENCE_BEFORE_S,
     SR,
@@ -77,8 +77,8 @@ def write_hostile_corpus(folder: Path, *, hears_notes: bool = True) -> dict[str,
     -------
     dict
         Folders, and what lies behind a link to the parent folder, are not in it. The one name that
-        is not UTF-8 is there as `storage` shows it. `HANGS` is a good recording to any FFmpeg but
-        that of `write_hanging_ffmpeg`.
+        is not UTF-8 is there as `infra.storage` shows it. `HANGS` is a good recording to any FFmpeg
+        but that of `write_hanging_ffmpeg`.
     """
     folder.mkdir()
     corpus = _Corpus(folder)

@@ -9,8 +9,7 @@ import numpy as np
 from deep_piano.analysis import fingerprint
 from deep_piano.analysis.descriptors import describe_audio, describe_notes
 from deep_piano.codecs.registry import CODECS
-from deep_piano.dataset.shards import Row
-from deep_piano.prepare.filters import Reject
+from deep_piano.dataset.rows import Reject, Row
 from tests.support.fakes import arpeggios
 
 
@@ -58,7 +57,7 @@ def write_dataset(folder, rows, *, codec="notes", row_group_bytes=1e6, shards=2,
     """Write a dataset of rows as `prepare` does, without a corpus; return its folder."""
     from deep_piano.config.sections import PrepareConfig
     from deep_piano.dataset.shards import read_facts, write_shard
-    from deep_piano.infra.storage.local import open_folder
+    from deep_piano.infra.storage.open import open_folder
     from deep_piano.prepare import commit
 
     place = open_folder(folder)

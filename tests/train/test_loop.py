@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from deep_piano.codecs.base import nats
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import LOG_WIDTHS, SPEC, classes, encode, excerpt
 from deep_piano.codecs.registry import CODECS
@@ -18,13 +19,13 @@ from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.notes import Engine
 from deep_piano.errors import CheckpointError, DeepPianoError, InputError, TrainingError
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.config import PRESETS
 from deep_piano.models.note_network import build_model
 from deep_piano.train import loop as module
 from deep_piano.train.evaluation import MINE, evaluate
-from deep_piano.train.likelihood import losses, nats
+from deep_piano.train.likelihood import losses
 from deep_piano.train.loop import go_on
 from deep_piano.train.start import begin
 from deep_piano.train.trainer import Trainer

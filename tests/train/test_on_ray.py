@@ -11,7 +11,7 @@ import pytest
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.train.loop import go_on
 from deep_piano.train.on_ray import train

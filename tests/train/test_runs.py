@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deep_piano.errors import InputError
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.train import runs
 
 ROW = {"seen": 4096, "hours": 0.5, "train_loss": 11.0, "train_rate": 0.003}

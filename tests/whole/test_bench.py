@@ -16,16 +16,14 @@ from bench import (
     bulk,
     bulk_memory,
     closed_loop,
+    common,
     compiled_loop,
     continuations,
     decode,
     driver_memory,
     generate,
     heard_seeds,
-    machine,
-    peers,
     prepare,
-    processes,
     realism,
     recordings,
     train,
@@ -38,7 +36,7 @@ from deep_piano.codecs.notes import SPEC, encode
 from deep_piano.codecs.notes import decode as decode_notes
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.infra.backend import load_tensorflow
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.config import ModelConfig, weight_shapes
 from deep_piano.music import audio
 from deep_piano.music.notes import make_notes
@@ -188,10 +186,10 @@ WAVEFORM = PrepareConfig(codec="mulaw", min_seconds=1, min_tuning_strength=0, ma
 
 def test_the_limit_decodes_what_prepare_decodes(two_recordings, caplog):
     paths = prepare.recordings(two_recordings)
-    commands = peers.decode_commands(paths, WAVEFORM)
+    commands = prepare.decode_commands(paths, WAVEFORM)
     assert [command[-1] for command in commands] == ["pipe:1"] * 2
     assert all(f"file:{path}" in one for path, one in zip(paths, commands, strict=True))
-    assert peers.decode_alone(commands, cores=2) == 2 * 4 * 32_000
+    assert prepare.decode_alone(commands, cores=2) == 2 * 4 * 32_000
     assert not caplog.records
 
 
@@ -200,9 +198,9 @@ def test_the_pool_builds_the_shards_that_prepare_builds(two_recordings, tmp_path
         imap_unordered = staticmethod(map)
 
     corpus, dataset = open_folder(two_recordings), open_folder(tmp_path)
-    shards = peers.pooled(corpus, dataset, WAVEFORM, InThisProcess())
+    shards = prepare.pooled(corpus, dataset, WAVEFORM, InThisProcess())
     assert {entry.name for entry in dataset.entries()} >= {f"shards/{name}" for name in shards}
-    again = peers.pooled(corpus, open_folder(tmp_path / "again"), WAVEFORM, InThisProcess())
+    again = prepare.pooled(corpus, open_folder(tmp_path / "again"), WAVEFORM, InThisProcess())
     assert again == shards != {}
 
 
@@ -242,16 +240,16 @@ def test_the_verdict_holds_the_medians_against_the_aims(limit_s, ours_s, pool_s,
     not Path("/proc/self/status").is_file(), reason="Linux tells a process's memory"
 )
 def test_memory_is_watched_within_the_block(monkeypatch):
-    monkeypatch.setattr(processes, "SAMPLED_EVERY_S", 0.001)
-    with processes.memory_watched() as peaks:
+    monkeypatch.setattr(common, "SAMPLED_EVERY_S", 0.001)
+    with common.memory_watched() as peaks:
         held = np.ones(50_000_000, np.uint8)
         time.sleep(0.05)
     (peak,) = peaks
     assert peak.driver >= len(held)
     assert peak.whole == peak.driver
     assert peak.largest_worker == 0
-    assert processes.ray_workers(os.getpid()) == []
-    assert processes.processor_s([os.getpid(), 2**22 + 1]).keys() == {os.getpid()}
+    assert common.ray_workers(os.getpid()) == []
+    assert common.processor_s([os.getpid(), 2**22 + 1]).keys() == {os.getpid()}
 
 
 def test_training_multiplies_each_kernel_three_times_a_note():
@@ -374,7 +372,7 @@ def test_the_gpu_that_tensorflow_sees_is_made_ready(name, monkeypatch):
         monkeypatch.setattr(config.threading, which, lambda count: None)  # once a process
     details = {"device_name": name}
     monkeypatch.setattr(config.experimental, "get_device_details", lambda gpu: details)
-    assert machine.ready_tensorflow() == name
+    assert common.ready_tensorflow() == name
     assert prepared == [name] * bool(name)
 
 

@@ -21,14 +21,19 @@ import pytest
 import yaml
 
 from deep_piano.analysis.originality import CorpusIndex
+from deep_piano.cli.generate import index_of
 from deep_piano.codecs.notes import SPEC
-from deep_piano.config.sections import GenerateConfig, PrepareConfig, TrainConfig, load_config
+from deep_piano.config.load import load_config
+from deep_piano.config.sections import GenerateConfig, PrepareConfig, TrainConfig
+from deep_piano.dataset import manifest
 from deep_piano.dataset.reader import Dataset
-from deep_piano.dataset.shards import SHARDS, Row
+from deep_piano.dataset.rows import Reject, Row
+from deep_piano.dataset.shards import SHARDS
 from deep_piano.decoding.notes import Engine
 from deep_piano.errors import DeepPianoError
+from deep_piano.generate import seeds
 from deep_piano.generate.gallery import write_gallery
-from deep_piano.generate.notes import compose, read_seed, require_room
+from deep_piano.generate.notes import compose
 from deep_piano.generate.records import (
     MANIFEST,
     RUN,
@@ -38,12 +43,12 @@ from deep_piano.generate.records import (
     require_same_run,
     write_manifest,
 )
-from deep_piano.infra.storage.local import open_folder
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
 from deep_piano.music.notes import write_midi
+from deep_piano.music.recordings import survey
 from deep_piano.prepare import commit, plan, tasks
-from deep_piano.prepare.filters import Reject
-from deep_piano.prepare.sources import Source, Splits, survey
+from deep_piano.prepare.sources import Source, Splits
 from deep_piano.report import inspection
 from deep_piano.train import runs
 from deep_piano.train.start import begin
@@ -85,7 +90,7 @@ def good(tmp_path_factory):
     checkpoint.save(folder / "c", random_checkpoint(), training={"optimizer/000": np.ones(3)})
     with Dataset(place) as dataset:
         begin(dataset, open_folder(folder / "run"), TRAIN)
-        CorpusIndex.of_dataset(dataset).save(folder / "corpus.index")
+        index_of(dataset).save(folder / "corpus.index")
     known = arpeggio_rows(6, seconds=12, held_out=3)
     row = {"step": 5, "seen": 9, "hours": 0.1, "train_loss": 2.0, "validation_loss": 1.0}
     runs.write_history(open_folder(folder / "run"), [row], unit="nats a note")
@@ -123,15 +128,15 @@ def read_one(path, data, settings):
 
 def prepare_manifest(rng, good, place):
     dataset = copied(good.dataset, place)
-    odd = odd_json(good.dataset.read_bytes(commit.MANIFEST), rng)
-    (place / commit.MANIFEST).write_bytes(odd)
-    found = commit.read_manifest(dataset)
+    odd = odd_json(good.dataset.read_bytes(manifest.MANIFEST), rng)
+    (place / manifest.MANIFEST).write_bytes(odd)
+    found = manifest.read_manifest(dataset)
     commit.is_current(found, PrepareConfig(), "c", dataset)
     commit.require_same_settings(found, PrepareConfig(), dataset.uri)
 
 
 def prepare_ledger(rng, good, place):
-    (place / commit.LEDGER).write_bytes(odd_table(good.dataset.read_bytes(commit.LEDGER), rng))
+    (place / manifest.LEDGER).write_bytes(odd_table(good.dataset.read_bytes(manifest.LEDGER), rng))
     ledger = commit.read_ledger(open_folder(place))
     entries = [SimpleNamespace(name="a.mid", size=1, stamp="1", problem=None)]
     commit.remembered(entries, ledger)
@@ -173,8 +178,8 @@ def prepare_splits(rng, good, place):
 
 def train_manifest(rng, good, place):
     copied(good.dataset, place)
-    odd = odd_json(good.dataset.read_bytes(commit.MANIFEST), rng)
-    (place / commit.MANIFEST).write_bytes(odd)
+    odd = odd_json(good.dataset.read_bytes(manifest.MANIFEST), rng)
+    (place / manifest.MANIFEST).write_bytes(odd)
     train_on(place)
 
 
@@ -243,8 +248,8 @@ def generate_sound(rng, good, place):
 
 def continued(path, place, weights=None, index=None):
     """Read a seed, compose a short piece and write its notes."""
-    seed = read_seed(path, start_s=0.0, seconds=4.0, progress=nothing)
-    require_room(seed, SHORT)
+    seed = seeds.read_seed(path, start_s=0.0, seconds=4.0, progress=nothing)
+    seeds.require_room(seed, SHORT)
     [take] = compose(Engine(weights or random_checkpoint()), seed, SHORT, index=index)
     write_midi(place / "out" / "piece.mid", take.notes)
 
@@ -305,8 +310,8 @@ def generate_records(rng, good, place):
 
 
 def inspect_dataset(rng, good, place):
-    odd = odd_json(good.dataset.read_bytes(commit.MANIFEST), rng)
-    (place / commit.MANIFEST).write_bytes(odd)
+    odd = odd_json(good.dataset.read_bytes(manifest.MANIFEST), rng)
+    (place / manifest.MANIFEST).write_bytes(odd)
     inspection.inspect_dataset(str(place), load_config().storage)
 
 
@@ -389,7 +394,7 @@ def test_damaged_inputs_end_well(stage, good, tmp_path, monkeypatch):
         "deep_piano.music.transcription.transcribe",
         lambda samples, sr, progress: hear(samples, sr)[0],
     )
-    monkeypatch.setattr("deep_piano.generate.notes._fetch", nothing)
+    monkeypatch.setattr("deep_piano.generate.seeds._fetch", nothing)
     continued(good.folder / "take.mid", tmp_path)  # compiles, which takes a while
     before, targets = state(good.folder), STAGES[stage]
     given, ended = {tmp_path / "out"}, Counter()

@@ -19,6 +19,29 @@ HEAVY = {
     *("boto3", "botocore", "pyarrow", "soundfile", "soxr", "symusic", "sklearn"),
 }
 
+# From the top down. A module may import those of its own room and of the rooms below it; the three
+# jobs of one line import none of each other.
+ROOMS = """
+__main__
+cli
+pipeline
+prepare train generate
+report
+decoding
+dataset
+models
+analysis
+codecs
+versions
+music
+config
+infra
+errors
+__init__
+"""
+FLOOR = {room: -n for n, rooms in enumerate(ROOMS.split("\n")) for room in rooms.split()}
+ON_RAY = {"on_ray.py", "composers.py", "transcribers.py"}
+
 
 def modules():
     paths = sorted(PACKAGE.rglob("*.py"))
@@ -57,8 +80,38 @@ def graph():
     return {name: imported(name, path, known) for name, path in known.items()}
 
 
+def room(name):
+    return name.partition(".")[0]
+
+
+def test_imports_run_downward_only():
+    assert {room(name) for name in modules()} == set(FLOOR), "give a new room its place here"
+    upward = [
+        f"{name} imports {other}"
+        for name, others in graph().items()
+        for other in others
+        if FLOOR[room(other)] >= FLOOR[room(name)] and room(other) != room(name)
+    ]
+    assert upward == []
+
+
 def test_imports_run_in_no_circle():
     list(TopologicalSorter(graph()).static_order())  # raises where they do
+
+
+def test_ray_is_imported_where_work_is_handed_out_and_nowhere_else():
+    on_ray = {
+        name: path
+        for name, path in modules().items()
+        if any(other.split(".")[0] == "ray" for other in named(path))
+    }
+    assert "infra.cluster.connection" in on_ray
+    elsewhere = {
+        name
+        for name, path in on_ray.items()
+        if path.name not in ON_RAY and not name.startswith("infra.cluster.")
+    }
+    assert elsewhere == set()
 
 
 @pytest.mark.parametrize("path", modules().values(), ids=modules())
@@ -78,7 +131,8 @@ def test_nothing_heavy_is_imported_at_module_level(path):
     "code",
     [
         "import deep_piano",
-        "import deep_piano.generate.notes, deep_piano.decoding.notes",
+        "import deep_piano.generate, deep_piano.decoding, deep_piano.report",
+        "import deep_piano.prepare, deep_piano.train, deep_piano.pipeline",
         "from deep_piano.cli.main import main; main(['--help'])",
         "from deep_piano.cli.main import main; main(['--version'])",
         "from deep_piano.cli.main import main; main(['generate', '--help'])",

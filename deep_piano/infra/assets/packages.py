@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from deep_piano.errors import AssetError
-from deep_piano.infra.storage.local import sha256_of
+from deep_piano.infra.storage.atomic import sha256_of
 
 Manager = Literal["pip", "npm"]
 

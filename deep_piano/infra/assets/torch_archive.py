@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.errors import AssetError
-from deep_piano.infra.storage.local import atomic_path
+from deep_piano.infra.storage.atomic import atomic_path
 
 _STORAGE_DTYPES = {
     "DoubleStorage": np.dtype("<f8"),

@@ -1,4 +1,4 @@
-"""Ray as the stages use it: connect, and keep a bounded number of tasks at work."""
+"""Ray: connect to a cluster, and ask what it has."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from deep_piano.cli.terminal import logs_json
 from deep_piano.errors import DeepPianoError
+from deep_piano.infra.logs import logs_json
 
 logger = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
 
 _PATIENCE_S = 3.0
 
@@ -65,136 +64,6 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-class Silence:
-    """Bounds how long nothing may be heard of what is at work.
-
-    Ray starts work anew whose process or node died. A node that hangs, or a network that was cut,
-    may leave it waiting for what will never come.
-
-    Parameters
-    ----------
-    limit_s : float
-    setting : str
-        The setting that says so.
-    """
-
-    def __init__(self, limit_s: float, setting: str) -> None:
-        self._limit_s, self._setting = limit_s, setting
-        self._sign: object = None
-        self.end()
-
-    def end(self) -> None:
-        """Say that something was heard."""
-        self._since = time.monotonic()
-
-    def require_short(self, at_work: int, sign: object = None) -> None:
-        """Raise `DeepPianoError` where it lasts too long; another `sign` than last time ends it."""
-        if sign != self._sign:
-            self._sign = sign
-            self.end()
-        if time.monotonic() - self._since > self._limit_s:
-            raise DeepPianoError(
-                f"nothing was heard for {self._limit_s:g} s of the {at_work} tasks at work: a node "
-                "hangs, is cut off, or has no room for them (`ray status` shows the nodes). What "
-                "was done is kept, and the same command goes on from here; "
-                f"{self._setting} says how long to wait."
-            )
-
-
-def completed(
-    submit: Callable[[Item], Any],
-    items: Iterable[Item],
-    *,
-    in_flight: Callable[[], int],
-    silence: Silence,
-    meanwhile: Callable[[], object] = lambda: None,
-) -> Iterator[tuple[Item, Any]]:
-    """Yield items with their results as they complete, a bounded number of them at work.
-
-    Parameters
-    ----------
-    submit : callable
-        Starts the work on an item and returns its ``ObjectRef``.
-    items : iterable
-        Drawn from as places become free.
-    in_flight : callable
-        Returns the most that may be at work, or wait for a worker; it may change.
-    silence : Silence
-        Bounds how long nothing may be heard of it.
-    meanwhile : callable
-        Called every few seconds in which nothing completes; where it returns something else than
-        before, that is heard of the work.
-
-    Yields
-    ------
-    item, result
-        The result is an exception, not raised, where Ray or the task failed. When the caller stops
-        early, what is at work is cancelled.
-
-    Raises
-    ------
-    DeepPianoError
-        When nothing is heard for too long.
-    """
-    import ray
-
-    waiting: dict[Any, Item] = {}
-    remaining = iter(items)
-    silence.end()
-    try:
-        while True:
-            while len(waiting) < in_flight():
-                try:
-                    item = next(remaining)
-                except StopIteration:
-                    break
-                waiting[submit(item)] = item
-            if not waiting:
-                return
-            if not (done := next_done(waiting)):
-                silence.require_short(len(waiting), meanwhile())
-            for reference in done:
-                silence.end()
-                yield waiting.pop(reference), outcome(reference)
-    finally:
-        for reference in waiting:
-            ray.cancel(reference, force=True)
-
-
-def busy() -> int:
-    """Return how many tasks keep the cluster busy: one at work on a CPU, and one ready."""
-    return 2 * max(1, round(total("CPU")))
-
-
-def next_done(references: Iterable[Any]) -> list[Any]:
-    """Wait a few seconds for tasks or calls; return all that are done, once one is.
-
-    What Ray takes to look grows with their number, so that each look must take all it finds.
-    """
-    import ray
-
-    pending = list(references)
-    if not ray.wait(pending, num_returns=1, timeout=_PATIENCE_S)[0]:
-        return []
-    done: list[Any] = ray.wait(pending, num_returns=len(pending), timeout=0)[0]
-    return done
-
-
-def outcome(reference: Any) -> Any:
-    """Return what a completed task or call gave: its result, or the exception that it ended with.
-
-    Of a task that raised, that is what it raised; of one that was lost, Ray's own exception.
-    """
-    import ray
-
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        return error.cause if isinstance(error.cause, Exception) else error
-    except ray.exceptions.RayError as error:
-        return error
 
 
 def ask_for(bundles: Sequence[Mapping[str, float]], *, within_s: float) -> None:

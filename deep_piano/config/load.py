@@ -1,0 +1,230 @@
+"""Settings are read: `ray_config.yaml` and the command line become one `Config`.
+
+The only reader of YAML. A file may hold profiles, named groups of settings that are laid over its
+own; one of them is chosen by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, overload
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from deep_piano.config.sections import Config
+from deep_piano.errors import ConfigError
+
+
+class _Profile(Config):
+    """What a profile may hold: any setting, and the name of the profile that it extends."""
+
+    extends: Annotated[str, Field(min_length=1)] | None = None
+
+
+class _Document(Config):
+    """What a file may hold: settings, and profiles by name."""
+
+    profiles: dict[str, dict[Any, Any]] = {}  # noqa: RUF012 (pydantic copies it)
+
+
+def load_config(
+    path: Path | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+    *,
+    profile: str | None = None,
+) -> Config:
+    """Read the settings.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A YAML file; what it does not name keeps its default. Without one: the defaults.
+    overrides : mapping of str to mapping of str to object, optional
+        Section to setting to value, from the command line. They win over the file's. A value of
+        None means "not given".
+    profile : str, optional
+        One of the file's profiles: its settings win over the file's own.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    ConfigError
+        When the file cannot be read, a setting is unknown or out of its range, or there is no such
+        profile. The profiles that are not chosen are looked at as well.
+
+    Examples
+    --------
+    >>> load_config(None, {"generate": {"seconds": 60, "takes": None}}).generate.seconds
+    60.0
+    """
+    config = Config() if path is None else _read_document(path, profile)
+    if path is None and profile is not None:
+        raise ConfigError(
+            f"the profile {profile!r} can only be one of a file of settings. Give that as well, as "
+            "--config ray_config.yaml."
+        )
+    if not overrides:
+        return config
+    given = {section: _without_none(settings) for section, settings in overrides.items()}
+    # Only what was set, so that it can be told afterwards.
+    return _validate(_merge(config.model_dump(exclude_unset=True), given), "the command line")
+
+
+def _read_document(path: Path, profile: str | None) -> Config:
+    """Return the settings of a file, those of one profile laid over its own."""
+    document = _validate(_read_yaml(path), str(path), _Document)
+    own = document.model_dump(exclude_unset=True, exclude={"profiles"})
+    of_profiles = {
+        name: _lay_over(own, document.profiles, name, path) for name in document.profiles
+    }
+    if profile is None:
+        return _validate(own, str(path))
+    return of_profiles[_require_profile(profile, of_profiles, str(path))]
+
+
+def _lay_over(
+    own: Mapping[str, Any], profiles: Mapping[str, Mapping[Any, Any]], name: str, path: Path
+) -> Config:
+    """Return the settings of a profile: the file's own, what it extends, then its own."""
+    line = [name]
+    while (parent := profiles[line[-1]].get("extends")) is not None:
+        where = f"the profile {line[-1]!r} of {path}"
+        line.append(_require_profile(parent, profiles, where))
+        if line.count(parent) > 1:
+            raise ConfigError(
+                f"profiles extend one another in a circle: {' -> '.join(line)} (in {path}). Let "
+                "one of them extend none."
+            )
+    merged = dict(own)
+    for one in reversed(line):
+        merged = _merge(merged, profiles[one])
+        laid = _validate(merged, f"the profile {one!r} of {path}", _Profile)
+        merged = laid.model_dump(exclude_unset=True, exclude={"extends"})
+    return _validate(merged, str(path))
+
+
+def _require_profile(name: object, profiles: Iterable[str], source: str) -> str:
+    known = list(profiles)
+    if isinstance(name, str) and name in known:
+        return name
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}."
+    raise ConfigError(f"there is no profile {name!r}: {hint} (in {source})")
+
+
+def _without_none(settings: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _merge(settings: Mapping[Any, Any], given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return settings with what is given in their place, group by group."""
+    merged = dict(settings)
+    for name, value in given.items():
+        before = merged.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[name] = _merge(before, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, and reads 1e-3 as a number (YAML 1.2)."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{name!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _read_yaml(path: Path) -> object:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the settings {path}: {error.strerror}. Give a YAML file, or none."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the settings {path} are not UTF-8 text: {error.reason}.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"the settings {path}{where} cannot be understood: {problem}.") from error
+    return {} if tree is None else tree
+
+
+Settings = TypeVar("Settings", bound=Config)
+
+
+@overload
+def _validate(tree: object, source: str) -> Config: ...
+
+
+@overload
+def _validate(tree: object, source: str, kind: type[Settings]) -> Settings: ...
+
+
+def _validate(tree: object, source: str, kind: type[Config] = Config) -> Config:
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as invalid:
+        error = invalid.errors(include_url=False, include_context=False)[0]
+        raise ConfigError(f"{_explain(error, kind)} (in {source})") from invalid
+
+
+def _explain(error: Mapping[str, Any], kind: type[Config]) -> str:
+    """Return one line: which setting, what is wrong with it, what was received."""
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "invalid_key":
+        return f"a setting's name must be a word. Received: {error['input']!r}"
+    if error["type"] == "extra_forbidden":
+        near = _nearest(name, kind)
+        hint = f"did you mean {near!r}?" if near else "see ray_config.yaml for those there are."
+        return f"there is no setting {name!r}: {hint}"
+    received = re.sub(r"\s+", " ", repr(error["input"]))[:60]
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return f"{name or 'the whole'} must be a group of settings. Received: {received}"
+    wrong = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"the setting {name!r} must be {wrong}. Received: {received}"
+
+
+def _nearest(unknown: str, kind: type[Config]) -> str | None:
+    """Return the known setting with the name most alike, preferring the same section."""
+    known = list(_names(kind))
+    parent, _, leaf = unknown.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    anywhere = {name.rpartition(".")[2]: name for name in reversed(known)}
+    for candidates in (beside, anywhere):
+        matches = difflib.get_close_matches(leaf, candidates, n=1)
+        if matches:
+            return candidates[matches[0]]
+    return None
+
+
+def _names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    """Yield the dotted names of all sections and settings."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")

@@ -1,0 +1,121 @@
+"""What stands in a dataset: a recording's row, what is known of a shard, and what was left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recording as it stands in a dataset.
+
+    Attributes
+    ----------
+    id : str
+        SHA-256 of what was decoded, before any trimming: the samples in 16 bit, or the notes.
+    name : str
+        The path of its file within the corpus.
+    source_sha256 : str
+        Of its file's bytes.
+    split : str
+        "train", "validation" or "test".
+    kind : str
+        "audio" or "midi".
+    duration_s : float
+        As decoded and trimmed, in seconds.
+    sequence : ndarray, shape (n, fields)
+    fingerprint : ndarray of uint32, shape (64,) or (0,)
+    audio, notes : AudioFeatures or None, NoteFeatures or None
+        None where there is no sound, or where the codec hears none.
+    """
+
+    id: str
+    name: str
+    source_sha256: str
+    split: str
+    kind: str
+    duration_s: float
+    sequence: NDArray[Any]
+    fingerprint: NDArray[np.uint32]
+    audio: AudioFeatures | None
+    notes: NoteFeatures | None
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A recording that another one makes superfluous, and what is needed to reconsider that."""
+
+    reject: Reject
+    id: str
+    fingerprint: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What is known of a shard without its sequences.
+
+    Attributes
+    ----------
+    name : str
+    bytes : int
+        Of its file.
+    sha256 : str
+        Of its file.
+    digest : str
+        Of the settings by which its recordings were read.
+    table : pyarrow.Table
+        Its rows, without the sequences.
+    rejects : tuple of Reject
+        Files that were meant for it and are no recordings.
+    set_aside : tuple of SetAside
+        Recordings that were meant for it.
+    row_groups : tuple of dict
+        `split`, `recordings`, `steps` and `duration_s` of each.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    digest: str
+    table: pa.Table
+    rejects: tuple[Reject, ...]
+    set_aside: tuple[SetAside, ...]
+    row_groups: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A file that became no row, and why.
+
+    Attributes
+    ----------
+    name : str
+        Its path within the corpus.
+    kind : str
+        "drop": a rule left it out. "failure": it could not be read.
+    rule : str
+        The rule's name, such as "too_short".
+    reason : str
+        For people, one line.
+    value, limit : float or None
+        What was measured, and what the settings allow.
+    source_sha256 : str
+        Of the file's bytes; "" where they could not be read.
+    """
+
+    name: str
+    kind: str
+    rule: str
+    reason: str
+    value: float | None = None
+    limit: float | None = None
+    source_sha256: str = ""

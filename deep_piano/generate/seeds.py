@@ -1,0 +1,187 @@
+"""Seeds: read from a recording or a MIDI file, checked, and written to be heard."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deep_piano.codecs.notes import STEPS_PER_SECOND
+from deep_piano.config.sections import GenerateConfig
+from deep_piano.errors import AudioError, InputError, MidiError
+from deep_piano.infra.assets import cache
+from deep_piano.infra.progress import Progress
+from deep_piano.music import audio, loudness, synth
+from deep_piano.music.audio import SILENCE_DBFS, Samples
+from deep_piano.music.notes import MIDI_SUFFIXES, Notes, excerpt, read_midi
+
+SHORTEST_SEED_S = 2.0
+
+SR = 44_100
+FEWEST_SEED_NOTES = 4
+# All notes together, in a recording's length. Recordings of pianos have 0.9 and more; synthetic
+# speech in twelve voices has at most 0.15: some give twenty notes, but each as short as a click.
+LEAST_SOUNDING_SHARE = 0.2
+LONGEST_TRAILING_SILENCE_S = 2.0
+SHORTEST_CONTINUATION_S = 5.0
+
+
+def check_seed(samples: Samples, *, sr: int) -> None:
+    """Refuse a seed that holds nothing to continue.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (n,), dtype float32
+        Mono, full scale 1.0.
+    sr : int
+        Their sampling rate in Hz.
+
+    Raises
+    ------
+    AudioError
+        When it is shorter than 2 s, or below -60 dBFS throughout.
+    """
+    length_s = len(samples) / sr
+    if length_s < SHORTEST_SEED_S:
+        raise AudioError(
+            f"the seed is too short: {length_s:.2f} s from where it starts. Give at least "
+            f"{SHORTEST_SEED_S:g} s of piano, ten are best."
+        )
+    peak = float(np.abs(samples).max())
+    if peak < 10 ** (SILENCE_DBFS / 20):
+        level = f"its peak is {20 * math.log10(peak):.0f} dBFS" if peak else "every sample is zero"
+        raise AudioError(
+            f"the seed is silent ({level}). Choose a louder stretch, or start it elsewhere."
+        )
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What a piece continues.
+
+    Attributes
+    ----------
+    notes : ndarray, dtype `NOTE`
+        The first onset is time zero.
+    seconds : float
+        When the seed ends and the continuation may begin; whole hundredths.
+    digest : str
+        SHA-256 of the file.
+    name : str
+        The file's name.
+    """
+
+    notes: Notes
+    seconds: float
+    digest: str
+    name: str
+
+
+def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress) -> Seed:
+    """Read the notes of a seed from a recording or a MIDI file.
+
+    Raises
+    ------
+    AudioError, MidiError
+        When the file cannot be read, or holds too little music.
+    """
+    digest = audio.content_hash(path)
+    error: type[InputError]
+    if _is_midi(path):
+        error = MidiError
+        progress("reading", 0, 1)
+        notes = excerpt(read_midi(path), start_s, start_s + seconds)
+        heard_s = min(seconds, float(notes["offset"].max())) if len(notes) else seconds
+        progress("reading", 1, 1)
+        if heard_s < SHORTEST_SEED_S:
+            raise error(
+                f"the seed is too short: {heard_s:.2f} s of notes from where it starts. Give at "
+                f"least {SHORTEST_SEED_S:g} s, ten are best."
+            )
+    else:
+        error = AudioError
+        notes, heard_s = _hear(path, start_s, seconds, progress)
+    if len(notes) < FEWEST_SEED_NOTES:
+        raise error(
+            f"only {len(notes)} piano note{'s' * (len(notes) != 1)} found in {heard_s:.1f} s of "
+            f"{path} from {start_s:g} s on; at least {FEWEST_SEED_NOTES} are needed. "
+            "Give a recording of a piano, or start elsewhere with --seed-start."
+        )
+    sounding_s = float((notes["offset"] - notes["onset"]).sum())
+    if error is AudioError and sounding_s < LEAST_SOUNDING_SHARE * heard_s:
+        raise error(
+            f"{len(notes)} piano notes were found in {heard_s:.1f} s of {path} from {start_s:g} s "
+            f"on, but they sound for {sounding_s:.1f} s altogether, as in speech or noise. "
+            "Give a recording of a piano, or start elsewhere with --seed-start."
+        )
+    # Silence before the first note and long after the last one is not music to be continued.
+    begins = float(notes["onset"][0])
+    ends = min(heard_s, float(notes["onset"][-1]) + LONGEST_TRAILING_SILENCE_S) - begins
+    ends = math.ceil(round(ends * STEPS_PER_SECOND, 3)) / STEPS_PER_SECOND  # on the codec's grid
+    notes["onset"] -= begins
+    notes["offset"] -= begins
+    notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)
+    return Seed(notes, ends, digest, path.name)
+
+
+def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, sound: str) -> None:
+    """Write a seed to be heard beside its pieces, as loud as they are.
+
+    Parameters
+    ----------
+    out : Path
+        Its suffix decides the format.
+    path : Path
+        The seed's file. A recording is cut to what was read of it; notes are played.
+    seed : Seed
+        What `read_seed` made of the file.
+    settings : GenerateConfig
+    sound : str
+        From `ready_sound`.
+    """
+    if _is_midi(path):
+        samples = synth.render(seed.notes, sound=sound, seconds=seed.seconds, sr=SR)
+    else:
+        samples = audio.decode(
+            path, sr=SR, start_s=settings.seed_start, seconds=settings.seed_seconds
+        )
+    audio.encode(out, loudness.normalise(samples, sr=SR), sr=SR)
+
+
+def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False) -> None:
+    """Raise `InputError` where a piece is no longer than its seed."""
+    if not only_new and settings.seconds < seed.seconds + SHORTEST_CONTINUATION_S:
+        raise InputError(
+            f"a piece of {settings.seconds:g} s leaves no room to continue a seed of "
+            f"{seed.seconds:.1f} s. Give more --seconds, or fewer --seed-seconds."
+        )
+
+
+def _is_midi(path: Path) -> bool:
+    """Tell by the name or, whatever that says, by how the file begins."""
+    if path.suffix.lower() in MIDI_SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        return file.read(4) == b"MThd"
+
+
+def _hear(path: Path, start_s: float, seconds: float, progress: Progress) -> tuple[Notes, float]:
+    from deep_piano.music import transcription
+
+    progress("transcribing", 0, 1)
+    samples = audio.decode(path, sr=transcription.SAMPLE_RATE, start_s=start_s, seconds=seconds)
+    check_seed(samples, sr=transcription.SAMPLE_RATE)
+    _fetch("transkun", progress)
+    notes = transcription.transcribe(
+        samples,
+        sr=transcription.SAMPLE_RATE,
+        progress=lambda done, total: progress("transcribing", done, total),
+    )
+    return notes, len(samples) / transcription.SAMPLE_RATE
+
+
+def _fetch(name: str, progress: Progress) -> None:
+    """Make sure that an asset is there, and show it when that takes a while."""
+    cache.ensure(name, progress=lambda done, total, what: progress(what, done, total))

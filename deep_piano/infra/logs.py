@@ -1,0 +1,61 @@
+"""The log: our own warnings in words, or every record as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+
+logger = logging.getLogger("deep_piano")
+
+
+_OF_EVERY_RECORD = ("levelname", "message", "filename", "lineno", "process", "name")
+_NO_FACTS = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+
+
+class _ToStandardError(logging.Handler):
+    """Writes to what is standard error now: on a terminal, the progress display stands in."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        sys.stderr.write(self.format(record) + "\n")
+
+
+class _AsJson(logging.Formatter):
+    """Writes a record as one JSON object, with the keys of those that Ray's workers write."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object: what every record has, and the facts of this one."""
+        record.message = record.getMessage()
+        known = {"asctime": self.formatTime(record)}
+        known |= {key: getattr(record, key) for key in _OF_EVERY_RECORD}
+        if record.exc_info:
+            known["exc_text"] = self.formatException(record.exc_info)
+        facts = {key: value for key, value in vars(record).items() if key not in _NO_FACTS}
+        known |= {key: value for key, value in facts.items() if not key.startswith("_")}
+        return json.dumps(known | {"timestamp_ns": int(record.created * 1e9)}, default=str)
+
+
+_IN_WORDS, _JSON = logging.Formatter("deep-piano: %(message)s"), _AsJson()
+_HANDLER = _ToStandardError()
+
+
+def set_up_logging(*, debug: bool, as_json: bool = False) -> None:
+    """Send our warnings to standard error, everything with `debug`, and hush other packages.
+
+    With `as_json` each record is a JSON object on a line of its own, and what is done is told as
+    well as what goes wrong.
+    """
+    _HANDLER.setFormatter(_JSON if as_json else _IN_WORDS)
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, handlers=[_HANDLER])
+    usual = logging.INFO if as_json else logging.WARNING
+    logger.setLevel(logging.DEBUG if debug else usual)
+    logging.captureWarnings(as_json)
+    if not (debug or sys.warnoptions):
+        warnings.filterwarnings("ignore")  # those of other packages, which say nothing to a user
+
+
+def logs_json() -> bool:
+    """Say whether records are written as JSON."""
+    return _HANDLER.formatter is _JSON

@@ -1,0 +1,100 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import secrets
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deep_piano.errors import DeepPianoError, InputError, one_line
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file's name, without its folder, is one of those that `atomic_path` makes."""
+    return re.fullmatch(r"\.[0-9a-f]{12}\.tmp(\.[^.]*)?", name) is not None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
+
+    The temporary name keeps the suffix, so that writers which choose a format by it work.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written to.
+    DeepPianoError
+        When the disk is full.
+
+    Examples
+    --------
+    >>> with atomic_path(Path("notes.txt")) as temporary:  # doctest: +SKIP
+    ...     temporary.write_text("whole")
+    """
+    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {path.parent}: {error.strerror}. Choose another folder."
+        ) from error
+    try:
+        with _room_required(path):
+            yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _room_required(path: Path) -> Iterator[None]:
+    """Say plainly that the disk was full, where what writes to a path has found that."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DeepPianoError(
+            f"there is no room for {one_line(path)}: {error.strerror}. Make room, and run the same "
+            "command again."
+        ) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from every other, by whatever name; None where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+def require_free(path: Path, *, force: bool, given: Collection[object] = ()) -> None:
+    """Raise an InputError unless a file may be written there."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}. Give another name.") from error
+    if path.is_dir():
+        raise InputError(f"{path} is a folder. Give the name of a file to write.")
+    if _identity(path) in given:
+        raise InputError(
+            f"{path} would be written, but it is one of the files you gave, which are never "
+            "replaced. Give another name with -o."
+        )
+    if not force:
+        raise InputError(f"{path} is there already. Give another name, or --force.")
