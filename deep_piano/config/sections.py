@@ -191,7 +191,7 @@ class TrainConfig(_Section):
     tempo_range: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     velocity_range: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     transcription_noise: Annotated[float, Field(ge=0, le=1)] = 0.5
-    input_noise: Annotated[float, Field(ge=0, le=1)] = 0.08
+    input_noise: Annotated[float, Field(ge=0, le=1)] = 0.05
     eval_every_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 250
     patience: Annotated[int, Field(ge=1, le=10_000)] | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
