@@ -105,7 +105,7 @@ def main(
 
     DATASET is a folder that `deep-piano prepare` made with the codec notes.
     """
-    shape = TrainConfig.model_validate({"preset": preset})
+    shape = TrainConfig.model_validate({"preset": preset, "input_noise": 0.0})
     steps = max(1, notes // (shape.batch * shape.window))
     settings = shape.model_copy(update={"steps": steps})
     rows = {name: without for name, without in all_rows().items() if not only or name in only}
