@@ -22,6 +22,7 @@ from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
 from deep_piano.analysis.fingerprint import VALUES
 from deep_piano.codecs.base import Field, SequenceSpec
 from deep_piano.dataset.rows import Reject, Row, SetAside, ShardFacts
+from deep_piano.infra.storage.arrow import arrow_file
 from deep_piano.infra.storage.atomic import sha256_of
 
 if TYPE_CHECKING:
@@ -75,9 +76,8 @@ def write_shard(
     }
     schema = _schema(spec).with_metadata({_METADATA: json.dumps(about, sort_keys=True)})
     ordered = sorted(rows, key=lambda row: (row.split, row.id))
-    # An open file, here and below: Arrow takes no path that is not UTF-8.
     with (
-        path.open("wb") as file,
+        arrow_file(path, "wb") as file,
         pq.ParquetWriter(
             file,
             schema,
@@ -116,7 +116,10 @@ def read_rows(
     """
     import pyarrow.parquet as pq
 
-    with path.open("rb") as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
+    with (
+        arrow_file(path) as opened,
+        pq.ParquetFile(opened, page_checksum_verification=True) as file,
+    ):
         spec = _spec_of(file.schema_arrow)
         names = [f"{SEQUENCE}{field.name}" for field in spec.fields]
         for index in range(file.num_row_groups) if groups is None else groups:
@@ -133,7 +136,7 @@ def read_steps(path: Path, group: int) -> list[int]:
     """Return the length of each sequence of a row group, without reading the sequences."""
     import pyarrow.parquet as pq
 
-    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+    with arrow_file(path) as opened, pq.ParquetFile(opened) as file:
         _spec_of(file.schema_arrow)
         column = file.read_row_group(group, columns=["steps"])["steps"]
         if column.null_count:
@@ -148,7 +151,7 @@ def read_facts(path: Path, name: str) -> ShardFacts | None:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+        with arrow_file(path) as opened, pq.ParquetFile(opened) as file:
             _spec_of(file.schema_arrow)
             about = _about().validate_json(file.schema_arrow.metadata[_METADATA])
             plain = [key for key in file.schema_arrow.names if not key.startswith(SEQUENCE)]

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, TypeAdapter
 
 from deep_piano.errors import DeepPianoError, InputError, one_line
+from deep_piano.infra.storage.arrow import arrow_file
 from deep_piano.infra.storage.folder import Folder
 
 RUN: Final = "run.json"
@@ -278,7 +279,7 @@ def write_manifest(pieces: Folder, records: Records) -> None:
     coming = records.all
     with (
         pieces.write(TABLE) as path,
-        path.open("wb") as file,
+        arrow_file(path, "wb") as file,
         pq.ParquetWriter(file, schema, compression="zstd") as table,
     ):
         some = list(islice(coming, _ROWS_AT_ONCE))

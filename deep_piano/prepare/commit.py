@@ -23,6 +23,7 @@ from deep_piano.dataset.rows import Reject, ShardFacts
 from deep_piano.dataset.shards import SHARD_NAME, SHARDS
 from deep_piano.dataset.summary import summarise
 from deep_piano.errors import DeepPianoError, InputError, one_line
+from deep_piano.infra.storage.arrow import arrow_file
 from deep_piano.infra.storage.atomic import is_temporary
 from deep_piano.infra.storage.folder import Entry, Folder
 from deep_piano.prepare.plan import dataset_digest, kept_settings, reading_digest
@@ -224,7 +225,7 @@ def read_ledger(dataset: Folder) -> dict[str, Remembered]:
     if not dataset.exists(LEDGER):
         return {}
     try:
-        with dataset.local(LEDGER) as path, path.open("rb") as file:
+        with dataset.local(LEDGER) as path, arrow_file(path) as file:
             rows = pq.read_table(file).to_pylist()
         return {row.pop("name"): Remembered(**row) for row in rows}
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
@@ -258,6 +259,5 @@ def write_ledger(dataset: Folder, entries: Sequence[Entry], hashes: Mapping[str,
     names = ("name", "size", "stamp", "sha256")
     types = (pa.string(), pa.int64(), pa.string(), pa.string())
     table = pa.Table.from_pylist(rows, pa.schema(list(zip(names, types, strict=True))))
-    # An open file: Arrow takes no path that is not UTF-8.
-    with dataset.write(LEDGER) as path, path.open("wb") as file:
+    with dataset.write(LEDGER) as path, arrow_file(path, "wb") as file:
         pq.write_table(table, file, compression="zstd")

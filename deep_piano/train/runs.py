@@ -24,6 +24,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deep_piano.errors import FileError, InputError, one_line
+from deep_piano.infra.storage.arrow import arrow_file
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.models.checkpoint import BEST
 from deep_piano.report.text import markdown
@@ -110,7 +111,7 @@ def write_history(run: Folder, rows: Sequence[Row], *, unit: str) -> None:
 
     from deep_piano.report.curves import history as draw_history
 
-    with run.write(_HISTORY) as path, path.open("wb") as file:
+    with run.write(_HISTORY) as path, arrow_file(path, "wb") as file:
         pq.write_table(pa.Table.from_pylist(list(rows)), file)
     with run.write("history.png") as path:
         draw_history(path, rows, unit=unit)
@@ -144,7 +145,7 @@ def read_history(run: Folder) -> list[dict[str, Any]]:
     if not run.exists(_HISTORY):
         return []
     try:
-        with run.local(_HISTORY) as path, path.open("rb") as file:
+        with run.local(_HISTORY) as path, arrow_file(path) as file:
             rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
         for row in rows:
             _Validated.model_validate(row)

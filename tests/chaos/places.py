@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from contextlib import suppress
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -63,7 +63,7 @@ def lasting(files):
 
 def _without_times(name, data):
     if name == "history.parquet":
-        rows = pq.read_table(io.BytesIO(data)).to_pylist()
+        rows = pq.read_table(pa.BufferReader(data)).to_pylist()
         return [row | {"hours": 0} for row in rows]
     if name == "run.json":  # of training or of pieces
         about = json.loads(data)
@@ -77,5 +77,5 @@ def _without_times(name, data):
     if name == "pieces.jsonl":
         return [json.loads(line) | {"wall_s": 0} for line in data.splitlines()]
     if name == "pieces.parquet":
-        return [row | {"wall_s": 0} for row in pq.read_table(io.BytesIO(data)).to_pylist()]
+        return [row | {"wall_s": 0} for row in pq.read_table(pa.BufferReader(data)).to_pylist()]
     return data

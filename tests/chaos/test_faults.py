@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import secrets
 import signal
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -188,7 +188,7 @@ class Watch:
             elif name.endswith(".jsonl"):
                 whole = all(json.loads(line) for line in data.splitlines()) and data[-1:] in b"\n"
             elif name.endswith(".parquet"):
-                whole = pq.read_table(io.BytesIO(data)).num_rows >= 0
+                whole = pq.read_table(pa.BufferReader(data)).num_rows >= 0
             else:
                 return
         except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import Collection, Iterator
@@ -67,8 +68,8 @@ def _room_required(path: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DeepPianoError(
-            f"there is no room for {one_line(path)}: {error.strerror}. Make room, and run the same "
-            "command again."
+            f"there is no room for {one_line(path)}: {os.strerror(error.errno)}. Make room, and "
+            "run the same command again."
         ) from error
 
 
