@@ -208,9 +208,9 @@ def on_ray(
         with memory_watched() as peaks, counted(results.ours, partial(ray_workers, os.getpid())):
             manifest = prepare(open_folder(corpus), open_folder(scratch / "all"), config)
     results.memory = results.memory or (peaks[0] if peaks else None)
-    totals = manifest["totals"]
-    results.rows = f"{totals['recordings']} rows in {len(manifest['shards'])} shards"
-    return {shard["name"]: shard["sha256"] for shard in manifest["shards"]}
+    totals = manifest.totals
+    results.rows = f"{totals.recordings} rows in {len(manifest.shards)} shards"
+    return {shard.name: shard.sha256 for shard in manifest.shards}
 
 
 def on_pool(

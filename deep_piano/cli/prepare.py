@@ -74,10 +74,10 @@ def prepare(
             progress=report,
         )
     click.echo(encodable(dataset_card(manifest, uri=dataset), sys.stdout.encoding))
-    totals = manifest["totals"]
+    totals = manifest.totals
     click.echo(
-        f"files found: {totals['files']} = {totals['recordings']} recordings + "
-        f"{totals['drops']} dropped + {totals['failures']} failed"
+        f"files found: {totals.files} = {totals.recordings} recordings + "
+        f"{totals.drops} dropped + {totals.failures} failed"
     )
 
 

@@ -6,9 +6,19 @@ Knows the file and its parts; `prepare.commit` writes it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from deep_piano.dataset.shards import SHARD_NAME
 from deep_piano.dataset.summary import HISTOGRAM_EDGES
@@ -20,23 +30,39 @@ REJECTS: Final = "rejects.csv"
 LEDGER: Final = "files.parquet"
 FORMAT: Final = 1
 
+
+def _as_it_came(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Check what is a number, or holds some, and keep it: of 0 pydantic would make 0.0."""
+    check(value)
+    return value
+
+
+_AS_IT_CAME = WrapValidator(_as_it_came)
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
-_Length = Annotated[float, Field(ge=0, lt=1e15)]
+_Number = Annotated[float, _AS_IT_CAME]
+_Length = Annotated[float, Field(ge=0, lt=1e15), _AS_IT_CAME]
 
 
 class _Part(BaseModel):
     """A part of a manifest, as far as something reads it; more may stand beside it."""
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready values, just as they came, with what stands beside it."""
+        # It would warn of a whole number where a list may stand.
+        return self.model_dump(exclude_unset=True, warnings=False)
 
 
-class _Amount(_Part):
+class Amount(_Part):
+    """How much some recordings are together."""
+
     recordings: _Count
     steps: _Count
     duration_s: _Length
 
 
-class _Group(_Amount):
+class _Group(Amount):
     split: str
 
 
@@ -70,17 +96,17 @@ class _Corpus(_Part):
     uri: str = ""
 
 
-class _Totals(_Amount):
+class _Totals(Amount):
     files: _Count
     ignored: _Count
     drops: _Count
     failures: _Count
     bytes: _Count
-    splits: dict[str, _Amount]
+    splits: dict[str, Amount]
 
 
 class _Histogram(_Part):
-    edges: Annotated[list[float], Field(min_length=2)]
+    edges: Annotated[list[float], Field(min_length=2), _AS_IT_CAME]
     counts: list[_Count]
 
     @model_validator(mode="after")
@@ -92,13 +118,35 @@ class _Histogram(_Part):
 
 class _Numbers(_Part):
     count: _Count
-    mean: float | list[float] | None
-    min: float | None = None
-    max: float | None = None
+    mean: Annotated[float | list[float] | None, _AS_IT_CAME]
+    min: _Number | None = None
+    max: _Number | None = None
     histogram: _Histogram | None = None
 
 
-class _Summary(_Part):
+@dataclass(frozen=True)
+class Distribution:
+    """How a descriptor is distributed over the recordings of which it is known.
+
+    Attributes
+    ----------
+    edges : sequence of float
+        Of the bins, ascending.
+    counts : sequence of int
+        Of each bin.
+    mean, min, max : float
+    """
+
+    edges: Sequence[float]
+    counts: Sequence[int]
+    mean: float
+    min: float
+    max: float
+
+
+class Summary(_Part):
+    """What the descriptors come to: how often each key occurs, and figures of every other one."""
+
     __pydantic_extra__: dict[str, _Numbers]
     key: dict[str, _Count] = {}
 
@@ -111,20 +159,61 @@ class _Summary(_Part):
                 raise ValueError(f"a histogram of {name}, and its mean, min and max")
         return self
 
+    def distribution(self, name: str) -> Distribution | None:
+        """Return that of a descriptor of `HISTOGRAM_EDGES`; None where none is known."""
+        of = self.__pydantic_extra__.get(name)
+        if of is None or not of.count:
+            return None
+        assert of.histogram is not None, name
+        assert isinstance(of.mean, float | int), name
+        assert of.min is not None, name
+        assert of.max is not None, name
+        return Distribution(
+            edges=[float(edge) for edge in of.histogram.edges],
+            counts=of.histogram.counts,
+            mean=float(of.mean),
+            min=float(of.min),
+            max=float(of.max),
+        )
 
-class _Rejected(_Part):
+
+class Rejected(_Part):
+    """A file that became no row, and why: see `rows.Reject`."""
+
     model_config = ConfigDict(extra="forbid")
 
     name: str
     kind: str
     rule: str
     reason: str
-    value: float | None = None
-    limit: float | None = None
+    value: _Number | None = None
+    limit: _Number | None = None
     source_sha256: str = ""
 
 
-class _Manifest(_Part):
+class Manifest(_Part):
+    """What is known of a dataset, validated.
+
+    Attributes
+    ----------
+    format : int
+        Of the file.
+    codec, settings
+        What made the sequences, and by which settings.
+    settings_digest, reading_digest : str
+        Of all settings that the dataset depends on, and of those by which recordings are read.
+    corpus
+        Where it lay, and the digest of its files.
+    totals : Amount
+        Of all recordings and of each of the `splits`; `files` found, `ignored`, `drops` and
+        `failures`; the `bytes` of the shards.
+    summary : Summary
+    shards : list
+        The `name`, `bytes` and `sha256` of each, and what its `row_groups` hold.
+    rejects : list of Rejected
+        By name.
+    """
+
     format: Literal[1]
     codec: _Codec
     settings: _Settings
@@ -132,12 +221,12 @@ class _Manifest(_Part):
     reading_digest: str
     corpus: _Corpus
     totals: _Totals
-    summary: _Summary
+    summary: Summary
     shards: list[_Shard]
-    rejects: list[_Rejected]
+    rejects: list[Rejected]
 
 
-def read_manifest(dataset: Folder) -> dict[str, Any] | None:
+def read_manifest(dataset: Folder) -> Manifest | None:
     """Return a dataset's manifest; None where there is none.
 
     Raises
@@ -147,24 +236,20 @@ def read_manifest(dataset: Folder) -> dict[str, Any] | None:
     """
     if not dataset.exists(MANIFEST):
         return None
-    problem, manifest = "", {}
     try:
-        manifest = dict(json.loads(dataset.read_bytes(MANIFEST)))
-        if manifest.get("format") != FORMAT:
-            was = repr(manifest.get("format"))[:40]
-            problem = f"has the format {was}, and this version writes {FORMAT}"
-        else:
-            _Manifest.model_validate(manifest)
+        content = dict(json.loads(dataset.read_bytes(MANIFEST)))
+        if content.get("format") == FORMAT:
+            return Manifest.model_validate(content)
+        was = repr(content.get("format"))[:40]
+        problem = f"has the format {was}, and this version writes {FORMAT}"
     except ValidationError as invalid:
         problem = f"is broken: {_what_is_wrong(invalid)}"
     except (ValueError, TypeError, RecursionError) as error:
         problem = f"is broken: {error}"
-    if problem:
-        raise InputError(
-            f"{dataset.place(MANIFEST)} {one_line(problem)}. Prepare into another folder, or remove"
-            " that file."
-        )
-    return manifest
+    raise InputError(
+        f"{dataset.place(MANIFEST)} {one_line(problem)}. Prepare into another folder, or remove"
+        " that file."
+    )
 
 
 def _what_is_wrong(invalid: ValidationError) -> str:

@@ -65,7 +65,7 @@ class Dataset:
                 "that `deep-piano prepare` made; it makes one of MIDI files or recordings."
             )
         self.folder, self.manifest = folder, manifest
-        self.codec: Codec = codec_of(SequenceSpec.from_json(manifest["codec"]))
+        self.codec: Codec = codec_of(SequenceSpec.from_json(manifest.codec.to_json()))
         self.spec = self.codec.spec
         self._copies = ExitStack()
         self._paths: dict[str, Path] = {}
@@ -86,22 +86,22 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what the dataset holds: codec and shards, wherever it lies."""
-        shards = [[shard["name"], shard["sha256"]] for shard in self.manifest["shards"]]
+        shards = [[shard.name, shard.sha256] for shard in self.manifest.shards]
         text = json.dumps([self.spec.bare.to_json(), shards], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def sr(self) -> int:
         """The sampling rate in Hz at which its recordings were decoded."""
-        return int(self.manifest["settings"].get("sr") or self.codec.sr)
+        return self.manifest.settings.sr or self.codec.sr
 
     def row_groups(self, split: str) -> list[RowGroup]:
         """Return the row groups of a split, in the order of the manifest."""
         return [
-            RowGroup(shard["name"], index, group["recordings"], group["steps"])
-            for shard in self.manifest["shards"]
-            for index, group in enumerate(shard["row_groups"])
-            if group["split"] == split
+            RowGroup(shard.name, index, group.recordings, group.steps)
+            for shard in self.manifest.shards
+            for index, group in enumerate(shard.row_groups)
+            if group.split == split
         ]
 
     def require(self, split: str) -> list[RowGroup]:
@@ -115,8 +115,8 @@ class Dataset:
         groups = self.row_groups(split)
         if not groups:
             others = ", ".join(
-                f"{name} {sums['recordings']}"
-                for name, sums in sorted(self.manifest["totals"]["splits"].items())
+                f"{name} {sums.recordings}"
+                for name, sums in sorted(self.manifest.totals.splits.items())
             )
             raise InputError(
                 f"the split {split!r} of {one_line(self.folder.uri)} holds 0 recordings "

@@ -18,7 +18,7 @@ from typing import Any
 
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
-from deep_piano.dataset.manifest import FORMAT, LEDGER, MANIFEST, REJECTS
+from deep_piano.dataset.manifest import FORMAT, LEDGER, MANIFEST, REJECTS, Manifest
 from deep_piano.dataset.rows import Reject, ShardFacts
 from deep_piano.dataset.shards import SHARD_NAME, SHARDS
 from deep_piano.dataset.summary import summarise
@@ -51,7 +51,7 @@ def make_manifest(
     shards: Sequence[ShardFacts],
     rejects: Iterable[Reject],
     versions: Mapping[str, str | None],
-) -> dict[str, Any]:
+) -> Manifest:
     """Put a manifest together; it holds no time of day and nothing of the machine.
 
     Parameters
@@ -77,7 +77,7 @@ def make_manifest(
     recordings = sum(group["recordings"] for group in groups)
     assert files == recordings + len(everything), "every file is a row or has a reason why not"
     by_split = {split: [g for g in groups if g["split"] == split] for split in SPLITS}
-    return {
+    content = {
         "format": FORMAT,
         "codec": CODECS[settings.codec].spec.bare.to_json(),
         "settings": kept_settings(settings),
@@ -106,6 +106,7 @@ def make_manifest(
         ],
         "rejects": [asdict(reject) for reject in everything],
     }
+    return Manifest.model_validate(content)
 
 
 def descriptors(shards: Iterable[ShardFacts]) -> dict[str, list[Any]]:
@@ -129,19 +130,17 @@ def _sums(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def require_same_settings(
-    manifest: Mapping[str, Any], settings: PrepareConfig, dataset_uri: str
-) -> None:
+def require_same_settings(manifest: Manifest, settings: PrepareConfig, dataset_uri: str) -> None:
     """Raise `InputError` where a dataset was made with other settings, saying which."""
-    if manifest["settings_digest"] == dataset_digest(settings):
+    if manifest.settings_digest == dataset_digest(settings):
         return
-    before, now = manifest["settings"], kept_settings(settings)
+    before, now = manifest.settings.to_json(), kept_settings(settings)
     changed = [
         f"{name} {before.get(name)} -> {now.get(name)}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ] or ["how this version of deep_piano reads recordings"]
-    again = manifest["reading_digest"] != reading_digest(settings)
+    again = manifest.reading_digest != reading_digest(settings)
     cost = "every recording would be read again" if again else "its shards would be laid out anew"
     raise InputError(
         f"{one_line(dataset_uri)} was made with other settings ({one_line('; '.join(changed))}): "
@@ -182,28 +181,26 @@ def corpus_digest(sources: Sequence[Source], ignored: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_current(
-    manifest: Mapping[str, Any], settings: PrepareConfig, digest: str, dataset: Folder
-) -> bool:
+def is_current(manifest: Manifest, settings: PrepareConfig, digest: str, dataset: Folder) -> bool:
     """Say whether a dataset is what these settings make of the corpus with this digest."""
     return (
-        manifest["settings_digest"] == dataset_digest(settings)
-        and manifest["corpus"]["digest"] == digest
+        manifest.settings_digest == dataset_digest(settings)
+        and manifest.corpus.digest == digest
         and dataset.exists(REJECTS)
-        and shards_there(dataset) == {shard["name"]: shard["bytes"] for shard in manifest["shards"]}
+        and shards_there(dataset) == {shard.name: shard.bytes for shard in manifest.shards}
     )
 
 
-def commit(dataset: Folder, manifest: Mapping[str, Any]) -> None:
+def commit(dataset: Folder, manifest: Manifest) -> None:
     """Write the rejects, then the manifest; remove other shards and what a killed run left."""
     with dataset.write(REJECTS) as path, path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [field.name for field in fields(Reject)])
         table.writeheader()
-        table.writerows(manifest["rejects"])
+        table.writerows(reject.to_json() for reject in manifest.rejects)
     with dataset.write(MANIFEST) as path:
-        text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(manifest.to_json(), indent=2, sort_keys=True, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
-    named = {shard["name"] for shard in manifest["shards"]}
+    named = {shard.name for shard in manifest.shards}
     for entry in dataset.entries():
         folder, _, name = entry.name.rpartition("/")
         superfluous = folder == SHARDS and SHARD_NAME.fullmatch(name) and name not in named

@@ -16,7 +16,7 @@ from typing import Any
 
 from deep_piano import versions
 from deep_piano.config.sections import Config, PrepareConfig
-from deep_piano.dataset.manifest import read_manifest
+from deep_piano.dataset.manifest import Manifest, read_manifest
 from deep_piano.dataset.rows import Reject, ShardFacts
 from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.infra.cluster import metrics
@@ -62,7 +62,7 @@ def prepare(
     retry_failures: bool = False,
     transcriber: Factory = transkun,
     progress: Callable[[Report], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Make a dataset of a corpus, or bring one up to date.
 
     Parameters
@@ -81,8 +81,8 @@ def prepare(
 
     Returns
     -------
-    dict
-        The manifest.
+    Manifest
+        Of the dataset.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def prepare(
     limit = config.prepare.max_failures
     if old is not None and not retry_failures:
         known_hashes = remembered(entries, ledger)
-        few = limit is None or old["totals"]["failures"] <= limit
+        few = limit is None or old.totals.failures <= limit
         if few and len(known_hashes) == len(entries):
             digest = corpus_digest(sources_of(entries, known_hashes, splits), len(ignored))
             if is_current(old, config.prepare, digest, dataset):
@@ -118,7 +118,7 @@ def prepare(
             require_same_corpus(ledger, hashes, dataset.uri)
         write_ledger(dataset, entries, hashes)
         sources = sources_of(entries, hashes, splits)
-        others = run.learn({} if old is None else {s["name"]: s["sha256"] for s in old["shards"]})
+        others = run.learn({} if old is None else {s.name: s.sha256 for s in old.shards})
         if others and old is None:  # what a killed run left; a manifest would have refused
             logger.warning(
                 "%d shards are there from a run with other settings, and of no use to this one. "
@@ -142,9 +142,9 @@ def prepare(
     return manifest
 
 
-def _ended(manifest: Mapping[str, Any], begun: float) -> None:
+def _ended(manifest: Manifest, begun: float) -> None:
     facts = dict(stage="prepare", event="ended", took_s=round(time.monotonic() - begun, 3))
-    logger.info("prepare: ended", extra=dict(facts, **manifest["totals"]))
+    logger.info("prepare: ended", extra=dict(facts, **manifest.totals.to_json()))
 
 
 class _Run:

@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 
@@ -20,6 +20,7 @@ from deep_piano.report.text import _clock, _hours, _size
 
 if TYPE_CHECKING:
     from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
+    from deep_piano.dataset.manifest import Amount, Distribution, Manifest, Rejected, Summary
 
 
 HISTOGRAM_TITLES: Mapping[str, str] = {
@@ -42,13 +43,12 @@ _TALL, _WIDE = " ▁▂▃▄▅▆▇█", " ▏▎▍▌▋▊▉█"
 _TO_ASCII = str.maketrans("─·…≤≥▁▂▃▄▅▆▇█▏▎▍▌▋▊▉", "-,.<>__..::##...::##")
 
 
-def dataset_card(manifest: Mapping[str, Any], *, uri: str = "") -> str:
+def dataset_card(manifest: Manifest, *, uri: str = "") -> str:
     """Return the card of a dataset.
 
     Parameters
     ----------
-    manifest : mapping
-        The content of manifest.json.
+    manifest : Manifest
     uri : str
         Where the dataset lies.
 
@@ -57,18 +57,18 @@ def dataset_card(manifest: Mapping[str, Any], *, uri: str = "") -> str:
     str
         Lines of at most 80 columns, but for the last, whose path can be copied whole.
     """
-    totals, unit = manifest["totals"], step_name(manifest)
+    totals, unit = manifest.totals, step_name(manifest)
     sections = [
         _heading(
             uri or "Dataset",
-            f"{totals['recordings']:,} recordings · {_hours(totals['duration_s'])} · "
-            f"{totals['steps']:,} {unit}",
+            f"{totals.recordings:,} recordings · {_hours(totals.duration_s)} · "
+            f"{totals.steps:,} {unit}",
         ),
         _contents(manifest),
-        _splits(totals["splits"], unit),
-        _keys(manifest["summary"].get("key", {})),
-        *_histograms(manifest["summary"]),
-        _left_out(manifest["rejects"], totals["files"]),
+        _splits(totals.splits, unit),
+        _keys(manifest.summary.key),
+        *_histograms(manifest.summary),
+        _left_out(manifest.rejects, totals.files),
     ]
     rejects = f"{uri.rstrip('/')}/rejects.csv" if uri else "rejects.csv"
     last = _INDENT + f"Every file left out, with its reason: {one_line(rejects)}"
@@ -118,17 +118,17 @@ def encodable(card: str, encoding: str | None) -> str:
     return card
 
 
-def step_name(manifest: Mapping[str, Any]) -> str:
+def step_name(manifest: Manifest) -> str:
     """Return what a step of the dataset's sequences is called."""
-    return "notes" if manifest["codec"]["codec"].startswith("notes") else "steps"
+    return "notes" if manifest.codec.codec.startswith("notes") else "steps"
 
 
-def edge_labels(name: str, summary: Mapping[str, Any], indices: Sequence[int]) -> list[str]:
+def edge_labels(name: str, of: Distribution, indices: Sequence[int]) -> list[str]:
     """Return the labels of some edges of a histogram's bins, the outermost open where need be."""
-    edges = summary["histogram"]["edges"]
+    edges = of.edges
     labels = []
     for index in indices:
-        beyond = {0: "≤" * (summary["min"] < edges[0]), -1: "≥" * (summary["max"] > edges[-1])}
+        beyond = {0: "≤" * (of.min < edges[0]), -1: "≥" * (of.max > edges[-1])}
         last = index in (-1, len(edges) - 1)
         labels.append(beyond.get(-1 if last else index, "") + show(name, edges[index]))
     return labels
@@ -185,39 +185,37 @@ def _heading(name: str, line: str = "") -> list[str]:
     return [_INDENT + title, _INDENT + "─" * (_WIDTH - 2), *([_INDENT + line] if line else [])]
 
 
-def _contents(manifest: Mapping[str, Any]) -> list[str]:
+def _contents(manifest: Manifest) -> list[str]:
     """Say where the files came from, and what became of them."""
-    totals, codec, shards = manifest["totals"], manifest["codec"], manifest["shards"]
+    totals, codec, shards = manifest.totals, manifest.codec, manifest.shards
     fields = ", ".join(
-        f"{field['name']} ({'real' if field['continuous'] else field['size']})"
-        for field in codec["fields"]
+        f"{field.name} ({'real' if field.continuous else field.size})" for field in codec.fields
     )
-    row_groups = sum(len(shard["row_groups"]) for shard in shards)
+    row_groups = sum(len(shard.row_groups) for shard in shards)
     facts = {
-        "corpus": manifest["corpus"].get("uri", "unknown"),
-        "files": f"{totals['files']:,} = {totals['recordings']:,} recordings + "
-        f"{totals['drops']:,} dropped + {totals['failures']:,} failed",
-        "ignored": f"{totals.get('ignored', 0):,} that are neither audio nor MIDI",
-        "codec": f"{codec['codec']}: {fields}",
-        "shards": f"{len(shards):,} of {_size(totals['bytes'])} together, "
-        f"{row_groups:,} row groups",
+        "corpus": manifest.corpus.uri or "unknown",
+        "files": f"{totals.files:,} = {totals.recordings:,} recordings + "
+        f"{totals.drops:,} dropped + {totals.failures:,} failed",
+        "ignored": f"{totals.ignored:,} that are neither audio nor MIDI",
+        "codec": f"{codec.codec}: {fields}",
+        "shards": f"{len(shards):,} of {_size(totals.bytes)} together, {row_groups:,} row groups",
     }
-    if not totals.get("ignored"):
+    if not totals.ignored:
         del facts["ignored"]
     return [f"{_INDENT}{label:<10}{_fit(value, _WIDTH - 12)}" for label, value in facts.items()]
 
 
-def _splits(splits: Mapping[str, Mapping[str, Any]], unit: str) -> list[str]:
+def _splits(splits: Mapping[str, Amount], unit: str) -> list[str]:
     known = [name for name in ("train", "validation", "test") if name in splits]
     names = known + sorted(set(splits) - set(known))
-    total_s = math.fsum(split["duration_s"] for split in splits.values())
+    total_s = math.fsum(split.duration_s for split in splits.values())
     lines = [f"{_INDENT}{'Split':<12}{'recordings':>11}{'hours':>10}{unit:>14}"]
     for name in names:
         split = splits[name]
-        share = split["duration_s"] / total_s if total_s else 0.0
+        share = split.duration_s / total_s if total_s else 0.0
         lines.append(
-            f"{_INDENT}{_fit(name, 11):<12}{split['recordings']:>11,}"
-            f"{split['duration_s'] / 3600:>10,.2f}{split['steps']:>14,}"
+            f"{_INDENT}{_fit(name, 11):<12}{split.recordings:>11,}"
+            f"{split.duration_s / 3600:>10,.2f}{split.steps:>14,}"
             f"  {_bar(share, 19)}{share:>8.1%}"
         )
     return lines
@@ -241,12 +239,12 @@ def _keys(counts: Mapping[str, int]) -> list[str]:
     return lines
 
 
-def _histograms(summary: Mapping[str, Any]) -> list[list[str]]:
+def _histograms(summary: Summary) -> list[list[str]]:
     """Show the histograms, two side by side."""
     blocks = [
-        _histogram(name, summary[name])
+        _histogram(name, known)
         for name in HISTOGRAM_TITLES
-        if name in summary and summary[name]["count"]
+        if (known := summary.distribution(name)) is not None
     ]
     rows = []
     for left, right in zip_longest(blocks[::2], blocks[1::2], fillvalue=[""] * (_BAR_ROWS + 4)):
@@ -255,19 +253,18 @@ def _histograms(summary: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _histogram(name: str, summary: Mapping[str, Any]) -> list[str]:
+def _histogram(name: str, of: Distribution) -> list[str]:
     """Return the lines of one histogram, each `_HALF` wide: title, facts, bars, labels."""
-    counts = summary["histogram"]["counts"]
-    mean, low, high = summary["mean"], summary["min"], summary["max"]
+    counts = of.counts
     width = max(1, _HALF // len(counts))
     third = len(counts) // 3
-    first, *middle, last = edge_labels(name, summary, [0, third, 2 * third, -1])
+    first, *middle, last = edge_labels(name, of, [0, third, 2 * third, -1])
     labels = first
     for index, label in enumerate(middle, 1):
         labels = f"{labels:<{index * third * width - len(label) // 2}}{label}"
     return [
         HISTOGRAM_TITLES[name],
-        f"mean {show(name, mean)}, from {show(name, low)} to {show(name, high)}",
+        f"mean {show(name, of.mean)}, from {show(name, of.min)} to {show(name, of.max)}",
         *_columns(counts, width=width),
         "─" * (width * len(counts)),
         f"{labels}{last:>{_HALF - len(labels)}}",
@@ -301,20 +298,20 @@ def _chroma(chroma: Sequence[float]) -> list[str]:
     ]
 
 
-def _left_out(rejects: Sequence[Mapping[str, Any]], files: int) -> list[str]:
+def _left_out(rejects: Sequence[Rejected], files: int) -> list[str]:
     """Count the drops and failures by rule, with the first few of each."""
     if not rejects:
         return []
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Rejected]] = defaultdict(list)
     for reject in rejects:
-        groups[str(reject["kind"]), str(reject["rule"])].append(reject)
+        groups[reject.kind, reject.rule].append(reject)
     lines = [f"{_INDENT}Left out: {len(rejects):,} of {files:,} files"]
     for (kind, rule), group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
         kind = {"drop": "dropped", "failure": "failed"}.get(kind, kind)
         lines.append(f"{_INDENT}{len(group):>7,} {kind}: {_fit(rule, 50)}")
         for reject in group[:_EXAMPLES]:
-            name = _fit(reject["name"], 28)
-            reason = str(reject.get("reason") or "").removeprefix(str(reject["name"])).lstrip(" :")
+            name = _fit(reject.name, 28)
+            reason = reject.reason.removeprefix(reject.name).lstrip(" :")
             lines.append(f"{'':10}{set_cell_size(name, 28)}  {_fit(reason, _WIDTH - 40)}".rstrip())
         if len(group) > _EXAMPLES:
             lines.append(f"{'':10}and {len(group) - _EXAMPLES:,} more")

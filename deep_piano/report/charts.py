@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
+    from deep_piano.dataset.manifest import Amount, Distribution, Manifest
 
 # Of a recording's picture, in pixels.
 _WIDTH, _LEFT, _RIGHT = 1600, 84, 24
@@ -67,15 +68,14 @@ _QUIETEST_PEAK = 1e-4
 _MEL_TICKS_HZ = (250, 500, 1000, 2000, 4000)
 
 
-def dataset_charts(path: Path, manifest: Mapping[str, Any]) -> None:
+def dataset_charts(path: Path, manifest: Manifest) -> None:
     """Draw the keys, the splits and the histograms of a dataset.
 
     Parameters
     ----------
     path : Path
         Where the PNG is written, 1600 x 900 pixels, whole or not at all.
-    manifest : mapping
-        The content of manifest.json.
+    manifest : Manifest
 
     Raises
     ------
@@ -84,21 +84,19 @@ def dataset_charts(path: Path, manifest: Mapping[str, Any]) -> None:
     """
     from matplotlib.figure import Figure
 
-    totals, summary = manifest["totals"], manifest["summary"]
+    totals, summary = manifest.totals, manifest.summary
     figure = Figure(figsize=(16, 9), dpi=100, facecolor=PAPER)
-    _draw_keys(figure.add_axes((0.05, 0.53, 0.56, 0.31)), summary.get("key", {}))
-    _draw_splits(
-        figure.add_axes((0.72, 0.53, 0.26, 0.31)), totals["splits"], unit=step_name(manifest)
-    )
+    _draw_keys(figure.add_axes((0.05, 0.53, 0.56, 0.31)), summary.key)
+    _draw_splits(figure.add_axes((0.72, 0.53, 0.26, 0.31)), totals.splits, unit=step_name(manifest))
     for place, name in enumerate(HISTOGRAM_TITLES):
         axes = figure.add_axes((0.05 + 0.24 * place, 0.08, 0.205, 0.31))
-        _draw_histogram(axes, name, summary.get(name))
+        _draw_histogram(axes, name, summary.distribution(name))
     title = (
-        f"{totals['recordings']:,} recordings, {totals['duration_s'] / 3600:,.1f} hours, "
-        f"{totals['steps']:,} {step_name(manifest)}"
+        f"{totals.recordings:,} recordings, {totals.duration_s / 3600:,.1f} hours, "
+        f"{totals.steps:,} {step_name(manifest)}"
     )
     write_title(figure, title, x=0.05, y=0.945)
-    corpus = one_line(manifest["corpus"].get("uri", ""))
+    corpus = one_line(manifest.corpus.uri)
     write_title(figure, corpus, x=0.05, y=0.918, fontsize=10.5, color=GREY)
     save(figure, path)
 
@@ -202,19 +200,19 @@ def _draw_keys(axes: Axes, counts: Mapping[str, int]) -> None:
         axes.set_xlabel(f"and {others:,} without a key", color=GREY, loc="right", fontsize=9.5)
 
 
-def _draw_splits(axes: Axes, splits: Mapping[str, Mapping[str, Any]], *, unit: str) -> None:
+def _draw_splits(axes: Axes, splits: Mapping[str, Amount], *, unit: str) -> None:
     """Draw a bar a split, as long as its hours."""
     _prepare(axes, "Splits, by hours")
     known = [name for name in ("train", "validation", "test") if name in splits]
     names = known + sorted(set(splits) - set(known))
-    hours = [splits[name]["duration_s"] / 3600 for name in names]
+    hours = [splits[name].duration_s / 3600 for name in names]
     y = np.arange(len(names))
     axes.barh(y, hours, height=0.42, color=[BLUE[1], BLUE[0], ORANGE[1]][: len(names)], zorder=2)
     for place, name in zip(y, names, strict=True):
         split = splits[name]
         axes.annotate(
-            f"{split['duration_s'] / 3600:,.2f} h, {split['recordings']:,} recordings, "
-            f"{split['steps']:,} {unit}",
+            f"{split.duration_s / 3600:,.2f} h, {split.recordings:,} recordings, "
+            f"{split.steps:,} {unit}",
             (0, place - 0.29),
             xytext=(1, 0),
             textcoords="offset points",
@@ -230,20 +228,20 @@ def _draw_splits(axes: Axes, splits: Mapping[str, Mapping[str, Any]], *, unit: s
     hide_spines(axes, "bottom")
 
 
-def _draw_histogram(axes: Axes, name: str, summary: Mapping[str, Any] | None) -> None:
+def _draw_histogram(axes: Axes, name: str, of: Distribution | None) -> None:
     """Draw one histogram, every bin as wide as the next, and a line at the mean."""
     _prepare(axes, HISTOGRAM_TITLES[name])
-    if not (summary and summary["count"]):
+    if of is None:
         return _say_unknown(axes)
-    edges, counts = summary["histogram"]["edges"], summary["histogram"]["counts"]
+    edges, counts = of.edges, of.counts
     axes.bar(np.arange(len(counts)) + 0.5, counts, width=0.92, color=BLUE[1], zorder=2)
     at = list(range(0, len(edges), 3))
-    axes.set_xticks(at, edge_labels(name, summary, at))
+    axes.set_xticks(at, edge_labels(name, of, at))
     axes.set_xlim(-0.2, len(counts) + 0.2)
     _count_from_zero(axes, max(counts))
-    mean = np.interp(summary["mean"], edges, np.arange(len(edges)))
+    mean = np.interp(of.mean, edges, np.arange(len(edges)))
     axes.axvline(mean, color=ORANGE[1], linewidth=1.2, linestyle=(0, (4, 3)), zorder=3)
-    text = f"mean {show(name, summary['mean'])}"
+    text = f"mean {show(name, of.mean)}"
     axes.set_title(text, loc="right", fontsize=9.5, color=ORANGE[1])
 
 

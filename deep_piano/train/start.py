@@ -183,7 +183,7 @@ def _about(
             "uri": dataset.folder.uri,
             "digest": dataset.digest,
             "codec": dataset.spec.bare.to_json(),
-            "splits": dataset.manifest["totals"]["splits"],
+            "splits": dataset.manifest.totals.to_json()["splits"],
         },
         "versions": versions.of_a_run(),
     }

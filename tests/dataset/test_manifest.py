@@ -9,10 +9,11 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
-from deep_piano.dataset.manifest import LEDGER, MANIFEST, REJECTS, read_manifest
+from deep_piano.dataset.manifest import LEDGER, MANIFEST, REJECTS, Manifest, read_manifest
 from deep_piano.dataset.rows import SetAside
 from deep_piano.dataset.shards import read_facts, write_shard
 from deep_piano.errors import InputError
@@ -101,28 +102,29 @@ def test_a_manifest_adds_up(shard):
     ]
     others = [reject("z.mid", kind="drop", rule="duplicate"), reject("A.mp3")]
     manifest = a_manifest(shards, rejects=others, files=7)
-    totals = manifest["totals"]
-    assert (totals["files"], totals["ignored"]) == (7, 7)
-    assert (totals["recordings"], totals["drops"], totals["failures"]) == (3, 2, 2)
-    assert [r["name"] for r in manifest["rejects"]] == ["A.mp3", "bad.mp3", "twin.mid", "z.mid"]
-    assert totals["bytes"] == sum(facts.bytes for facts in shards)
-    by_split = totals["splits"]
-    assert {name: split["recordings"] for name, split in by_split.items()} == {
+    totals = manifest.totals
+    assert (totals.files, totals.ignored) == (7, 7)
+    assert (totals.recordings, totals.drops, totals.failures) == (3, 2, 2)
+    assert [r.name for r in manifest.rejects] == ["A.mp3", "bad.mp3", "twin.mid", "z.mid"]
+    assert totals.bytes == sum(facts.bytes for facts in shards)
+    by_split = totals.splits
+    assert {name: split.recordings for name, split in by_split.items()} == {
         **{"train": 2, "validation": 0, "test": 1}
     }
-    for amount in ("steps", "duration_s"):
-        assert totals[amount] == pytest.approx(sum(split[amount] for split in by_split.values()))
-    assert manifest["summary"]["notes"]["count"] == 3
-    assert [one["name"] for one in manifest["shards"]] == NAMES[:2]
-    assert manifest["shards"][0]["sha256"] == shards[0].sha256
-    assert manifest["corpus"] == {"uri": "s3://music/all", "digest": "d"}
-    assert "workers" not in manifest["settings"]
+    assert totals.steps == sum(split.steps for split in by_split.values())
+    length_s = sum(split.duration_s for split in by_split.values())
+    assert totals.duration_s == pytest.approx(length_s)
+    assert manifest.summary.to_json()["notes"]["count"] == 3
+    assert [one.name for one in manifest.shards] == NAMES[:2]
+    assert manifest.shards[0].sha256 == shards[0].sha256
+    assert manifest.corpus.to_json() == {"uri": "s3://music/all", "digest": "d"}
+    assert "workers" not in manifest.settings.to_json()
 
 
 def test_a_manifest_of_nothing_adds_up(dataset):
     manifest = a_manifest()
-    assert manifest["totals"]["recordings"] == manifest["totals"]["bytes"] == 0
-    assert manifest["summary"] == {}
+    assert manifest.totals.recordings == manifest.totals.bytes == 0
+    assert manifest.summary.to_json() == {}
     commit(dataset, manifest)
     assert read_manifest(dataset) == manifest
 
@@ -152,8 +154,22 @@ def test_a_manifest_is_read_as_it_was_written(dataset, shard):
     commit(dataset, manifest)
     assert read_manifest(dataset) == manifest
     first = (dataset.root / MANIFEST).read_bytes()
-    commit(dataset, dict(reversed(manifest.items())))
+    commit(dataset, Manifest.model_validate(dict(reversed(manifest.to_json().items()))))
     assert (dataset.root / MANIFEST).read_bytes() == first
+
+
+def test_what_was_read_is_written_as_it_was_and_cannot_be_changed(dataset, shard):
+    """Whole numbers stay whole, what no model names stays, and what was left out stays out."""
+    content = a_manifest([shard(NAMES[0], [note_row()], rejects=[reject()])]).to_json()
+    assert type(content["totals"]["splits"]["test"]["duration_s"]) is int
+    content["codec"]["fields"][0]["beside"] = {"features": 3}
+    content["rejects"][0] |= {"value": 5, "limit": 0.5}
+    del content["rejects"][0]["source_sha256"]
+    (dataset.root / MANIFEST).write_text(json.dumps(content))
+    manifest = read_manifest(dataset)
+    assert json.dumps(manifest.to_json(), sort_keys=True) == json.dumps(content, sort_keys=True)
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.totals.recordings = 7
 
 
 def test_without_a_manifest_there_is_no_dataset(dataset):
@@ -186,7 +202,7 @@ def test_a_manifest_that_cannot_be_understood_is_named(dataset, text, problem):
 
 
 def test_the_same_settings_are_no_reason_to_refuse():
-    manifest = json.loads(json.dumps(a_manifest()))
+    manifest = Manifest.model_validate_json(json.dumps(a_manifest().to_json()))
     require_same_settings(manifest, SETTINGS, "dataset")
     require_same_settings(manifest, PrepareConfig(workers=3, max_failures=1), "dataset")
 
@@ -206,7 +222,7 @@ def test_the_same_settings_are_no_reason_to_refuse():
     ],
 )
 def test_other_settings_are_named_with_what_they_would_cost(settings, message):
-    manifest = json.loads(json.dumps(a_manifest()))
+    manifest = Manifest.model_validate_json(json.dumps(a_manifest().to_json()))
     with pytest.raises(InputError, match=f"^data was made with other settings {message}") as raised:
         require_same_settings(manifest, PrepareConfig(**settings), "data")
     assert str(raised.value).endswith(
@@ -222,8 +238,9 @@ def test_another_way_of_reading_is_another_setting(monkeypatch):
 
 
 def test_settings_that_came_or_went_are_named():
-    manifest = json.loads(json.dumps(a_manifest(settings=PrepareConfig(min_notes=7))))
-    manifest["settings"]["old"] = manifest["settings"].pop("max_density")
+    content = a_manifest(settings=PrepareConfig(min_notes=7)).to_json()
+    content["settings"]["old"] = content["settings"].pop("max_density")
+    manifest = Manifest.model_validate(content)
     with pytest.raises(InputError, match=r"max_density None -> 50.0; .*; old 50.0 -> None"):
         require_same_settings(manifest, SETTINGS, "dataset")
 
@@ -418,7 +435,7 @@ def test_a_file_that_is_neither_a_row_nor_a_reject_is_noticed(shard):
 def test_a_part_of_another_kind_is_named(dataset, shard, where, wrong):
     """What comes of a manifest is read by many; none of them has to doubt it."""
     commit(dataset, a_manifest([shard(rows=[note_row()], rejects=[reject("bad.mp3")])]))
-    manifest = read_manifest(dataset)
+    manifest = json.loads((dataset.root / MANIFEST).read_text())
     *path, last = where
     part = manifest
     for key in path:

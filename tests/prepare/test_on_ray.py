@@ -67,13 +67,13 @@ def run(tmp_path, corpus):
 
 
 def reconciles(manifest):
-    totals = manifest["totals"]
-    rejects = manifest["rejects"]
-    assert totals["files"] == totals["recordings"] + totals["drops"] + totals["failures"]
-    assert totals["drops"] + totals["failures"] == len(rejects)
-    groups = [group for shard in manifest["shards"] for group in shard["row_groups"]]
-    assert totals["recordings"] == sum(group["recordings"] for group in groups)
-    assert totals["recordings"] == sum(s["recordings"] for s in totals["splits"].values())
+    totals = manifest.totals
+    rejects = manifest.rejects
+    assert totals.files == totals.recordings + totals.drops + totals.failures
+    assert totals.drops + totals.failures == len(rejects)
+    groups = [group for shard in manifest.shards for group in shard.row_groups]
+    assert totals.recordings == sum(group.recordings for group in groups)
+    assert totals.recordings == sum(s.recordings for s in totals.splits.values())
     return totals
 
 
@@ -86,8 +86,8 @@ def test_a_corpus_becomes_a_dataset(run, corpus, tmp_path):
     (corpus / "readme.txt").write_text("hello")
     manifest = run()
     totals = reconciles(manifest)
-    assert (totals["files"], totals["recordings"], totals["ignored"]) == (14, 14, 1)
-    assert len(manifest["shards"]) > 4
+    assert (totals.files, totals.recordings, totals.ignored) == (14, 14, 1)
+    assert len(manifest.shards) > 4
     found = {row.name: row for row in rows(tmp_path / "dataset")}
     assert set(found) == {path.name for path in corpus.iterdir()} - {"readme.txt"}
     assert found["20.wav"].audio is not None
@@ -95,25 +95,25 @@ def test_a_corpus_becomes_a_dataset(run, corpus, tmp_path):
     assert found["03.mid"].audio is None
     notes = read_midi(corpus / "03.mid")
     assert np.array_equal(found["03.mid"].sequence[:, 1], notes["pitch"] - 21)
-    assert json.loads((tmp_path / "dataset/manifest.json").read_text()) == manifest
-    assert manifest["summary"]["notes"]["count"] == 14
+    assert json.loads((tmp_path / "dataset/manifest.json").read_text()) == manifest.to_json()
+    assert manifest.summary.to_json()["notes"]["count"] == 14
 
 
 def test_the_manifest_describes_the_shards_that_are_there(run, tmp_path):
     manifest = run()
-    for shard in manifest["shards"]:
-        path = tmp_path / "dataset" / "shards" / shard["name"]
-        assert path.stat().st_size == shard["bytes"]
+    for shard in manifest.shards:
+        path = tmp_path / "dataset" / "shards" / shard.name
+        assert path.stat().st_size == shard.bytes
         with pq.ParquetFile(path) as file:
-            assert file.num_row_groups == len(shard["row_groups"])
+            assert file.num_row_groups == len(shard.row_groups)
 
 
 @pytest.mark.usefixtures("recordings")
 def test_sound_codecs_leave_midi_out(run, tmp_path):
     manifest = run(codec="mulaw")
     totals = reconciles(manifest)
-    assert (totals["recordings"], totals["drops"]) == (2, 12)
-    assert {reject["rule"] for reject in manifest["rejects"]} == {"no_audio"}
+    assert (totals.recordings, totals.drops) == (2, 12)
+    assert {reject.rule for reject in manifest.rejects} == {"no_audio"}
     [row] = [row for row in rows(tmp_path / "dataset") if row.name == "20.wav"]
     assert abs(len(row.sequence) / 16_000 - row.duration_s) < 0.01
     assert row.sequence.dtype == np.uint8
@@ -146,11 +146,11 @@ def test_added_changed_renamed_and_removed_files_are_as_if_from_the_beginning(
     (corpus / "06.mid").unlink()
     first = {path.name for path in (tmp_path / "dataset/shards").iterdir()}
     manifest = run()
-    assert reconciles(manifest)["recordings"] == 12
+    assert reconciles(manifest).recordings == 12
     fresh = run("fresh")
     assert manifest == fresh
     assert contents(tmp_path / "dataset") == contents(tmp_path / "fresh")
-    kept = first & {shard["name"] for shard in manifest["shards"]}
+    kept = first & {shard.name for shard in manifest.shards}
     assert kept, "shards that nothing changed in stay"
 
 
@@ -216,7 +216,7 @@ def test_another_layout_reads_no_recording_again(run, corpus, tmp_path):
         state = path.stat()
         path.write_bytes(bytes(state.st_size))
         os.utime(path, ns=(state.st_atime_ns, (kept / path.name).stat().st_mtime_ns))
-    assert reconciles(run(rebuild=True, shard_mb=0.004))["recordings"] == 14
+    assert reconciles(run(rebuild=True, shard_mb=0.004)).recordings == 14
 
 
 def test_running_settings_may_change(run):
@@ -238,7 +238,7 @@ def test_too_many_failures_end_the_run_and_what_was_done_is_kept(run, corpus, tm
     assert not (tmp_path / "dataset/manifest.json").exists()
     assert list((tmp_path / "dataset/shards").iterdir())
     manifest = run()
-    assert reconciles(manifest)["failures"] == 4
+    assert reconciles(manifest).failures == 4
     run("fresh")
     assert contents(tmp_path / "dataset") == contents(tmp_path / "fresh")
 
@@ -250,7 +250,7 @@ def test_the_same_command_stops_again_however_much_is_done(run, corpus):
         with pytest.raises(DeepPianoError, match="2 files failed and 1 may"):
             run(max_failures=1, shard_mb=10.0)
     manifest = run(max_failures=2, shard_mb=10.0)
-    assert reconciles(manifest)["failures"] == 2
+    assert reconciles(manifest).failures == 2
     with pytest.raises(DeepPianoError, match="2 files failed and 0 may"):
         run(max_failures=0, shard_mb=10.0)
 
@@ -259,13 +259,13 @@ def test_the_same_command_stops_again_however_much_is_done(run, corpus):
 def test_a_recording_that_comes_back_is_heard_again(run, corpus, monkeypatch):
     quiet = played(improvised(random_state=20)) / 2
     write_sound(corpus / "30.wav", quiet, sr=SR)
-    assert reconciles(run())["drops"] == 1
+    assert reconciles(run()).drops == 1
     (corpus / "20.wav").unlink()
     # At once: it is known only by its fingerprint, and no shard is lost for want of a transcriber.
     monkeypatch.setattr("deep_piano.prepare.on_ray._LOSSES", 0)
-    assert reconciles(run())["recordings"] == 14
+    assert reconciles(run()).recordings == 14
     fresh = run("fresh")
-    assert reconciles(fresh)["recordings"] == 14
+    assert reconciles(fresh).recordings == 14
 
 
 def test_shards_of_other_settings_are_spoken_of(run, tmp_path, caplog):
@@ -280,8 +280,8 @@ def test_shards_of_other_settings_are_spoken_of(run, tmp_path, caplog):
 
 def test_failures_are_read_again_when_asked(run, corpus, monkeypatch, tmp_path):
     (corpus / "bad.mid").write_text("no MIDI")
-    assert reconciles(run())["failures"] == 1
-    assert reconciles(run(retry_failures=True))["failures"] == 1
+    assert reconciles(run()).failures == 1
+    assert reconciles(run(retry_failures=True)).failures == 1
     whole = contents(tmp_path / "dataset")
     run("fresh")
     assert contents(tmp_path / "fresh") == whole
@@ -296,7 +296,7 @@ def test_rejects_are_listed_for_people(run, corpus, tmp_path):
     assert [row["name"] for row in listed] == ['odd,"na\nme.mid', "zz.mid"]
     assert [row["rule"] for row in listed] == ["unreadable", "duplicate"]
     assert listed[1]["reason"] == "the same file as 00.mid"
-    assert reconciles(manifest)["drops"] == 1
+    assert reconciles(manifest).drops == 1
 
 
 @pytest.mark.usefixtures("recordings")
@@ -341,13 +341,13 @@ def test_another_corpus_does_not_replace_a_dataset_unless_asked(run, corpus, tmp
     with pytest.raises(InputError, match="was made of other files, none of which is in this"):
         run(source=other)
     assert contents(tmp_path / "dataset") == before
-    assert reconciles(run(source=other, rebuild=True))["recordings"] == 3
+    assert reconciles(run(source=other, rebuild=True)).recordings == 3
 
 
 def test_a_shard_that_rotted_is_built_anew(run, corpus, tmp_path):
     manifest = run()
     whole = contents(tmp_path / "dataset")
-    path = tmp_path / "dataset" / "shards" / manifest["shards"][0]["name"]
+    path = tmp_path / "dataset" / "shards" / manifest.shards[0].name
     with pq.ParquetFile(path) as file:
         column = file.metadata.row_group(0).column(file.metadata.num_columns - 1)
     data = bytearray(path.read_bytes())

@@ -59,10 +59,10 @@ def test_a_file_that_kills_its_reader_is_a_failure_and_the_rest_is_not(
 ):
     write_sound(corpus / "deadly.wav", played(improvised(random_state=5)), sr=SR)
     manifest = run(tmp_path, listener)
-    [reject] = manifest["rejects"]
-    assert (reject["name"], reject["kind"]) == ("deadly.wav", "failure")
-    assert reject["rule"] == "crashed"
-    assert manifest["totals"]["recordings"] == 3
+    [reject] = manifest.rejects
+    assert (reject.name, reject.kind) == ("deadly.wav", "failure")
+    assert reject.rule == "crashed"
+    assert manifest.totals.recordings == 3
     assert run(tmp_path, listener) == manifest
 
 
@@ -72,6 +72,6 @@ def test_a_recording_that_kills_the_transcribers_costs_itself_only(
     short = played(improvised(12.0, random_state=5), seconds=12.0)
     write_sound(corpus / "short.wav", short, sr=SR)
     manifest = run(tmp_path, mortal_listener)
-    [reject] = manifest["rejects"]
-    assert (reject["name"], reject["rule"]) == ("short.wav", "crashed")
-    assert manifest["totals"]["recordings"] == 3
+    [reject] = manifest.rejects
+    assert (reject.name, reject.rule) == ("short.wav", "crashed")
+    assert manifest.totals.recordings == 3

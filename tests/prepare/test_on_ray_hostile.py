@@ -84,7 +84,7 @@ def outcomes(folder, manifest):
     """Return what became of each file: ("recording", None), or a reject's kind and rule."""
     rows = [row for path in (folder / "shards").iterdir() for row in read_rows(path)]
     found = [(row.name, ("recording", None)) for row in rows]
-    found += [(one["name"], (one["kind"], one["rule"])) for one in manifest["rejects"]]
+    found += [(one.name, (one.kind, one.rule)) for one in manifest.rejects]
     assert len(dict(found)) == len(found), "a file is accounted for once"
     return dict(found)
 
@@ -106,22 +106,22 @@ def test_every_file_is_accounted_for(codec, hostile, prepared):
 def test_counts_reconcile(codec, hostile, prepared):
     folder, manifest = prepared(codec)
     expected = [one.outcome for one in hostile[1][codec].values()]
-    totals = manifest["totals"]
-    assert totals["files"] == totals["recordings"] + totals["drops"] + totals["failures"]
-    assert totals["recordings"] == expected.count("recording")
-    assert totals["drops"] == expected.count("drop")
-    assert totals["failures"] == expected.count("failure")
-    assert totals["ignored"] == expected.count("ignored")
-    assert totals["recordings"] == sum(s["recordings"] for s in totals["splits"].values())
-    assert len(manifest["shards"]) > 2
-    assert json.loads((folder / "manifest.json").read_text(encoding="utf-8")) == manifest
+    totals = manifest.totals
+    assert totals.files == totals.recordings + totals.drops + totals.failures
+    assert totals.recordings == expected.count("recording")
+    assert totals.drops == expected.count("drop")
+    assert totals.failures == expected.count("failure")
+    assert totals.ignored == expected.count("ignored")
+    assert totals.recordings == sum(s.recordings for s in totals.splits.values())
+    assert len(manifest.shards) > 2
+    assert json.loads((folder / "manifest.json").read_text(encoding="utf-8")) == manifest.to_json()
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_reasons_are_for_people_and_the_same_everywhere(codec, hostile, prepared):
     folder, manifest = prepared(codec)
-    for reject in manifest["rejects"]:
-        reason = reject["reason"]
+    for reject in manifest.rejects:
+        reason = reject.reason
         assert reason, reject
         assert reason.isprintable(), reject  # hence one line
         assert not re.search(r"0x[0-9a-f]{4}", reason), reject
@@ -129,18 +129,18 @@ def test_reasons_are_for_people_and_the_same_everywhere(codec, hostile, prepared
         assert str(hostile[0].parent) not in reason, reject
     with (folder / "rejects.csv").open(newline="", encoding="utf-8") as file:
         listed = [(row["name"], row["rule"], row["reason"]) for row in csv.DictReader(file)]
-    assert listed == [(one["name"], one["rule"], one["reason"]) for one in manifest["rejects"]]
+    assert listed == [(one.name, one.rule, one.reason) for one in manifest.rejects]
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_measured_values_break_their_limits(codec, prepared):
-    measured = [one for one in prepared(codec)[1]["rejects"] if one["value"] is not None]
-    assert {one["rule"] for one in measured} >= {"silent", "clipped", "not_piano_like"}
+    measured = [one for one in prepared(codec)[1].rejects if one.value is not None]
+    assert {one.rule for one in measured} >= {"silent", "clipped", "not_piano_like"}
     for one in measured:
-        too_little = one["rule"] in ("too_short", "too_few_notes", "not_piano_like") or (
-            one["rule"] == "silent" and one["limit"] < 0.01  # of a peak, not of the time
+        too_little = one.rule in ("too_short", "too_few_notes", "not_piano_like") or (
+            one.rule == "silent" and one.limit < 0.01  # of a peak, not of the time
         )
-        assert one["value"] < one["limit"] if too_little else one["value"] >= one["limit"], one
+        assert one.value < one.limit if too_little else one.value >= one.limit, one
 
 
 def test_descriptors_are_of_what_was_decoded_not_of_what_headers_say(prepared):
@@ -151,7 +151,7 @@ def test_descriptors_are_of_what_was_decoded_not_of_what_headers_say(prepared):
     assert rows["says an hour.mp3"].duration_s == pytest.approx(14, abs=0.2)
     assert rows["truncated.mp3"].duration_s == pytest.approx(13, abs=0.2)
     assert max(row.duration_s for row in rows.values()) < 14.2
-    assert manifest["totals"]["duration_s"] == pytest.approx(
+    assert manifest.totals.duration_s == pytest.approx(
         sum(row.duration_s for row in rows.values()), abs=0.01
     )
 
@@ -169,7 +169,7 @@ def test_too_many_failures_end_it_early_and_the_next_run_ends_well(hostile, prep
         run(hostile, dataset, max_failures=MAX_FAILURES)
     assert str(caught.value).isprintable()
     stopped_at = int(re.search(r"stopped: (\d+) files failed", str(caught.value))[1])
-    assert MAX_FAILURES < stopped_at < manifest["totals"]["failures"]
+    assert MAX_FAILURES < stopped_at < manifest.totals.failures
     assert read_manifest(open_folder(dataset)) is None
     assert run(hostile, dataset) == manifest
     assert contents(dataset) == contents(folder)

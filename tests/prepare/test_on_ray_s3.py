@@ -83,7 +83,7 @@ def stored(uri):
 
 def apart_from_where(manifest):
     """Return a manifest without the place of its corpus."""
-    return manifest | {"corpus": manifest["corpus"] | {"uri": None}}
+    return manifest.model_copy(update={"corpus": manifest.corpus.digest})
 
 
 def is_as_at_home(dataset, manifest, at_home, *, ledger=False):
@@ -91,7 +91,7 @@ def is_as_at_home(dataset, manifest, at_home, *, ledger=False):
     manifest_at_home, files = at_home
     assert apart_from_where(manifest) == apart_from_where(manifest_at_home)
     there = stored(dataset)
-    assert json.loads(there["manifest.json"]) == manifest
+    assert json.loads(there["manifest.json"]) == manifest.to_json()
     different = {"manifest.json"} | (set() if ledger else {"files.parquet"})  # it holds ETags
     assert set(there) == set(files)
     assert {name for name in files if there[name] != files[name]} <= different
@@ -101,14 +101,14 @@ def test_a_corpus_and_a_dataset_in_s3_are_as_at_home(s3, corpus, at_home, tmp_pa
     source = upload(s3, corpus)
     dataset = f"s3://{s3.bucket()}/some/set"
     manifest = prepare(source, dataset)
-    assert manifest["corpus"]["uri"] == source
-    counts = manifest["totals"]["recordings"], manifest["totals"]["failures"]
-    assert counts == (8, 1), manifest["rejects"]
-    assert manifest["totals"]["ignored"] == 1
+    assert manifest.corpus.uri == source
+    counts = manifest.totals.recordings, manifest.totals.failures
+    assert counts == (8, 1), manifest.rejects
+    assert manifest.totals.ignored == 1
     is_as_at_home(dataset, manifest, at_home)
-    with open_folder(dataset).local(f"shards/{manifest['shards'][0]['name']}") as path:
+    with open_folder(dataset).local(f"shards/{manifest.shards[0].name}") as path:
         assert sum(1 for _ in read_rows(path)) == sum(
-            group["recordings"] for group in manifest["shards"][0]["row_groups"]
+            group.recordings for group in manifest.shards[0].row_groups
         )
     [reject] = csv.DictReader(io.StringIO(stored(dataset)["rejects.csv"].decode()))
     assert (reject["kind"], reject["rule"]) == ("failure", "unreadable")
@@ -149,7 +149,7 @@ def test_changed_objects_are_as_if_from_the_beginning(s3, corpus, tmp_path):
         s3.client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=data)
     s3.client.delete_object(Bucket=bucket, Key=f"{prefix}/5 of #6 & more.mid")
     manifest = prepare(source, dataset)
-    assert manifest["totals"]["files"] == 7
+    assert manifest.totals.files == 7
     fresh = f"s3://{s3.bucket()}"
     assert prepare(source, fresh) == manifest
     assert stored(fresh) == stored(dataset)

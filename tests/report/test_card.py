@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 
 from deep_piano.report.card import dataset_card, encodable, recording_card
-from tests.support.datasets import AUDIO, NOTES, a_manifest, an_empty_manifest
+from tests.support.datasets import AUDIO, NOTES, a_manifest, an_empty_manifest, as_json
 
 HOSTILE = [
     "a\nb\tc",
@@ -56,8 +56,7 @@ def test_the_splits_come_in_the_order_of_their_use():
 
 
 def test_a_bar_is_as_long_as_what_it_shows_and_never_gone():
-    manifest = a_manifest()
-    manifest["summary"]["key"] = {"C major": 10**9, "G major": 5 * 10**8, "A minor": 1}
+    manifest = a_manifest(summary={"key": {"C major": 10**9, "G major": 5 * 10**8, "A minor": 1}})
     lines = {line.split()[0]: line for line in dataset_card(manifest).splitlines() if "or" in line}
     assert lines["C"].count("█") == 17  # the commonest: the whole width
     assert lines["C"].count("▏") == 1  # one in a thousand million
@@ -65,21 +64,20 @@ def test_a_bar_is_as_long_as_what_it_shows_and_never_gone():
 
 
 def test_a_histogram_says_where_it_is_open():
-    manifest = a_manifest()
-    assert "≤40" not in dataset_card(manifest)
-    manifest["summary"]["tempo_bpm"].update(min=12.0, max=300.0)
-    card = dataset_card(manifest)
+    assert "≤40" not in dataset_card(a_manifest())
+    summary = as_json()["summary"]
+    summary["tempo_bpm"].update(min=12.0, max=300.0)
+    card = dataset_card(a_manifest(summary=summary))
     assert "≤40" in card
     assert "≥220" in card
 
 
 def test_only_the_first_few_names_of_a_rule_are_shown():
-    manifest = a_manifest()
-    manifest["rejects"] = [
+    rejects = [
         {"name": f"{n}.mid", "kind": "drop", "rule": "silent", "reason": "silent"}
         for n in range(1234)
     ]
-    card = dataset_card(manifest)
+    card = dataset_card(a_manifest(rejects=rejects))
     assert "1,234 dropped: silent" in card
     assert "and 1,231 more" in card
     assert "3.mid" not in card
@@ -89,9 +87,10 @@ def test_only_the_first_few_names_of_a_rule_are_shown():
 def test_any_name_stays_on_its_line(name):
     manifest = a_manifest()
     rows = len(dataset_card(manifest).splitlines())
-    manifest["rejects"][0].update(name=name, reason=f"{name} is odd")
-    manifest["corpus"]["uri"] = name
-    card = dataset_card(manifest)
+    first, *others = manifest.rejects
+    odd = first.model_copy(update={"name": name, "reason": f"{name} is odd"})
+    corpus = manifest.corpus.model_copy(update={"uri": name})
+    card = dataset_card(manifest.model_copy(update={"rejects": [odd, *others], "corpus": corpus}))
     assert len(card.splitlines()) == rows
     assert max(widths(card)) <= 80
     assert max(widths(recording_card(name, AUDIO, NOTES))) <= 80
@@ -107,13 +106,12 @@ def test_the_card_of_an_empty_dataset():
 
 
 def test_where_there_are_no_notes_it_counts_steps():
-    manifest = a_manifest()
-    manifest["codec"] = {
+    codec = {
         "codec": "samples-1",
         "fields": [{"name": "sample", "size": 1, "continuous": True}],
         "context_size": 0,
     }
-    card = dataset_card(manifest)
+    card = dataset_card(a_manifest(codec=codec))
     assert "48,000 steps" in card
     assert "samples-1: sample (real)" in card
 

@@ -40,7 +40,8 @@ def test_a_dataset_is_one_picture_of_the_same_bytes(tmp_path):
 
 def test_an_empty_dataset_is_drawn(tmp_path):
     manifest = an_empty_manifest()
-    manifest["corpus"]["uri"] = "$x_1$ caf\udce9 \x1b[31m"
+    corpus = manifest.corpus.model_copy(update={"uri": "$x_1$ caf\udce9 \x1b[31m"})
+    manifest = manifest.model_copy(update={"corpus": corpus})
     dataset_charts(tmp_path / "none.png", manifest)
     image = pixels(tmp_path / "none.png")
     assert image.shape == (900, 1600, 3)

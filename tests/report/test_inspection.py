@@ -14,7 +14,7 @@ from deep_piano.errors import AssetError, AudioError, InputError, MidiError
 from deep_piano.music.notes import make_notes, write_midi
 from deep_piano.music.segments import Performance
 from deep_piano.report.inspection import inspect_dataset, inspect_recording
-from tests.support.datasets import a_manifest
+from tests.support.datasets import as_json
 from tests.support.hostile import improvised, played
 from tests.support.recordings import SR, write_silence, write_sound, write_text
 
@@ -25,7 +25,7 @@ HERE = StorageConfig()
 def dataset(tmp_path):
     folder = tmp_path / "dataset"
     folder.mkdir()
-    manifest = {**a_manifest(), "reading_digest": "00"}
+    manifest = {**as_json(), "reading_digest": "00"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from deep_piano.dataset.manifest import Manifest
 from deep_piano.dataset.summary import summarise
 
 AUDIO = SimpleNamespace(
@@ -35,8 +36,8 @@ NOTES = SimpleNamespace(
 )
 
 
-def a_manifest():
-    """Return the manifest of 40 recordings and 5 files that were left out."""
+def as_json():
+    """Return what the manifest of 40 recordings and 5 files that were left out is read from."""
     rejects = [
         *(
             _reject(f"short {n}.mid", "drop", "too short", "lasts 0.5 s; 5 s are asked for")
@@ -92,17 +93,23 @@ def a_manifest():
     }
 
 
+def a_manifest(**parts):
+    """Return the manifest of `as_json`, with other parts."""
+    return Manifest.model_validate(as_json() | parts)
+
+
 def an_empty_manifest():
     """Return the manifest of a corpus that held nothing."""
     names = ("duration_s", "tempo_bpm", "density_per_s", "loudness_lufs", "key", "chroma")
-    manifest = a_manifest()
-    manifest["totals"] = {
+    totals = {
         **{"files": 0, "recordings": 0, "drops": 0, "failures": 0, "ignored": 0},
         **_amount(0, 0.0, 0),
         "bytes": 0,
         "splits": {name: _amount(0, 0.0, 0) for name in ("train", "validation", "test")},
     }
-    return {**manifest, "summary": summarise({n: [] for n in names}), "shards": [], "rejects": []}
+    return a_manifest(
+        totals=totals, summary=summarise({n: [] for n in names}), shards=[], rejects=[]
+    )
 
 
 def _amount(recordings, duration_s, steps):
