@@ -35,6 +35,7 @@ from deep_piano.generate.files import targets
 from deep_piano.generate.on_ray import generate
 from deep_piano.generate.seeds import Seed, read_seed
 from deep_piano.infra.cluster.connection import connected
+from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
 from deep_piano.music.recordings import survey
@@ -87,7 +88,7 @@ def stages_alone(paths: Sequence[Path], config: Config) -> dict[str, float]:
     """Return the processor seconds a piece of each stage, in this process."""
     settings, suffix = config.generate, config.bulk.format
     engine = Engine(checkpoint.load(settings.checkpoint))
-    sound = notes.ready_sound(settings.sound, _silent) if suffix != "mid" else None
+    sound = notes.ready_sound(settings.sound, no_progress) if suffix != "mid" else None
     watch = Stopwatch()
     parts = {"synth.render": PLAYING, "loudness.normalise": PLAYING, "audio.encode": ENCODING}
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +138,7 @@ def _watched(watch: Stopwatch, parts: dict[str, str]) -> ExitStack:
 def read(path: Path, settings: GenerateConfig) -> Seed:
     """Read a seed as GENERATE does."""
     return read_seed(
-        path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=_silent
+        path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=no_progress
     )
 
 
@@ -182,10 +183,6 @@ def actor_pool(paths: Sequence[Path], config: Config) -> float:
         done = ActorPool(actors).map_unordered(lambda actor, one: actor.make.remote(*one), work)
         assert len(list(done)) == len(work)
         return time.monotonic() - begun
-
-
-def _silent(stage: str, done: float, whole: float) -> None:
-    """Show no progress."""
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from deep_piano.generate import on_ray as generating
 from deep_piano.generate.notes import Take
 from deep_piano.generate.records import Key, Record, folder_of
 from deep_piano.generate.seeds import Seed
-from deep_piano.infra.progress import Report
+from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import Notes, make_notes
@@ -90,12 +90,12 @@ class Driver:
     seconds: float = 0.0
     begun: float = field(default_factory=time.monotonic)
 
-    def show(self, report: Report) -> None:
+    def show(self, at: Progress) -> None:
         """Note the memory before the first item is done, and the last that is seen."""
         now = anonymous_bytes(os.getpid())
-        if not self.at_first or not report.done:
+        if not self.at_first or not at.done:
             self.at_first = now
-        if not self.at_tenth and report.done >= self.count / 10:
+        if not self.at_tenth and at.done >= self.count / 10:
             self.at_tenth = now
         self.at_last = now
 

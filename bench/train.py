@@ -53,7 +53,7 @@ from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.config import PRESETS, ModelConfig, weight_shapes
 from deep_piano.report.text import markdown
-from deep_piano.train.loop import Progress, go_on
+from deep_piano.train.loop import Update, go_on
 from deep_piano.train.on_ray import train
 from deep_piano.train.runs import read_history
 from deep_piano.train.start import begin
@@ -77,7 +77,7 @@ class Stretch(NamedTuple):
 Way = Callable[[int], Stretch]  # makes so many updates
 Took = Mapping[str, Sequence[Stretch]]  # one stretch a round of every way
 Job = tuple[Folder, Folder, TrainConfig, ModelConfig]  # dataset, run, settings, network
-Work = Callable[[Job], list[Progress]]
+Work = Callable[[Job], list[Update]]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -246,29 +246,29 @@ def whole_run(dataset: Dataset, settings: TrainConfig, work: Work) -> Stretch:
     return Stretch(update_s(told, settings.batch * settings.window), took_s - loop_s)
 
 
-def in_a_process(job: Job) -> list[Progress]:
+def in_a_process(job: Job) -> list[Update]:
     """Train without Ray, in a process that is as new as Ray's worker."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(alone, job).result()
 
 
-def alone(job: Job) -> list[Progress]:
+def alone(job: Job) -> list[Update]:
     """Train in this process."""
-    told: list[Progress] = []
+    told: list[Update] = []
     with Dataset(job[0]) as dataset:
         go_on(dataset, *job[1:], progress=told.append)
     return told
 
 
-def on_ray(job: Job) -> list[Progress]:
+def on_ray(job: Job) -> list[Update]:
     """Train on a cluster of this machine, which is started for it."""
-    told: list[Progress] = []
+    told: list[Update] = []
     with connected(cpus=len(os.sched_getaffinity(0))), Dataset(job[0]) as dataset:
         train(dataset, *job[1:], progress=told.append)
     return told
 
 
-def update_s(told: Sequence[Progress], notes: int) -> float:
+def update_s(told: Sequence[Update], notes: int) -> float:
     """Return the seconds of an update of so many notes, after the first validation, without any."""
     took_s, made = 0.0, 0
     for before, now in pairwise(dropwhile(lambda one: one.validation_loss is None, told)):

@@ -6,7 +6,6 @@ that a pipeline which was stopped anywhere goes on there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,14 +14,14 @@ from deep_piano.generate.on_ray import generate
 from deep_piano.generate.records import Records
 from deep_piano.generate.wave import require_no_notes
 from deep_piano.infra.cluster.connection import connected
-from deep_piano.infra.progress import Report
+from deep_piano.infra.progress import Tell, no_progress
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.open import require_apart
 from deep_piano.models.checkpoint import BEST_OF_RUN
 from deep_piano.music.recordings import survey
 from deep_piano.prepare.on_ray import prepare
 from deep_piano.train import runs
-from deep_piano.train.loop import Progress
+from deep_piano.train.loop import Update
 from deep_piano.train.on_ray import begin_and_train
 
 DATASET: Final = "dataset"
@@ -36,7 +35,7 @@ def pipeline(
     out: Folder,
     config: Config,
     *,
-    progress: Callable[[Report], None] = lambda _: None,
+    progress: Tell = no_progress,
 ) -> Records:
     """Prepare a corpus, train on it, and continue seeds with the best checkpoint of the run.
 
@@ -49,7 +48,7 @@ def pipeline(
     config : Config
         What each stage goes by. Instead of `config.generate.checkpoint` the run's best one is used.
     progress : callable
-        Called with a `Report` whenever some work is done.
+        Called whenever some work is done.
 
     Returns
     -------
@@ -70,8 +69,8 @@ def pipeline(
     survey(seeds)  # to say now, and not after the training, that there are none
     dataset, run, pieces = out.inner(DATASET), out.inner(RUN), out.inner(PIECES)
 
-    def trained(now: Progress) -> None:
-        progress(Report("training", now.step, now.steps))
+    def trained(now: Update) -> None:
+        progress(now.progress)
 
     with connected():
         prepare(corpus, dataset, config, progress=progress)

@@ -14,7 +14,7 @@ import click
 from deep_piano.cli.options import PerField, SettingsFile, _open, configured
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import DeepPianoError, InputError, one_line
-from deep_piano.infra.progress import Progress, no_progress
+from deep_piano.infra.progress import Progress, Tell, no_progress
 
 if TYPE_CHECKING:
     from deep_piano.analysis.originality import CorpusIndex
@@ -192,7 +192,7 @@ def index(
     click.echo(f"{one_line(out)}: {len(found.names):,} recordings, {found.notes:,} notes")
 
 
-def index_of(dataset: Dataset, *, progress: Progress = no_progress) -> CorpusIndex:
+def index_of(dataset: Dataset, *, progress: Tell = no_progress) -> CorpusIndex:
     """Index the training split of a dataset.
 
     Raises
@@ -213,7 +213,7 @@ def index_of(dataset: Dataset, *, progress: Progress = no_progress) -> CorpusInd
     def recordings() -> Iterator[tuple[str, Sequence]]:
         for done, row in enumerate(dataset.recordings("train"), 1):
             yield row.name, row.sequence
-            progress("indexing", done, count)
+            progress(Progress("indexing", done, count))
 
     return CorpusIndex.build(recordings(), dataset=dataset.digest)
 

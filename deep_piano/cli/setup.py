@@ -33,9 +33,7 @@ def assets_fetch(names: tuple[str, ...]) -> None:
 
     for name in names or ("transkun", "steinway"):
         with stages() as progress:
-            folder = store.fetch(
-                name, progress=lambda done, total, what: progress(what, done, total)
-            )
+            folder = store.fetch(name, progress=progress)
         asset = ASSETS[name]
         click.echo(f"{name}: {folder}\n  {asset.licence}\n  {asset.source}")
 

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.infra.logs import logs_json
-from deep_piano.infra.progress import Progress, Report, no_progress
+from deep_piano.infra.progress import Progress, Tell, no_progress
 
 logger = logging.getLogger("deep_piano")
 
@@ -97,19 +98,19 @@ def _endable() -> Iterator[None]:
 
 
 @contextmanager
-def reports(*, every_s: float = 10.0) -> Iterator[Callable[[Report], None]]:
+def reports(*, every_s: float = 10.0) -> Iterator[Tell]:
     """Show how a long piece of work goes on: a bar on a terminal, elsewhere a line now and then."""
     with stages() as bar:
         clock = _Clock(every_s)
 
-        def show(report: Report) -> None:
-            facts = clock.facts(report)
-            bar(f"{report.stage}: {facts}", report.done, report.total)
-            if (logs_json() or not sys.stderr.isatty()) and clock.due(report):
-                text = f"{report.stage}: {report.done:,} of {report.total:,}, {facts}"
+        def show(now: Progress) -> None:
+            facts = clock.facts(now)
+            bar(replace(now, text=facts))
+            if (logs_json() or not sys.stderr.isatty()) and clock.due(now):
+                text = f"{now.what}: {now.done:,} of {now.total:,}, {facts}"
                 if logs_json():
-                    told = {**vars(report), "event": "progress", "work": report.stage}
-                    del told["stage"]  # which in the log is prepare, train or generate
+                    told = {**vars(now), "event": "progress", "work": now.what}
+                    del told["what"], told["text"]
                     logger.info(text, extra=told)
                 else:
                     click.echo(text, err=True)
@@ -122,37 +123,37 @@ class _Clock:
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
-        self._stage = self._ended = ""
+        self._what = self._ended = ""
         self._begun = self._shown = time.monotonic()
-        self._before, self._music_before_s = 0, 0.0
+        self._before = self._music_before_s = 0.0
 
-    def facts(self, report: Report) -> str:
+    def facts(self, at: Progress) -> str:
         """Return what is known beside the count, in a few words."""
         now = time.monotonic()
-        if report.stage != self._stage:
-            self._stage, self._begun = report.stage, now
-            self._before, self._music_before_s = report.done, report.duration_s
-        known = [f"{report.duration_s / 3600:.2f} h of music"] if report.duration_s else []
-        known += [f"{report.drops} dropped"] if report.drops else []
-        known += [f"{report.failures} failed"]
-        done, took_s = report.done - self._before, now - self._begun
+        if at.what != self._what:
+            self._what, self._begun = at.what, now
+            self._before, self._music_before_s = at.done, at.duration_s
+        known = [f"{at.duration_s / 3600:.2f} h of music"] if at.duration_s else []
+        known += [f"{at.drops} dropped"] if at.drops else []
+        known += [f"{at.failures} failed"]
+        done, took_s = at.done - self._before, now - self._begun
         if done and took_s > 0:
             known += [f"{done / took_s:.1f}/s"]
-            music_s = report.duration_s - self._music_before_s
+            music_s = at.duration_s - self._music_before_s
             known += [f"{music_s / 60 / took_s:.1f} min of music/s"] if music_s else []
-            left = report.total - report.done
+            left = at.total - at.done
             known += [f"{_minutes(left * took_s / done)} left"] if left else []
         return ", ".join(known)
 
-    def due(self, report: Report) -> bool:
+    def due(self, at: Progress) -> bool:
         """Say whether a line is due: after some time, and once at the end of a stage."""
         now = time.monotonic()
-        ended = report.done == report.total and self._ended != report.stage
+        ended = at.done == at.total and self._ended != at.what
         if now - self._shown < self._every_s and not ended:
             return False
         self._shown = now
         if ended:
-            self._ended = report.stage
+            self._ended = at.what
         return True
 
 
@@ -163,7 +164,7 @@ def _minutes(seconds: float) -> str:
 
 
 @contextmanager
-def stages() -> Iterator[Progress]:
+def stages() -> Iterator[Tell]:
     """Show what happens, on a terminal; elsewhere, and beside a log for machines, stay quiet."""
     if logs_json() or not sys.stderr.isatty():
         yield no_progress
@@ -180,11 +181,12 @@ def stages() -> Iterator[Progress]:
     ):
         tasks: dict[str, TaskID] = {}
 
-        def show(stage: str, done: float, total: float) -> None:
-            key, _, detail = stage.partition(":")
-            if key not in tasks:
-                tasks[key] = display.add_task(key, total=None)  # pulses until some of it is done
-            known = total if done or total > 1 else None
-            display.update(tasks[key], completed=done, total=known, description=f"{key}{detail}")
+        def show(now: Progress) -> None:
+            what = now.what
+            if what not in tasks:
+                tasks[what] = display.add_task(what, total=None)  # pulses until some of it is done
+            known = now.total if now.done or now.total > 1 else None
+            description = f"{what} {now.text}" if now.text else what
+            display.update(tasks[what], completed=now.done, total=known, description=description)
 
         yield show

@@ -62,7 +62,7 @@ def train(
             settings.train,
             resume=resume,
             init=given,
-            progress=lambda now: progress(f"training: {now.text}", now.step, now.steps),
+            progress=lambda now: progress(now.progress),
         )
     click.echo(
         f"{one_line(target.place(BEST_OF_RUN))}: {best.facts['validation_loss']:.4f} on the "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from deep_piano.decoding.wave_kernels import _ROWS, _compiled
 from deep_piano.errors import CheckpointError
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.models.linear_prediction import OwnPrediction, coefficients, numbers_of, predict
 
@@ -147,7 +147,7 @@ class Stepper:
         *,
         temperature: float = 1.0,
         hold: bool = True,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Tell = no_progress,
     ) -> NDArray[Any]:
         """Continue a sequence.
 
@@ -158,7 +158,7 @@ class Stepper:
         count : int
             How many steps to add.
         progress : callable, optional
-            Called with steps done and steps in all, about once a second of sound.
+            Called about once a second of sound with how many steps are there.
 
         Returns
         -------
@@ -167,8 +167,7 @@ class Stepper:
         stream = self.begin(sequence, rng, temperature=temperature, hold=hold)
         for begin in range(0, count, _BLOCK):
             self.extend(stream, min(_BLOCK, count - begin))
-            if progress is not None:
-                progress(stream.last + 1, len(sequence) + count)
+            progress(Progress("composing", stream.last + 1, len(sequence) + count))
         return np.concatenate([sequence[:0], *stream.made])
 
     def begin(

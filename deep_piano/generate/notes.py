@@ -23,7 +23,7 @@ from deep_piano.generate import files as outputs
 from deep_piano.generate.files import Piece, hashes, title_of
 from deep_piano.generate.seeds import SR, Seed, _fetch
 from deep_piano.infra.assets import cache
-from deep_piano.infra.progress import Progress, no_progress
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.music import audio, loudness, synth
 from deep_piano.music.notes import NOTE, Notes, fold_pedal, write_midi
 from deep_piano.music.sounds import SOUND_NAMES, default_sound
@@ -54,7 +54,7 @@ class Take:
     shared: SharedRun | None = None
 
 
-def ready_sound(asked: str | None, progress: Progress) -> str:
+def ready_sound(asked: str | None, progress: Tell) -> str:
     """Return the sound to play with, fetched and known to work before anything is composed."""
     sound = asked or default_sound()
     if sound in SOUND_NAMES:
@@ -70,7 +70,7 @@ def compose(
     *,
     only_new: bool = False,
     index: CorpusIndex | None = None,
-    progress: Progress = no_progress,
+    progress: Tell = no_progress,
 ) -> list[Take]:
     """Continue a seed in notes, all its takes side by side.
 
@@ -95,9 +95,10 @@ def compose(
     whole_s = (settings.seconds + (seed.seconds if only_new else 0)) * settings.takes
     done: dict[Any, Continuation] = {}
     while len(composer):
-        progress("composing", composer.composed_s + whole_s * len(done) / settings.takes, whole_s)
+        composed_s = composer.composed_s + whole_s * len(done) / settings.takes
+        progress(Progress("composing", composed_s, whole_s))
         done |= composer.step()
-    progress("composing", whole_s, whole_s)
+    progress(Progress("composing", whole_s, whole_s))
     return [
         take_of(seed, done[take], take=take, only_new=only_new, index=index)
         for take in range(settings.takes)
@@ -173,7 +174,7 @@ def finish(
     composed_on: str = "cpu",
     only_new: bool = False,
     sound: str | None = None,
-    progress: Progress = no_progress,
+    progress: Tell = no_progress,
 ) -> Piece:
     """Write all files of a piece, or none.
 
@@ -221,7 +222,7 @@ def _write(
     facts: dict[str, Any],
     seconds: float,
     sound: str | None,
-    progress: Progress,
+    progress: Tell,
 ) -> Piece:
     from deep_piano.report.roll import piano_roll
 
@@ -243,21 +244,19 @@ def _write(
     return Piece(main, tuple(files.values()), facts)
 
 
-def _render(
-    path: Path, notes: Notes, seconds: float, sound: str, progress: Progress
-) -> dict[str, Any]:
+def _render(path: Path, notes: Notes, seconds: float, sound: str, progress: Tell) -> dict[str, Any]:
     folder = cache.path(sound) if sound in SOUND_NAMES else None
     samples = synth.render(
         notes,
         sound=sound,
         seconds=seconds,
         sr=SR,
-        progress=lambda done, total: progress("rendering", done, total),
+        progress=progress,
     )
     samples = loudness.normalise(samples, sr=SR)
-    progress("encoding", 0, 1)
+    progress(Progress("encoding", 0, 1))
     audio.encode(path, samples, sr=SR)
-    progress("encoding", 1, 1)
+    progress(Progress("encoding", 1, 1))
     return {
         "name": sound,
         "asset": folder.name if folder else None,

@@ -59,7 +59,7 @@ from deep_piano.generate.tasks import (
 from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.cluster.scheduling import Silence, busy, next_done, outcome
-from deep_piano.infra.progress import Report, no_progress
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.infra.storage.folder import Entry, Folder
 from deep_piano.infra.storage.open import require_apart
 from deep_piano.models import checkpoint as checkpoints
@@ -84,7 +84,7 @@ def generate(
     force: bool = False,
     checkpoint: Checkpoint | None = None,
     engine: EngineFactory = Engine,
-    progress: Callable[[Report], None] = lambda _: None,
+    progress: Tell = no_progress,
 ) -> Records:
     """Write pieces that continue every seed of a folder, as far as they are not there already.
 
@@ -101,7 +101,7 @@ def generate(
         Of the codec "notes"; used instead of the one that the settings name.
     engine : callable
     progress : callable
-        Called with a `Report` whenever something is done.
+        Called whenever something is done.
 
     Returns
     -------
@@ -188,7 +188,7 @@ class _Bulk:
         run: Run,
         bulk: BulkConfig,
         known: Records,
-        progress: Callable[[Report], None],
+        progress: Tell,
     ) -> None:
         self._seeds, self._run, self._bulk = seeds, run, bulk
         self._settings = run.settings
@@ -493,10 +493,10 @@ class _Bulk:
             self._kept_at = time.monotonic()
 
     def _show(self) -> None:
-        report = Report(
+        now = Progress(
             "writing pieces", self._made, self._asked, self._failures, duration_s=self._music_s
         )
-        self._progress(report)
+        self._progress(now)
 
     def _measure(self, places: Iterable[Place]) -> None:
         """Tell how many pieces are where."""

@@ -19,7 +19,7 @@ from deep_piano.generate import wave
 from deep_piano.generate.files import Piece
 from deep_piano.generate.notes import compose, finish, ready_sound
 from deep_piano.generate.seeds import read_seed, require_room
-from deep_piano.infra.progress import Progress, no_progress
+from deep_piano.infra.progress import Tell, no_progress
 from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.models import checkpoint
 from deep_piano.music.sounds import SOUND_NAMES
@@ -70,7 +70,7 @@ def make_pieces(
     force: bool = False,
     keep: Collection[Path] = (),
     storage: StorageConfig | None = None,
-    progress: Progress = no_progress,
+    progress: Tell = no_progress,
 ) -> list[Piece]:
     """Write the pieces that continue a seed.
 

@@ -12,7 +12,7 @@ from deep_piano.codecs.notes import STEPS_PER_SECOND
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.errors import AudioError, InputError, MidiError
 from deep_piano.infra.assets import cache
-from deep_piano.infra.progress import Progress
+from deep_piano.infra.progress import Progress, Tell
 from deep_piano.music import audio, loudness, synth
 from deep_piano.music.audio import SILENCE_DBFS, Samples
 from deep_piano.music.notes import MIDI_SUFFIXES, Notes, excerpt, read_midi
@@ -79,7 +79,7 @@ class Seed:
     name: str
 
 
-def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress) -> Seed:
+def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> Seed:
     """Read the notes of a seed from a recording or a MIDI file.
 
     Raises
@@ -91,10 +91,10 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Progress)
     error: type[InputError]
     if _is_midi(path):
         error = MidiError
-        progress("reading", 0, 1)
+        progress(Progress("reading", 0, 1))
         notes = excerpt(read_midi(path), start_s, start_s + seconds)
         heard_s = min(seconds, float(notes["offset"].max())) if len(notes) else seconds
-        progress("reading", 1, 1)
+        progress(Progress("reading", 1, 1))
         if heard_s < SHORTEST_SEED_S:
             raise error(
                 f"the seed is too short: {heard_s:.2f} s of notes from where it starts. Give at "
@@ -167,21 +167,21 @@ def _is_midi(path: Path) -> bool:
         return file.read(4) == b"MThd"
 
 
-def _hear(path: Path, start_s: float, seconds: float, progress: Progress) -> tuple[Notes, float]:
+def _hear(path: Path, start_s: float, seconds: float, progress: Tell) -> tuple[Notes, float]:
     from deep_piano.music import transcription
 
-    progress("transcribing", 0, 1)
+    progress(Progress("transcribing", 0, 1))
     samples = audio.decode(path, sr=transcription.SAMPLE_RATE, start_s=start_s, seconds=seconds)
     check_seed(samples, sr=transcription.SAMPLE_RATE)
     _fetch("transkun", progress)
     notes = transcription.transcribe(
         samples,
         sr=transcription.SAMPLE_RATE,
-        progress=lambda done, total: progress("transcribing", done, total),
+        progress=progress,
     )
     return notes, len(samples) / transcription.SAMPLE_RATE
 
 
-def _fetch(name: str, progress: Progress) -> None:
+def _fetch(name: str, progress: Tell) -> None:
     """Make sure that an asset is there, and show it when that takes a while."""
-    cache.ensure(name, progress=lambda done, total, what: progress(what, done, total))
+    cache.ensure(name, progress=progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from deep_piano.errors import InputError
 from deep_piano.generate import files as outputs
 from deep_piano.generate import seeds
 from deep_piano.generate.files import Piece, hashes, title_of
-from deep_piano.infra.progress import Progress, no_progress
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness
 from deep_piano.music.audio import Samples
@@ -44,7 +44,7 @@ def make_pieces(
     only_new: bool = False,
     force: bool = False,
     given: Collection[Path] = (),
-    progress: Progress = no_progress,
+    progress: Tell = no_progress,
 ) -> list[Piece]:
     """Write the pieces that continue a recording, sound after sound.
 
@@ -73,7 +73,7 @@ def make_pieces(
     """
     require_no_notes(out, settings)
     targets = outputs.targets(out, settings.takes, force=force, given=given, notes=False)
-    progress("reading", 0, 1)
+    progress(Progress("reading", 0, 1))
     seed = read_seed(seed_path, settings, checkpoint, only_new=only_new)
 
     def compose(take: int) -> Samples:
@@ -221,7 +221,7 @@ def hear(seed: Seed, settings: GenerateConfig, checkpoint: Checkpoint) -> Heard:
 
 
 def _compose(
-    seed: Seed, settings: GenerateConfig, checkpoint: Checkpoint, take: int, progress: Progress
+    seed: Seed, settings: GenerateConfig, checkpoint: Checkpoint, take: int, progress: Tell
 ) -> Samples:
     return continuation(
         Stepper(checkpoint),
@@ -229,7 +229,7 @@ def _compose(
         seed.count,
         _chances(seed, settings, take),
         temperature=settings.temperature.sample,
-        progress=lambda done, total: progress("composing", done, total),
+        progress=progress,
     )
 
 
@@ -244,7 +244,7 @@ def continuation(
     rng: np.random.Generator,
     *,
     temperature: float = 1.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tell = no_progress,
 ) -> Samples:
     """Return what a network makes to follow a recording.
 
@@ -295,7 +295,7 @@ def finish(
     *,
     only_new: bool,
     composed_on: str = "cpu",
-    progress: Progress = no_progress,
+    progress: Tell = no_progress,
 ) -> Piece:
     """Write all files of a piece, or none.
 
@@ -338,11 +338,11 @@ def finish(
         "sound": {"sr": sr, **loudness.figures(whole, sr=sr)},
     }
     with outputs.staged(files) as staged:
-        progress("encoding", 0, 1)
+        progress(Progress("encoding", 0, 1))
         audio.encode(staged["sound"], whole, sr=sr)
         title = title_of(files["sound"])
         recording_charts(staged[".png"], whole, sr, None, title=title, mark_s=begins / sr)
         facts["files"] = hashes(staged)
         staged[".json"].write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        progress("encoding", 1, 1)
+        progress(Progress("encoding", 1, 1))
     return Piece(files["sound"], tuple(files.values()), facts)

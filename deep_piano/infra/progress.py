@@ -1,25 +1,41 @@
-"""What a long piece of work tells of its progress."""
+"""What a long piece of work tells of its progress, and to whom."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Progress = Callable[[str, float, float], None]
-"""Told what is being done, how much of it is done, and of how much."""
-
 
 @dataclass(frozen=True)
-class Report:
-    """Where a long piece of work stands: how much of how much, and what came of it so far."""
+class Progress:
+    """Where a long piece of work stands.
 
-    stage: str
-    done: int
-    total: int
+    Attributes
+    ----------
+    what : str
+        What is being done, such as "rendering".
+    done, total : float
+        How much of it, and of how much.
+    failures, drops : int
+        What came of it so far that is of no use, of a batch.
+    duration_s : float
+        The music that came of it so far, of a batch.
+    text : str
+        What else there is to say.
+    """
+
+    what: str
+    done: float
+    total: float
     failures: int = 0
     drops: int = 0
     duration_s: float = 0.0
+    text: str = ""
 
 
-def no_progress(stage: str, done: float, total: float) -> None:
+Tell = Callable[[Progress], None]
+"""Called again and again while work goes on."""
+
+
+def no_progress(now: Progress) -> None:
     """Take no note of progress."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 import io
 import math
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.errors import InputError
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes, write_midi
 from deep_piano.music.sounds import (
@@ -35,9 +35,6 @@ HIGHEST_DAMPED_PITCH = 88
 RESTRIKE_S = 0.06
 RINGING_S = 8.0  # longer than any undamped key sounds
 
-Progress = Callable[[int, int], None]
-"""Called with (notes rendered, notes in all)."""
-
 
 def render(
     notes: Notes,
@@ -45,7 +42,7 @@ def render(
     sound: str | Path,
     seconds: float,
     sr: int = 44_100,
-    progress: Progress | None = None,
+    progress: Tell = no_progress,
 ) -> Samples:
     """Play notes on a sampled piano.
 
@@ -60,7 +57,7 @@ def render(
     sr : int
         Sampling rate in Hz.
     progress : callable, optional
-        Called with (notes rendered, notes in all), a few times a second.
+        Called a few times a second with how many notes are rendered.
 
     Returns
     -------
@@ -110,9 +107,7 @@ def release_s(pitch: int) -> float:
     return 0.4 - 0.25 * (pitch - LOWEST_PITCH) / (HIGHEST_DAMPED_PITCH - LOWEST_PITCH)
 
 
-def _render_samples(
-    notes: Notes, sound: Sound, *, total: int, sr: int, progress: Progress | None
-) -> Samples:
+def _render_samples(notes: Notes, sound: Sound, *, total: int, sr: int, progress: Tell) -> Samples:
     mix = np.zeros((total, 2), np.float32)
     pitch = notes["pitch"].astype(int)
     key = np.clip(pitch, LOWEST_PITCH, HIGHEST_PITCH) - LOWEST_PITCH
@@ -137,8 +132,7 @@ def _render_samples(
                 played[held[i] :] *= _damping(int(tail[i]))[: n - held[i], None]
             mix[start[i] : start[i] + n] += played
         done += len(group)
-        if progress:
-            progress(done, len(notes))
+        progress(Progress("rendering", done, len(notes)))
     return mix
 
 

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deep_piano.errors import AssetError, AudioError
 from deep_piano.infra.backend import load_tensorflow
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.music.notes import Notes
 from deep_piano.music.segments import (
     SAMPLE_RATE,
@@ -34,12 +35,10 @@ __all__ = ["SAMPLE_RATE", "Transcriber", "transcribe"]
 
 WEIGHTS_FILE = "weights.safetensors"
 
-Progress = Callable[[int, int], None]
-
 _logger = logging.getLogger(__name__)
 
 
-def transcribe(samples: ArrayLike, *, sr: int, progress: Progress | None = None) -> Notes:
+def transcribe(samples: ArrayLike, *, sr: int, progress: Tell = no_progress) -> Notes:
     """Transcribe a recording of a piano with the default weights, fetched where missing.
 
     Parameters
@@ -49,7 +48,7 @@ def transcribe(samples: ArrayLike, *, sr: int, progress: Progress | None = None)
     sr : int
         Sampling rate in Hz; at `SAMPLE_RATE` nothing is resampled.
     progress : callable, optional
-        Called with the segments done and their total.
+        Called after each segment.
 
     Returns
     -------
@@ -99,13 +98,11 @@ class Transcriber:
             ) from error
         self._network: Callable[[NDArray[np.float32]], Intervals] = Transkun(weights)
 
-    def __call__(self, samples: ArrayLike, *, sr: int, progress: Progress | None = None) -> Notes:
+    def __call__(self, samples: ArrayLike, *, sr: int, progress: Tell = no_progress) -> Notes:
         """Return the notes as they sound; see `transcribe`."""
         return self.listen(samples, sr=sr, progress=progress).sounding()
 
-    def listen(
-        self, samples: ArrayLike, *, sr: int, progress: Progress | None = None
-    ) -> Performance:
+    def listen(self, samples: ArrayLike, *, sr: int, progress: Tell = no_progress) -> Performance:
         """Return key presses and pedal apart; parameters and errors as in `transcribe`."""
         return listen(self._network, samples, sr=sr, progress=progress)
 
@@ -115,7 +112,7 @@ def listen(
     samples: ArrayLike,
     *,
     sr: int,
-    progress: Progress | None = None,
+    progress: Tell = no_progress,
 ) -> Performance:
     """Have `network` hear all of `samples`, segment by segment.
 
@@ -145,8 +142,7 @@ def listen(
         begin = index * SEGMENT_HOP_S * SAMPLE_RATE
         segment = audio[begin : begin + SEGMENT_SAMPLES]
         segments.append(network(_padded(segment)) if segment.any() else _nothing())
-        if progress is not None:
-            progress(index + 1, total)
+        progress(Progress("transcribing", index + 1, total))
     performance = join_segments(segments, duration_s=duration_s)
     _logger.debug("%d key presses in %.1f s", len(performance.keys), duration_s)
     return performance

@@ -23,7 +23,7 @@ from deep_piano.dataset.manifest import read_manifest
 from deep_piano.dataset.rows import Reject, Row
 from deep_piano.dataset.shards import write_shard
 from deep_piano.errors import AudioError, FileError, MidiError, one_line
-from deep_piano.infra.progress import Progress, no_progress
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.open import require_apart
 from deep_piano.music import audio
@@ -67,7 +67,7 @@ def preview(
     settings: PrepareConfig,
     *,
     rebuild: bool = False,
-    progress: Progress = no_progress,
+    progress: Tell = no_progress,
 ) -> str:
     """Return what a preparation would find and do, for people.
 
@@ -80,7 +80,7 @@ def preview(
     rebuild : bool
         As for `on_ray.prepare`.
     progress : callable
-        Called with the name of a stage, how much of it is done, and the whole.
+        Called whenever something is done.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def preview(
     opened = []
     for one in _at_once(lambda source: _open(corpus, source, settings), sample):
         opened.append(one)
-        progress("opening files", len(opened), len(sample))
+        progress(Progress("opening files", len(opened), len(sample)))
     for one in opened:
         if one.rule:
             left_out[one.rule].append(one.source.name)
@@ -138,14 +138,14 @@ def preview(
     return "\n".join(lines)
 
 
-def _known(dataset: Folder, settings: PrepareConfig, progress: Progress) -> Known:
+def _known(dataset: Folder, settings: PrepareConfig, progress: Tell) -> Known:
     """Return what earlier runs have read, finished or not, as far as it still counts."""
     known = Known(reading_digest(settings))
     names = [*shards_there(dataset)]
     for done, facts in enumerate(_at_once(lambda name: tasks.look_up(dataset, name), names), 1):
         if facts is not None:
             known.add(facts)
-        progress("looking at shards", done, len(names))
+        progress(Progress("looking at shards", done, len(names)))
     return known
 
 
@@ -177,7 +177,7 @@ def _claimed_s(path: Path, source: Source) -> float | None:
     return audio.duration_s(path)
 
 
-def _same_bytes(corpus: Folder, sources: Sequence[Source], progress: Progress) -> list[str]:
+def _same_bytes(corpus: Folder, sources: Sequence[Source], progress: Tell) -> list[str]:
     """Return the names of files that hold the same bytes as one before them."""
     sizes = Counter(source.size for source in sources)
     suspects = [source for source in sources if sizes[source.size] > 1]
@@ -189,7 +189,7 @@ def _same_bytes(corpus: Folder, sources: Sequence[Source], progress: Progress) -
             found.append(source.name)
         elif sha256:
             seen.add(sha256)
-        progress("comparing files", done, len(suspects))
+        progress(Progress("comparing files", done, len(suspects)))
     return found
 
 
@@ -199,7 +199,7 @@ def _sha256(corpus: Folder, source: Source) -> str:
 
 
 def _measure(
-    corpus: Folder, useful: Iterable[_Opened], settings: PrepareConfig, progress: Progress
+    corpus: Folder, useful: Iterable[_Opened], settings: PrepareConfig, progress: Tell
 ) -> dict[bool, _Rates]:
     """Read a few files of each kind; return the rates by whether they are MIDI."""
     rates = {}
@@ -211,7 +211,7 @@ def _measure(
             begun = time.monotonic()
             outcomes.append(tasks.read(corpus, one.source, settings, transcribe=_no_notes))
             took_s.append(time.monotonic() - begun)
-            progress("measuring", len(took_s), len(chosen))
+            progress(Progress("measuring", len(took_s), len(chosen)))
         rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
         decoded = [
             one

@@ -22,7 +22,7 @@ from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.cluster.scheduling import Silence, busy, completed
-from deep_piano.infra.progress import Report
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.infra.storage.folder import Entry, Folder
 from deep_piano.infra.storage.open import require_apart
 from deep_piano.music.recordings import survey
@@ -61,7 +61,7 @@ def prepare(
     rebuild: bool = False,
     retry_failures: bool = False,
     transcriber: Factory = transkun,
-    progress: Callable[[Report], None] = lambda _: None,
+    progress: Tell = no_progress,
 ) -> Manifest:
     """Make a dataset of a corpus, or bring one up to date.
 
@@ -77,7 +77,7 @@ def prepare(
     transcriber : callable
         Makes a `Transcribe`; called once by each transcriber of the pool.
     progress : callable
-        Called with a `Report` whenever some work is done.
+        Called whenever some work is done.
 
     Returns
     -------
@@ -156,7 +156,7 @@ class _Run:
         dataset: Folder,
         config: Config,
         pool: Pool,
-        progress: Callable[[Report], None],
+        progress: Tell,
     ) -> None:
         self._corpus, self._dataset, self._settings = corpus, dataset, config.prepare
         self._pool, self._progress = pool, progress
@@ -189,7 +189,7 @@ class _Run:
                 else:
                     hashes[name] = sha256
             done += len(names)
-            self._progress(Report("looking", done, len(todo), len(self._unreadable)))
+            self._progress(Progress("looking", done, len(todo), len(self._unreadable)))
             self._require_few_failures()
         return hashes
 
@@ -238,7 +238,7 @@ class _Run:
             facts = None if _crashed(facts) else _raised(facts)
             if facts is not None and committed.get(name, facts.sha256) == facts.sha256:
                 others += not self._known.add(facts)
-            self._progress(Report("looking at shards", done, len(names)))
+            self._progress(Progress("looking at shards", done, len(names)))
         return others
 
     def build(self, sources: Sequence[Source], *, retry_failures: bool) -> list[ShardFacts]:
@@ -376,7 +376,7 @@ class _Run:
         done = [sha for sha in self._wanted if known.has(sha)]
         heard_s = self._pool.heard_s()
         self._progress(
-            Report(
+            Progress(
                 "preparing",
                 min(len(done) + len(heard_s), len(self._wanted)),
                 len(self._wanted),

@@ -12,7 +12,7 @@ from deep_piano.analysis import descriptors
 from deep_piano.config.sections import StorageConfig
 from deep_piano.dataset.manifest import read_manifest
 from deep_piano.errors import InputError, one_line
-from deep_piano.infra.progress import Progress, no_progress
+from deep_piano.infra.progress import Tell, no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
 from deep_piano.music.notes import MIDI_SUFFIXES, Notes, read_midi_and_pedal
@@ -56,7 +56,7 @@ def inspect_dataset(
 
 
 def inspect_recording(
-    path: Path, plot: Path | None = None, *, progress: Progress = no_progress
+    path: Path, plot: Path | None = None, *, progress: Tell = no_progress
 ) -> tuple[str, list[Path]]:
     """Return a recording's card, and the pictures that were drawn of it.
 
@@ -67,7 +67,7 @@ def inspect_recording(
     plot : Path, optional
         The folder to draw into; without it nothing is drawn.
     progress : callable
-        Called with the name of a stage, how much of it is done, and the whole.
+        Called whenever something is done.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def inspect_recording(
         samples = audio.decode(path, sr=sr, timeout_s=300)
         described = descriptors.describe_audio(samples, sr=sr, excerpt_s=_DESCRIBED_S)
         performance = transcription.Transcriber(cache.ensure("transkun")).listen(
-            samples, sr=sr, progress=lambda done, total: progress("transcribing", done, total)
+            samples, sr=sr, progress=progress
         )
         notes, pedal = performance.heard()
     note_features = descriptors.describe_notes(notes, pedal_share=pedal)

@@ -21,7 +21,7 @@ from deep_piano.codecs.registry import Codec
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import InputError
 from deep_piano.infra.backend import load_keras
-from deep_piano.infra.progress import Progress, no_progress
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.models.checkpoint import Checkpoint, assign_weights
 from deep_piano.models.config import ModelConfig
 from deep_piano.models.linear_prediction import context_of, own_prediction
@@ -162,7 +162,7 @@ def evaluate(
     dataset: Dataset,
     *,
     split: str = "validation",
-    progress: Progress = no_progress,
+    progress: Tell = no_progress,
 ) -> Evaluation:
     """Score a checkpoint and the baselines on a split, by group and together.
 
@@ -230,7 +230,7 @@ class _Judge:
         sequences: dict[str, list[NDArray[Any]]],
         durations: dict[str, float],
         given: int,
-        progress: Progress,
+        progress: Tell,
     ) -> None:
         self._codec, self._given, self._tell = codec, given, progress
         self._sequences, self._durations = sequences, durations
@@ -253,7 +253,7 @@ class _Judge:
             window=_WINDOW if self._codec.hears_notes else -(-_SOUND_WINDOW // frame) * frame,
         )
         assign_weights(model, checkpoint.weights)
-        self._tell("scoring", 0, 1)
+        self._tell(Progress("scoring", 0, 1))
         context = context_of(self._codec, checkpoint.config)
         sums, steps = losses(model, self._codec, every, context, given=self._given)
         done = 0
@@ -264,7 +264,7 @@ class _Judge:
             self._add(group, MINE, sums[mine].sum(axis=0) / max(1, count), count)
 
     def score_chains(self, train: Iterable[NDArray[Any]]) -> None:
-        self._tell("baselines", 0, 1)
+        self._tell(Progress("baselines", 0, 1))
         sizes = [field.size for field in self._codec.spec.fields]
         classes = self._codec.classes
         order = 2 if max(sizes) ** 3 <= _MARKOV_CELLS and len(sizes) > 1 else 1
@@ -303,7 +303,7 @@ class _Judge:
                 self._add(group, f"{name}, residual in classes", losses, count)
 
     def score_prediction(self, train: Iterable[NDArray[Any]]) -> None:
-        self._tell("baselines", 0, 1)
+        self._tell(Progress("baselines", 0, 1))
         prediction = LinearPrediction(_PREDICTION_ORDER).learn(train)
         begin = max(0, self._given - _PREDICTION_ORDER)
         for group, sequences in self._sequences.items():

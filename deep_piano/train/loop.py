@@ -22,6 +22,7 @@ from deep_piano.codecs.base import loss_unit
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError, TrainingError
+from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import Checkpoint
@@ -37,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run stands, for whoever shows it.
+class Update:
+    """What is known of a run after an update.
 
     Attributes
     ----------
@@ -69,6 +70,11 @@ class Progress:
         known += [f"validation {self.validation_loss:.3f}"] if self.validation_loss else []
         return ", ".join([*known, f"{self.per_s:,.0f} {self.step_name}s/s"])
 
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands, for whoever shows it."""
+        return Progress("training", self.step, self.steps, text=self.text)
+
 
 def go_on(
     dataset: Dataset,
@@ -78,7 +84,7 @@ def go_on(
     *,
     init: Checkpoint | None = None,
     workers: Workers | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Update], None] | None = None,
     validated: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Checkpoint:
     """Train from where a run stands to its end; return its best checkpoint.
@@ -94,7 +100,7 @@ def go_on(
     workers : Workers, optional
         This process's place among several.
     progress : callable, optional
-        Called with a `Progress` about twice a second.
+        Called with an `Update` about twice a second.
     validated : callable, optional
         Called with each row of the history, once it and its checkpoint are written.
 
@@ -140,7 +146,7 @@ class _Loop:
     def run(
         self,
         init: Checkpoint | None,
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[Update], None] | None,
         validated: Callable[[Mapping[str, Any]], None] | None,
     ) -> Checkpoint:
         settings, trainer, workers = self._settings, self._trainer, self._workers
@@ -164,7 +170,7 @@ class _Loop:
                         validated(row)
                 if progress is not None and (found is not None or clock.due()):
                     progress(
-                        Progress(
+                        Update(
                             trainer.step,
                             settings.steps,
                             loss,

@@ -31,7 +31,7 @@ from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.infra.storage.s3 import S3Folder
 from deep_piano.models.checkpoint import BEST_OF_RUN, Checkpoint, load
 from deep_piano.models.config import ModelConfig
-from deep_piano.train.loop import Progress, go_on
+from deep_piano.train.loop import Update, go_on
 from deep_piano.train.start import begin
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def begin_and_train(
     *,
     resume: bool = False,
     init: Checkpoint | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Update], None] | None = None,
 ) -> Checkpoint:
     """Begin a run, or resume it, and train to its end, here or on Ray; return its best checkpoint.
 
@@ -68,7 +68,7 @@ def begin_and_train(
     begun = time.monotonic()
     losses: dict[str, float] = {}  # the latest: a level that is not told again is soon forgotten
 
-    def told(now: Progress) -> None:
+    def told(now: Update) -> None:
         losses["train"] = now.loss
         if now.validation_loss is not None:
             losses["validation"] = now.validation_loss
@@ -91,7 +91,7 @@ def begin_and_train(
     return best
 
 
-def _tell(now: Progress) -> None:
+def _tell(now: Update) -> None:
     """Log a validation."""
     losses = dict(loss=now.loss, validation_loss=now.validation_loss)
     facts = dict(stage="train", event="validated", update=now.step, per_s=round(now.per_s, 1))
@@ -105,7 +105,7 @@ def train(
     config: ModelConfig,
     *,
     init: Checkpoint | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Update], None] | None = None,
 ) -> Checkpoint:
     """Train from where a run stands to its end, on several workers; return its best checkpoint.
 
@@ -174,7 +174,7 @@ def train(
 
 
 def _result(
-    trainer: Any, settings: TrainConfig, news: Any, progress: Callable[[Progress], None]
+    trainer: Any, settings: TrainConfig, news: Any, progress: Callable[[Update], None]
 ) -> dict[str, Any]:
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError
@@ -235,7 +235,7 @@ def _storage(run: Folder) -> tuple[str, Any]:
 
 
 def _fit(
-    trainer: Any, news: Any, progress: Callable[[Progress], None], silence: Silence, workers: int
+    trainer: Any, news: Any, progress: Callable[[Update], None], silence: Silence, workers: int
 ) -> Any:
     """Run a trainer in a thread, and pass on what the first worker tells until it has ended.
 
@@ -286,7 +286,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     size = ray.train.get_context().get_world_size()
     workers = join(job["key"]) if size > 1 else Workers()
 
-    def tell(now: Progress) -> None:
+    def tell(now: Update) -> None:
         try:
             job["news"].put_nowait(now)
         except Exception:  # full, or gone: news are not worth a training

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from deep_piano.cli import terminal
+from deep_piano.infra.progress import Progress
 from deep_piano.music.notes import write_midi
 from deep_piano.music.segments import Performance
 from tests.support.clusters import contents, one_node
@@ -399,8 +400,7 @@ class Clock:
 
 
 def report(done, total=100, stage="preparing", **facts):
-    facts = {"failures": 0, "drops": 0, "duration_s": 0.0} | facts
-    return SimpleNamespace(stage=stage, done=done, total=total, **facts)
+    return Progress(stage, done, total, **facts)
 
 
 def test_progress_tells_rate_and_time_left_of_what_is_new(monkeypatch, capsys):

@@ -13,7 +13,7 @@ from deep_piano.cli import terminal
 from deep_piano.cli.terminal import reports
 from deep_piano.infra import logs
 from deep_piano.infra.logs import logs_json, set_up_logging
-from deep_piano.infra.progress import Report
+from deep_piano.infra.progress import Progress
 from tests.support.commands import in_a_process, run
 
 COMMON = {"asctime", "levelname", "message", "filename", "lineno", "process", "name"}
@@ -65,11 +65,12 @@ def test_a_record_of_json_holds_its_facts_whatever_a_name_is_made_of():
 
 def test_progress_is_told_as_facts(as_json, caplog, capsys):
     with reports(every_s=0) as report:
-        report(Report("preparing", 3, 4, failures=1, duration_s=60))
+        report(Progress("preparing", 3, 4, failures=1, duration_s=60, text="of no batch"))
     [record] = caplog.records
     assert record.getMessage().startswith("preparing: 3 of 4, 0.02 h of music, 1 failed")
     told = (record.event, record.work, record.done, record.failures)
     assert told == ("progress", "preparing", 3, 1)
+    assert not {"what", "text"} & vars(record).keys()
     assert capsys.readouterr().err == ""
 
 

@@ -22,6 +22,7 @@ from deep_piano.generate import seeds
 from deep_piano.generate.piece import best_first, make_pieces
 from deep_piano.generate.seeds import read_seed
 from deep_piano.infra.assets import cache
+from deep_piano.infra.progress import Progress
 from deep_piano.music import audio, synth, transcription
 from deep_piano.music.notes import make_notes, read_midi, write_midi
 from tests.support import recordings
@@ -296,7 +297,7 @@ def test_progress_names_each_stage_and_ends_full(tmp_path, seed, weights, small_
         seed,
         tmp_path / "piece.wav",
         GenerateConfig(checkpoint=str(weights), sound=str(small_piano), seconds=SECONDS),
-        progress=lambda stage, done, total: told.setdefault(stage, []).append((done, total)),
+        progress=lambda now: told.setdefault(now.what, []).append((now.done, now.total)),
     )
     assert list(told) == ["reading", "composing", "rendering", "encoding"]
     for steps in told.values():
@@ -310,7 +311,7 @@ def test_a_recording_is_heard_from_where_it_is_told(tmp_path, monkeypatch, rng):
 
     def hear(samples, *, sr, progress=None):
         asked.append((len(samples), sr))
-        progress(1, 1)
+        progress(Progress("transcribing", 1, 1))
         return music
 
     monkeypatch.setattr(cache, "ensure", lambda name, progress=None: fetched.append(name))

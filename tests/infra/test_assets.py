@@ -53,14 +53,14 @@ def shop(tmp_path, monkeypatch):
 def test_fetch_takes_the_members_and_says_whose_they_are(shop, tmp_path):
     assert cache.path("bells") is None
     told = []
-    folder = cache.fetch("bells", progress=lambda *step: told.append(step))
+    folder = cache.fetch("bells", progress=told.append)
     assert cache.path("bells") == folder == tmp_path / "cache" / "assets" / "bells-1.0-1"
     assert (folder / "a.txt").read_bytes() == b"ding"
     assert shops.everything_under(folder) == ["a.txt", "asset.json", "b.txt"]
     record = json.loads((folder / "asset.json").read_text())
     assert record["licence"] == "MIT (A. Bell)"
     assert record["source"] == "https://example.org/bells"
-    assert [step[:2] for step in told] == [(0, 2), (1, 2), (2, 2)]
+    assert [(now.done, now.total) for now in told] == [(0, 2), (1, 2), (2, 2)]
     assert shops.everything_under(tmp_path / "cache" / "downloads") == []
 
 

@@ -115,7 +115,7 @@ def test_any_notes_give_finite_samples(piano, count, seed):
 
 def test_progress_counts_the_notes(piano):
     told = []
-    play(piano, many_notes(30, seed=4), progress=lambda done, total: told.append((done, total)))
+    play(piano, many_notes(30, seed=4), progress=lambda now: told.append((now.done, now.total)))
     assert told[-1] == (30, 30)
     assert told == sorted(told)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from deep_piano.errors import AssetError, AudioError
 from deep_piano.infra.assets import cache
+from deep_piano.infra.progress import Progress
 from deep_piano.music import transcription
 from deep_piano.music.segments import (
     SAMPLE_RATE,
@@ -223,9 +224,9 @@ class FakeNetwork:
 def test_the_network_hears_sixteen_seconds_at_a_time(seconds: float, segments: int) -> None:
     network, told = FakeNetwork(), []
     samples = np.ones(round(seconds * SAMPLE_RATE), np.float32)
-    listen(network, samples, sr=SAMPLE_RATE, progress=lambda *done: told.append(done))
+    listen(network, samples, sr=SAMPLE_RATE, progress=told.append)
     assert [heard.shape for heard in network.heard] == [(SEGMENT_SAMPLES,)] * segments
-    assert told == [(done, segments) for done in range(1, segments + 1)]
+    assert told == [Progress("transcribing", done, segments) for done in range(1, segments + 1)]
 
 
 def test_short_audio_is_padded_with_silence() -> None:

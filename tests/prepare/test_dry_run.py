@@ -10,6 +10,7 @@ import pytest
 
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError
+from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import make_notes, write_midi
 from deep_piano.music.recordings import survey
@@ -237,9 +238,9 @@ def test_of_many_files_a_sample_stands_for_all(look, corpus, monkeypatch):
     write_tone(corpus.root / "short.wav", seconds=1)
     monkeypatch.setattr(module, "OPENED", 12)
     opened = []
-    text = look(progress=lambda stage, done, total: opened.append((stage, done, total)))
-    assert [one[1:] for one in opened if one[0] == "opening files"] == [
-        (n + 1, 12) for n in range(12)
+    text = look(progress=opened.append)
+    assert [now for now in opened if now.what == "opening files"] == [
+        Progress("opening files", n + 1, 12) for n in range(12)
     ]
     hours = number_in(r"36 new or changed: about ([\d.]+) hours", text)
     assert hours == pytest.approx(35 * 14 / 3600, abs=0.02)
@@ -260,7 +261,7 @@ def test_progress_is_said_stage_by_stage(look, prepared, corpus):
     prepared(PrepareConfig(), files=2)
     shutil.copy(corpus.root / "s.wav", corpus.root / "z.wav")
     seen = {}
-    look(progress=lambda stage, done, total: seen.setdefault(stage, []).append((done, total)))
+    look(progress=lambda now: seen.setdefault(now.what, []).append((now.done, now.total)))
     assert set(seen) == {"looking at shards", "comparing files", "opening files", "measuring"}
     assert seen["looking at shards"][-1] == (1, 1)
     assert seen["comparing files"][-1] == (2, 2)

@@ -326,7 +326,7 @@ def test_progress_counts_up_to_all(corpus, tmp_path):
         transcriber=listener,
         progress=seen.append,
     )
-    assert {report.stage for report in seen} == {"looking", "preparing"}
+    assert {now.what for now in seen} == {"looking", "preparing"}
     last = seen[-1]
     assert (last.done, last.total, last.failures) == (14, 14, 0)
     assert last.duration_s > 100

@@ -52,7 +52,7 @@ def run(corpus, folder, *, disturb=None, **settings):
     waiting = [disturb] if disturb else []
 
     def watch(progress):
-        if progress.stage == "preparing" and 0 < progress.done < progress.total and waiting:
+        if progress.what == "preparing" and 0 < progress.done < progress.total and waiting:
             waiting.pop()()
 
     prepare(

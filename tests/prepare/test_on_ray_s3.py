@@ -201,7 +201,7 @@ def test_an_endpoint_that_goes_away_at_work_is_one_clear_error(s3, corpus, tmp_p
         source = upload(server, corpus)
 
         def kill(progress):
-            if progress.stage == "preparing":
+            if progress.what == "preparing":
                 stack.close()
 
         with pytest.raises(DeepPianoError, match=r"cannot read s3://.*cannot be reached") as caught:

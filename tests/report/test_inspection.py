@@ -11,6 +11,7 @@ import pytest
 from deep_piano.analysis import descriptors
 from deep_piano.config.sections import StorageConfig
 from deep_piano.errors import AssetError, AudioError, InputError, MidiError
+from deep_piano.infra.progress import Progress
 from deep_piano.music.notes import make_notes, write_midi
 from deep_piano.music.segments import Performance
 from deep_piano.report.inspection import inspect_dataset, inspect_recording
@@ -41,7 +42,7 @@ def transcriber(monkeypatch, tmp_path):
 
         def listen(self, samples, *, sr, progress):
             given.append((len(samples), sr))
-            progress(1, 1)
+            progress(Progress("transcribing", 1, 1))
             keys = make_notes([0, 1], [0.5, 2], [60, 64], [80, 90])
             return Performance(keys, np.array([0.0]), np.array([1.0]))
 
@@ -134,11 +135,9 @@ def test_midi_is_drawn_with_its_descriptors(tmp_path, monkeypatch):
 def test_sound_is_described_heard_and_drawn(tmp_path, transcriber):
     write_sound(tmp_path / "take.wav", played(improvised(random_state=1)))
     seen = []
-    card, pictures = inspect_recording(
-        tmp_path / "take.wav", tmp_path, progress=lambda *report: seen.append(report)
-    )
+    card, pictures = inspect_recording(tmp_path / "take.wav", tmp_path, progress=seen.append)
     assert transcriber == [(14 * SR, SR)]
-    assert seen == [("transcribing", 1, 1)]
+    assert seen == [Progress("transcribing", 1, 1)]
     assert line(card, "loudness").endswith("LUFS")
     assert line(card, "notes ") == "notes 2"
     assert line(card, "pedal down") == "pedal down 50.0% of the time"

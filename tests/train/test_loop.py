@@ -19,6 +19,7 @@ from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.notes import Engine
 from deep_piano.errors import CheckpointError, DeepPianoError, InputError, TrainingError
+from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.config import PRESETS
@@ -117,6 +118,7 @@ def test_the_run_folder_holds_what_it_should(dataset, trained):
     ]
     assert told[-1].text.startswith("update 80 of 80, ")
     assert "nats a note, validation " in told[-1].text
+    assert told[-1].progress == Progress("training", 80, 80, text=told[-1].text)
 
 
 def test_losses_are_those_of_the_engine_step_by_step(dataset, trained):

