@@ -160,7 +160,7 @@ def test_an_attribute_on_the_command_line_leaves_the_others_as_the_file_has_them
         "onset": 0.8,
         "pitch": 0.9,
         "velocity": 1.0,
-        "duration": 1.0,
+        "duration": 0.95,
         "sample": 1.0,
     }
 
