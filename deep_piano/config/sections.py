@@ -70,7 +70,7 @@ class Guidances(_Section):
     """How strongly each attribute of a note follows the seed; 1 is as the network learned it."""
 
     onset: Guidance = 1.0
-    pitch: Guidance = 4.0
+    pitch: Guidance = 2.5
     velocity: Guidance = 1.0
     duration: Guidance = 1.0
 
