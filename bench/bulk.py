@@ -28,7 +28,7 @@ from bench.common import machine, output_format
 from bench.stages import Stopwatch
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import Config, GenerateConfig
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate import notes, piece
 from deep_piano.generate.files import targets
@@ -87,7 +87,7 @@ def row_of(seconds: float, pieces: int, bound_s: float) -> list[str]:
 def stages_alone(paths: Sequence[Path], config: Config) -> dict[str, float]:
     """Return the processor seconds a piece of each stage, in this process."""
     settings, suffix = config.generate, config.bulk.format
-    engine = Engine(checkpoint.load(settings.checkpoint))
+    decoder = open_decoder(checkpoint.load(settings.checkpoint), settings)
     sound = notes.ready_sound(settings.sound, no_progress) if suffix != "mid" else None
     watch = Stopwatch()
     parts = {"synth.render": PLAYING, "loudness.normalise": PLAYING, "audio.encode": ENCODING}
@@ -97,7 +97,7 @@ def stages_alone(paths: Sequence[Path], config: Config) -> dict[str, float]:
             with watch.measure(READING):
                 seed = read(path, settings)
             with watch.measure(COMPOSING):
-                takes = notes.compose(engine, seed, settings)
+                takes = notes.compose(decoder, seed, settings)
             for take in takes:
                 out = Path(folder) / f"{number}-{take.index}.{suffix}"
                 [files] = targets(out, 1, force=True, given=[])

@@ -16,7 +16,7 @@ import numpy as np
 
 from deep_piano.analysis.sound_figures import likeness
 from deep_piano.codecs.registry import codec_of
-from deep_piano.decoding.wave import Stepper
+from deep_piano.decoding.wave import WaveEngine, WaveTask
 from deep_piano.generate.wave import continuation
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import Checkpoint
@@ -93,15 +93,14 @@ def continued(
     checkpoint: Checkpoint, seed: Samples, count: int, *, temperature: float, compiled: bool
 ) -> Samples:
     """Return what a checkpoint makes to follow a recording."""
-    stepper, rng = Stepper(checkpoint), np.random.default_rng(0)
+    stepper, rng = WaveEngine(checkpoint), np.random.default_rng(0)
     if not compiled:
         return continuation(stepper, seed, count, rng, temperature=temperature)
-    from deep_piano.decoding.wave_xla import DeviceStepper
+    from deep_piano.decoding.wave_xla import WaveDecoderXla
 
-    codec, device = codec_of(checkpoint.spec), DeviceStepper(checkpoint, width=1)
-    stream = stepper.begin(codec.encode(seed), rng, temperature=temperature)
-    stepper.extend_to_frame(stream)
-    device.add("it", stream, count)
+    codec, device = codec_of(checkpoint.spec), WaveDecoderXla(checkpoint, width=1)
+    prefix = stepper.prefill(codec.encode(seed), rng, temperature=temperature)
+    device.add("it", WaveTask(prefix, count, rng))
     while not (done := device.step()):
         pass
     return codec.to_samples(done["it"])

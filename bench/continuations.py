@@ -58,7 +58,8 @@ from deep_piano.config.load import load_config
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.dataset.rows import Row
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.notes import Engine, NoteDecoder
+from deep_piano.decoding.open import drawing
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate import seeds
 from deep_piano.generate.notes import compose
@@ -231,7 +232,8 @@ def continued(job: Job) -> Case:
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:
         chosen = settings.model_copy(update={"random_state": state})
-        [take] = compose(_engine(settings.checkpoint), seed, chosen)
+        decoder = NoteDecoder(_engine(settings.checkpoint), *drawing(chosen))
+        [take] = compose(decoder, seed, chosen)
         case.pieces.append(take.notes[take.notes["onset"] >= take.seed_ends_s])
     return case
 

@@ -182,7 +182,7 @@ def _of_seed(
     ioi: tf.Tensor,
 ) -> Pair:
     """Add a note to the sums over the seed, and tell of it when it has ended."""
-    hearing = (state.seed_end >= 0) & (state.seed[:, KNOWN] == 0)
+    counting = (state.seed_end >= 0) & (state.seed[:, KNOWN] == 0)
     duration = tf.maximum(steps[:, DURATION], 1)
     one = tf.ones_like(state.rate)
     loud = tf.cast(steps[:, VELOCITY], tf.float32) / VELOCITIES
@@ -194,7 +194,7 @@ def _of_seed(
     of_gap = where(begins & (state.sums[:, CHORDS] > 0), of_gap, tf.zeros_like(of_gap))
     of_length = tf.one_hot(tf.gather(SEED_DURATION_BIN, steps[:, DURATION]), SEED_BINS)
     note = tf.concat([pitch_class, moments, of_length, of_gap], 1)
-    sums = where(hearing, state.sums + note, state.sums)
+    sums = where(counting, state.sums + note, state.sums)
     count = tf.maximum(sums[:, COUNT : COUNT + 1], 1)
     chords = tf.maximum(sums[:, CHORDS : CHORDS + 1], 1)
     seconds = tf.maximum(_seconds(state.seed_end), 1.0)[:, None]
@@ -221,7 +221,7 @@ def _of_seed(
         pace * sums[:, OF_GAP:] / tf.maximum(chords - 1, 1),
         state.told,
     ]
-    ended = hearing & (state.now >= state.seed_end)
+    ended = counting & (state.now >= state.seed_end)
     return sums, where(ended, tf.concat(known, 1), state.seed)
 
 

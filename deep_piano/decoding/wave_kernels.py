@@ -1,4 +1,4 @@
-"""The loops that step the network of sound, compiled, and the limits that hold its energy.
+"""The loops that decode sound, compiled, and the limits that hold its energy.
 
 `wave` calls them on the arrays that a stream carries.
 """
@@ -20,8 +20,8 @@ _ROWS = 8  # of a matrix that are taken at once
 # measured over so many; what is added is multiplied by what brings both back, at most by so much.
 LEVEL_STEPS, MOST = 16_384, 2.0
 # What is added at once is at most so many of the filter's mean errors on the seed: more is a click,
-# and it rings. What is heard back may be so many times full scale: a filter that hears itself
-# clipped can lock.
+# and it rings. What is fed back may be so many times full scale: a filter that is fed its own
+# clipped output can lock.
 LARGEST, ROOM = 10.0, 16.0
 
 
@@ -104,8 +104,10 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         level[3] += (value * value - level[3]) / level_steps
 
     @compiled
-    def hear(frame: Any, state: Any, lstm: Any, x: Any, joined: Any, gates: Any, out: Any) -> None:
-        """Take a frame into the state; what the LSTM makes of it goes to `out`."""
+    def lstm_step(
+        frame: Any, state: Any, lstm: Any, x: Any, joined: Any, gates: Any, out: Any
+    ) -> None:
+        """Take a frame into the state; the LSTM's output goes to `out`."""
         kernel, bias, kernels, biases, gamma, beta = lstm
         units, layers = state.shape[2], state.shape[1]
         multiply(frame, kernel, bias, x)
@@ -129,7 +131,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
 
     @compiled
     def compand(begin: Any, end: Any, values: Any, errors: Any, companded: Any) -> None:
-        """Write down how values and errors are heard; the arrays end at the same step."""
+        """Compand values and errors; the arrays end at the same step."""
         before = len(values) - len(errors)
         for i in range(begin, end):
             companded[0, i] = np.arcsinh(16 * values[before + i]) / 3
@@ -145,9 +147,9 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     @compiled
     def numbers(
         last: Any,
-        heard: Any,
+        given: Any,
         ready: Any,
-        judged: Any,
+        scored: Any,
         steps: Any,
         values: Any,
         errors: Any,
@@ -172,12 +174,12 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         hidden = np.zeros(len(kernel), np.float32)
         width = len(hidden_bias)
         companded = np.empty((2, len(errors)), np.float32)
-        compand(0, past + heard + 1, values, errors, companded)
+        compand(0, past + given + 1, values, errors, companded)
         for t in range(count - 1):
             place = (last + t) % ahead
             if place == 0:
                 look(companded, t, past, frame)
-                hear(frame, state, lstm, x, joined, gates, out[:units])
+                lstm_step(frame, state, lstm, x, joined, gates, out[:units])
                 multiply(out, hidden_kernel, hidden_bias, hidden[:width])
                 for i in range(width):
                     hidden[i] = max(hidden[i], np.float32(0))
@@ -188,9 +190,9 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                     if t + j >= ready:
                         lately = values[reach - order + t + 1 : reach + t + 1]
                         predicted[t + j] = dot(linear[j], lately)
-            if judged or t >= heard:
+            if scored or t >= given:
                 foretold = predicted[t] + told[place]
-                if t >= heard:
+                if t >= given:
                     added = gain(level, 1.0) * (told[place] + noise[t])
                     value = predicted[t] + bounded(level, added)
                     value = min(room / scale, max(-room / scale, value))
@@ -203,9 +205,9 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     @compiled
     def classes(
         last: Any,
-        heard: Any,
+        given: Any,
         ready: Any,
-        judged: Any,
+        scored: Any,
         steps: Any,
         values: Any,
         errors: Any,
@@ -236,18 +238,18 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         second, logits = np.zeros(len(kernel), np.float32), np.zeros(len(bias), np.float32)
         mass = np.zeros(size, np.float64)
         companded = np.empty((2, len(errors)), np.float32)
-        compand(0, past + heard + 1, values, errors, companded)
+        compand(0, past + given + 1, values, errors, companded)
         for t in range(steps_in_all - 1):
             place = (last + t) % count
             if place == 0:
                 look(companded, t, past, frame)
-                hear(frame, state, lstm, x, joined, gates, out[:units])
+                lstm_step(frame, state, lstm, x, joined, gates, out[:units])
                 multiply(out, frame_kernel, frame_bias, of_frame)
                 multiply(out, places_kernel, places_bias, places)
                 for n in range(count):
                     mine = places[n * places_units : (n + 1) * places_units]
                     multiply(mine, place_kernel, of_frame, told[n * width : (n + 1) * width])
-            if t < heard and not judged:
+            if t < given and not scored:
                 continue
             if t >= ready:
                 predicted[t] = dot(linear[0], values[reach - order + t + 1 : reach + t + 1])
@@ -272,13 +274,13 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             for i in range(size):
                 total += np.exp((logits[i] - highest) / temperature)
                 mass[i] = total
-            if t >= heard:
+            if t >= given:
                 drawn = chances[t] * total
                 chosen = np.searchsorted(mass, drawn, side="right")
                 factor, hold = gain(level, np.inf), level[0] > 0
                 value = levels[chosen]
                 # Where in its cell it was drawn says what number it is, and that, which class it
-                # becomes. The number itself is heard: errors of rounding grow in a filter.
+                # becomes. The number itself is fed back: errors of rounding grow in a filter.
                 if hold:
                     before = mass[chosen - 1] if chosen > 0 else 0.0
                     share = (drawn - before) / (mass[chosen] - before)

@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.config.sections import BulkConfig
-from deep_piano.decoding.base import Continuation
-from deep_piano.decoding.notes import Composer, Engine
+from deep_piano.decoding.base import Decoder
+from deep_piano.decoding.open import Device, open_decoder
+from deep_piano.decoding.rules import NoteContinuation
 from deep_piano.errors import InputError
 from deep_piano.generate import notes, seeds, wave
 from deep_piano.generate.records import Key
@@ -26,13 +27,10 @@ from deep_piano.infra.cluster.connection import ask_for, gpus_each, total
 from deep_piano.infra.cluster.scheduling import outcome
 from deep_piano.models.checkpoint import Checkpoint
 
-if TYPE_CHECKING:
-    from deep_piano.decoding.notes_xla import DeviceComposer
-
 logger = logging.getLogger(__name__)
 
-EngineFactory = Callable[[Checkpoint], Engine]
-"""Makes the engine of a composer; called in the actor's own process."""
+DecoderFactory = Callable[..., Decoder[Any, Any]]
+"""Opens the decoder of a composer, as `open_decoder` does; called in the actor's own process."""
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0  # between starts, doubled each time: a node may be leaving
 _CPUS_A_COMPOSER = 8
@@ -146,24 +144,10 @@ class ComposerActor:
         index: CorpusIndex | None,
         run: Run,
         crew: Crew,
-        engine: EngineFactory,
+        opened: DecoderFactory,
     ) -> None:
-        self._composer: Composer | DeviceComposer
-        if crew.gpus:
-            from deep_piano.decoding.notes_xla import DeviceComposer
-            from deep_piano.decoding.xla import prepare_gpu
-
-            prepare_gpu()
-            settings = run.settings
-            self._composer = DeviceComposer(
-                checkpoint,
-                notes.sampling_of(settings),
-                settings.guidance.model_dump(),
-                settings.hold_density,
-                width=crew.batch,
-            )
-        else:
-            self._composer = notes.composer_of(engine(checkpoint), run.settings)
+        device: Device = "gpu" if crew.gpus else "cpu"
+        self._decoder = opened(checkpoint, run.settings, device=device, width=crew.batch)
         self._index, self._run = index, run
         self._seeds: dict[Key, seeds.Seed] = {}
 
@@ -172,11 +156,10 @@ class ComposerActor:
         settings, only_new = self._run.settings, self._run.only_new
         for key, seed in asked.items():
             self._seeds[key] = seed
-            asked_for = notes.commission(seed, settings, take=key[1], only_new=only_new)
-            self._composer.add(key, asked_for)
-        done: dict[Any, Continuation] = {}
-        while len(self._composer) and not done:
-            done = self._composer.step()
+            self._decoder.add(key, notes.task_of(seed, settings, take=key[1], only_new=only_new))
+        done: dict[Any, NoteContinuation] = {}
+        while len(self._decoder) and not done:
+            done = self._decoder.step()
         return {
             key: notes.take_of(
                 self._seeds.pop(key), new, take=key[1], only_new=only_new, index=self._index
@@ -188,18 +171,15 @@ class ComposerActor:
 class SoundComposerActor:
     """The actor for a checkpoint of sound: recordings continued side by side on a GPU."""
 
-    def __init__(self, checkpoint: Checkpoint, crew: Crew) -> None:
-        from deep_piano.decoding.wave_xla import DeviceStepper
-        from deep_piano.decoding.xla import prepare_gpu
+    def __init__(self, checkpoint: Checkpoint, run: Run, crew: Crew) -> None:
+        self._run = run
+        self._decoder = open_decoder(checkpoint, run.settings, device="gpu", width=crew.batch)
 
-        prepare_gpu()
-        self._stepper = DeviceStepper(checkpoint, width=crew.batch)
-
-    def work(self, asked: Mapping[Key, wave.Heard]) -> dict[Key, wave.Take]:
+    def work(self, asked: Mapping[Key, wave.Prompt]) -> dict[Key, wave.Take]:
         """Begin continuations, and go on with all until some are complete; return those."""
-        for key, heard in asked.items():
-            self._stepper.add(key, heard.streams[key[1]], heard.seed.count)
+        for key, prompt in asked.items():
+            self._decoder.add(key, wave.task_of(prompt, self._run.settings, key[1]))
         done: dict[Any, Any] = {}
-        while len(self._stepper) and not done:
-            done = self._stepper.step()
+        while len(self._decoder) and not done:
+            done = self._decoder.step()
         return {key: wave.Take(key[1], steps) for key, steps in done.items()}

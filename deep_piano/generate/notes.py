@@ -15,10 +15,10 @@ import numpy as np
 from deep_piano import versions
 from deep_piano.analysis import note_figures
 from deep_piano.analysis.originality import CorpusIndex, SharedRun
-from deep_piano.codecs.notes import SPEC, encode
+from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
-from deep_piano.decoding.base import Commission, Continuation, Sampling
-from deep_piano.decoding.notes import Composer, Engine
+from deep_piano.decoding.base import Decoder
+from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.generate import files as outputs
 from deep_piano.generate.files import Piece, hashes, title_of
 from deep_piano.generate.seeds import SR, Seed, _fetch
@@ -64,7 +64,7 @@ def ready_sound(asked: str | None, progress: Tell) -> str:
 
 
 def compose(
-    engine: Engine,
+    decoder: Decoder[NoteTask, NoteContinuation],
     seed: Seed,
     settings: GenerateConfig,
     *,
@@ -76,7 +76,8 @@ def compose(
 
     Parameters
     ----------
-    engine : Engine
+    decoder : Decoder
+        Of notes, without a piece.
     seed : Seed
     settings : GenerateConfig
     only_new : bool
@@ -89,15 +90,14 @@ def compose(
     -------
     list of Take
     """
-    composer = composer_of(engine, settings)
     for take in range(settings.takes):
-        composer.add(take, commission(seed, settings, take=take, only_new=only_new))
+        decoder.add(take, task_of(seed, settings, take=take, only_new=only_new))
     whole_s = (settings.seconds + (seed.seconds if only_new else 0)) * settings.takes
-    done: dict[Any, Continuation] = {}
-    while len(composer):
-        composed_s = composer.composed_s + whole_s * len(done) / settings.takes
-        progress(Progress("composing", composed_s, whole_s))
-        done |= composer.step()
+    done: dict[Any, NoteContinuation] = {}
+    while len(decoder):
+        done_s = decoder.done_s + whole_s * len(done) / settings.takes
+        progress(Progress("composing", done_s, whole_s))
+        done |= decoder.step()
     progress(Progress("composing", whole_s, whole_s))
     return [
         take_of(seed, done[take], take=take, only_new=only_new, index=index)
@@ -105,29 +105,11 @@ def compose(
     ]
 
 
-def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
-    """Return a composer that draws as the settings say."""
-    guidance = settings.guidance.model_dump()
-    return Composer(engine, sampling_of(settings), guidance, settings.hold_density)
-
-
-def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
-    """Return how each field is drawn."""
-    return {
-        field.name: Sampling(
-            temperature=getattr(settings.temperature, field.name),
-            top_k=getattr(settings.top_k, field.name),
-            top_p=getattr(settings.top_p, field.name),
-        )
-        for field in SPEC.fields
-    }
-
-
-def commission(
+def task_of(
     seed: Seed, settings: GenerateConfig, *, take: int = 0, only_new: bool = False
-) -> Commission:
-    """Return what the composer is to do for a take."""
-    return Commission(
+) -> NoteTask:
+    """Return what a decoder is to do for a take."""
+    return NoteTask(
         seed.notes,
         seed_seconds=seed.seconds,
         seconds=settings.seconds + (seed.seconds if only_new else 0),
@@ -138,7 +120,7 @@ def commission(
 
 def take_of(
     seed: Seed,
-    continuation: Continuation,
+    continuation: NoteContinuation,
     *,
     take: int,
     only_new: bool = False,

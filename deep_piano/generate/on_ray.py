@@ -23,14 +23,14 @@ from typing import Any
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import BulkConfig, Config
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.open import open_decoder
 from deep_piano.decoding.wave import require_sound
 from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.generate import notes, wave
 from deep_piano.generate.composers import (
     ComposerActor,
     Crew,
-    EngineFactory,
+    DecoderFactory,
     Place,
     SoundComposerActor,
     crew_for,
@@ -50,8 +50,8 @@ from deep_piano.generate.seeds import Seed
 from deep_piano.generate.tasks import (
     Run,
     continue_recording,
-    hear_recording,
     known_of,
+    prefill_recording,
     read_seed,
     write_piece,
     write_recording,
@@ -83,7 +83,7 @@ def generate(
     only_new: bool = False,
     force: bool = False,
     checkpoint: Checkpoint | None = None,
-    engine: EngineFactory = Engine,
+    opened: DecoderFactory = open_decoder,
     progress: Tell = no_progress,
 ) -> Records:
     """Write pieces that continue every seed of a folder, as far as they are not there already.
@@ -99,7 +99,8 @@ def generate(
         Make everything anew where the pieces were made with other settings.
     checkpoint : Checkpoint, optional
         Of the codec "notes"; used instead of the one that the settings name.
-    engine : callable
+    opened : callable
+        Opens a composer's decoder, as `open_decoder` does.
     progress : callable
         Called whenever something is done.
 
@@ -150,7 +151,7 @@ def generate(
             require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
             bulk.engage(crew)
             if not of_sound:
-                bulk.compose_notes(todo, loaded, index, engine)
+                bulk.compose_notes(todo, loaded, index, opened)
             elif crew.gpus:
                 bulk.compose_sound(todo, loaded)
             else:
@@ -199,7 +200,7 @@ class _Bulk:
         self._crew: Crew
         self._reading: Callable[[str], Any]
         self._writing: Callable[[str, Any], Any]
-        self._heard: dict[str, Seed | wave.Heard] = {}
+        self._heard: dict[str, Seed | wave.Prompt] = {}
         self._seed_files: dict[str, dict[str, str]] = {}
         self._left: Counter[str] = Counter()  # takes of each seed that are on the way
         self._ready: deque[Key] = deque()  # to be composed
@@ -242,7 +243,7 @@ class _Bulk:
         todo: Sequence[tuple[str, list[int]]],
         loaded: Checkpoint,
         index: CorpusIndex | None,
-        engine: EngineFactory,
+        opened: DecoderFactory,
     ) -> None:
         """Make what is missing by a checkpoint of notes."""
         import ray
@@ -251,18 +252,18 @@ class _Bulk:
         self._reading = lambda name: reading.remote(self._run, self._seeds, name)
         self._writing = lambda name, take: writing.remote(self._run, name, self._heard[name], take)
         given = [ray.put(one) for one in (loaded, index)]
-        self._compose(todo, ComposerActor, *given, self._run, self._crew, engine)
+        self._compose(todo, ComposerActor, *given, self._run, self._crew, opened)
 
     def compose_sound(self, todo: Sequence[tuple[str, list[int]]], loaded: Checkpoint) -> None:
         """Make what is missing by a checkpoint of sound, on GPUs."""
         import ray
 
-        reading, writing, given = _task(hear_recording), _task(write_recording), ray.put(loaded)
+        reading, writing, given = _task(prefill_recording), _task(write_recording), ray.put(loaded)
         self._reading = lambda name: reading.remote(self._run, self._seeds, given, name)
         self._writing = lambda name, take: writing.remote(
             self._run, given, name, self._heard[name], take
         )
-        self._compose(todo, SoundComposerActor, given, self._crew)
+        self._compose(todo, SoundComposerActor, given, self._run, self._crew)
 
     def _compose(self, todo: Sequence[tuple[str, list[int]]], actor: type, *arguments: Any) -> None:
         """Make what is missing by composers: read, compose, finish."""

@@ -13,7 +13,7 @@ from deep_piano.analysis.note_figures import MOST_REPETITIONS
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.registry import CODECS, codec_of
 from deep_piano.config.sections import GenerateConfig, StorageConfig
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.open import open_decoder
 from deep_piano.generate import files as outputs
 from deep_piano.generate import wave
 from deep_piano.generate.files import Piece
@@ -140,9 +140,8 @@ def make_pieces(
     )
     require_room(seed, settings, only_new=only_new)
     sound = ready_sound(settings.sound, progress) if "sound" in targets[0] else None
-    takes = compose(
-        Engine(weights), seed, settings, only_new=only_new, index=index, progress=progress
-    )
+    decoder = open_decoder(weights, settings)
+    takes = compose(decoder, seed, settings, only_new=only_new, index=index, progress=progress)
     if settings.keep is not None:
         takes = [takes[place] for place in best_first([take.figures for take in takes])]
     return [

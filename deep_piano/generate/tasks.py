@@ -107,8 +107,8 @@ def continue_recording(
 ) -> Record:
     """Make one take of a recording by a checkpoint of sound, and write it as `write_piece` does.
 
-    All on one core: what a piece is on a CPU. On a GPU composers step many between `hear_recording`
-    and `write_recording`.
+    All on one core. On a GPU composers decode many between `prefill_recording` and
+    `write_recording`.
     """
     begun = time.monotonic()
     seed = _read_recording(run, seeds, checkpoint, name)
@@ -119,29 +119,29 @@ def continue_recording(
         return _published(run, name, made, take, begun)
 
 
-def hear_recording(
+def prefill_recording(
     run: Run, seeds: Folder, checkpoint: Checkpoint, name: str
-) -> tuple[wave.Heard, dict[str, str]]:
-    """Read a recording and hear it; return what composers go on from, and that nothing is written.
+) -> tuple[wave.Prompt, dict[str, str]]:
+    """Read and prefill a recording; return what composers go on from, and that nothing is written.
 
-    Hearing it takes a core a second.
+    It takes a core a second.
     """
     begun = time.monotonic()
     seed = _read_recording(run, seeds, checkpoint, name)
-    heard = wave.hear(seed, run.settings, checkpoint)
+    prompt = wave.prefill(seed, run.settings, checkpoint)
     _log_read(name, begun)
-    return heard, {}
+    return prompt, {}
 
 
 def write_recording(
-    run: Run, checkpoint: Checkpoint, name: str, heard: wave.Heard, take: wave.Take
+    run: Run, checkpoint: Checkpoint, name: str, prompt: wave.Prompt, take: wave.Take
 ) -> Record:
     """Write what a composer made to follow a recording, as `write_piece` does."""
     begun = time.monotonic()
     with _targets(run, take.index, notes=False) as files:
         made = wave.finish(
             files,
-            heard.seed,
+            prompt.seed,
             codec_of(checkpoint.spec).to_samples(take.steps),
             run.settings,
             checkpoint,

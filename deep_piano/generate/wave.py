@@ -1,8 +1,8 @@
 """A recording becomes a piece without notes: its own sound, and the network's sound after it.
 
 The road of the checkpoints of sound; that of notes is `notes`; `piece` asks this one where a
-checkpoint says so. One core steps one take; takes are stepped side by side. Where a GPU steps many
-pieces at once, `hear` prepares them for it, and `finish` writes what it made.
+checkpoint says so. One core decodes one take; takes are decoded side by side. Where a GPU decodes
+many pieces at once, `prefill` prepares them for it, and `finish` writes what it made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from deep_piano import versions
 from deep_piano.analysis.sound_figures import likeness
 from deep_piano.codecs.registry import codec_of
 from deep_piano.config.sections import GenerateConfig
-from deep_piano.decoding.wave import Stepper, Stream
+from deep_piano.decoding.wave import Stream, WaveEngine, WaveTask, sampling_rate
 from deep_piano.errors import InputError
 from deep_piano.generate import files as outputs
 from deep_piano.generate import seeds
@@ -57,7 +57,7 @@ def make_pieces(
     settings : GenerateConfig
         What speaks of notes is of no use here: of the temperatures, `sample` counts.
     checkpoint : Checkpoint
-        Of a codec that hears samples.
+        Of a codec of samples.
     only_new, force, given, progress
         As for `piece.make_pieces`.
 
@@ -156,7 +156,7 @@ def read_seed(
     InputError
         When it cannot be decoded, is too short or silent, or leaves no room for more.
     """
-    sr = int(checkpoint.facts.get("sr", codec_of(checkpoint.spec).sr))
+    sr = sampling_rate(checkpoint)
     seed = audio.decode(path, sr=sr, start_s=settings.seed_start, seconds=settings.seed_seconds)
     seeds.check_seed(seed, sr=sr)
     digest = audio.content_hash(path)
@@ -173,18 +173,17 @@ def read_seed(
 
 
 @dataclass(frozen=True)
-class Heard:
+class Prompt:
     """A recording, and what a network carries after it: to be continued on a GPU.
 
     Attributes
     ----------
     seed : Seed
-    streams : list of Stream
-        One a take, each at the beginning of a frame.
+    prefix : Stream
     """
 
     seed: Seed
-    streams: list[Stream]
+    prefix: Stream
 
     @property
     def digest(self) -> str:
@@ -208,28 +207,28 @@ class Take:
     steps: NDArray[Any]
 
 
-def hear(seed: Seed, settings: GenerateConfig, checkpoint: Checkpoint) -> Heard:
-    """Hear a recording for all of its takes."""
-    stepper = Stepper(checkpoint)
+def prefill(seed: Seed, settings: GenerateConfig, checkpoint: Checkpoint) -> Prompt:
+    """Take in a recording, once for all of its takes."""
     sequence = codec_of(checkpoint.spec).encode(seed.samples)
-    rngs = [_chances(seed, settings, take) for take in range(settings.takes)]
-    stream = stepper.begin(sequence, rngs[0], temperature=settings.temperature.sample)
-    streams = [stream.fork(rng) for rng in rngs]
-    for one in streams:
-        stepper.extend_to_frame(one)
-    return Heard(seed, streams)
+    rng = _chances(seed, settings, 0)
+    engine = WaveEngine(checkpoint)
+    return Prompt(seed, engine.prefill(sequence, rng, temperature=settings.temperature.sample))
+
+
+def task_of(prompt: Prompt, settings: GenerateConfig, take: int) -> WaveTask:
+    """Return what a decoder is to do for a take."""
+    return WaveTask(prompt.prefix, prompt.seed.count, _chances(prompt.seed, settings, take))
 
 
 def _compose(
     seed: Seed, settings: GenerateConfig, checkpoint: Checkpoint, take: int, progress: Tell
 ) -> Samples:
     return continuation(
-        Stepper(checkpoint),
+        WaveEngine(checkpoint),
         seed.samples,
         seed.count,
         _chances(seed, settings, take),
         temperature=settings.temperature.sample,
-        progress=progress,
     )
 
 
@@ -238,36 +237,32 @@ def _chances(seed: Seed, settings: GenerateConfig, take: int) -> np.random.Gener
 
 
 def continuation(
-    stepper: Stepper,
+    engine: WaveEngine,
     seed: Samples,
     count: int,
     rng: np.random.Generator,
     *,
     temperature: float = 1.0,
-    progress: Tell = no_progress,
 ) -> Samples:
     """Return what a network makes to follow a recording.
 
     Parameters
     ----------
-    stepper : Stepper
+    engine : WaveEngine
     seed : ndarray, shape (n,), dtype float32
         At the sampling rate of the checkpoint.
     count : int
         Samples to make.
     rng : numpy.random.Generator
-    temperature, progress
-        As for `Stepper.go_on`.
+    temperature
+        As for `WaveEngine.prefill`.
 
     Returns
     -------
     ndarray, shape (count,), dtype float32
     """
-    codec = codec_of(stepper.spec)
-    steps = stepper.go_on(
-        codec.encode(seed), count, rng, temperature=temperature, progress=progress
-    )
-    return codec.to_samples(steps)
+    codec = codec_of(engine.spec)
+    return codec.to_samples(engine.decode(codec.encode(seed), count, rng, temperature=temperature))
 
 
 def require_no_notes(out: Path, settings: GenerateConfig) -> None:

@@ -13,7 +13,7 @@ from deep_piano.codecs.notes import SPEC
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import BulkConfig
 from deep_piano.decoding import notes_xla, xla
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.generate import composers, piece, seeds
 from deep_piano.generate import on_ray as bulk
@@ -90,11 +90,11 @@ def test_the_actor_composes_on_its_gpu_what_one_composes_on_a_cpu(monkeypatch, w
     made = {}
     for gpus in (0.0, 1.0):
         actor = ComposerActor(
-            load(str(weights), codec=SPEC.codec), None, run, Crew(1, gpus, 2), Engine
+            load(str(weights), codec=SPEC.codec), None, run, Crew(1, gpus, 2), open_decoder
         )
-        assert isinstance(actor._composer, notes_xla.DeviceComposer) == bool(gpus)
+        assert isinstance(actor._decoder, notes_xla.NoteDecoderXla) == bool(gpus)
         made[gpus] = actor.work({("0.mid", take): seed for take in (0, 1)})
-        while len(actor._composer):
+        while len(actor._decoder):
             made[gpus] |= actor.work({})
     assert made[0.0].keys() == made[1.0].keys() == {("0.mid", 0), ("0.mid", 1)}
     for key, take in made[0.0].items():

@@ -29,7 +29,7 @@ from deep_piano.dataset import manifest
 from deep_piano.dataset.reader import Dataset
 from deep_piano.dataset.rows import Reject, Row
 from deep_piano.dataset.shards import SHARDS
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate import seeds
 from deep_piano.generate.gallery import write_gallery
@@ -250,7 +250,8 @@ def continued(path, place, weights=None, index=None):
     """Read a seed, compose a short piece and write its notes."""
     seed = seeds.read_seed(path, start_s=0.0, seconds=4.0, progress=nothing)
     seeds.require_room(seed, SHORT)
-    [take] = compose(Engine(weights or random_checkpoint()), seed, SHORT, index=index)
+    decoder = open_decoder(weights or random_checkpoint(), SHORT)
+    [take] = compose(decoder, seed, SHORT, index=index)
     write_midi(place / "out" / "piece.mid", take.notes)
 
 
