@@ -58,8 +58,7 @@ from deep_piano.config.load import load_config
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.dataset.rows import Row
-from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.open import drawing
+from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate import seeds
 from deep_piano.generate.notes import compose
@@ -138,6 +137,7 @@ class Case:
 @click.option("--top-k", type=PerField(int), help="As for deep-piano generate.")
 @click.option("--guidance", type=PerField(float), help="As for deep-piano generate.")
 @click.option("--hold-density", type=float, help="As for deep-piano generate.")
+@click.option("--candidates", type=int, help="As for deep-piano generate.")
 def main(
     dataset: str,
     pieces: int,
@@ -232,15 +232,15 @@ def continued(job: Job) -> Case:
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:
         chosen = settings.model_copy(update={"random_state": state})
-        decoder = NoteDecoder(_engine(settings.checkpoint), *drawing(chosen))
+        decoder = open_decoder(_checkpoint(settings.checkpoint), chosen)
         [take] = compose(decoder, seed, chosen)
         case.pieces.append(take.notes[take.notes["onset"] >= take.seed_ends_s])
     return case
 
 
 @cache
-def _engine(name: str) -> Engine:
-    return Engine(checkpoint.load(name))
+def _checkpoint(name: str) -> checkpoint.Checkpoint:
+    return checkpoint.load(name)
 
 
 @dataclass(frozen=True)

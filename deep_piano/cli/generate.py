@@ -57,6 +57,11 @@ if TYPE_CHECKING:
 @click.option(
     "--hold-density", type=float, help="How strongly to stay about as dense as the seed.  [1]"
 )
+@click.option(
+    "--candidates",
+    type=int,
+    help="Ways to go on every ten seconds, of which a judge keeps one; 1 is off.  [4]",
+)
 @click.option("--random-state", type=int, help="Another number, another piece.  [0]")
 @click.option("--takes", type=int, help="Pieces to write from the same seed.  [1]")
 @click.option("--keep", type=int, help="Write only so many of the takes, the best ones.  [all]")

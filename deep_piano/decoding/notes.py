@@ -25,7 +25,6 @@ from deep_piano.codecs.notes import (
     DURATION_CLASSES,
     LOG_WIDTHS,
     ONSET,
-    STEPS_PER_SECOND,
     VALUES,
     classes,
 )
@@ -51,6 +50,11 @@ class State:
     def arrange(self, order: Sequence[int]) -> None:
         """Keep the streams of these indices, in this order; -1 is a new one."""
         self.h, self.c = (rearranged(array, order, axis=1) for array in (self.h, self.c))
+
+    def copy(self, stream: int, to: Sequence[int]) -> None:
+        """Put streams where one of them is."""
+        for array in (self.h, self.c):
+            array[:, to] = array[:, [stream]]
 
 
 class Engine:
@@ -209,7 +213,33 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
     @property
     def done_s(self) -> float:
         """How far all pieces have come together, in seconds."""
-        return sum(piece.now for piece in self._pieces) / STEPS_PER_SECOND
+        return sum(piece.now_s for piece in self._pieces)
+
+    def piece(self, name: Hashable) -> Piece:
+        """Return a piece that is being decoded."""
+        return self._pieces[self._index(name)]
+
+    def branch(self, name: Hashable, chances: Mapping[Hashable, np.random.Generator]) -> None:
+        """Put pieces where one of them is; each goes on by chances of its own.
+
+        Parameters
+        ----------
+        name : hashable
+            The piece that the others, which are being decoded too, become copies of.
+        chances : mapping of hashable to numpy.random.Generator
+            Of the pieces that go on from there.
+        """
+        source = self._index(name)
+        piece, places = self._pieces[source], [self._index(twin) for twin in chances]
+        for place, (twin, rng) in zip(places, chances.items(), strict=True):
+            self._pieces[place] = piece.branch(twin, rng)
+        for stream in range(self._streams):
+            to = [place * self._streams + stream for place in places]
+            self._state.copy(source * self._streams + stream, to)
+            self._context.copy(source * self._streams + stream, to)
+
+    def _index(self, name: Hashable) -> int:
+        return next(index for index, piece in enumerate(self._pieces) if piece.name == name)
 
     def step(self) -> dict[Hashable, NoteContinuation]:
         """Take every piece one note further: see `Decoder`."""

@@ -60,6 +60,7 @@ from deep_piano.models.checkpoint import Checkpoint
 NOTES_A_CALL: Final = 64
 _FIELDS: Final = 4
 _NEVER: Final = -1
+_MANY: Final = 2**62
 
 Pair = tuple[Any, Any]
 Rows = dict[str, Any]
@@ -113,7 +114,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
     @property
     def done_s(self) -> float:
         """How far all pieces have come together, in seconds."""
-        return sum(piece.now for _, piece in self._at_work()) / STEPS_PER_SECOND
+        return sum(piece.now_s for _, piece in self._at_work())
 
     def add(self, name: Hashable, task: NoteTask) -> None:
         """Begin a piece: see `Decoder`."""
@@ -125,6 +126,26 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
         piece.begin_context(self._context, streams)
         self._fresh[streams] = True
 
+    def piece(self, name: Hashable) -> Piece:
+        """Return a piece that is being decoded."""
+        return next(piece for _, piece in self._at_work() if piece.name == name)
+
+    def branch(self, name: Hashable, chances: Mapping[Hashable, np.random.Generator]) -> None:
+        """Put pieces where one of them is: see `NoteDecoder.branch`."""
+        slots = {piece.name: slot for slot, piece in self._at_work()}
+        source, streams = slots[name], self._loop.streams
+        piece, origin = self.piece(name), np.arange(len(self._pieces) * streams)
+        for twin, rng in chances.items():
+            slot = slots[twin]
+            self._pieces[slot] = piece.branch(twin, rng)
+            for array in self._rows.values():
+                array[slot] = array[source]
+            self._chances[slot] = rng.random(self._chances.shape[1])
+            for stream in range(streams):
+                origin[slot * streams + stream] = source * streams + stream
+        self._state = tf.nest.map_structure(lambda x: tf.gather(x, origin), self._state)
+        self._context.arrange(origin)
+
     def step(self) -> dict[Hashable, NoteContinuation]:
         """Take every piece some notes further: see `Decoder`."""
         given = np.zeros((self._notes, len(self._pieces), _FIELDS), np.int64)
@@ -133,6 +154,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
             of_seed = piece.of_seed(self._notes)
             given_count[slot] = len(of_seed)
             given[: len(of_seed), slot] = of_seed
+            self._rows["left"][slot] = min(piece.waits_at - len(piece.made), _MANY)
         self._state, context, rows, made = self._loop(
             self._state,
             self._fresh,
@@ -188,6 +210,7 @@ def _first_row(piece: Piece) -> Rows:
     return {
         "running": True,
         "late": False,  # it waits for its last chord to be begun
+        "left": _MANY,  # notes until it waits to be looked at
         "coming": np.array(piece.coming),
         "now": piece.now,
         "seed_end": piece.seed_end,
@@ -278,10 +301,11 @@ class _Loop:
             steps = tf.repeat(rows["coming"], self.streams, axis=0)
             next_context, known = advance(context, steps)
             next_state, hidden = self._step(state, steps, known)
-            choosing = rows["running"] & (t >= given_count)
+            at_work = rows["running"] & (rows["left"] > 0)
+            choosing = at_work & (t >= given_count)
             step, nats = self._choose(rows, hidden, next_context, known, chances)
             late = choosing & _is_late(rows, step[:, ONSET])
-            going, taken = rows["running"] & ~late, choosing & ~late
+            going, taken = at_work & ~late, choosing & ~late
             made = {
                 name: made[name].write(t, value)
                 for name, value in (("steps", step), ("nats", nats), ("taken", taken))
@@ -290,6 +314,7 @@ class _Loop:
             rows |= {
                 "running": rows["running"] & ~late,
                 "late": rows["late"] | late,
+                "left": rows["left"] - _count(taken),
                 "coming": where(going & ~taken, given[t], rows["coming"]),
                 # One that is late has drawn an onset, and draws it again when it goes on.
                 "used": rows["used"] + fields * _count(taken) + _count(late),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from deep_piano.analysis.judge import Judge
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.base import Decoder, Sampling
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.wave import WaveDecoder
-from deep_piano.models.checkpoint import Checkpoint
+from deep_piano.errors import CheckpointError
+from deep_piano.models.checkpoint import Checkpoint, load
 
 Device = Literal["cpu", "gpu"]
 
@@ -40,6 +42,13 @@ def open_decoder(
         When TensorFlow sees no GPU.
     """
     of_notes = checkpoint.spec.codec == SPEC.codec
+    if of_notes and settings.candidates > 1:
+        from deep_piano.decoding.choosing import ChoosingDecoder
+
+        count = settings.candidates
+        alone = settings.model_copy(update={"candidates": 1})
+        decoder: Any = open_decoder(checkpoint, alone, device=device, width=count * width)
+        return ChoosingDecoder(decoder, judge_of(checkpoint), count)
     if device == "gpu":
         from deep_piano.decoding.xla import prepare_gpu
 
@@ -54,6 +63,23 @@ def open_decoder(
     if of_notes:
         return NoteDecoder(Engine(checkpoint), *drawing(settings))
     return WaveDecoder(checkpoint, threads=width)
+
+
+def judge_of(checkpoint: Checkpoint) -> Judge:
+    """Return a checkpoint's judge; one that has none, as it was just trained, has the shipped one.
+
+    Raises
+    ------
+    CheckpointError
+        When there is neither.
+    """
+    judge = checkpoint.judge or load(GenerateConfig().checkpoint).judge
+    if judge is None:
+        raise CheckpointError(
+            "the checkpoint has no judge to choose among candidates. Train one with `deep-piano "
+            "judge`, or give --candidates 1."
+        )
+    return judge
 
 
 def drawing(settings: GenerateConfig) -> tuple[dict[str, Sampling], dict[str, float], float]:

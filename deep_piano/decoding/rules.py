@@ -9,10 +9,11 @@ knows nothing of networks.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -190,6 +191,9 @@ class Piece:
         Of the last seconds, beside the seed's.
     note_share : float
         What a note adds to it.
+    waits_at : float
+        How many notes of the continuation it may have before it is looked at; a decoder that takes
+        several notes a step stops there.
     """
 
     name: Hashable
@@ -208,6 +212,7 @@ class Piece:
     density: float = 1.0
     chord: Chord | None = None
     done: bool = False
+    waits_at: float = math.inf
 
     def __post_init__(self) -> None:
         task = self.task
@@ -245,6 +250,20 @@ class Piece:
         notes = self.seed[self._position : self._position + most]
         self._position += len(notes)
         return notes
+
+    def branch(self, name: Hashable, rng: np.random.Generator) -> Piece:
+        """Return a piece that goes on from here, before its last chord, by chances of its own."""
+        assert self.chord is None
+        twin = copy.copy(self)
+        twin.name, twin.task, twin._chances = name, replace(self.task, rng=rng), []
+        twin.made, twin.nats, twin.struck = list(self.made), list(self.nats), self.struck.copy()
+        twin.loops = copy.deepcopy(self.loops)
+        return twin
+
+    @property
+    def now_s(self) -> float:
+        """Where the piece is, on the seed's clock, in seconds."""
+        return self.now / STEPS_PER_SECOND
 
     def begin_context(self, context: NoteContext, streams: range) -> None:
         """Begin the piece's streams: one that knows of the seed, then those that do not."""
@@ -340,7 +359,7 @@ class Piece:
 
     def _tonic_triad(self) -> tuple[int, list[int]]:
         """Return the tonic and the pitch classes of its triad, by the music of the last minutes."""
-        recent = self._made_notes()[-400:] if self.made else self.task.seed
+        recent = self.notes()[-400:] if self.made else self.task.seed
         key = key_of(recent)
         tonic = key.tonic if key else int(recent["pitch"][0]) % 12
         third = 3 if key and key.mode == "minor" else 4
@@ -348,10 +367,11 @@ class Piece:
 
     def continuation(self) -> NoteContinuation:
         """Return what was made."""
-        notes = fold_pedal(self._made_notes(), [], [])
+        notes = fold_pedal(self.notes(), [], [])
         return NoteContinuation(notes, self.nats_before / len(self.made))
 
-    def _made_notes(self) -> Notes:
+    def notes(self) -> Notes:
+        """Return the notes that were made so far, as they stand: see `continuation`."""
         steps = np.array(self.made)
         onset = self._begun + np.cumsum(steps[:, ONSET])
         offset = onset + steps[:, DURATION]
