@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-PANEL: Final = 32  # columns whose weights lie together
-GROUP: Final = 4  # panels that one row takes at once
 _LARGEST_HALF: Final = 2.0**15
 
 
@@ -33,6 +31,8 @@ class Kernel:
     """
 
     def __init__(self, kernel: Array, bias: Array | None = None) -> None:
+        from deep_piano.decoding.tiles import GROUP, PANEL
+
         inputs, self._outputs = kernel.shape
         panels = GROUP * -(-self._outputs // (GROUP * PANEL))
         padded = np.zeros((inputs, panels * PANEL), np.float32)

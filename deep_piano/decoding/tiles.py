@@ -17,10 +17,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from deep_piano.decoding import kernels
-from deep_piano.decoding.kernels import GROUP, PANEL
 from deep_piano.infra.compiling import compiler
 
+PANEL: Final = 32  # columns whose weights lie together
+GROUP: Final = 4  # panels that one row takes at once
 LANES: Final = 16  # floats of a vector; LLVM splits it where the machine's are shorter
 
 _FLOAT, _HALF = ir.FloatType(), ir.HalfType()
@@ -169,7 +169,7 @@ class _Code:
         return fresh
 
 
-_compiled = compiler(__file__, kernels.__file__)
+_compiled = compiler(__file__)
 _eight, _four, _two, _one = tile(8, 1), tile(4, 1), tile(2, 2), tile(1, GROUP)
 
 
