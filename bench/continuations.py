@@ -28,7 +28,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,9 +60,8 @@ from deep_piano.dataset.reader import Dataset
 from deep_piano.dataset.rows import Row
 from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
-from deep_piano.generate import seeds
-from deep_piano.generate.notes import compose
-from deep_piano.generate.piece import LONGEST_SILENCE_S
+from deep_piano.generate.notes import NoteRoad
+from deep_piano.generate.piece import LONGEST_SILENCE_S, decode_takes
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
@@ -226,20 +225,19 @@ def made(
 def continued(job: Job) -> Case:
     """Return a case with its pieces, as `deep-piano generate` makes them."""
     case, settings, states = job
-    seed = seeds.read_seed(
-        case.path, start_s=0.0, seconds=settings.seed_seconds, progress=no_progress
-    )
+    road = NoteRoad(_weights(settings.checkpoint), settings.model_copy(update={"seed_start": 0.0}))
+    seed = road.read(case.path, no_progress)
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:
         chosen = settings.model_copy(update={"random_state": state})
-        decoder = open_decoder(_checkpoint(settings.checkpoint), chosen)
-        [take] = compose(decoder, seed, chosen)
+        road = replace(road, settings=chosen)
+        [take] = decode_takes(road, open_decoder(road.checkpoint, chosen), seed)
         case.pieces.append(take.notes[take.notes["onset"] >= take.seed_ends_s])
     return case
 
 
 @cache
-def _checkpoint(name: str) -> checkpoint.Checkpoint:
+def _weights(name: str) -> checkpoint.Checkpoint:
     return checkpoint.load(name)
 
 
