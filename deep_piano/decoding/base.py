@@ -17,8 +17,6 @@ from deep_piano.codecs.base import Beside
 from deep_piano.decoding.kernels import Array
 from deep_piano.models.checkpoint import Checkpoint
 
-NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
-
 Pair = tuple[Array, Array]
 Task = TypeVar("Task")
 Continuation = TypeVar("Continuation")

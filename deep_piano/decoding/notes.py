@@ -29,12 +29,12 @@ from deep_piano.codecs.notes import (
     classes,
 )
 from deep_piano.decoding.base import (
-    NORM_EPSILON,
     Decoder,
     InputKernel,
     Sampling,
     arranged,
 )
+from deep_piano.decoding.constants import NORM_EPSILON
 from deep_piano.decoding.kernels import Array, Kernel
 from deep_piano.decoding.rules import WAITING, NoteContinuation, NoteTask, Piece
 from deep_piano.models.checkpoint import Checkpoint

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.registry import codec_of
-from deep_piano.decoding.base import Decoder
-from deep_piano.decoding.wave_kernels import _ROWS, _compiled
+from deep_piano.decoding.base import Decoder, arranged_layers
 from deep_piano.errors import CheckpointError
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.models.linear_prediction import OwnPrediction, coefficients, numbers_of, predict
@@ -107,45 +106,38 @@ class WaveEngine:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        from deep_piano.decoding import wave_kernels as kernels
+
         require_sound(checkpoint)
         self.spec, self.config = checkpoint.spec, checkpoint.config
         [field] = self.spec.fields
-        config, weights = self.config, checkpoint.weights
-        layers = range(config.layers)
-        dense = [("input", "input/kernel", "input/bias")]
-        dense += [("hidden", f"{field.name}_hidden/kernel", f"{field.name}_hidden/bias")]
-        dense += [("head", f"{field.name}/kernel", f"{field.name}/bias")]
-        if not field.continuous:
-            dense += [("from_frame", "from_frame/kernel", "from_frame/bias")]
-            dense += [("places", "places/kernel", "places/bias")]
-            dense += [
-                ("from_place", "from_place/kernel", ""),
-                ("from_past", "from_past/kernel", ""),
-            ]
-        matrices = {}
-        for name, kernel, bias in dense:
-            matrices[name] = _padded(weights[kernel]), _bias(weights, bias, kernel)
-        # Layer after layer: what the LSTM makes of its input and of what it carries, as one matrix
-        lstms = [
-            np.concatenate([weights[f"lstm_{n}/kernel"], weights[f"lstm_{n}/recurrent_kernel"]])
-            for n in layers
-        ]
-        norms = [*(f"norm_{n}" for n in layers), "norm_out"]
-        self._lstm = (
-            *matrices["input"],
-            np.stack([_padded(kernel) for kernel in lstms]),
-            np.stack([weights[f"lstm_{n}/bias"] for n in layers]),
-            np.stack([weights[f"{name}/gamma"] for name in norms]),
-            np.stack([weights[f"{name}/beta"] for name in norms]),
+        weights, scale = checkpoint.weights, self.config.scale
+
+        def dense(name: str) -> tuple[Array, Array]:
+            return _padded(weights[f"{name}/kernel"]), weights[f"{name}/bias"].copy()
+
+        norms, lstms = arranged_layers(checkpoint)
+        self._lstm = kernels.Lstm(
+            *dense("input"),
+            np.stack([_padded(kernel) for kernel, _ in lstms]),
+            np.stack([bias for _, bias in lstms]),
+            *(np.stack(arrays) for arrays in zip(*norms, strict=True)),
         )
+        output = (*dense(f"{field.name}_hidden"), *dense(field.name))
+        self._head: kernels.NumberHead | kernels.ClassHead
         if field.continuous:
-            self._head: tuple[Any, ...] = (*matrices["hidden"], *matrices["head"])
+            self._head = kernels.NumberHead(*output)
         else:
-            levels = (field.levels / config.scale).astype(np.float32)
-            names = ("from_frame", "places", "from_place", "from_past", "hidden", "head")
-            self._head = tuple(array for name in names for array in matrices[name])
-            self._head += (levels, field.log_widths.astype(np.float32))
-            self._head += (field.edges / config.scale,)
+            self._head = kernels.ClassHead(
+                *dense("from_frame"),
+                *dense("places"),
+                _padded(weights["from_place/kernel"]),
+                _padded(weights["from_past/kernel"]),
+                *output,
+                (field.levels / scale).astype(np.float32),
+                field.log_widths.astype(np.float32),
+                field.edges / scale,
+            )
 
     def decode(
         self,
@@ -250,6 +242,8 @@ class WaveEngine:
         scored: bool = False,
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Take in steps and what numbers they are, or draw some; return steps, and their losses."""
+        from deep_piano.decoding import wave_kernels as kernels
+
         reach, past, known = len(stream.values), len(stream.errors), len(given)
         total, ready = known + count, len(stream.foretold)
         # Place 0 is the last step; what was before it stands in front.
@@ -266,23 +260,15 @@ class WaveEngine:
         chances = np.zeros(total)
         chances[known:] = stream.chances(count)
         loss = np.zeros(1 + total)
-        run = _compiled()[0 if self.spec.continuous else 1]
+        run: Any = kernels.numbers if self.spec.continuous else kernels.classes
         run(
             stream.last,
             known,
             ready,
             scored,
-            steps,
-            values,
-            errors,
-            predicted,
-            stream.linear,
-            loss,
-            stream.state,
-            stream.told,
-            stream.level,
-            chances,
             self.config.scale if self.spec.continuous else stream.temperature,
+            kernels.Window(steps, values, errors, predicted, loss, chances),
+            kernels.Carried(stream.linear, stream.state, stream.told, stream.level),
             self._lstm,
             self._head,
         )
@@ -378,12 +364,10 @@ def require_sound(checkpoint: Checkpoint) -> None:
 
 
 def _padded(kernel: Array) -> Array:
-    """Return a matrix with rows of zeros below, so that they can be taken eight at a time."""
-    rows = -(-len(kernel) // _ROWS) * _ROWS
+    """Return a matrix with rows of zeros below: they are taken several at a time."""
+    from deep_piano.decoding.wave_kernels import ROWS
+
+    rows = -(-len(kernel) // ROWS) * ROWS
     padded = np.zeros((rows, kernel.shape[1]), np.float32)
     padded[: len(kernel)] = kernel
     return padded
-
-
-def _bias(weights: Any, bias: str, kernel: str) -> Array:
-    return weights[bias] if bias else np.zeros(weights[kernel].shape[1], np.float32)

@@ -19,6 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from deep_piano.decoding.base import Decoder, arranged_layers
+from deep_piano.decoding.constants import LARGEST_ADDITION, LEVEL_STEPS, MOST_GAIN, ROOM
 from deep_piano.decoding.wave import (
     STEPS_A_CALL,
     Stream,
@@ -26,10 +27,15 @@ from deep_piano.decoding.wave import (
     WaveTask,
     sampling_rate,
 )
-from deep_piano.decoding.wave_kernels import LARGEST, LEVEL_STEPS, MOST, ROOM
 from deep_piano.decoding.xla import lstm_layers, product
 from deep_piano.models.checkpoint import Checkpoint
-from deep_piano.models.config import ERRORS_GAIN, LEAST_ERROR, PLACE_UNITS
+from deep_piano.models.config import (
+    COMPAND_BEND,
+    COMPAND_GAIN,
+    ERRORS_GAIN,
+    LEAST_ERROR,
+    PLACE_UNITS,
+)
 
 Tensors = dict[str, Any]
 """Parts of all streams, named as in `Stream`."""
@@ -293,12 +299,12 @@ def _gain(level: tf.Tensor, *, loudest: float) -> tf.Tensor:
     held, whole, loudest = level[:, 0], level[:, 2], tf.constant(loudest, tf.float64)
     factor = tf.minimum(loudest, held / level[:, 1]) * (whole / level[:, 3]) ** 2
     one = tf.ones_like(factor)
-    return tf.where((held > 0) & (whole > 0), tf.minimum(MOST * one, factor), one)
+    return tf.where((held > 0) & (whole > 0), tf.minimum(MOST_GAIN * one, factor), one)
 
 
 def _bounded(level: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
     """Return what is to be added to a prediction, without what would be a click."""
-    bound = LARGEST * tf.sqrt(level[:, 0])
+    bound = LARGEST_ADDITION * tf.sqrt(level[:, 0])
     return tf.where(level[:, 0] > 0, tf.clip_by_value(added, -bound, bound), added)
 
 
@@ -309,7 +315,7 @@ def _usual_error(carried: Tensors) -> tf.Tensor:
 
 
 def _companded(values: tf.Tensor) -> tf.Tensor:
-    return tf.asinh(16 * values) / 3
+    return tf.asinh(COMPAND_GAIN * values) / COMPAND_BEND
 
 
 def _double(numbers: tf.Tensor) -> tf.Tensor:

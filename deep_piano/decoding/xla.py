@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from deep_piano.decoding.base import NORM_EPSILON
+from deep_piano.decoding.constants import NORM_EPSILON
 from deep_piano.errors import DeepPianoError
 
 _XLA_FLAGS: Final = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
