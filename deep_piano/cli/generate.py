@@ -72,7 +72,11 @@ if TYPE_CHECKING:
 )
 @click.option("--index", help="Of a corpus: say what each piece shares with it.  [none]")
 @click.option("--format", help="Of a folder's pieces: mp3, wav, flac, ogg or mid.  [mp3]")
-@click.option("--workers", type=int, help="Composers for a folder.  [one for eight CPUs]")
+@click.option(
+    "--workers",
+    type=int,
+    help="Composers for a folder.  [one for eight CPUs, of sound one for each]",
+)
 @click.option(
     "--gpus-per-worker",
     type=float,

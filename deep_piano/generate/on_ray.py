@@ -77,7 +77,7 @@ def generate(
     force : bool
         Make everything anew where the pieces were made with other settings.
     checkpoint : Checkpoint, optional
-        Of the codec "notes"; used instead of the one that the settings name.
+        Used instead of the one that the settings name.
     opened : callable
         Opens a composer's decoder, as `open_decoder` does.
     progress : callable
@@ -103,16 +103,9 @@ def generate(
     entries, _ = survey(seeds)
     road = road.ready(no_progress)
     pieces.require_writable()
-    about = {
-        "settings": settings.model_dump(exclude={"takes", "keep", "checkpoint", "index"}),
-        "best_of": [settings.keep, settings.takes] if settings.keep is not None else None,
-        "only_new": only_new,
-        "format": bulk.format,
-        "sound": road.sound,
-        "checkpoint_sha256": loaded.digest,
-    }
-    require_same_run(pieces, about, force=force)
     run = Run(seeds, pieces, bulk.format, road)
+    about = _in_common(run)
+    require_same_run(pieces, about, force=force)
     records = Records() if force else _still_good(pieces, entries)
     state = OnTheWay(run, records, max_failures=bulk.max_failures)
     facts = dict(stage="generate", seeds=len(entries))
@@ -136,6 +129,19 @@ def generate(
     took_s = round(time.monotonic() - begun, 3)
     logger.info("generate: ended", extra=dict(facts, event="ended", took_s=took_s, **counts))
     return records
+
+
+def _in_common(run: Run) -> dict[str, Any]:
+    """Return what decides over the bytes of all pieces, but for where they are composed."""
+    settings = run.road.settings
+    return {
+        "settings": settings.model_dump(exclude={"takes", "keep", "checkpoint", "index"}),
+        "best_of": [settings.keep, settings.takes] if settings.keep is not None else None,
+        "only_new": run.road.only_new,
+        "format": run.format,
+        "sound": run.road.sound,
+        "checkpoint_sha256": run.road.checkpoint.digest,
+    }
 
 
 def _still_good(pieces: Folder, entries: Sequence[Entry]) -> Records:
