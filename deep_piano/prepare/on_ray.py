@@ -329,9 +329,9 @@ class _Run:
     def _kills(self, one: ShardPlan, source: Source) -> bool:
         """Read a file with nothing else of its shard at work; say whether a process died of it."""
         task = _remote(_try, cpus=self._pool.cpus_beside, retries=1)
-        ears = self._pool.take(one) or no_ears
+        transcribe = self._pool.take(one) or no_ears
         [(_, result)] = completed(
-            lambda source: task.remote(self._corpus, source, self._settings, ears),
+            lambda source: task.remote(self._corpus, source, self._settings, transcribe),
             [source],
             in_flight=lambda: 1,
             silence=self._silence,
@@ -412,8 +412,8 @@ def _tell(reject: Reject) -> None:
     metrics.count("deep_piano_recordings", outcome=outcome)
 
 
-def _try(corpus: Folder, source: Source, settings: PrepareConfig, ears: Transcribe) -> None:
-    tasks.read(corpus, source, settings, transcribe=ears)
+def _try(corpus: Folder, source: Source, settings: PrepareConfig, transcribe: Transcribe) -> None:
+    tasks.read(corpus, source, settings, transcribe=transcribe)
 
 
 def _remote(function: Callable[..., Any], *, cpus: float = 1, retries: int = _RETRIES) -> Any:
