@@ -14,9 +14,13 @@ import pytest
 
 from tests.support.bucket import UNWANTED, Server, serve
 
-# No test asserts a time, and a run in CI tries the same examples as the run before.
-hypothesis.settings.register_profile("local", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+# No test asserts a time, nor does Hypothesis. A run in CI tries the same examples as the last one.
+hypothesis.settings.register_profile(
+    "local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("local"), derandomize=True
+)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is loaded
@@ -35,6 +39,13 @@ def _shared_folder() -> Path:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("shared") and not _shared_folder().is_dir():
         pytest.skip(f"there is no folder {_shared_folder()} (set DEEP_PIANO_SHARED)")
+
+
+def pytest_runtest_teardown() -> None:
+    """End what a test that failed has left running."""
+    commands = sys.modules.get("tests.support.commands")
+    if commands:
+        commands.end_all()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
