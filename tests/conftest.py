@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -39,6 +40,15 @@ def _shared_folder() -> Path:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("shared") and not _shared_folder().is_dir():
         pytest.skip(f"there is no folder {_shared_folder()} (set DEEP_PIANO_SHARED)")
+    if item.get_closest_marker("gpu") and not _tensorflow_sees_a_gpu():
+        pytest.skip("TensorFlow sees no GPU")
+
+
+@functools.cache
+def _tensorflow_sees_a_gpu() -> bool:
+    from deep_piano.infra.backend import load_tensorflow
+
+    return bool(load_tensorflow().config.list_physical_devices("GPU"))
 
 
 def pytest_runtest_teardown() -> None:
@@ -136,7 +146,16 @@ def _own_home(
 
 @pytest.fixture(scope="session")
 def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("s3") / "server.log") as server:
+    import botocore.session
+
+    with (
+        serve(tmp_path_factory.mktemp("s3") / "server.log") as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        # What botocore knows of AWS, 1 MB of JSON, is read once, and not for every client.
+        patch.setattr(
+            botocore.session, "create_loader", functools.cache(botocore.session.create_loader)
+        )
         yield server
 
 
