@@ -59,9 +59,12 @@ def pytest_runtest_teardown() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have files with tests on Ray run first: the longest must not be begun last."""
-    on_ray = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in on_ray)
+    """Have files on Ray run first, then those on TensorFlow: the longest must not be begun last."""
+    paths = {
+        marker: {item.path for item in items if item.get_closest_marker(marker)}
+        for marker in ("ray", "tf")
+    }
+    items.sort(key=lambda item: [item.path not in of_marker for of_marker in paths.values()])
 
 
 @pytest.fixture

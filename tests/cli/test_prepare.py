@@ -67,6 +67,7 @@ def manifest(dataset="set"):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ray")
 class TestPrepare:
     def test_the_card_and_a_last_line_that_counts(self, corpus):
