@@ -28,7 +28,8 @@ from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.open import require_apart
 from deep_piano.music import audio
 from deep_piano.music.audio import Samples
-from deep_piano.music.notes import NOTE, Notes, read_midi
+from deep_piano.music.midi import read_midi
+from deep_piano.music.notes import NOTE, Notes
 from deep_piano.music.recordings import survey
 from deep_piano.prepare import filters, tasks
 from deep_piano.prepare.commit import read_ledger, remembered, require_same_settings, shards_there

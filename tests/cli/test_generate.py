@@ -20,7 +20,8 @@ from deep_piano.generate import notes, piece
 from deep_piano.infra.assets import cache, catalogue
 from deep_piano.models import checkpoint
 from deep_piano.music import audio, synth, transcription
-from deep_piano.music.notes import excerpt, make_notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import excerpt, make_notes
 from tests.support import recordings
 from tests.support.commands import everything, in_a_process, made, refused, run
 from tests.support.fakes import arpeggios, random_checkpoint

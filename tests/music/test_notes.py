@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deep_piano.errors import MidiError
-from deep_piano.music.notes import NOTE, excerpt, fold_pedal, make_notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import NOTE, excerpt, fold_pedal, make_notes
 from tests.support.fakes import arpeggios
 
 

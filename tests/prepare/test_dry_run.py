@@ -12,7 +12,8 @@ from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import make_notes, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import make_notes
 from deep_piano.music.recordings import survey
 from deep_piano.prepare import dry_run as module
 from deep_piano.prepare import tasks

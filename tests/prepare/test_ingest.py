@@ -15,7 +15,8 @@ from deep_piano.config.sections import PrepareConfig
 from deep_piano.dataset.rows import Reject, Row
 from deep_piano.errors import AssetError, AudioError, DecodeTimeout, DeepPianoError
 from deep_piano.music import audio
-from deep_piano.music.notes import make_notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import make_notes
 from deep_piano.prepare import ingest as module
 from deep_piano.prepare.ingest import TranscriberLostError, ingest, reason_of, split_of
 from deep_piano.prepare.sources import Source

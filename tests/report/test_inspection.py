@@ -12,7 +12,8 @@ from deep_piano.analysis import descriptors
 from deep_piano.config.sections import StorageConfig
 from deep_piano.errors import AssetError, AudioError, InputError, MidiError
 from deep_piano.infra.progress import Progress
-from deep_piano.music.notes import make_notes, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import make_notes
 from deep_piano.music.segments import Performance
 from deep_piano.report.inspection import inspect_dataset, inspect_recording
 from tests.support.datasets import as_json
