@@ -38,19 +38,21 @@ def holds_midi(path: Path, name: str = "") -> bool:
     name : str, optional
         Of the file, where `path` is but a copy of it.
     """
-    if is_midi(name or path.name):
-        return True
+    return is_midi(name or path.name) or begins_as_midi(path)
+
+
+def begins_as_midi(path: Path) -> bool:
+    """Tell by its first bytes whether a file is MIDI, by itself or in a RIFF file."""
     try:
         if not path.is_file():  # a pipe would be waited for
             return False
         with path.open("rb") as file:
-            return begins_as_midi(file.read(12))
+            return _is_midi(file.read(12))
     except OSError:  # whoever reads it says what is wrong
         return False
 
 
-def begins_as_midi(data: bytes) -> bool:
-    """Tell by its first twelve bytes whether a file is MIDI, by itself or in a RIFF file."""
+def _is_midi(data: bytes) -> bool:
     return data.startswith(b"MThd") or (data.startswith(b"RIFF") and data[8:12] == b"RMID")
 
 
@@ -87,7 +89,7 @@ def read_midi_and_pedal(source: Path | bytes) -> tuple[Notes, float]:
     if length > MAX_MIDI_BYTES:
         raise MidiError(f"{name} has {length} bytes; a MIDI file may have {MAX_MIDI_BYTES}.")
     data = source if isinstance(source, bytes) else source.read_bytes()
-    if not begins_as_midi(data):
+    if not _is_midi(data):
         raise MidiError(f"{name} is not a MIDI file: it does not begin with 'MThd'.")
     from deep_piano.music import midi_events, midi_notes  # they load Numba
 

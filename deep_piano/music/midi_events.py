@@ -71,7 +71,7 @@ def read_events(data: bytes) -> Events:
     Parameters
     ----------
     data : bytes
-        It begins as `midi.begins_as_midi` says.
+        It begins as MIDI, or RIFF, files do.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def read_events(data: bytes) -> Events:
         int.from_bytes(data[a:b], "big") for a, b in ((4, 8), (8, 10), (10, 12), (12, 14))
     )
     if header != 6:
-        complaints.append(f"its header has {header} bytes, not 6")
+        complaints.append(f"its header has {_count(header, 'byte')}, not 6")
     quarter, second = _division(division)
     events = _Tracks(data, complaints).read(
         8 + header if data[8 + header : 12 + header] == b"MTrk" else 14,
@@ -111,7 +111,7 @@ def _unwrapped(data: bytes, complaints: list[str]) -> bytes:
         inner = data[at + 8 : at + 8 + length]
         if data[at : at + 4] == b"data" and inner.startswith(b"MThd"):
             if len(inner) < length:
-                complaints.append(f"its RIFF chunk says {length} bytes and has {len(inner)}")
+                complaints.append(f"its RIFF says {_count(length, 'byte')} and has {len(inner)}")
             return inner
         at += 8 + length + length % 2
     begin = data.find(b"MThd", 12)
@@ -119,6 +119,10 @@ def _unwrapped(data: bytes, complaints: list[str]) -> bytes:
         raise MidiError("is a broken MIDI file: its RIFF holds no 'MThd'.")
     complaints.append("the lengths of its RIFF chunks are wrong")
     return data[begin:]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _division(division: int) -> tuple[int, float]:
@@ -162,18 +166,18 @@ class _Tracks:
         if not number:
             raise MidiError("is a broken MIDI file: it holds no track.")
         if number != count:
-            self._complaints.append(f"its header says {count} tracks, and it has {number}")
+            self._complaints.append(f"its header says {_count(count, 'track')} and it has {number}")
         if one_after_another and number > 1:
             self._complaints.append("its tracks are patterns (format 2), read one after another")
         if end >= _MOST_TICKS:
             raise MidiError(f"cannot be timed: it lasts {end} ticks. Export it again.")
         counts = self._counts
         if counts[ODD]:
-            self._complaints.append(f"{counts[ODD]} events hold what no MIDI file may")
+            self._complaints.append(f"{_count(counts[ODD], 'event')} may not stand in a MIDI file")
         if counts[ODD] > 1 + counts[EVENTS] // 4:
             raise MidiError(
-                f"is a broken MIDI file: {counts[ODD]} of its {counts[EVENTS]} events hold "
-                "what no MIDI file may."
+                f"is a broken MIDI file: {counts[ODD]} of its {counts[EVENTS]} events may not "
+                "stand in one."
             )
         controls, tempi = self._controls[: counts[CONTROLS]], self._tempi[: counts[TEMPI]]
         return Events(
@@ -199,16 +203,18 @@ class _Tracks:
             return -1
         found, other = data.find(b"MTrk", at), data.find(b"MThd", at)
         if found < 0 or 0 <= other < found or found + 8 > len(data):
-            self._complaints.append(f"{len(data) - at} bytes behind its last track are left out")
+            self._complaints.append(
+                f"{_count(len(data) - at, 'byte')} behind its last track left out"
+            )
             return -1
-        self._complaints.append(f"there are {found - at} stray bytes before its track {number}")
+        self._complaints.append(f"{_count(found - at, 'stray byte')} before its track {number}")
         return found
 
     def _is_chunk(self, at: int) -> bool:
         """Say whether a chunk of some kind begins at a place, and is whole."""
         name, length = self._data[at : at + 4], self._data[at + 4 : at + 8]
         whole = at + 8 + int.from_bytes(length, "big") <= len(self._data)
-        return len(length) == 4 and name.isalnum() and whole
+        return len(length) == 4 and name.replace(b" ", b"").isalnum() and whole
 
     def _track(self, start: int, number: int, begin: int) -> tuple[int, int]:
         """Read the track at a place; return the place behind it, and the tick at which it ends."""
@@ -231,10 +237,12 @@ class _Tracks:
                     f"is a broken MIDI file: of the {length} bytes of its track {number}, those "
                     f"from {at - first} on cannot be read."
                 )
-            how = f"breaks off {lost} bytes before its end" if lost else "has no end"
+            how = f"breaks off {_count(lost, 'byte')} before its end" if lost else "has no end"
             self._complaints.append(f"its track {number} {how}")
             return limit, tick
-        if credible:
-            return said, tick
-        self._complaints.append(f"its track {number} says {length} bytes and has {at - first}")
-        return at, tick
+        if not credible and at != said:
+            self._complaints.append(
+                f"its track {number} says {_count(length, 'byte')} and has {at - first}"
+            )
+            return at, tick
+        return said, tick
