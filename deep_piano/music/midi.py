@@ -13,7 +13,7 @@ import numpy as np
 
 from deep_piano.errors import MidiError, one_line
 from deep_piano.infra.storage.atomic import atomic_path
-from deep_piano.music.notes import Notes
+from deep_piano.music.notes import Notes, fold_pedal, make_notes
 from deep_piano.music.recordings import is_midi
 
 logger = logging.getLogger(__name__)
@@ -108,24 +108,21 @@ def read_midi_and_pedal(source: Path | bytes) -> tuple[Notes, float]:
 def write_midi(path: Path, notes: Notes) -> None:
     """Write a note array as a one-track MIDI file (120 quarters a minute, 960 ticks a second).
 
-    The file appears whole or not at all.
+    A key that is struck again is released first. The file appears whole or not at all.
     """
-    onset = np.rint(notes["onset"] * _TICKS_PER_SECOND).astype(int)
-    offset = np.rint(notes["offset"] * _TICKS_PER_SECOND).astype(int)
+    onset, offset = (np.rint(notes[at] * _TICKS_PER_SECOND) for at in ("onset", "offset"))
     offset = np.maximum(offset, onset + 1)
-    none = np.zeros(len(notes), int)
-    struck = np.c_[onset, none + 1, np.arange(len(notes)), notes["pitch"], notes["velocity"]]
-    released = np.c_[offset, none, np.arange(len(notes)), notes["pitch"], notes["velocity"]]
-    track = bytearray(b"\0\xff\x51\3\7\xa1\x20\0\xff\3\5Piano\0\xc0\0")
-    now, status = 0, 0
+    keys = fold_pedal(make_notes(onset, offset, notes["pitch"], notes["velocity"]), [], [])
     # At one tick, keys are released before others are struck.
-    for tick, strikes, _, *key in sorted(np.r_[struck, released].tolist()):
+    messages = [(round(off), 0x80, n) for n, off in enumerate(keys["offset"])]
+    messages += [(round(on), 0x90, n) for n, on in enumerate(keys["onset"])]
+    data = keys[["pitch", "velocity"]].tolist()
+    track = bytearray(b"\0\xff\x51\3\7\xa1\x20\0\xff\3\5Piano\0\xc0\0")
+    now, running = 0, 0
+    for tick, status, n in sorted(messages):
         track += _number(tick - now)
-        now = tick
-        if status != 0x80 | strikes << 4:
-            status = 0x80 | strikes << 4
-            track.append(status)
-        track += bytes(key)
+        track += bytes(data[n] if status == running else (status, *data[n]))
+        now, running = tick, status
     track += b"\1\xff\x2f\0"
     header = b"MThd\0\0\0\6\0\1\0\1" + _TICKS_PER_QUARTER.to_bytes(2, "big")
     with atomic_path(path) as temporary:

@@ -560,6 +560,14 @@ def test_what_is_written_follows_the_specification(tmp_path):
     assert (tmp_path / "a.mid").read_bytes() == midi(track(*timed, end=28_801), kind=1)
 
 
+def test_overlapping_notes_of_a_key_are_written_as_they_sound(tmp_path):
+    notes = make_notes([0, 0.5, 1, 1.0001], [0.8, 3, 2, 1.5], [60, 60, 64, 64], [80, 81, 82, 83])
+    write_midi(tmp_path / "a.mid", notes)
+    assert read_midi(tmp_path / "a.mid").tolist() == [
+        *((0.0, 0.5, 60, 80), (0.5, 3.0, 60, 81), (1.0, 1.5, 64, 83))
+    ]
+
+
 def test_the_same_notes_give_the_same_bytes(tmp_path, rng):
     notes = arpeggios(5, rng=rng)
     write_midi(tmp_path / "a.mid", notes)
