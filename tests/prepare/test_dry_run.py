@@ -182,6 +182,14 @@ def test_a_codec_of_sound_leaves_midi_out(look):
     assert "transcribing" not in text
 
 
+@pytest.mark.parametrize("codec", ["notes", "mulaw"])
+def test_midi_is_told_by_its_content(look, corpus, codec):
+    (corpus.root / "3.mid").rename(corpus.root / "3.mp3")
+    card = look(codec=codec)
+    assert "unreadable" not in card
+    assert ("would be left out as no_audio: 4 (" in card) == (codec == "mulaw")
+
+
 def test_what_is_cut_counts_towards_too_short(look):
     assert "would be left out as too_short: 5" in look(trim_start_seconds=2, trim_end_seconds=3)
 

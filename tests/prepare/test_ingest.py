@@ -103,6 +103,16 @@ def test_a_codec_of_sound_leaves_midi_out_without_reading_it(read):
     assert reject.reason == "it holds notes, and the codec mulaw hears sound"
 
 
+@pytest.mark.parametrize("name", ["take.mp3", "take.rmi", "take.KAR"])
+def test_midi_is_told_by_its_content(tmp_path, read, name):
+    write_midi(tmp_path / "take.mid", MUSIC)
+    (tmp_path / "take.mid").rename(tmp_path / name)
+    row = read(name, codec="notes")
+    assert (row.kind, row.audio) == ("midi", None)
+    assert row.notes.notes == len(MUSIC)
+    assert read(name).rule == "no_audio"
+
+
 @pytest.mark.parametrize("sr", [None, 8_000, 22_050])
 def test_sound_is_decoded_at_the_rate_that_is_asked_for(sound, read, sr):
     row = read("take.wav", sr=sr, trim_silence_db=None)

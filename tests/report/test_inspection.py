@@ -113,6 +113,13 @@ def test_midi_is_described_without_a_network(tmp_path):
     assert pictures == []
 
 
+@pytest.mark.parametrize("name", ["etude", "etude.kar", "etude.mp3"])
+def test_midi_is_told_by_its_content(tmp_path, name):
+    write_midi(tmp_path / "etude.mid", improvised(random_state=1))
+    card, _ = inspect_recording((tmp_path / "etude.mid").rename(tmp_path / name))
+    assert line(card, "notes ") == "notes 112"
+
+
 def test_midi_is_drawn_with_its_descriptors(tmp_path, monkeypatch):
     write_midi(tmp_path / "etude.mid", improvised(random_state=1))
     drawn = {}
