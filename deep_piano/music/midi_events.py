@@ -7,7 +7,7 @@ module knows bytes and ticks; it knows neither files nor seconds. It loads Numba
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -48,21 +48,21 @@ class Events:
         Moment, channel, number, value of the sustain pedal and the channel modes, by moments.
     tempi : ndarray of int64, shape (n, 2)
         Tick, and the microseconds a quarter from it on; ascending, the first at 0.
-    ticks_per_quarter, ticks_per_second : int, float
-        One of them is 0: time is measured in quarters, or in seconds.
     end : int
         The moment at which the last track ends.
     complaints : list of str
         How the file departs from the standard.
+    ticks_per_quarter, ticks_per_second : int, float
+        One of them is 0: time is measured in quarters, or in seconds.
     """
 
     notes: NDArray[np.int64]
     controls: NDArray[np.int64]
     tempi: NDArray[np.int64]
-    ticks_per_quarter: int
-    ticks_per_second: float
-    end: int = 0
-    complaints: list[str] = field(default_factory=list)
+    end: int
+    complaints: list[str]
+    ticks_per_quarter: int = 0
+    ticks_per_second: float = 0.0
 
 
 def read_events(data: bytes) -> Events:
@@ -88,14 +88,14 @@ def read_events(data: bytes) -> Events:
     )
     if header != 6:
         complaints.append(f"its header has {_count(header, 'byte')}, not 6")
-    quarter, second = _division(division)
+    per_quarter, per_second = _division(division)
     events = _Tracks(data, complaints).read(
         8 + header if data[8 + header : 12 + header] == b"MTrk" else 14,
         count=count,
         one_after_another=kind == 2,
     )
-    events.ticks_per_quarter, events.ticks_per_second = quarter, second
-    if quarter and not events.tempi[:, 1].all():
+    events.ticks_per_quarter, events.ticks_per_second = per_quarter, per_second
+    if per_quarter and not events.tempi[:, 1].all():
         raise MidiError(
             "cannot be timed: it has a tempo of 0 microseconds a quarter. Set its tempo, and "
             "export it again."
@@ -173,18 +173,19 @@ class _Tracks:
             raise MidiError(f"cannot be timed: it lasts {end} ticks. Export it again.")
         counts = self._counts
         if counts[ODD]:
-            self._complaints.append(f"{_count(counts[ODD], 'event')} may not stand in a MIDI file")
+            self._complaints.append(f"{_count(counts[ODD], 'event')} against the specification")
         if counts[ODD] > 1 + counts[EVENTS] // 4:
             raise MidiError(
-                f"is a broken MIDI file: {counts[ODD]} of its {counts[EVENTS]} events may not "
-                "stand in one."
+                f"is a broken MIDI file: {counts[ODD]} of its {counts[EVENTS]} events are against "
+                "the specification."
             )
         controls, tempi = self._controls[: counts[CONTROLS]], self._tempi[: counts[TEMPI]]
         return Events(
             self._notes[: counts[NOTES]],
             controls[np.argsort(controls[:, 0], kind="stable")],
             np.r_[[(0, _DEFAULT_TEMPO)], tempi[np.argsort(tempi[:, 0], kind="stable")]],
-            *(0, 0.0, (end + 1 << EVENT_BITS) - 1, self._complaints),
+            (end + 1 << EVENT_BITS) - 1,
+            self._complaints,
         )
 
     def _add_tempo(self, tick: int) -> None:
@@ -201,13 +202,13 @@ class _Tracks:
             return place
         if place >= len(data):
             return -1
-        found, other = data.find(b"MTrk", at), data.find(b"MThd", at)
-        if found < 0 or 0 <= other < found or found + 8 > len(data):
-            self._complaints.append(
-                f"{_count(len(data) - at, 'byte')} behind its last track left out"
-            )
+        found = data.find(b"MTrk", place)
+        another = data.find(b"MThd", place, max(found, 0)) >= 0  # file, one behind the other
+        if found < 0 or another or found + 8 > len(data):
+            left = _count(len(data) - place, "byte")
+            self._complaints.append(f"{left} behind its last track left out")
             return -1
-        self._complaints.append(f"{_count(found - at, 'stray byte')} before its track {number}")
+        self._complaints.append(f"{_count(found - place, 'stray byte')} before its track {number}")
         return found
 
     def _is_chunk(self, at: int) -> bool:

@@ -305,22 +305,22 @@ DAMAGED = {
     "a controller of 255": (
         midi(track((0, on(60)), (0, control(7, 255)), (480, off(60)))),
         [C],
-        "1 event may not stand in a MIDI file",
+        "1 event against the specification",
     ),
     "a velocity of 200": (
         midi(track((0, on(60, 200)), (480, off(60)))),
         [(0, 480, 60, 127)],
-        "1 event may not stand in a MIDI file",
+        "1 event against the specification",
     ),
     "a clock": (
         midi(track((0, on(60)), (0, b"\xf8"), (480, off(60)))),
         [C],
-        "1 event may not stand in a MIDI file",
+        "1 event against the specification",
     ),
     "a tempo of two bytes": (
         midi(track((0, meta(0x51, b"\1\2")), *HANDS[:2])),
         [C],
-        "1 event may not stand in a MIDI file",
+        "1 event against the specification",
     ),
     "a gap": (
         header(2) + ONE + bytes(5) + track((0, on(64)), (480, off(64))),
@@ -394,7 +394,7 @@ REFUSED = {
     ),
     "a velocity of 200 in every note": (
         midi(track(*[(n, on(60, 200)) for n in range(99)])),
-        "99 of its 100 events may not stand in one",
+        "99 of its 100 events are against the specification",
     ),
 }
 
