@@ -102,7 +102,7 @@ def pedal_share(notes: Notes, pedal_down_s: ArrayLike, pedal_up_s: ArrayLike) ->
     # What of each stretch lies behind everything before it.
     before = np.maximum.accumulate(np.r_[begin, up[order]])[:-1]
     held = np.maximum(0, up[order] - np.maximum(down[order], before))
-    return float(held.sum() / (end - begin))
+    return min(1.0, float(held.sum() / (end - begin)))  # a sum of parts may be rounded up
 
 
 def excerpt(notes: Notes, start_s: float, end_s: float) -> Notes:

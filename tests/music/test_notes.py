@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deep_piano.music.notes import excerpt, fold_pedal, make_notes
+from deep_piano.music.notes import excerpt, fold_pedal, make_notes, pedal_share
 from tests.support.fakes import arpeggios
 
 
@@ -29,6 +29,12 @@ def test_a_key_struck_again_ends_its_note():
     notes = make_notes([0, 1, 1.5], [0.5, 1.2, 3], [60, 60, 62], [64, 64, 64])
     folded = fold_pedal(notes, [0.2], [4.0])
     assert folded["offset"].tolist() == [1.0, 4.0, 4.0]
+
+
+def test_the_share_of_the_pedal_is_never_more_than_all_of_it():
+    moves = np.arange(1, 26) / 10  # as numbers are rounded, 24 tenths are more than 2.4
+    notes = make_notes([moves[0]], [moves[-1]], [60], [64])
+    assert pedal_share(notes, moves[:-1], moves[1:]) == 1.0
 
 
 @given(
