@@ -44,6 +44,7 @@ def as_they_sound(events: Events) -> tuple[Notes, float]:
         down, up = _pedal(controls, events.end)
         ended = _held(released, down, up)
         ended = np.minimum(ended, _next(moment[number == _SOUND_OFF], onset, events.end))
+        # A key that is released at once was brushed at most: players' pianos record such touches.
         lasting = onset >> EVENT_BITS < released >> EVENT_BITS
         # Of notes that begin together on a key, tracks doubling one another, the longest stays,
         # and of those that end together the loudest.

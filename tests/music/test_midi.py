@@ -128,6 +128,11 @@ LEGAL = {
         [(0, 960, 60, 80), E],
         1,
     ),
+    "a key that is brushed, under the pedal": (
+        midi(track((0, pedal(127)), (0, on(64)), (0, off(64)), (480, pedal(0))), ONE),
+        [C],
+        1,
+    ),
     "released, then the pedal": (
         midi(track((0, on(60)), (480, off(60)), (480, pedal(127)), (960, pedal(0)))),
         [C],
