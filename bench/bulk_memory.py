@@ -18,7 +18,8 @@ from bench.common import Memory, machine, memory_watched
 from deep_piano.config.load import load_config
 from deep_piano.generate.on_ray import generate
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import Notes, make_notes, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import Notes, make_notes
 from deep_piano.report.text import markdown
 
 

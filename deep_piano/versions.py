@@ -15,7 +15,6 @@ _DECISIVE = (
         "scipy",
         "numba",
         "tensorflow",
-        "symusic",
         "soxr",
         "soundfile",
         "pyloudnorm",
@@ -50,7 +49,7 @@ def of_a_dataset() -> dict[str, str | None]:
     """Return the versions of what decides over the bytes of a dataset."""
     from deep_piano.music.audio import ffmpeg_version
 
-    packages = ("numpy", "scipy", "librosa", "symusic", "pyarrow", "pyloudnorm", "tensorflow")
+    packages = ("numpy", "scipy", "librosa", "numba", "pyarrow", "pyloudnorm", "tensorflow")
     found = {package: version(package) for package in packages}
     return _ours() | {"ffmpeg": ffmpeg_version()} | found
 

@@ -28,7 +28,7 @@ LEAST_MEMORY_GB: Final = 3.0
 LEAST_DISK_GB: Final = 1.0
 
 _PACKAGES = (
-    *("tensorflow", "keras", "numpy", "scipy", "soundfile", "soxr", "symusic"),
+    *("tensorflow", "keras", "numpy", "scipy", "soundfile", "soxr"),
     *("safetensors", "pyarrow", "pydantic", "PyYAML", "click", "rich", "matplotlib"),
     *("pyloudnorm", "imageio-ffmpeg", "threadpoolctl", "ray", "librosa", "numba", "boto3"),
 )

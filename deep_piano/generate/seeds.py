@@ -16,7 +16,8 @@ from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.music import audio, loudness, synth
 from deep_piano.music.audio import SILENCE_DBFS, Samples
-from deep_piano.music.notes import MIDI_SUFFIXES, Notes, excerpt, read_midi
+from deep_piano.music.midi import holds_midi, read_midi
+from deep_piano.music.notes import Notes, excerpt
 
 SHORTEST_SEED_S = 2.0
 
@@ -106,7 +107,7 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
     """
     digest = audio.content_hash(path)
     error: type[InputError]
-    if _is_midi(path):
+    if holds_midi(path):
         error = MidiError
         progress(Progress("reading", 0, 1))
         notes = excerpt(read_midi(path), start_s, start_s + seconds)
@@ -158,7 +159,7 @@ def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, s
     sound : str
         From `ready_sound`.
     """
-    if _is_midi(path):
+    if holds_midi(path):
         samples = synth.render(seed.notes, sound=sound, seconds=seed.seconds, sr=SR)
     else:
         samples = audio.decode(
@@ -174,14 +175,6 @@ def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False
             f"a piece of {settings.seconds:g} s leaves no room to continue a seed of "
             f"{seed.seconds:.1f} s. Give more --seconds, or fewer --seed-seconds."
         )
-
-
-def _is_midi(path: Path) -> bool:
-    """Tell by the name or, whatever that says, by how the file begins."""
-    if path.suffix.lower() in MIDI_SUFFIXES:
-        return True
-    with path.open("rb") as file:
-        return file.read(4) == b"MThd"
 
 
 def _transcribe(path: Path, start_s: float, seconds: float, progress: Tell) -> tuple[Notes, float]:

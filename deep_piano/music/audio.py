@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from deep_piano.errors import AudioError, DecodeTimeout, DeepPianoError, InputError, one_line
 from deep_piano.infra.storage.atomic import atomic_path, sha256_of
+from deep_piano.music.midi import begins_as_midi
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +158,8 @@ def decode(
         raise AudioError(f"the length must be more than 0 seconds. Received: {seconds}.")
     name = one_line(path)
     _require_readable(path, name)
+    if begins_as_midi(path):
+        raise AudioError(f"{name} is MIDI: it holds notes, and sound is needed. Give a recording.")
     asked_s = min(seconds or LONGEST_DECODE_S, LONGEST_DECODE_S)
     asked = round(asked_s * sr)
     run = _run_ffmpeg(

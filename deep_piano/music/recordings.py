@@ -11,8 +11,8 @@ from typing import Final
 
 from deep_piano.errors import InputError
 from deep_piano.infra.storage.folder import Entry, Folder
-from deep_piano.music.notes import MIDI_SUFFIXES
 
+MIDI_SUFFIXES: Final = frozenset({".kar", ".mid", ".midi", ".rmi", ".smf"})
 AUDIO_SUFFIXES: Final = frozenset(
     {
         *(".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf", ".flac", ".flv"),

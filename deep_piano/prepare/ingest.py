@@ -24,7 +24,8 @@ from deep_piano.dataset.rows import Reject, Row
 from deep_piano.errors import DecodeTimeout, DeepPianoError, InputError, one_line
 from deep_piano.music import audio
 from deep_piano.music.audio import Samples
-from deep_piano.music.notes import Notes, excerpt, read_midi_and_pedal
+from deep_piano.music.midi import holds_midi, read_midi_and_pedal
+from deep_piano.music.notes import Notes, excerpt
 from deep_piano.prepare import filters
 from deep_piano.prepare.filters import Broken
 from deep_piano.prepare.sources import Source, hash_split
@@ -67,7 +68,7 @@ def ingest(
         When what every file needs is missing: FFmpeg, the network's weights, a transcriber.
     """
     try:
-        if source.is_midi:
+        if holds_midi(path, source.name):
             outcome = _midi(path, source, settings)
         else:
             outcome = _sound(path, source, settings, transcribe)
@@ -209,7 +210,7 @@ def _row(
         name=source.name,
         source_sha256=source.sha256,
         split=split_of(source, recording_id, settings),
-        kind="midi" if source.is_midi else "audio",
+        kind="midi" if audio is None else "audio",
         duration_s=duration_s,
         sequence=CODECS[settings.codec].encode(heard),
         fingerprint=fingerprint,

@@ -27,7 +27,7 @@ from deep_piano.music.recordings import is_midi
 from deep_piano.prepare.ingest import split_of
 from deep_piano.prepare.sources import Source, hash_share
 
-READING_VERSION: Final = 1
+READING_VERSION: Final = 2
 """Raised when the same settings would read recordings otherwise than before."""
 
 LAYOUT: Final = frozenset(
@@ -123,7 +123,8 @@ class Known:
             sha256 = row["source_sha256"]
             self.shard_of[sha256] = facts.name
             self.duration_s[sha256] = row["duration_s"]
-            self._was_midi[sha256] = row["kind"] == "midi"
+            if row["kind"] != "midi":  # MIDI is read as such whatever its name
+                self._was_midi[sha256] = False
             self.prints[sha256] = (row["id"], np.array(row["fingerprint"], np.uint32))
         return True
 
@@ -134,7 +135,7 @@ class Known:
                 facts.pop(source.sha256, None)
 
     def forget_misnamed(self, sources: Iterable[Source]) -> None:
-        """Let files be read again that were taken for audio and are MIDI now, or the reverse."""
+        """Let files be read again whose name said audio and says MIDI now, or the reverse."""
         self.forget(s for s in sources if self._was_midi.get(s.sha256, s.is_midi) != s.is_midi)
 
     def forget_failures(self) -> None:

@@ -51,7 +51,7 @@ class Source:
 
     @property
     def is_midi(self) -> bool:
-        """Whether it holds notes already."""
+        """Whether its name says that it holds notes already."""
         return is_midi(self.name)
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from deep_piano.errors import DeepPianoError
 from deep_piano.infra.storage.atomic import is_temporary
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.chaos.machines import GCS, HEAD, ROOT, S3_PORT, command
 from tests.chaos.places import Place, lasting
 from tests.support.clusters import killing, processes, soon

@@ -20,7 +20,8 @@ from deep_piano.generate import notes, piece
 from deep_piano.infra.assets import cache, catalogue
 from deep_piano.models import checkpoint
 from deep_piano.music import audio, synth, transcription
-from deep_piano.music.notes import excerpt, make_notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import excerpt, make_notes
 from tests.support import recordings
 from tests.support.commands import everything, in_a_process, made, refused, run
 from tests.support.fakes import arpeggios, random_checkpoint
@@ -124,6 +125,21 @@ def test_a_seed_that_cannot_be_used(transcriber, weights, name, write, fragments
     if before is not None:
         assert everything() == before
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("name", ["a", "a.kar", "a.mp3"])
+def test_a_midi_seed_is_told_by_its_content(weights, seed, small_piano, name):
+    Path(name).write_bytes(Path(seed).read_bytes())
+    assert generate(weights, name, "piece.mid").exit_code == 0
+    assert generate(weights, seed, "other.mid").exit_code == 0
+    assert Path("piece.mid").read_bytes() == Path("other.mid").read_bytes()
+
+
+def test_a_checkpoint_of_sound_refuses_midi_seeds(seed):
+    Path("a.mp3").write_bytes(Path(seed).read_bytes())
+    for name in (seed, "a.mp3"):
+        result = generate("mulaw", name, "new/piece.wav")
+        refused(result, f"{name} is MIDI: it holds notes, and sound is needed")
 
 
 def test_a_seed_that_is_lost_half_way(transcriber, weights):

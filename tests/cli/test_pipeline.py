@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.support.clusters import contents
 from tests.support.commands import everything, refused, run
 from tests.support.fakes import arpeggios

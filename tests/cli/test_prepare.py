@@ -15,7 +15,7 @@ import pytest
 
 from deep_piano.cli import terminal
 from deep_piano.infra.progress import Progress
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.music.segments import Performance
 from tests.support.clusters import contents, one_node
 from tests.support.commands import everything, in_a_process, made, refused, run

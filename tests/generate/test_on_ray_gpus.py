@@ -25,7 +25,7 @@ from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import load
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.support.clusters import contents, killing, one_node
 from tests.support.fakes import ComposerWithoutGpu, arpeggios, sound_checkpoint
 from tests.support.recordings import SR, struck, write_sound

@@ -24,7 +24,8 @@ from deep_piano.generate.seeds import read_seed
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress
 from deep_piano.music import audio, synth, transcription
-from deep_piano.music.notes import make_notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import make_notes
 from tests.support import recordings
 from tests.support.fakes import arpeggios
 

@@ -17,7 +17,7 @@ from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.logs import set_up_logging
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.prepare.on_ray import prepare
 from tests.support.fakes import arpeggios
 from tests.support.hostile import improvised

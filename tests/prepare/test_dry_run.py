@@ -12,7 +12,8 @@ from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import make_notes, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import make_notes
 from deep_piano.music.recordings import survey
 from deep_piano.prepare import dry_run as module
 from deep_piano.prepare import tasks
@@ -179,6 +180,14 @@ def test_a_codec_of_sound_leaves_midi_out(look):
     assert "would be left out as no_audio: 4 (" in text
     assert "measured on 1 files" in text
     assert "transcribing" not in text
+
+
+@pytest.mark.parametrize("codec", ["notes", "mulaw"])
+def test_midi_is_told_by_its_content(look, corpus, codec):
+    (corpus.root / "3.mid").rename(corpus.root / "3.mp3")
+    card = look(codec=codec)
+    assert "unreadable" not in card
+    assert ("would be left out as no_audio: 4 (" in card) == (codec == "mulaw")
 
 
 def test_what_is_cut_counts_towards_too_short(look):

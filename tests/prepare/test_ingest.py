@@ -15,7 +15,8 @@ from deep_piano.config.sections import PrepareConfig
 from deep_piano.dataset.rows import Reject, Row
 from deep_piano.errors import AssetError, AudioError, DecodeTimeout, DeepPianoError
 from deep_piano.music import audio
-from deep_piano.music.notes import make_notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import make_notes
 from deep_piano.prepare import ingest as module
 from deep_piano.prepare.ingest import TranscriberLostError, ingest, reason_of, split_of
 from deep_piano.prepare.sources import Source
@@ -100,6 +101,16 @@ def test_a_codec_of_sound_leaves_midi_out_without_reading_it(read):
     reject = read("nowhere.mid")
     assert (reject.kind, reject.rule) == ("drop", "no_audio")
     assert reject.reason == "it holds notes, and the codec mulaw hears sound"
+
+
+@pytest.mark.parametrize("name", ["take.mp3", "take.rmi", "take.KAR"])
+def test_midi_is_told_by_its_content(tmp_path, read, name):
+    write_midi(tmp_path / "take.mid", MUSIC)
+    (tmp_path / "take.mid").rename(tmp_path / name)
+    row = read(name, codec="notes")
+    assert (row.kind, row.audio) == ("midi", None)
+    assert row.notes.notes == len(MUSIC)
+    assert read(name).rule == "no_audio"
 
 
 @pytest.mark.parametrize("sr", [None, 8_000, 22_050])

@@ -10,7 +10,7 @@ import pytest
 from deep_piano.config.load import load_config
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import one_node
 from tests.support.fakes import listener, mortal_listener

@@ -24,7 +24,8 @@ import numpy as np
 import soundfile
 
 from deep_piano.music import audio
-from deep_piano.music.notes import Notes, make_notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import Notes, make_notes
 from deep_piano.music.recordings import is_midi
 from tests.support.recordings import (
     SILENCE_BEFORE_S,

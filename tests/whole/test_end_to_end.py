@@ -17,7 +17,7 @@ from deep_piano.infra.assets import cache
 from deep_piano.models import checkpoint
 from deep_piano.music import audio
 from deep_piano.music.loudness import integrated_lufs
-from deep_piano.music.notes import read_midi
+from deep_piano.music.midi import read_midi
 
 pytestmark = [pytest.mark.e2e, pytest.mark.assets, pytest.mark.tf]
 

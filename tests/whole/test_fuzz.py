@@ -45,7 +45,7 @@ from deep_piano.generate.records import (
 )
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.music.recordings import survey
 from deep_piano.prepare import commit, plan, tasks
 from deep_piano.prepare.sources import Source, Splits

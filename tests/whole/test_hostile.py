@@ -14,7 +14,7 @@ import soundfile
 from deep_piano.errors import AudioError, InputError
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
-from deep_piano.music.notes import read_midi
+from deep_piano.music.midi import read_midi
 from deep_piano.music.recordings import is_midi
 from tests.support.hostile import (
     HANGS,
