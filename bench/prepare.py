@@ -403,7 +403,7 @@ def survey_hashed(
 ) -> list[Source]:
     """Return the files of different content of a corpus; `over` maps the hashing of batches."""
     entries, ignored = survey(corpus)
-    splits = Splits(corpus, ignored, settings)
+    splits = Splits(corpus, entries, ignored, settings)
     names = [entry.name for entry in entries if not entry.problem]
     batches = [names[i : i + _FILES_A_TASK] for i in range(0, len(names), _FILES_A_TASK)]
     hashes = {

@@ -24,16 +24,17 @@ AUDIO_SUFFIXES: Final = frozenset(
 
 def is_midi(name: str) -> bool:
     """Say, by its name, whether a file is MIDI."""
-    return _suffix(name) in MIDI_SUFFIXES
+    return suffix(name) in MIDI_SUFFIXES
 
 
 def is_recording(name: str) -> bool:
     """Say, by its name, whether a file is audio or MIDI."""
     hidden = posixpath.basename(name).startswith(".")
-    return not hidden and _suffix(name) in AUDIO_SUFFIXES | MIDI_SUFFIXES
+    return not hidden and suffix(name) in AUDIO_SUFFIXES | MIDI_SUFFIXES
 
 
-def _suffix(name: str) -> str:
+def suffix(name: str) -> str:
+    """Return the suffix of a name, with its dot, in lower case."""
     return posixpath.splitext(name)[1].lower()
 
 

@@ -92,7 +92,7 @@ def preview(
     if manifest is not None and not rebuild:
         require_same_settings(manifest, settings, dataset.uri)
     entries, others = survey(corpus)
-    Splits(corpus, others, settings)
+    splits = Splits(corpus, entries, others, settings)
     hashes = remembered(entries, read_ledger(dataset))
     known = _known(dataset, settings, progress)
     lost = [entry.name for entry in entries if entry.problem]
@@ -130,6 +130,7 @@ def preview(
     for rule, names in sorted(left_out.items()):
         of = f" of {len(opened)} opened" if about and rule != "duplicate" else ""
         lines += [f"would be left out as {rule}: {len(names)}{of} ({_some(names)})"] * bool(names)
+    lines += splits.doubts
     lines += [
         f"shards: at most {1 << shard_bits(files, settings):,}, about {parquet / 1e6:,.1f} MB",
         f"time: about {_minutes(cpu_s / cpus)} on {cpus} CPUs, measured on "

@@ -99,7 +99,8 @@ def prepare(
     entries, ignored = survey(corpus)
     extra = dict(stage="prepare", event="begun", files=len(entries))
     logger.info("prepare: %d files", len(entries), extra=extra)
-    splits = Splits(corpus, ignored, config.prepare)
+    splits = Splits(corpus, entries, ignored, config.prepare)
+    splits.tell()
     ledger = read_ledger(dataset)
     limit = config.prepare.max_failures
     if old is not None and not retry_failures:

@@ -26,7 +26,7 @@ def corpus(tmp_path):
 
 
 def splits(folder, **settings):
-    return Splits(folder, folder.entries(), PrepareConfig(**settings))
+    return Splits(folder, *survey(folder), PrepareConfig(**settings))
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "b/C.WAV", "x.y.flac", "clip.mp4", "score.MID", "é.ogg"])
@@ -64,11 +64,14 @@ def test_maestros_table_gives_audio_and_midi_their_split(corpus):
         '"Bach, J. S.",test,2004,2004/a.midi,2004/a.wav,61.5\n'
         "Liszt,validation,2006,2006/b.midi,2006/b.wav,9.5\n"
     )
-    found = splits(corpus(maestro__x_dot_csv=table, a_dot_mp3=""))
+    names = ("2004__a_dot_midi", "2004__a_dot_wav", "2006__b_dot_midi", "2006__c_dot_midi")
+    there = {f"maestro__{name}": "x" for name in names}
+    found = splits(corpus(maestro__x_dot_csv=table, **there, **{"2004__a_dot_midi": "x"}))
     assert found.of("maestro/2004/a.midi") == found.of("maestro/2004/a.wav") == "test"
     assert found.of("maestro/2006/b.midi") == "validation"
     assert found.of("maestro/2006/c.midi") is None
     assert found.of("2004/a.midi") is None
+    assert [doubt[:37] for doubt in found.doubts] == ["maestro/x.csv: 2 of its 2 rows name a"]
 
 
 @pytest.mark.parametrize(
@@ -76,42 +79,47 @@ def test_maestros_table_gives_audio_and_midi_their_split(corpus):
     [("train/a.mp3", "train"), ("Valid/b/c.mp3", "validation"), ("test/a.mid", "test")],
 )
 def test_a_folder_gives_its_recordings_their_split(corpus, name, split):
-    folder = corpus(a_dot_mp3="")
+    folder = corpus(a_dot_mp3="x")
     assert splits(folder).of(name) == split
     assert splits(folder, split="folder").of(name) == split
     assert splits(folder, split="hash").of(name) is None
 
 
 def test_a_file_named_like_a_split_is_not_a_folder(corpus):
-    assert splits(corpus(test_dot_mp3="")).of("test.mp3") is None
+    assert splits(corpus(test_dot_mp3="x")).of("test.mp3") is None
 
 
 def test_a_table_with_another_split_is_refused(corpus):
-    folder = corpus(metadata_dot_csv="split,name\ntrian,a.mp3\n")
+    folder = corpus(metadata_dot_csv="split,name\ntrian,a.mp3\n", a_dot_mp3="x")
     with pytest.raises(InputError, match=r"metadata.csv gives a file the split 'trian'"):
         splits(folder)
 
 
-def test_a_table_of_something_else_or_of_no_text_says_nothing(corpus, tmp_path):
-    folder = corpus(prices_dot_csv="a,b\n1,2\n", empty_dot_csv="", split_dot_csv="splits\n1\n")
-    (tmp_path / "corpus" / "binary.csv").write_bytes(b"\xff\xfe\n\0")
+def test_a_table_of_something_else_says_nothing(corpus):
+    folder = corpus(prices_dot_csv="a,b\n1,2\n", empty_dot_csv="", a_dot_mp3="x")
     assert splits(folder).of("a.mp3") is None
+    assert splits(folder).doubts == []
 
 
-def test_a_table_of_splits_that_is_no_text_is_refused(corpus, tmp_path):
-    folder = corpus(a_dot_mp3="")
-    (tmp_path / "corpus" / "broken.csv").write_bytes(b"split,name\ntrain,\xff\xfe\n")
-    with pytest.raises(InputError, match=r"broken.csv cannot be read as UTF-8 CSV"):
-        splits(folder)
+@pytest.mark.parametrize("name", ["x_dot_csv", "x_dot_tsv"])
+def test_a_table_that_names_no_file_is_warned_of_or_refused(corpus, name, caplog):
+    folder = corpus(**{name: "split\tname\ntest\tb.mp3\n"}, a_dot_mp3="x")
+    found = splits(folder)
+    assert found.of("a.mp3") is None
+    found.tell()
+    assert "0 of its 1 rows name a file of the corpus, and 1 of 1 files" in caplog.text
+    with pytest.raises(InputError, match=r"no table gives .*: x\..sv: 0 of its 1 rows name a file"):
+        splits(folder, split="metadata")
+    assert splits(folder, split="hash").doubts == []
 
 
 def test_a_split_from_metadata_needs_metadata(corpus):
-    with pytest.raises(InputError, match="no CSV file with a column 'split'"):
-        splits(corpus(a_dot_mp3=""), split="metadata")
+    with pytest.raises(InputError, match="holds no CSV file with a column 'split'"):
+        splits(corpus(a_dot_mp3="x"), split="metadata")
 
 
 def test_clips_of_one_song_share_a_group(corpus):
-    found = splits(corpus(a_dot_mp3=""), group=r"Q\d_(.+)_\d+\.mid")
+    found = splits(corpus(a_dot_mp3="x"), group=r"Q\d_(.+)_\d+\.mid")
     assert found.group("emopia/Q1_abc_0.mid") == found.group("emopia/Q4_abc_7.mid") == "abc"
     assert found.group("maestro/x.mid") is None
 
