@@ -49,6 +49,7 @@ from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
+from deep_piano.music.ffmpeg import ffmpeg_version
 from deep_piano.music.recordings import survey
 from deep_piano.prepare import tasks
 from deep_piano.prepare.on_ray import prepare
@@ -151,7 +152,7 @@ def main(
         click.echo(
             f"Codec {codec}, {cores} processes, {rounds} rounds; {machine()}, "
             f"ray {metadata.version('ray')}, librosa {metadata.version('librosa')}, "
-            f"FFmpeg {audio.ffmpeg_version()}.\n"
+            f"FFmpeg {ffmpeg_version()}.\n"
         )
         print_rates(results, serial)
         print_memory(results)

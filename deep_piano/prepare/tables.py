@@ -1,8 +1,8 @@
 """Tables of splits, as spreadsheets and scripts write them, and the files that their rows name.
 
 A name in a table is often not the file's own: it has another suffix or none, another case, another
-form of the same letters (macOS keeps é as two characters), backslashes, or a folder before it. Names
-are compared as they are first, and without these differences where that names nothing. This
+form of the same letters (macOS keeps é as two characters), backslashes, or a folder before it.
+Names are compared as they are first, and without these differences where that names nothing. This
 module knows names and tables; it opens no file.
 """
 

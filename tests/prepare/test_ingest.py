@@ -23,6 +23,7 @@ from tests.support.fakes import listener
 from tests.support.hostile import improvised, played
 from tests.support.recordings import (
     ffmpeg,
+    write_ffmpeg,
     write_half,
     write_header_only,
     write_nan,
@@ -363,16 +364,14 @@ def test_a_machine_without_ffmpeg_blames_no_file(sound, read, monkeypatch):
     def missing():
         raise DeepPianoError("no ffmpeg was found")
 
-    monkeypatch.setattr(audio, "ffmpeg_binary", missing)
+    monkeypatch.setattr("deep_piano.music.ffmpeg.ffmpeg_binary", missing)
     with pytest.raises(DeepPianoError, match="no ffmpeg was found"):
         read("take.wav")
 
 
 def test_a_decoder_that_hangs_is_ended(sound, read, tmp_path, monkeypatch):
     program = tmp_path / "bin" / "ffmpeg"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\nsleep 1000 & wait\n")
-    program.chmod(0o755)
+    write_ffmpeg(program, "sleep 1000 & wait", for_file="take.wav")
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     reject = read("take.wav", time_limit_seconds=0.25)
     assert (reject.rule, reject.reason) == ("time_limit", "it did not decode within 0.25 s")
