@@ -6,6 +6,7 @@ knows one recording at a time; it knows nothing of shards, of other recordings o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import re
@@ -37,6 +38,14 @@ _FRAME_S = 0.05  # how finely silence is trimmed
 
 Transcribe = Callable[[Samples, int], tuple[Notes, float]]
 """Takes samples and their rate in Hz; returns the notes as they sound and the pedal's share."""
+
+
+_OF_THE_MACHINE = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EAGAIN),
+        *(errno.EMFILE, errno.ENFILE),
+    }
+)
 
 
 class TranscriberLostError(Exception):
@@ -79,6 +88,7 @@ def ingest(
     except MemoryError:
         return _failure(source, "memory", "there is not enough memory to read it")
     except Exception as error:  # a bad file costs that file, however it goes wrong
+        raise_of_the_machine(error)
         if isinstance(error, DeepPianoError) and not isinstance(error, InputError):
             raise
         logger.info(
@@ -96,6 +106,20 @@ def ingest(
     if isinstance(outcome, Broken):
         return Reject(source.name, "drop", source_sha256=source.sha256, **vars(outcome))
     return outcome
+
+
+def raise_of_the_machine(error: BaseException | None) -> None:
+    """Raise a `DeepPianoError` where an error is the machine's, such as a full disk, and no file's.
+
+    What is said of a file is remembered with it; this must not be.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise DeepPianoError(
+                f"this machine cannot go on: {error.strerror}. No file is to blame: mend that, and "
+                "run the same command again; it goes on from here."
+            ) from error
+        error = error.__cause__
 
 
 def reason_of(error: Exception, place: object) -> str:

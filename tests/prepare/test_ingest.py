@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from functools import cache
@@ -13,7 +14,14 @@ import pytest
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.dataset.rows import Reject, Row
-from deep_piano.errors import AssetError, AudioError, DecodeTimeout, DeepPianoError
+from deep_piano.errors import (
+    AssetError,
+    AudioError,
+    DecodeTimeout,
+    DeepPianoError,
+    FileError,
+    InputError,
+)
 from deep_piano.music import audio
 from deep_piano.music.notes import make_notes, read_midi, write_midi
 from deep_piano.prepare import ingest as module
@@ -358,6 +366,32 @@ def test_what_the_next_file_would_meet_as_well_is_raised(sound, read, error):
     with pytest.raises(type(error)) as raised:
         read("take.wav", codec="notes", transcribe=hear)
     assert raised.value is error
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM])
+def test_a_machine_that_has_run_out_blames_no_file(sound, read, number):
+    def hear(samples, sr):
+        try:
+            raise OSError(number, os.strerror(number))
+        except OSError as error:
+            raise FileError("cannot read it") from error
+
+    with pytest.raises(
+        DeepPianoError, match=rf"{os.strerror(number)}\. No file is to blame"
+    ) as raised:
+        read("take.wav", codec="notes", transcribe=hear)
+    assert not isinstance(raised.value, InputError)
+
+
+def test_an_ffmpeg_that_breaks_blames_no_file(sound, read, tmp_path, monkeypatch):
+    program = write_ffmpeg(tmp_path / "bin" / "ffmpeg", "")
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    assert isinstance(read("take.wav"), Row)
+    write_ffmpeg(program, "echo 'cannot open shared object file' >&2; exit 127")
+    with pytest.raises(DeepPianoError, match="cannot open shared object file") as raised:
+        read("take.wav")
+    assert not isinstance(raised.value, InputError)
+    assert isinstance(read("take.wav"), Row)
 
 
 def test_a_machine_without_ffmpeg_blames_no_file(sound, read, monkeypatch):
