@@ -199,6 +199,7 @@ def finish(
             "sha256": seed.digest,
             "seconds": round(seed.seconds, 3),
             "notes": len(seed.notes),
+            **({"tuning_cents": seed.tuning_cents} if seed.tuning_cents else {}),
         },
         "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint_sha256},
         "settings": {**settings.model_dump(exclude={"takes", "keep"}), "only_new": only_new},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,18 @@ import numpy as np
 
 from deep_piano.codecs.notes import STEPS_PER_SECOND
 from deep_piano.config.sections import GenerateConfig
-from deep_piano.errors import AudioError, InputError, MidiError
+from deep_piano.errors import AudioError, InputError, MidiError, one_line
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress, Tell
-from deep_piano.music import audio, loudness, synth
+from deep_piano.music import audio, loudness, synth, tuning
 from deep_piano.music.audio import SILENCE_DBFS, Samples
 from deep_piano.music.notes import MIDI_SUFFIXES, Notes, excerpt, read_midi
 
 SHORTEST_SEED_S = 2.0
 
 SR = 44_100
+
+logger = logging.getLogger(__name__)
 FEWEST_SEED_NOTES = 4
 # All notes together, in a recording's length. Recordings of pianos have 0.9 and more; synthetic
 # speech in twelve voices has at most 0.15: some give twenty notes, but each as short as a click.
@@ -53,7 +56,8 @@ def check_seed(samples: Samples, *, sr: int) -> None:
     if peak < 10 ** (SILENCE_DBFS / 20):
         level = f"its peak is {20 * math.log10(peak):.0f} dBFS" if peak else "every sample is zero"
         raise AudioError(
-            f"the seed is silent ({level}). Choose a louder stretch, or start it elsewhere."
+            f"the seed is silent ({level}). Choose a louder stretch, or start it elsewhere with "
+            "--seed-start."
         )
 
 
@@ -71,12 +75,15 @@ class Seed:
         SHA-256 of the file.
     name : str
         The file's name.
+    tuning_cents : int
+        How far the piano of a recording is out of tune, where that was put right to hear it.
     """
 
     notes: Notes
     seconds: float
     digest: str
     name: str
+    tuning_cents: int = 0
 
 
 def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> Seed:
@@ -89,6 +96,7 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
     """
     digest = audio.content_hash(path)
     error: type[InputError]
+    cents = 0
     if _is_midi(path):
         error = MidiError
         progress(Progress("reading", 0, 1))
@@ -102,7 +110,7 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
             )
     else:
         error = AudioError
-        notes, heard_s = _hear(path, start_s, seconds, progress)
+        notes, heard_s, cents = _hear(path, start_s, seconds, progress)
     if len(notes) < FEWEST_SEED_NOTES:
         raise error(
             f"only {len(notes)} piano note{'s' * (len(notes) != 1)} found in {heard_s:.1f} s of "
@@ -123,7 +131,7 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
     notes["onset"] -= begins
     notes["offset"] -= begins
     notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)
-    return Seed(notes, ends, digest, path.name)
+    return Seed(notes, ends, digest, path.name, cents)
 
 
 def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, sound: str) -> None:
@@ -167,7 +175,7 @@ def _is_midi(path: Path) -> bool:
         return file.read(4) == b"MThd"
 
 
-def _hear(path: Path, start_s: float, seconds: float, progress: Tell) -> tuple[Notes, float]:
+def _hear(path: Path, start_s: float, seconds: float, progress: Tell) -> tuple[Notes, float, int]:
     from deep_piano.music import transcription
 
     progress(Progress("transcribing", 0, 1))
@@ -179,7 +187,14 @@ def _hear(path: Path, start_s: float, seconds: float, progress: Tell) -> tuple[N
         sr=transcription.SAMPLE_RATE,
         progress=progress,
     )
-    return notes, len(samples) / transcription.SAMPLE_RATE
+    cents = tuning.correction_cents(samples, sr=transcription.SAMPLE_RATE)
+    if cents:
+        logger.warning(
+            "the piano in %s is %+d cents from A = 440 Hz, between two keys: it is heard, and goes "
+            "on, as if it were in tune.",
+            *(one_line(path), cents),
+        )
+    return notes, len(samples) / transcription.SAMPLE_RATE, cents
 
 
 def _fetch(name: str, progress: Tell) -> None:

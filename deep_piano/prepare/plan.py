@@ -27,7 +27,7 @@ from deep_piano.music.recordings import is_midi
 from deep_piano.prepare.ingest import split_of
 from deep_piano.prepare.sources import Source, hash_share
 
-READING_VERSION: Final = 1
+READING_VERSION: Final = 2
 """Raised when the same settings would read recordings otherwise than before."""
 
 LAYOUT: Final = frozenset(
