@@ -29,7 +29,7 @@ from deep_piano.infra.storage.open import require_apart
 from deep_piano.music import audio
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import NOTE, Notes, read_midi
-from deep_piano.music.recordings import survey
+from deep_piano.music.recordings import in_words, kinds, survey
 from deep_piano.prepare import filters, tasks
 from deep_piano.prepare.commit import read_ledger, remembered, require_same_settings, shards_there
 from deep_piano.prepare.plan import Known, reading_digest, shard_bits
@@ -123,7 +123,8 @@ def preview(
     about = "about " if share > 1 else ""
     lines = [
         f"{len(entries):,} files that are recordings by their names, "
-        f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others, left alone",
+        f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others, left alone"
+        + (f" ({in_words(kinds(others))})" if others else ""),
         f"{len(files) - len(new):,} of them known from before, {len(new):,} new or changed: "
         f"{about}{hours:.2f} hours as they claim",
     ]

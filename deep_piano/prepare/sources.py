@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError, one_line
 from deep_piano.infra.storage.folder import Entry, Folder
-from deep_piano.music.recordings import is_midi, suffix
+from deep_piano.music.recordings import is_midi, is_skipped, suffix
 from deep_piano.prepare.tables import SPELLINGS, SPLITS, TABLE_SUFFIXES, Listed, read_table
 
 __all__ = ["SPLITS", "Source", "Splits", "hash_share", "hash_split", "sources_of"]
@@ -101,7 +101,9 @@ class Splits:
         self._listed = Listed((entry.name for entry in recordings), root)
         if settings.split in ("auto", "metadata"):
             for entry in others:
-                if suffix(entry.name) in TABLE_SUFFIXES and 0 < entry.size <= _LARGEST_TABLE:
+                if is_skipped(entry.name) or not 0 < entry.size <= _LARGEST_TABLE:
+                    continue
+                if suffix(entry.name) in TABLE_SUFFIXES:
                     table = read_table(entry.name, folder.read_bytes(entry.name))
                     if table is not None:
                         self._listed.add(table)

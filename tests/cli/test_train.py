@@ -92,6 +92,29 @@ def test_what_train_cannot_use(dataset):
         assert everything() == before, arguments
 
 
+@pytest.mark.tf
+@pytest.mark.parametrize("codec", ["notes", "mulaw", "samples"])
+def test_without_a_training_split_nothing_is_learned_from_it(tmp_path, codec):
+    rows = [
+        note_row("a.mid", split="validation")
+        if codec == "notes"
+        else sound_row(codec, "a", split="validation")
+    ]
+    write_dataset(tmp_path / "held-out", rows, codec=codec)
+    checkpoint.save(Path("any"), random_checkpoint(codec))
+    said = made(
+        run("evaluate", "any", tmp_path / "held-out", "--json", "f.json", "--plot", "f.png")
+    )
+    assert "this checkpoint" in said
+    assert not any(
+        word in said for word in ("unigram", "Markov", "repeat", "uniform", "last value")
+    )
+    assert said.strip().endswith(
+        "no training split: the baselines that are learned from one are left out."
+    )
+    assert "no training split" in json.loads(Path("f.json").read_text())["remark"]
+
+
 def test_what_evaluate_and_runs_cannot_use(dataset):
     checkpoint.save(Path("notes-one"), random_checkpoint())
     write_dataset("sound", [sound_row("mulaw", "a")], codec="mulaw")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError
 from deep_piano.infra.storage.open import open_folder, require_apart
-from deep_piano.music.recordings import is_recording, survey
+from deep_piano.music.recordings import in_words, is_recording, kinds, survey
 from deep_piano.prepare.sources import Source, Splits, hash_split
 
 
@@ -29,12 +29,21 @@ def splits(folder, **settings):
     return Splits(folder, *survey(folder), PrepareConfig(**settings))
 
 
-@pytest.mark.parametrize("name", ["a.mp3", "b/C.WAV", "x.y.flac", "clip.mp4", "score.MID", "é.ogg"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.mp3", "b/C.WAV", "x.y.flac", "clip.mp4", "score.MID", "é.ogg"]
+    + [
+        f"a.{x}"
+        for x in ["3gp", "3g2", "aifc", "ts", "m2ts", "mts", "weba", "wave", "mpga", "wmv", "asf"]
+    ],
+)
 def test_audio_and_midi_are_recordings(name):
     assert is_recording(name)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "mp3", ".mp3", "b/._a.mp3", "cover.jpg", "metadata.csv"])
+@pytest.mark.parametrize(
+    "name", ["a.txt", "mp3", ".mp3", "b/._a.mp3", ".x/a.mp3", "cover.jpg", "metadata.csv"]
+)
 def test_everything_else_is_not(name):
     assert not is_recording(name)
 
@@ -53,8 +62,47 @@ def test_what_cannot_be_looked_at_counts_as_a_recording_that_failed(corpus, tmp_
     assert [bool(entry.problem) for entry in recordings] == [False, True]
 
 
+SYSTEMS = [
+    ".hidden/a.mp3",
+    ".Trash-1000/files/a.mp3",
+    "x/@eaDir/a.mp3",
+    "__MACOSX/._a.mp3",
+    "#recycle/a.mid",
+]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_what_is_hidden_or_thrown_away_is_no_recording_and_that_is_said(
+    corpus, tmp_path, name, caplog
+):
+    folder = corpus(b_dot_mp3="x")
+    path = tmp_path / "corpus" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("y")
+    (path.parent / "splits.csv").write_text(f"file,split\n{path.name},nonsense\nb.mp3,test\n")
+    recordings, others = survey(folder)
+    assert [entry.name for entry in recordings] == ["b.mp3"]
+    assert kinds(others) == {"hidden": 2}
+    said = "1 recordings that are hidden, or in folders such as" in caplog.text
+    assert said != name.endswith("._a.mp3")
+    assert splits(folder).of("b.mp3") is None
+
+
+def test_what_is_left_alone_is_counted_by_what_it_is(corpus, tmp_path):
+    names = ["cover.JPG", "b.jpg", "b/c.jpg", "notes.txt", "README", ".DS_Store", "a.mp3"]
+    for name in names:
+        (tmp_path / "corpus" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "corpus" / name).write_text("x")
+    _, others = survey(corpus())
+    assert kinds(others) == {".jpg": 3, "": 1, ".txt": 1, "hidden": 1}
+    assert in_words(kinds(others)) == (
+        "3 .jpg, 1 without a suffix, 1 .txt, 1 hidden or in folders of the system"
+    )
+    assert in_words(kinds(others), most=2) == "3 .jpg, 1 without a suffix, 2 of other kinds"
+
+
 def test_a_corpus_without_recordings_is_refused(corpus):
-    with pytest.raises(InputError, match=r"holds no recording \(1 other files\)"):
+    with pytest.raises(InputError, match=r"holds no recording \(1 other files: 1 .txt\)"):
         survey(corpus(readme_dot_txt="z"))
 
 
