@@ -341,7 +341,7 @@ def print_parts(paths: Sequence[Path], settings: PrepareConfig) -> None:
 
 def decode_commands(paths: Sequence[Path], settings: PrepareConfig) -> list[list[str]]:
     """Return, for each recording, the command that `audio.decode` runs, as it logs it."""
-    log = logging.getLogger("deep_piano.music.audio")
+    log = logging.getLogger("deep_piano.music.ffmpeg")
     seen: list[list[str]] = []
     level = log.level
     log.setLevel(logging.DEBUG)
@@ -359,8 +359,9 @@ def decode_commands(paths: Sequence[Path], settings: PrepareConfig) -> list[list
         log.removeFilter(keep)
         log.setLevel(level)
     first = f"file:{paths[0].absolute()}"
+    command = next(command for command in seen if first in command)
     return [
-        [f"file:{path.absolute()}" if word == first else word for word in seen[0]] for path in paths
+        [f"file:{path.absolute()}" if word == first else word for word in command] for path in paths
     ]
 
 
