@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import re
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,8 @@ SILENCE_DBFS = -60.0
 LONGEST_DECODE_S = 3 * 3600.0
 
 _MOST_CHANNELS = 64  # that FFmpeg mixes
+_MOST_PLACED = 8  # of which some may not be mixed in: more are averaged
+_MOST_SOUNDS = 8  # in one file that are listened to
 _LOOKED_AT_S = 10.0  # of a stereo recording, to see whether its channels cancel out
 _LEAST_LEFT = 0.25  # of the channels' power; where only one of them sounds, a half is left
 
@@ -69,7 +72,7 @@ def decode(
     start_s, seconds : float
         Where to begin, and how much to decode; `seconds=None` means all (at most three hours).
     timeout_s : float
-        FFmpeg is ended after this long.
+        FFmpeg is ended after this long, however often it must look.
 
     Returns
     -------
@@ -82,7 +85,9 @@ def decode(
     AudioError
         No such file, a folder, unreadable, empty, not audio, no sound in it, `start_s` beyond
         its end, damaged within the asked stretch, NaN or infinite samples, out of time, or it
-        takes more than `MOST_MEMORY`.
+        takes more than `ffmpeg.MOST_MEMORY`.
+    DeepPianoError
+        When FFmpeg does not work, whatever the file.
 
     Examples
     --------
@@ -94,9 +99,8 @@ def decode(
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise AudioError(f"the length must be more than 0 seconds. Received: {seconds}.")
     _require_readable(path, one_line(path))
-    wanted = _Wanted(
-        path, sr, start_s, min(seconds or LONGEST_DECODE_S, LONGEST_DECODE_S), timeout_s
-    )
+    longest_s = min(seconds or LONGEST_DECODE_S, LONGEST_DECODE_S)
+    wanted = _Wanted(path, sr, start_s, longest_s, until=time.monotonic() + timeout_s)
     samples = _sounding_stream(wanted)
     if seconds is None and len(samples) == wanted.length:
         logger.warning("%s: only its first %g hours are used.", wanted, LONGEST_DECODE_S / 3600)
@@ -111,7 +115,7 @@ class _Wanted:
     sr: int
     start_s: float
     seconds: float
-    timeout_s: float
+    until: float  # of the clock `time.monotonic`: whatever it takes, it takes no longer
 
     def __str__(self) -> str:
         return one_line(self.path)
@@ -127,7 +131,7 @@ class _Wanted:
             # A quarter of a second more than asked: resampling holds back its last few samples.
             *decoding(_url(self.path), start_s=self.start_s, seconds=self.seconds + 0.25),
             *to_samples(self.sr, most=self.length + self.sr, stream=stream, mix=mix),
-            timeout_s=self.timeout_s,
+            timeout_s=max(0.01, round(self.until - time.monotonic(), 2)),
             subject=str(self),
         )
         decoded = np.frombuffer(run.output, "<f4", len(run.output) // 4)[: self.length]
@@ -142,7 +146,7 @@ def _sounding_stream(wanted: _Wanted) -> Samples:
     if chosen:
         samples, run = wanted.run(stream=chosen)
     samples = _mixed(wanted, samples, run, stream=chosen)
-    others = [index for index in range(len(run.streams)) if index != chosen]
+    others = [index for index in range(len(run.streams[:_MOST_SOUNDS])) if index != chosen]
     for other in others if _is_silent(samples) else ():
         with contextlib.suppress(AudioError):
             heard = _mixed(wanted, *wanted.run(stream=other), stream=other)
@@ -198,7 +202,7 @@ def _instead_of_the_mix(
 ) -> int | None:
     """Return the loudest channel where channels cancel out, as where one is inverted; else None."""
     silent = _is_silent(samples)
-    if channels < 2 or (channels > 2 and not silent):
+    if not 2 <= channels <= _MOST_PLACED or (channels > 2 and not silent):
         return None
     part, mixed = (wanted, samples) if silent else _loudest_part(wanted, samples)
     if channels == 2:

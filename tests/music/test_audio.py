@@ -659,3 +659,19 @@ def test_what_a_file_says_of_itself_is_not_taken_for_a_complaint(tmp_path, wav, 
     )
     assert len(audio.decode(path, sr=16_000, seconds=30)) == pytest.approx(64_000, abs=3200)
     assert caplog.text == ""
+
+
+def test_of_many_silent_sounds_a_few_are_listened_to(tmp_path, monkeypatch):
+    path, silence = tmp_path / "many.mkv", ("-f", "lavfi", "-i", "anullsrc=r=8000:d=3")
+    ffmpeg(*silence, *(30 * ("-map", "0:a")), "-c:a", "flac", path)
+    limits, run_ffmpeg = [], audio.run_ffmpeg
+
+    def spy(*options, timeout_s, **others):
+        limits.append(timeout_s)
+        return run_ffmpeg(*options, timeout_s=timeout_s, **others)
+
+    monkeypatch.setattr(audio, "run_ffmpeg", spy)
+    assert not audio.decode(path, sr=8000, timeout_s=30).any()
+    assert len(limits) <= 16
+    assert limits == sorted(limits, reverse=True)  # all of them share one limit
+    assert limits[-1] < limits[0] <= 30
