@@ -23,7 +23,7 @@ from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.dataset.rows import Reject, Row
 from deep_piano.errors import DecodeTimeout, DeepPianoError, InputError, one_line
-from deep_piano.music import audio
+from deep_piano.music import audio, tuning
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import Notes, excerpt, read_midi_and_pedal
 from deep_piano.prepare import filters
@@ -182,9 +182,22 @@ def _sound(
         "audio": described,
     }
     if codec.hears_notes:
+        _tell_tuning(source, samples, sr=sr)
         return _heard(source, settings, *transcribe(samples, sr), **common)
     prints = fingerprint.of_audio(samples, sr=sr)
     return _row(source, settings, samples, fingerprint=prints, **common)
+
+
+def _tell_tuning(source: Source, samples: Samples, *, sr: int) -> None:
+    """Say where a piano is so far out of tune that the transcription puts it right."""
+    cents = tuning.correction_cents(samples, sr=sr)
+    if cents:
+        facts = dict(recording=source.name, source_sha256=source.sha256, tuning_cents=cents)
+        logger.warning(
+            "%s: the piano is %+d cents from A = 440 Hz, and is heard as if it were in tune",
+            *(one_line(source.name), cents),
+            extra=dict(stage="prepare", event="retuned", **facts),
+        )
 
 
 def _midi(path: Path, source: Source, settings: PrepareConfig) -> Row | Broken:

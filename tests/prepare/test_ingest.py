@@ -22,7 +22,7 @@ from deep_piano.errors import (
     FileError,
     InputError,
 )
-from deep_piano.music import audio
+from deep_piano.music import audio, tuning
 from deep_piano.music.notes import make_notes, read_midi, write_midi
 from deep_piano.prepare import ingest as module
 from deep_piano.prepare.ingest import TranscriberLostError, ingest, reason_of, split_of
@@ -273,6 +273,18 @@ def test_a_transcriber_is_not_asked_about_what_is_left_out_anyway(tmp_path, read
         limit=10.0,
         source_sha256="the file's hash",
     )
+
+
+@pytest.mark.parametrize(("cents", "said"), [(-42, True), (30, True), (0, False), (15, False)])
+def test_a_piano_between_two_keys_is_named(tmp_path, read, cents, said, caplog):
+    samples = tuning.retuned(played(MUSIC, sr=SR), sr=SR, cents=-cents)
+    write_sound(tmp_path / "old.wav", samples, sr=SR)
+    assert isinstance(read("old.wav", codec="notes"), Row)
+    told = [record for record in caplog.records if getattr(record, "event", "") == "retuned"]
+    assert len(told) == said
+    if told:
+        assert told[0].tuning_cents == pytest.approx(cents, abs=1)
+        assert told[0].getMessage().startswith("old.wav: the piano is ")
 
 
 def test_sound_in_which_nothing_is_heard_is_left_out(sound, read):
