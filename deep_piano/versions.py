@@ -39,7 +39,7 @@ def of_a_piece() -> dict[str, str | None]:
 
     FFmpeg, a process of its own, is asked once a process and not once a piece.
     """
-    from deep_piano.music.audio import ffmpeg_version
+    from deep_piano.music.ffmpeg import ffmpeg_version
 
     packages = {package: version(package) for package in _DECISIVE}
     return _ours() | packages | {"ffmpeg": ffmpeg_version()}
@@ -47,7 +47,7 @@ def of_a_piece() -> dict[str, str | None]:
 
 def of_a_dataset() -> dict[str, str | None]:
     """Return the versions of what decides over the bytes of a dataset."""
-    from deep_piano.music.audio import ffmpeg_version
+    from deep_piano.music.ffmpeg import ffmpeg_version
 
     packages = ("numpy", "scipy", "librosa", "numba", "pyarrow", "pyloudnorm", "tensorflow")
     found = {package: version(package) for package in packages}

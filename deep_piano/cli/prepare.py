@@ -51,6 +51,7 @@ def prepare(
     says of every file that was left out why. The same command goes on where one was stopped, and
     brings a dataset up to date when the corpus has changed. All filters are in ray_config.yaml.
     """
+    from deep_piano.music.recordings import in_words
     from deep_piano.report.card import dataset_card, encodable
 
     settings = file.load({"prepare": options, "storage": {"endpoint": endpoint}})
@@ -76,8 +77,10 @@ def prepare(
     click.echo(encodable(dataset_card(manifest, uri=dataset), sys.stdout.encoding))
     totals = manifest.totals
     click.echo(
-        f"files found: {totals.files} = {totals.recordings} recordings + "
+        f"files found: {totals.files + totals.ignored} = {totals.recordings} recordings + "
         f"{totals.drops} dropped + {totals.failures} failed"
+        + (f" + {totals.ignored} left alone" if totals.ignored else "")
+        + (f" ({in_words(totals.left_alone)})" if totals.left_alone else "")
     )
 
 

@@ -30,7 +30,7 @@ from deep_piano.music import audio
 from deep_piano.music.audio import Samples
 from deep_piano.music.midi import holds_midi, read_midi
 from deep_piano.music.notes import NOTE, Notes
-from deep_piano.music.recordings import survey
+from deep_piano.music.recordings import in_words, kinds, survey
 from deep_piano.prepare import filters, tasks
 from deep_piano.prepare.commit import read_ledger, remembered, require_same_settings, shards_there
 from deep_piano.prepare.plan import Known, reading_digest, shard_bits
@@ -94,7 +94,7 @@ def preview(
     if manifest is not None and not rebuild:
         require_same_settings(manifest, settings, dataset.uri)
     entries, others = survey(corpus)
-    Splits(corpus, others, settings)
+    splits = Splits(corpus, entries, others, settings)
     hashes = remembered(entries, read_ledger(dataset))
     known = _known(dataset, settings, progress)
     lost = [entry.name for entry in entries if entry.problem]
@@ -125,13 +125,15 @@ def preview(
     about = "about " if share > 1 else ""
     lines = [
         f"{len(entries):,} files that are recordings by their names, "
-        f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others, left alone",
+        f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others, left alone"
+        + (f" ({in_words(kinds(others))})" if others else ""),
         f"{len(files) - len(new):,} of them known from before, {len(new):,} new or changed: "
         f"{about}{hours:.2f} hours as they claim",
     ]
     for rule, names in sorted(left_out.items()):
         of = f" of {len(opened)} opened" if about and rule != "duplicate" else ""
         lines += [f"would be left out as {rule}: {len(names)}{of} ({_some(names)})"] * bool(names)
+    lines += splits.doubts
     lines += [
         f"shards: at most {1 << shard_bits(files, settings):,}, about {parquet / 1e6:,.1f} MB",
         f"time: about {_minutes(cpu_s / cpus)} on {cpus} CPUs, measured on "

@@ -196,14 +196,14 @@ def test_a_seed_of_two_to_ten_seconds_will_do(transcriber, weights, seconds):
 def test_of_an_hour_only_the_asked_seconds_are_decoded(transcriber, weights, monkeypatch):
     recordings.write_hour(Path("hour.mp3"))
     decoded = []
-    run_ffmpeg = audio._run_ffmpeg
+    run_ffmpeg = audio.run_ffmpeg
 
     def spy(*options, **limits):
         finished = run_ffmpeg(*options, **limits)
         decoded.append(len(finished.output) / 4 / transcription.SAMPLE_RATE)
         return finished
 
-    monkeypatch.setattr(audio, "_run_ffmpeg", spy)
+    monkeypatch.setattr(audio, "run_ffmpeg", spy)
     made(generate(weights, "hour.mp3", "piece.mid", "--seed-start", 1800))
     assert len(transcriber[0]) == 10 * transcription.SAMPLE_RATE
     assert decoded == [pytest.approx(10, abs=0.5)]

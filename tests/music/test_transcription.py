@@ -10,7 +10,7 @@ import pytest
 from deep_piano.errors import AssetError, AudioError
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress
-from deep_piano.music import transcription
+from deep_piano.music import transcription, tuning
 from deep_piano.music.segments import (
     SAMPLE_RATE,
     SEGMENT_S,
@@ -89,6 +89,27 @@ def test_times_are_those_of_the_whole_recording() -> None:
     samples[20 * SAMPLE_RATE] = 1
     keys = listen(FakeNetwork(), samples, sr=SAMPLE_RATE).keys
     assert as_rows(keys) == [(20, 20.5, 60)]
+
+
+@pytest.mark.parametrize("cents", [-40, 30, 45])
+def test_a_piano_between_two_keys_is_retuned_and_keeps_its_times(cents: int) -> None:
+    t = np.arange(40 * SAMPLE_RATE) / SAMPLE_RATE
+    sound = np.sin(2 * np.pi * 440 * tuning.speed(cents) * t).astype(np.float32)
+    sound[: 25 * SAMPLE_RATE] = 0
+    network = FakeNetwork()
+    keys = listen(network, sound, sr=SAMPLE_RATE).keys
+    heard = network.heard[-1][: 4 * SAMPLE_RATE]
+    peak = np.argmax(np.abs(np.fft.rfft(heard * np.hanning(len(heard))))) / 4
+    assert peak == pytest.approx(440, abs=1)
+    assert keys["onset"][0] == pytest.approx(25, abs=0.05)  # the resampler rings before it
+
+
+def test_a_piano_that_is_nearly_in_tune_is_heard_as_it_is() -> None:
+    t = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
+    sound = np.sin(2 * np.pi * 440 * tuning.speed(18) * t).astype(np.float32)
+    network = FakeNetwork()
+    listen(network, sound, sr=SAMPLE_RATE)
+    assert np.array_equal(network.heard[0][: len(sound)], sound)
 
 
 @pytest.mark.parametrize("samples", [np.zeros(SAMPLE_RATE), np.empty(0)])

@@ -79,7 +79,7 @@ def prepared(corpus, dataset):
             *("", settings),
             corpus_digest="",
             files=len(sources),
-            ignored=0,
+            ignored={},
             shards=shards,
             rejects=(),
             versions={},
@@ -107,7 +107,8 @@ def test_files_hours_shards_bytes_and_time_are_said(look, corpus):
     first, second, *others = text.splitlines()
     size_mb = sum(path.stat().st_size for path in corpus.root.glob("[0-9s].*")) / 1e6
     assert first == (
-        f"5 files that are recordings by their names, {size_mb:.1f} MB; 1 others, left alone"
+        f"5 files that are recordings by their names, {size_mb:.1f} MB; "
+        "1 others, left alone (1 .txt)"
     )
     assert second == "0 of them known from before, 5 new or changed: 0.02 hours as they claim"
     assert others[0].startswith("shards: at most 1, about 0.")

@@ -16,6 +16,7 @@ from deep_piano.errors import CheckpointError
 from deep_piano.infra.assets import cache
 from deep_piano.models import checkpoint
 from deep_piano.music import audio
+from deep_piano.music.ffmpeg import ffmpeg_binary
 from deep_piano.music.loudness import integrated_lufs
 from deep_piano.music.midi import read_midi
 
@@ -82,7 +83,7 @@ def test_the_piece_is_three_minutes_loud_enough_and_not_clipped(made):
 
 
 def run_ffmpeg_to_stereo(path):
-    command = [audio.ffmpeg_binary(), "-loglevel", "error", "-i", path, "-f", "f32le", "-"]
+    command = [ffmpeg_binary(), "-loglevel", "error", "-i", path, "-f", "f32le", "-"]
     raw = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True).stdout
     return np.frombuffer(raw, "<f4").reshape(-1, 2)
 

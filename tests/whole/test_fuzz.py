@@ -172,7 +172,7 @@ def prepare_splits(rng, good, place):
     (place / "table.csv").write_bytes(damaged(table, rng, table))
     (place / "a.mid").write_bytes(b"x")
     folder = open_folder(place)
-    splits = Splits(folder, survey(folder)[1], PrepareConfig())
+    splits = Splits(folder, *survey(folder), PrepareConfig())
     assert splits.of("a.mid") in (None, "train", "validation", "test")
 
 
