@@ -114,7 +114,7 @@ class Results:
     "--codec",
     default="mulaw",
     show_default=True,
-    type=click.Choice([name for name, codec in CODECS.items() if not codec.hears_notes]),
+    type=click.Choice([name for name, codec in CODECS.items() if not codec.encodes_notes]),
 )
 @click.option("--cores", type=int, help="Processes of every way.  [all]")
 @click.option("--rounds", default=3, show_default=True, help="Rounds of every way in turn.")

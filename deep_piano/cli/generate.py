@@ -202,7 +202,7 @@ def index_of(dataset: Dataset, *, progress: Tell = no_progress) -> CorpusIndex:
     """
     from deep_piano.analysis.originality import CorpusIndex
 
-    if not dataset.codec.hears_notes:
+    if not dataset.codec.encodes_notes:
         raise InputError(
             f"the dataset is of the codec {dataset.spec.codec!r}, and only notes can be "
             "indexed. Give one that `deep-piano prepare` made with the codec notes."

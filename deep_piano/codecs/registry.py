@@ -28,7 +28,7 @@ class Codec:
     spec : SequenceSpec
     sr : int
         The sampling rate, in Hz, at which it wants recordings decoded.
-    hears_notes : bool
+    encodes_notes : bool
         `encode` takes a note array; else samples, mono, at `sr`.
     encode : callable
         Returns a sequence, shape (n, fields).
@@ -60,7 +60,7 @@ class Codec:
 
     spec: SequenceSpec
     sr: int
-    hears_notes: bool
+    encodes_notes: bool
     encode: Callable[[NDArray[Any]], NDArray[Any]]
     growth: float
     to_samples: Callable[[NDArray[Any]], NDArray[np.float32]] = waveform.decode_samples

@@ -118,7 +118,7 @@ def make_pieces(
         given.append(Path(settings.index))
     known = [codec.spec.codec for codec in CODECS.values()]
     weights = checkpoint.load(found, codec=known)
-    if not codec_of(weights.spec).hears_notes:
+    if not codec_of(weights.spec).encodes_notes:
         return wave.make_pieces(
             seed_path,
             out,

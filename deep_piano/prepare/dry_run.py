@@ -155,7 +155,7 @@ def _at_once(work: Callable[[T], U], things: Sequence[T]) -> Iterator[U]:
 
 
 def _open(corpus: Folder, source: Source, settings: PrepareConfig) -> _Opened:
-    if source.is_midi and not CODECS[settings.codec].hears_notes:
+    if source.is_midi and not CODECS[settings.codec].encodes_notes:
         return _Opened(source, None, "no_audio")
     try:
         with corpus.local(source.name) as path:
@@ -236,7 +236,7 @@ def _no_notes(samples: Samples, sr: int) -> tuple[Notes, float]:
 
 
 def _is_transcribed(is_midi: bool, settings: PrepareConfig) -> bool:
-    return CODECS[settings.codec].hears_notes and not is_midi
+    return CODECS[settings.codec].encodes_notes and not is_midi
 
 
 def _transcribing(corpus: Folder, source: Source) -> tuple[float, float]:

@@ -60,7 +60,9 @@ def reading_digest(settings: PrepareConfig) -> str:
         READING_VERSION,
         settings.model_dump(mode="json", exclude=set(RUNNING | LAYOUT)),
         codec.spec.bare.to_json(),
-        [archive.sha256 for archive in ASSETS["transkun"].archives] if codec.hears_notes else None,
+        [archive.sha256 for archive in ASSETS["transkun"].archives]
+        if codec.encodes_notes
+        else None,
     )
 
 

@@ -137,7 +137,7 @@ class Pool:
 
     def start_for(self, sources: Iterable[Source]) -> None:
         """Start the transcribers if any of these files needs one."""
-        if self._actors or not CODECS[self._settings.codec].hears_notes:
+        if self._actors or not CODECS[self._settings.codec].encodes_notes:
             return
         if all(source.is_midi for source in sources):
             return

@@ -114,6 +114,6 @@ def test_a_command_that_is_killed_is_resumed_to_the_same_end(dataset):
         assert command.poll() is None
     command.send_signal(signal.SIGKILL)
     assert command.communicate()[1] == b""
-    refused(run("train", dataset, "-o", "killed", *options), "holds a run already", "--resume")
+    refused(run("train", dataset, "-o", "killed", *options), "already holds a run", "--resume")
     made(run("train", dataset, "-o", "killed", "--resume"))
     assert checkpoint.load("killed").digest == checkpoint.load("whole").digest

@@ -166,7 +166,7 @@ def test_names_are_awkward(corpus):
 
 def test_the_same_corpus_every_time_whatever_the_codec(corpus, tmp_path):
     folder, for_notes = corpus
-    for_sound = write_hostile_corpus(tmp_path / "again", hears_notes=False)
+    for_sound = write_hostile_corpus(tmp_path / "again", encodes_notes=False)
     first, second = open_folder(folder), open_folder(tmp_path / "again")
     for entry in first.entries():
         if not entry.problem and entry.name != "unreadable.wav":
