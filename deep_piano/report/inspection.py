@@ -86,10 +86,10 @@ def inspect_recording(
         sr = transcription.SAMPLE_RATE
         samples = audio.decode(path, sr=sr, timeout_s=300)
         described = descriptors.describe_audio(samples, sr=sr, excerpt_s=_DESCRIBED_S)
-        performance = transcription.Transcriber(cache.ensure("transkun")).listen(
+        performance = transcription.Transcriber(cache.ensure("transkun")).performance(
             samples, sr=sr, progress=progress
         )
-        notes, pedal = performance.heard()
+        notes, pedal = performance.notes_and_pedal()
     note_features = descriptors.describe_notes(notes, pedal_share=pedal)
     pictures = []
     if plot is not None:

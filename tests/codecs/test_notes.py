@@ -129,7 +129,7 @@ def test_bending_reaches_as_far_as_it_may(rng):
 
 
 @given(NOTE_ROWS, st.integers(0, 2**32 - 1))
-def test_a_misheard_sequence_is_one_with_fewer_notes(rows, seed):
+def test_transcription_errors_remove_notes(rows, seed):
     gap, duration, pitch, velocity = np.array(rows).T
     onset = np.cumsum(gap) / 100
     sequence = encode(make_notes(onset, onset + duration / 100, pitch, velocity))

@@ -132,7 +132,7 @@ def test_what_cannot_be_submitted(checkout):
     refused(run(*at), ADDRESS, "Failed to connect", "port forwarded", code=1)
     Path("jobs/train.py").unlink()
     Path("jobs").rmdir()
-    refused(run(*at), "holds no jobs/")
+    refused(run(*at), "has no folder jobs/")
 
 
 @pytest.mark.parametrize(("token", "state"), [(None, "not set"), ("wrong", "another one")])

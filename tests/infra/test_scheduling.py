@@ -1,4 +1,4 @@
-"""How long nothing may be heard of work on Ray; tests/chaos/ shows it with processes that hang."""
+"""The limit of time without progress on Ray; tests/chaos/ shows it with processes that hang."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def test_it_may_last_so_long_and_no_longer(clock):
     silence.require_short(3)
     clock[0] += 1
     with pytest.raises(
-        DeepPianoError, match=r"for 60 s of the 3 tasks .* bulk.silence_seconds says how long"
+        DeepPianoError, match=r"for 60 s of the 3 tasks .* bulk.silence_seconds sets the limit"
     ) as caught:
         silence.require_short(3)
     assert not isinstance(caught.value, InputError)
 
 
-def test_whatever_is_heard_ends_it(clock):
+def test_any_progress_ends_it(clock):
     silence = Silence(60, "prepare.silence_seconds")
     clock[0] += 50
     silence.end()
     clock[0] += 50
     silence.require_short(1, [])
-    silence.require_short(1, [12.0])  # a recording was heard
+    silence.require_short(1, [12.0])  # a recording was transcribed
     clock[0] += 50
     silence.require_short(1, [12.0])
     clock[0] += 50
@@ -47,7 +47,7 @@ def test_whatever_is_heard_ends_it(clock):
 
 
 class News:
-    """What the first worker tells, in the place of Ray's queue; then nothing."""
+    """The first worker's reports, in place of Ray's queue; then nothing."""
 
     def __init__(self, *told, then):
         self._told, self._then = list(told), then
@@ -78,7 +78,7 @@ class Trainer:
         return self._outcome
 
 
-def test_a_training_that_is_not_heard_of_any_more_ends(clock):
+def test_a_training_without_progress_ends(clock):
     def wait():
         clock[0] += 25
 
