@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, InputError
-from deep_piano.infra.storage.atomic import _identity, require_free
+from deep_piano.infra.storage.atomic import identity_of, require_free
 from deep_piano.music.audio import ENCODED_SUFFIXES, content_hash
 
 OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), ".mid")
@@ -70,7 +70,7 @@ def targets(
         kinds = [".mid"] * notes + [".png", ".json"]
         beside = {kind: out.with_name(name + kind) for kind in kinds}
         found.append({**beside, **main})
-    identities = {_identity(path) for path in _with_contents(given)} - {None}
+    identities = {identity_of(path) for path in _with_contents(given)} - {None}
     for path in (path for files in found for path in files.values()):
         require_free(path, force=force, given=identities)
     _require_writable(out.parent)

@@ -16,7 +16,7 @@ from rich.cells import cell_len, set_cell_size
 
 from deep_piano.analysis.keys import PITCH_CLASSES, keys_by_fifths, note_name
 from deep_piano.errors import one_line
-from deep_piano.report.text import _clock, _hours, _size
+from deep_piano.report.text import clock, hours, size
 
 if TYPE_CHECKING:
     from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
@@ -61,7 +61,7 @@ def dataset_card(manifest: Manifest, *, uri: str = "") -> str:
     sections = [
         _heading(
             uri or "Dataset",
-            f"{totals.recordings:,} recordings · {_hours(totals.duration_s)} · "
+            f"{totals.recordings:,} recordings · {hours(totals.duration_s)} · "
             f"{totals.steps:,} {unit}",
         ),
         _contents(manifest),
@@ -148,7 +148,7 @@ def sound_rows(audio: AudioFeatures | None) -> list[Row]:
     if audio is None:
         return []
     return [
-        ("duration", _clock(audio.duration_s), "min:s"),
+        ("duration", clock(audio.duration_s), "min:s"),
         _row("loudness", audio.loudness_lufs, ".1f", "LUFS"),
         _row("peak", audio.peak_dbfs, ".1f", "dBFS"),
         _row("clipped", audio.clipping_share, ".2%", "of the samples"),
@@ -167,7 +167,7 @@ def note_rows(notes: NoteFeatures | None) -> list[Row]:
     if notes is None:
         return []
     return [
-        ("duration", _clock(notes.duration_s), "min:s"),
+        ("duration", clock(notes.duration_s), "min:s"),
         _row("notes", notes.notes, ",.0f"),
         _row("density", notes.density_per_s, ".2f", "notes a second"),
         _pitch_row("lowest note", notes.lowest_pitch),
@@ -198,7 +198,7 @@ def _contents(manifest: Manifest) -> list[str]:
         f"{totals.drops:,} dropped + {totals.failures:,} failed",
         "ignored": f"{totals.ignored:,} that are neither audio nor MIDI",
         "codec": f"{codec.codec}: {fields}",
-        "shards": f"{len(shards):,} of {_size(totals.bytes)} together, {row_groups:,} row groups",
+        "shards": f"{len(shards):,} of {size(totals.bytes)} together, {row_groups:,} row groups",
     }
     if not totals.ignored:
         del facts["ignored"]

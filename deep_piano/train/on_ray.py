@@ -180,7 +180,7 @@ def _result(
 
     silence = Silence(settings.silence_seconds, "train.silence_seconds")
     try:
-        result = _fit(trainer, news, progress, silence, settings.workers or 1)
+        result = fit_with_reports(trainer, news, progress, silence, settings.workers or 1)
         return dict(result.return_value or {})
     except TrainingFailedError as error:
         logger.debug("training failed", exc_info=True)
@@ -233,7 +233,7 @@ def _storage(run: Folder) -> tuple[str, Any]:
     return f"{run.bucket.name}/{run.prefix}".rstrip("/"), filesystem
 
 
-def _fit(
+def fit_with_reports(
     trainer: Any, news: Any, progress: Callable[[Update], None], silence: Silence, workers: int
 ) -> Any:
     """Run a trainer in a thread, and pass on the first worker's reports until it has ended.

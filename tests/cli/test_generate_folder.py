@@ -65,8 +65,8 @@ def test_what_only_notes_have_is_not_asked_of_sound(seeds, options, why):
     ("arguments", "fragments"),
     [
         (["seeds", "-o", "piece.mp3"], ["'seeds' is a folder of seeds", "Give a folder"]),
-        (["seeds", "-o", "seeds/pieces"], ["lie in one another", "folder of its own"]),
-        (["seeds", "-o", "seeds"], ["lie in one another"]),
+        (["seeds", "-o", "seeds/pieces"], ["contain each other", "folder of its own"]),
+        (["seeds", "-o", "seeds"], ["contain each other"]),
         (["none/", "-o", "piece.mid"], ["no such file: none"]),
         (["s3:/seeds", "-o", "piece.mid"], ["no such file: s3:/seeds"]),
         (["seeds/0.mid", "-o", "p.mid", "--format", "mp3"], ["--format is for a folder of seeds"]),

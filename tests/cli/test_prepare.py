@@ -273,7 +273,7 @@ def wrong_split():
         (wrong_split, "split", ["split.csv gives a file the split 'exam'", "train, validation"]),
         (None, "http://host/x", ["http://host/x is of an unknown kind", "s3://bucket/prefix"]),
         (None, "s3://", ["names no bucket"]),
-        (None, "", ["'' is no folder"]),
+        (None, "", ["'' is not a folder"]),
     ],
 )
 def test_a_corpus_that_cannot_be_used(prepare, given, fragments, dry):
@@ -288,7 +288,7 @@ def test_a_corpus_that_cannot_be_used(prepare, given, fragments, dry):
 @pytest.mark.parametrize("out", ["corpus", "corpus/set", ".", "corpus/../corpus/x"])
 def test_a_dataset_within_its_corpus_is_refused(corpus, out, dry):
     before = everything()
-    refused(run("prepare", corpus, "-o", out, *dry), "lie in one another", "folder of its own")
+    refused(run("prepare", corpus, "-o", out, *dry), "contain each other", "folder of its own")
     assert everything() == before
 
 

@@ -390,7 +390,7 @@ def test_the_callers_files_are_kept(tmp_path, seed, weights):
     mine = tmp_path / "mine.json"
     mine.write_text("{}")
     settings = GenerateConfig(checkpoint=str(weights), seconds=SECONDS)
-    with pytest.raises(InputError, match="one of the files you gave"):
+    with pytest.raises(InputError, match="one of your input files"):
         make_pieces(seed, tmp_path / "mine.mid", settings, force=True, keep=[Path(mine)])
     assert mine.read_text() == "{}"
 

@@ -9,7 +9,7 @@ import pytest
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.cluster import connection
 from deep_piano.infra.cluster.scheduling import Silence
-from deep_piano.train.on_ray import _fit
+from deep_piano.train.on_ray import fit_with_reports
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_training_without_progress_ends(clock):
     silence = Silence(60, "train.silence_seconds")
     clock[0] += 50
     with pytest.raises(DeepPianoError, match=r"for 60 s of the 2 tasks .* train.silence_seconds"):
-        _fit(trainer, News("an update", then=wait), told.append, silence, 2)
+        fit_with_reports(trainer, News("an update", then=wait), told.append, silence, 2)
     assert told == ["an update"]
     assert clock[0] == 1000 + 50 + 3 * 25
     trainer.may_end.set()
@@ -96,7 +96,10 @@ def test_a_training_gives_what_its_trainer_gives_and_the_last_news_are_told():
     trainer, told = Trainer("done"), []
     silence = Silence(60, "train.silence_seconds")
     trainer.may_end.set()
-    assert _fit(trainer, News(1, 2, 3, then=lambda: None), told.append, silence, 2) == "done"
+    assert (
+        fit_with_reports(trainer, News(1, 2, 3, then=lambda: None), told.append, silence, 2)
+        == "done"
+    )
     assert told == [1, 2, 3]
 
 
@@ -104,4 +107,4 @@ def test_a_training_fails_as_its_trainer_does():
     trainer = Trainer(ValueError("no workers"))
     silence = Silence(60, "train.silence_seconds")
     with pytest.raises(ValueError, match="no workers"):
-        _fit(trainer, News(then=trainer.may_end.set), print, silence, 2)
+        fit_with_reports(trainer, News(then=trainer.may_end.set), print, silence, 2)

@@ -312,7 +312,7 @@ def test_a_corpus_of_nothing_useful_has_an_estimate_too(tmp_path, dataset):
 @pytest.mark.parametrize(
     ("dataset_name", "settings", "message"),
     [
-        ("corpus/inside", {}, "lie in one another"),
+        ("corpus/inside", {}, "contain each other"),
         ("dataset", {"min_notes": 50}, r"made with other settings \(min_notes 64 -> 50\)"),
         ("broken", {}, "manifest.json is broken"),
         ("dataset", {"split": "metadata"}, "made with other settings"),

@@ -179,7 +179,7 @@ def test_a_bucket_that_is_missing_is_named(s3, corpus, tmp_path):
 
 def test_a_dataset_within_its_corpus_is_refused(s3, corpus):
     source = upload(s3, corpus)
-    with pytest.raises(InputError, match="lie in one another"):
+    with pytest.raises(InputError, match="contain each other"):
         prepare(source, f"{source}/set")
     assert set(stored(source)) == set(contents(corpus))
 
