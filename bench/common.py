@@ -1,17 +1,19 @@
-"""What benchmarks share: the machine in a line, TensorFlow made ready, memory watched, options."""
+"""Shared by the benchmarks: facts of the machine, timers, watching of memory, options."""
 
 from __future__ import annotations
 
 import os
 import platform
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import click
+import numpy as np
 
 from deep_piano.generate.files import OUTPUT_SUFFIXES
 from deep_piano.infra.backend import load_tensorflow
@@ -28,6 +30,9 @@ output_format = click.option(
 )
 
 SAMPLED_EVERY_S = 0.2
+
+Round = Callable[[], list[float]]
+"""Runs some steps; returns the seconds of each."""
 
 
 def machine() -> str:
@@ -153,3 +158,24 @@ def processor_s(pids: Sequence[int]) -> dict[int, float]:
             ticks = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[11:15]
             used[pid] = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
     return used
+
+
+def in_turn(ways: dict[str, Round], *, rounds: int) -> dict[str, float]:
+    """Return each way's median seconds a step over all its rounds, all ways taken in turn."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            took[name] += way()
+    return {name: float(np.median(seconds)) for name, seconds in took.items()}
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return how long `work` takes."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def tell(message: str) -> None:
+    """Print what is being measured, to standard error."""
+    click.echo(message, err=True)

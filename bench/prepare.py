@@ -13,9 +13,6 @@ Ray and the pool are started anew in every round, and prepare a tiny corpus befo
 a process that imports librosa compiles for seconds. What that takes is told apart. Every figure
 is the median of the rounds; the ways are taken in turn, so that other load falls on all of them,
 and Ray's workers run at the ordinary priority, which they do not by themselves.
-
-Aims: 0.9 of the limit; Ray slower than the pool by less than 5 % at 1,000 files; memory that does
-not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -39,7 +36,15 @@ from typing import TypeVar
 
 import click
 
-from bench.common import SAMPLED_EVERY_S, Memory, machine, memory_watched, processor_s, ray_workers
+from bench.common import (
+    SAMPLED_EVERY_S,
+    Memory,
+    machine,
+    memory_watched,
+    processor_s,
+    ray_workers,
+    tell,
+)
 from bench.stages import REST, Stopwatch, wrap
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import Config, PrepareConfig
@@ -58,7 +63,6 @@ from deep_piano.report.text import markdown
 
 Result = TypeVar("Result")
 
-AIM, RAY_AIM = 0.9, 0.05
 _FILES_A_TASK = 128
 _DISCARDED_AT_ONCE = 2**20
 
@@ -102,7 +106,6 @@ class Results:
     ours: Took = field(default_factory=Took)
     pool: Took = field(default_factory=Took)
     memory: Memory | None = None
-    rows: str = ""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -208,8 +211,6 @@ def on_ray(
         with memory_watched() as peaks, counted(results.ours, partial(ray_workers, os.getpid())):
             manifest = prepare(open_folder(corpus), open_folder(scratch / "all"), config)
     results.memory = results.memory or (peaks[0] if peaks else None)
-    totals = manifest.totals
-    results.rows = f"{totals.recordings} rows in {len(manifest.shards)} shards"
     return {shard.name: shard.sha256 for shard in manifest.shards}
 
 
@@ -240,7 +241,7 @@ def counted(took: Took, workers: Callable[[], list[int]]) -> Iterator[None]:
 
 
 def print_rates(results: Sequence[Results], serial: float) -> None:
-    """Print the times of every way, and what they say about the aims."""
+    """Print the times of every way."""
     median = statistics.median
     rows = []
     for one in results:
@@ -262,26 +263,7 @@ def print_rates(results: Sequence[Results], serial: float) -> None:
     head = ["files", "way", "s", "of the rounds", "of processors, s"]
     head += ["x real time", "hours a second", "/ limit"]
     click.echo(markdown(head, rows, words=2))
-    click.echo("\n" + "\n".join(f"- {verdict(one, serial)}" for one in results) + "\n")
-
-
-def verdict(one: Results, serial: float) -> str:
-    """Return what the figures of a corpus say about the aims."""
-    median = statistics.median
-    of_limit = median(one.limit.run) / median(one.ours.run)
-    beyond_pool = median(one.ours.run) / median(one.pool.run) - 1
-    of_limit_cpu = median(one.limit.processor) / median(one.ours.processor)
-    beyond_pool_cpu = median(one.ours.processor) / median(one.pool.processor) - 1
-    met = {True: "met", False: "missed"}
-    return (
-        f"{one.files:,} files, {one.audio_s / 3600:.2f} hours, {one.rows}: ours is {of_limit:.2f} "
-        f"of the limit (the aim is {AIM:g}: {met[of_limit >= AIM]}), takes {beyond_pool:+.1%} of "
-        f"the pool's time (the aim is less than {RAY_AIM:+.0%}: {met[beyond_pool < RAY_AIM]}), and "
-        f"is {one.audio_s / median(one.ours.run) / serial:.1f} times as fast as the serial loop. "
-        f"In processor seconds it is {of_limit_cpu:.2f} of the limit, and {beyond_pool_cpu:+.1%} "
-        f"of the pool's. Before that, Ray starts in {median(one.ours.start):.1f} s, and the first "
-        f"recordings take {median(one.ours.first):.1f} s."
-    )
+    click.echo()
 
 
 def ratios(rate: float, limit: float) -> list[str]:
@@ -430,7 +412,7 @@ def shard(
     """Build one shard; nothing is transcribed."""
 
     def transcribe(samples: audio.Samples, sr: int) -> object:
-        raise AssertionError("a waveform codec hears no notes")
+        raise AssertionError("a waveform codec encodes no notes")
 
     return tasks.build_shard(
         corpus,
@@ -467,11 +449,6 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     begun = time.perf_counter()
     result = work()
     return time.perf_counter() - begun, result
-
-
-def tell(text: str) -> None:
-    """Say on standard error what is being measured."""
-    click.echo(text, err=True)
 
 
 if __name__ == "__main__":

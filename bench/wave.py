@@ -2,7 +2,7 @@
 
 In one run, on one thread, the ways taken in turn; CPU time, so that other load counts for little:
 
-- the kernel, as `generate` uses it: hearing frames, foretelling samples, drawing;
+- the kernel, as `generate` uses it: reading frames, predicting and drawing samples;
 - the bound: the multiply-adds of the same network, those of a frame shared among its samples, at
   the rates measured for a matrix and a vector of the sizes of the LSTM's and of the head's;
 - a loop in a `tf.function` that XLA compiles, `DeviceStepper`: one stream, and several at once, the
@@ -29,8 +29,7 @@ from typing import Any  # noqa: E402
 import click  # noqa: E402
 import numpy as np  # noqa: E402
 
-from bench.common import machine, ready_tensorflow  # noqa: E402
-from bench.decode import Round, in_turn, tell  # noqa: E402
+from bench.common import Round, in_turn, machine, ready_tensorflow, tell  # noqa: E402
 from deep_piano.codecs.registry import codec_of  # noqa: E402
 from deep_piano.decoding.wave import Stepper  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
