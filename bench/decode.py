@@ -226,10 +226,10 @@ def engine_loop(engine: Engine, batch: int, notes: int) -> Round:
         steps = np.zeros((batch, len(engine.spec.fields)), np.int32)
         marks = [time.perf_counter()]
         for _ in range(notes):
-            heard = engine.hear(state, classes(steps), context.advance(steps))
+            hidden = engine.hear(state, classes(steps), context.advance(steps))
             for index, values in enumerate(VALUES):
                 known, candidates = context.of_field(streams, steps[:, :index])
-                logits = engine.logits(heard, classes(steps[:, :index]), known)
+                logits = engine.logits(hidden, classes(steps[:, :index]), known)
                 chances = np.array([rng.random() for rng in rngs])
                 drawn = SAMPLING.draw_each(logits, chances, np.isfinite(logits))
                 values = np.concatenate([np.tile(values, (batch, 1)), candidates], 1)
@@ -319,7 +319,7 @@ def part_rows(engine: Engine, batch: int) -> list[list[str]]:
     for slot in range(batch):
         context.start(slot, seed_seconds=1.0, end_seconds=180.0)
     after = context.advance(steps)
-    heard = engine.hear(state, classes(steps), after)
+    hidden = engine.hear(state, classes(steps), after)
     chosen = [steps[:, :index] for index in range(len(engine.spec.fields))]
 
     def of_fields() -> list[Part]:
@@ -327,7 +327,7 @@ def part_rows(engine: Engine, batch: int) -> list[list[str]]:
 
     def heads(known: list[Part]) -> list[Any]:
         pairs = zip(chosen, known, strict=True)
-        return [engine.logits(heard, classes(some), part) for some, part in pairs]
+        return [engine.logits(hidden, classes(some), part) for some, part in pairs]
 
     known = of_fields()
     logits = heads(known)

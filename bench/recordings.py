@@ -194,13 +194,13 @@ def make_rows(
 
     checkpoint.find(load_config(None, {"generate": settings}).generate.checkpoint)
 
-    # Each recording is heard once, not once a random state. The notes are copied for each use.
-    read_seed, heard = piece.read_seed, {}
+    # Each recording is transcribed once for all random states. The notes are copied for each use.
+    read_seed, seeds = piece.read_seed, {}
 
     def read_once(path: Path, **options: Any) -> Seed:
-        if path not in heard:
-            heard[path] = read_seed(path, **options)
-        seed = heard[path]
+        if path not in seeds:
+            seeds[path] = read_seed(path, **options)
+        seed = seeds[path]
         return Seed(seed.notes.copy(), seed.seconds, seed.digest, seed.name)
 
     rows = []
@@ -215,7 +215,7 @@ def make_rows(
                     out = Path(folder) / f"piece.{suffix}"
                     try:
                         piece.make_pieces(recording, out, config, force=True)
-                        measure(row, out, heard[recording])
+                        measure(row, out, seeds[recording])
                     except DeepPianoError as error:
                         row.error = str(error)
                     rows.append(row)
@@ -224,7 +224,7 @@ def make_rows(
                     )
     finally:
         piece.read_seed = read_seed
-    compare_with_others(rows, {path.stem: seed.notes for path, seed in heard.items()})
+    compare_with_others(rows, {path.stem: seed.notes for path, seed in seeds.items()})
     return rows
 
 

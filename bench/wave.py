@@ -140,8 +140,8 @@ def kernel_loop(stepper: Stepper, samples: int) -> Round:
     stepper.go_on(seed, 64, rng)  # compiles
 
     def run() -> list[float]:
-        heard = seconds_of(lambda: stepper.go_on(seed, 1, rng))
-        return [(seconds_of(lambda: stepper.go_on(seed, samples, rng)) - heard) / samples]
+        prefill = seconds_of(lambda: stepper.go_on(seed, 1, rng))
+        return [(seconds_of(lambda: stepper.go_on(seed, samples, rng)) - prefill) / samples]
 
     return run
 
@@ -151,14 +151,14 @@ def predict_loop(loaded: Checkpoint, calls: int, *, clock: Clock) -> Round:
     frame = loaded.config.frame
     model = build_model(loaded.spec, loaded.config, batch=1, window=frame)
     checkpoints.assign_weights(model, loaded.weights)
-    heard = _noise(loaded.spec, frame)[None].astype(
+    frames = _noise(loaded.spec, frame)[None].astype(
         np.float32 if loaded.spec.continuous else np.int32
     )
 
     predicted = np.zeros((1, frame, 1), np.float32)
 
     def predict() -> None:
-        model.predict([heard, predicted], batch_size=1, verbose=0)
+        model.predict([frames, predicted], batch_size=1, verbose=0)
 
     predict()  # compiles
     return lambda: [seconds_of(predict, clock) for _ in range(calls)]

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from deep_piano.cli.generate import report_pieces
-from deep_piano.cli.options import SettingsFile, configured, endpoint_option, open_folders
+from deep_piano.cli.options import SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import reports
 from deep_piano.infra.logs import logs_json
 
@@ -22,11 +22,8 @@ from deep_piano.infra.logs import logs_json
 @click.option("--workers", type=int, help="Train on Ray with so many workers.  [in this process]")
 @click.option("--format", help="Format of the pieces: mp3, wav, flac, ogg or mid.  [mp3]")
 @click.option("--takes", type=int, help="Pieces of each seed.  [1]")
-@endpoint_option
 @configured
-def pipeline(
-    file: SettingsFile, /, corpus: str, seeds: str, out: str, endpoint: str | None, **options: Any
-) -> None:
+def pipeline(file: SettingsFile, /, corpus: str, seeds: str, out: str, **options: Any) -> None:
     """Make a dataset of CORPUS, train on it, and continue SEEDS with the best checkpoint.
 
     The output holds dataset/, run/ and pieces/, as prepare, train and generate write them, with
@@ -37,7 +34,6 @@ def pipeline(
         "train": {name: options[name] for name in ("preset", "steps", "workers")},
         "generate": {"takes": options["takes"]},
         "bulk": {"format": options["format"]},
-        "storage": {"endpoint": endpoint},
     }
     settings = file.load(sections)
     source, to_continue, target = open_folders(settings.storage, corpus, seeds, out)

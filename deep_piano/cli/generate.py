@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deep_piano.cli.options import PerField, SettingsFile, configured, endpoint_option, open_folders
+from deep_piano.cli.options import PerField, SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.infra.progress import Progress, Tell, no_progress
@@ -80,7 +80,6 @@ if TYPE_CHECKING:
     help="GPUs of each composer; 0 to use CPUs.  [1 where there are any]",
 )
 @click.option("--max-failures", type=int, help="Stop when more of a folder's pieces have failed.")
-@endpoint_option
 @click.option("--force", is_flag=True, help="Replace existing files.")
 @configured
 def generate(
@@ -90,7 +89,6 @@ def generate(
     out: str,
     only_new: bool,
     force: bool,
-    endpoint: str | None,
     **options: Any,
 ) -> None:
     """Continue SEED, a recording of a piano or a MIDI file, or every one in a folder.
@@ -108,7 +106,7 @@ def generate(
     """
     for_a_folder = ("format", "workers", "gpus_per_worker", "max_failures")
     of_bulk = {name: options.pop(name) for name in for_a_folder}
-    sections = {"generate": options, "bulk": of_bulk, "storage": {"endpoint": endpoint}}
+    sections = {"generate": options, "bulk": of_bulk}
     settings = file.load(sections)
     if "://" in seed or os.path.isdir(seed):  # noqa: PTH112 (of a name too long, Path raises)
         _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
@@ -175,11 +173,8 @@ def report_pieces(out: str, records: Records) -> None:
     "-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="File to write."
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@endpoint_option
 @configured
-def index(
-    file: SettingsFile, /, dataset: str, out: Path, force: bool, endpoint: str | None
-) -> None:
+def index(file: SettingsFile, /, dataset: str, out: Path, force: bool) -> None:
     """Index the training split of DATASET, so that pieces can be compared with it.
 
     `generate --index FILE` then writes into each piece's .json the longest run of notes that its
@@ -189,8 +184,7 @@ def index(
     from deep_piano.dataset.reader import Dataset
     from deep_piano.infra.storage.atomic import require_free
 
-    storage = file.load({"storage": {"endpoint": endpoint}}).storage
-    [data] = open_folders(storage, dataset)
+    [data] = open_folders(file.storage, dataset)
     require_free(out, force=force)
     with Dataset(data) as opened, stages() as progress:
         found = index_of(opened, progress=progress)
@@ -228,7 +222,6 @@ def index_of(dataset: Dataset, *, progress: Tell = no_progress) -> CorpusIndex:
 @click.argument("folders", nargs=-1, required=True)
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="Page to write.")
 @click.option("--force", is_flag=True, help="Replace an existing page.")
-@endpoint_option
 @configured
 def gallery(
     file: SettingsFile,
@@ -236,7 +229,6 @@ def gallery(
     folders: tuple[str, ...],
     out: Path | None,
     force: bool,
-    endpoint: str | None,
 ) -> None:
     """Write a page that shows and plays the pieces of FOLDERS, and compares them blind.
 
@@ -247,7 +239,7 @@ def gallery(
     from deep_piano.generate.gallery import PAGE, known_pieces, write_gallery, write_page_of
     from deep_piano.infra.storage.atomic import require_free
 
-    opened = open_folders(file.load({"storage": {"endpoint": endpoint}}).storage, *folders)
+    opened = open_folders(file.storage, *folders)
     if out is not None:
         require_free(out, force=force)
         write_page_of(out, opened)

@@ -53,16 +53,23 @@ class PerField(click.ParamType[Any]):
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """The settings file of a command, and the profile to use."""
+    """The settings file of a command, the profile to use, and the S3 service."""
 
     path: Path | None = None
     profile: str | None = None
+    endpoint: str | None = None
 
     def load(self, sections: Mapping[str, Mapping[str, object]]) -> Config:
         """Return the settings of the file, overridden by those of the command line."""
         from deep_piano.config.load import load_config
 
-        return load_config(self.path, sections, profile=self.profile)
+        given = {**sections, "storage": {"endpoint": self.endpoint}}
+        return load_config(self.path, given, profile=self.profile)
+
+    @property
+    def storage(self) -> StorageConfig:
+        """The settings of S3."""
+        return self.load({}).storage
 
 
 def settings_options(*, environment: bool = False) -> Callable[[Command], Command]:
@@ -85,15 +92,14 @@ _CONFIG = "Settings file, such as ray_config.yaml."
 _PROFILE = "A profile of the settings: laptop, single-gpu, cluster or your own."
 _LOG_JSON = "Log to standard error as JSON, one object a line."
 
-endpoint_option = click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
-
 
 def configured(command: Command) -> Command:
-    """Accept the group's options after the command too, and pass the settings file.
+    """Add --endpoint, accept the group's options after the command too, and pass all of them.
 
     Entry points of jobs run a command without the group's options before it.
     """
 
+    @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
     @settings_options()
     @click.pass_obj
     @functools.wraps(command)
@@ -104,11 +110,12 @@ def configured(command: Command) -> Command:
         config: Path | None,
         profile: str | None,
         log_json: bool,
+        endpoint: str | None,
         **given: Any,
     ) -> None:
         if log_json:
             set_up_logging(debug=logger.isEnabledFor(logging.DEBUG), as_json=True)
-        file = SettingsFile(config or of_group.path, profile or of_group.profile)
+        file = SettingsFile(config or of_group.path, profile or of_group.profile, endpoint)
         command(file, **given)
 
     return cast(Command, with_settings)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from deep_piano.cli.options import SettingsFile, configured, endpoint_option, open_folders
+from deep_piano.cli.options import SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import one_line
 
@@ -31,7 +31,6 @@ from deep_piano.errors import one_line
 )
 @click.option("--trim-end-seconds", type=float, help="Cut from the end of each recording.  [0]")
 @click.option("--group", help="Names with the same first group of this pattern share a split.")
-@endpoint_option
 @configured
 def prepare(
     file: SettingsFile,
@@ -41,7 +40,6 @@ def prepare(
     dry_run: bool,
     rebuild: bool,
     retry_failures: bool,
-    endpoint: str | None,
     **options: Any,
 ) -> None:
     """Make a dataset of CORPUS, a folder or s3:// prefix of audio and MIDI files, on Ray.
@@ -53,7 +51,7 @@ def prepare(
     """
     from deep_piano.report.card import dataset_card, encodable
 
-    settings = file.load({"prepare": options, "storage": {"endpoint": endpoint}})
+    settings = file.load({"prepare": options})
     source, target = open_folders(settings.storage, corpus, dataset)
     if dry_run:
         from deep_piano.prepare.dry_run import preview
@@ -84,9 +82,8 @@ def prepare(
 @click.command(epilog="Example: deep-piano inspect dataset/ --plot pictures/")
 @click.argument("what")
 @click.option("--plot", type=click.Path(path_type=Path), help="Folder to draw pictures into.")
-@endpoint_option
 @configured
-def inspect(file: SettingsFile, /, what: str, plot: Path | None, endpoint: str | None) -> None:
+def inspect(file: SettingsFile, /, what: str, plot: Path | None) -> None:
     """Describe WHAT: a dataset, or one recording (audio or MIDI).
 
     For a dataset, print its card: hours, notes, splits, keys, tempo, density, loudness, and the
@@ -95,7 +92,7 @@ def inspect(file: SettingsFile, /, what: str, plot: Path | None, endpoint: str |
     from deep_piano.report.card import encodable
     from deep_piano.report.inspection import inspect_dataset, inspect_recording
 
-    storage = file.load({"storage": {"endpoint": endpoint}}).storage
+    storage = file.storage
     if "://" in what or Path(what).is_dir():
         card, pictures = inspect_dataset(what, storage, plot)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deep_piano.cli.options import SettingsFile, configured, endpoint_option, open_folders
+from deep_piano.cli.options import SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import stages
 from deep_piano.errors import one_line
 
@@ -32,7 +32,6 @@ from deep_piano.errors import one_line
 @click.option("--patience", type=int, help="Stop after so many validations without improvement.")
 @click.option("--precision", help="float32, mixed_bfloat16, mixed_float16 or auto.  [auto]")
 @click.option("--random-state", type=int, help="Seed of the random generators.  [0]")
-@endpoint_option
 @configured
 def train(
     file: SettingsFile,
@@ -41,7 +40,6 @@ def train(
     run: str,
     resume: bool,
     init: str | None,
-    endpoint: str | None,
     **options: Any,
 ) -> None:
     """Train the LSTM on DATASET, which `prepare` made: in this process, or on Ray.
@@ -51,7 +49,7 @@ def train(
     which train one model. The run's folder holds the best and the last checkpoint, the history with
     a plot and TensorBoard's log, settings and versions. All settings are in ray_config.yaml.
     """
-    settings = file.load({"train": options, "storage": {"endpoint": endpoint}})
+    settings = file.load({"train": options})
     data, target = open_folders(settings.storage, dataset, run)
     from deep_piano.models.checkpoint import BEST_OF_RUN, load
     from deep_piano.train.on_ray import begin_and_train
@@ -74,9 +72,8 @@ def train(
 
 @click.command(epilog="Example: deep-piano runs runs/")
 @click.argument("folder")
-@endpoint_option
 @configured
-def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
+def runs(file: SettingsFile, /, folder: str) -> None:
     """Compare the runs in FOLDER, and name the best so far.
 
     `generate --checkpoint FOLDER` then uses that one. Runs of different datasets are listed, but
@@ -84,8 +81,7 @@ def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
     """
     from deep_piano.train import runs as found_in
 
-    storage = file.load({"storage": {"endpoint": endpoint}}).storage
-    [place] = open_folders(storage, folder)
+    [place] = open_folders(file.storage, folder)
     found = found_in.find_runs(place)
     click.echo(found_in.table(found))
     best = found_in.best_run(found)
@@ -108,7 +104,6 @@ def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
 )
 @click.option("--json", "json_to", type=click.Path(path_type=Path), help="File for the figures.")
 @click.option("--plot", type=click.Path(path_type=Path), help="PNG to draw the table into.")
-@endpoint_option
 @configured
 def evaluate(
     file: SettingsFile,
@@ -118,7 +113,6 @@ def evaluate(
     split: str,
     json_to: Path | None,
     plot: Path | None,
-    endpoint: str | None,
 ) -> None:
     """Score CHECKPOINT on a split of DATASET, beside the baselines and published figures.
 
@@ -131,7 +125,7 @@ def evaluate(
     from deep_piano.models.checkpoint import load
     from deep_piano.train.evaluation import evaluate as score
 
-    storage = file.load({"storage": {"endpoint": endpoint}}).storage
+    storage = file.storage
     [data] = open_folders(storage, dataset)
     loaded = load(checkpoint, storage=storage)
     with Dataset(data) as opened, stages() as progress:

@@ -1,10 +1,10 @@
 """Notes to sound: a sample player for pianos.
 
-A note takes the layer of a sound whose own loudness is nearest to the one its velocity asks for,
-and is brought to exactly that. Dampers and keys struck again end it.
+A note uses the layer of a sound whose loudness is nearest to that of its velocity, scaled to match
+it exactly. Dampers and repeated keys end it.
 
-This module knows notes and how a piano answers them; it knows nothing of recordings on disk (see
-`sounds`), codecs, models or files to listen to. Same notes, same sound, same bytes.
+This module knows notes and the response of a piano; it knows nothing of samples on disk (see
+`sounds`), codecs, models or output files. The same notes and sound give the same bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What `inspect` prints: the card of a dataset, and the descriptors of one recording.
+"""The text output of `inspect`: the card of a dataset, and the descriptors of one recording.
 
-Knows the manifest's content and the descriptors' names and units; reads no file and draws no
-picture. A card is 80 columns wide, whatever the names in it are made of.
+This module knows the manifest's content and the descriptors' names and units; it reads no file and
+draws no picture. A card is 80 columns wide, for any names.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def recording_card(
 
 
 def encodable(card: str, encoding: str | None) -> str:
-    """Return a card that can be written in an encoding: bars in ASCII, names escaped, if need be.
+    """Return a card that an encoding can represent: bars in ASCII and names escaped if necessary.
 
     Examples
     --------
@@ -119,12 +119,12 @@ def encodable(card: str, encoding: str | None) -> str:
 
 
 def step_name(manifest: Manifest) -> str:
-    """Return what a step of the dataset's sequences is called."""
+    """Return the name of a step of the dataset's sequences."""
     return "notes" if manifest.codec.codec.startswith("notes") else "steps"
 
 
 def edge_labels(name: str, of: Distribution, indices: Sequence[int]) -> list[str]:
-    """Return the labels of some edges of a histogram's bins, the outermost open where need be."""
+    """Return labels for some edges of a histogram's bins; the outermost may be open."""
     edges = of.edges
     labels = []
     for index in indices:
@@ -144,7 +144,7 @@ def show(name: str, value: float) -> str:
 
 
 def sound_rows(audio: AudioFeatures | None) -> list[Row]:
-    """Return the descriptors of a sound but MFCC and chroma."""
+    """Return the descriptors of a sound, without MFCC and chroma."""
     if audio is None:
         return []
     return [
@@ -186,7 +186,7 @@ def _heading(name: str, line: str = "") -> list[str]:
 
 
 def _contents(manifest: Manifest) -> list[str]:
-    """Say where the files came from, and what became of them."""
+    """Return the source of the files, and their outcomes."""
     totals, codec, shards = manifest.totals, manifest.codec, manifest.shards
     fields = ", ".join(
         f"{field.name} ({'real' if field.continuous else field.size})" for field in codec.fields
@@ -222,7 +222,7 @@ def _splits(splits: Mapping[str, Amount], unit: str) -> list[str]:
 
 
 def _keys(counts: Mapping[str, int]) -> list[str]:
-    """Show the majors at the left and their relative minors at the right, by fifths."""
+    """Return the counts of keys by fifths: majors at the left, relative minors at the right."""
     if not counts:
         return []
     rows, others = keys_by_fifths(counts)
@@ -240,7 +240,7 @@ def _keys(counts: Mapping[str, int]) -> list[str]:
 
 
 def _histograms(summary: Summary) -> list[list[str]]:
-    """Show the histograms, two side by side."""
+    """Return the histograms in two columns."""
     blocks = [
         _histogram(name, known)
         for name in HISTOGRAM_TITLES
@@ -272,7 +272,7 @@ def _histogram(name: str, of: Distribution) -> list[str]:
 
 
 def _columns(counts: Sequence[float], *, width: int, height: int = _BAR_ROWS) -> list[str]:
-    """Return upright bars as lines; what is there at all is seen."""
+    """Return vertical bars as lines; every count above zero is visible."""
     largest, full = max(counts) or 1, 8 * height
     eighths = [min(full, math.ceil(full * count / largest)) for count in counts]
     return [
@@ -282,7 +282,7 @@ def _columns(counts: Sequence[float], *, width: int, height: int = _BAR_ROWS) ->
 
 
 def _bar(share: float, width: int) -> str:
-    """Return a lying bar, padded to its width; what is there at all is seen."""
+    """Return a horizontal bar, padded to its width; every count above zero is visible."""
     full, rest = divmod(min(8 * width, math.ceil(8 * width * share)), 8)
     return f"{_WIDE[8] * full + _WIDE[rest] * (rest > 0):<{width}}"
 
@@ -319,7 +319,7 @@ def _left_out(rejects: Sequence[Rejected], files: int) -> list[str]:
 
 
 def _fit(text: object, width: int) -> str:
-    """Return text on one line of at most so many columns, its middle left out if need be."""
+    """Return text on one line of at most `width` columns, without its middle if necessary."""
     line = one_line(text)
     if cell_len(line) <= width:
         return line

@@ -1,6 +1,7 @@
 """The piano roll of a piece.
 
-Knows note arrays; knows nothing of audio or models. The same input gives the same bytes.
+This module knows note arrays; it knows nothing of audio or models. The same input gives the same
+bytes.
 """
 
 from __future__ import annotations

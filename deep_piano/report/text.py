@@ -1,6 +1,6 @@
-"""Markdown tables, and figures in words.
+"""Markdown tables, and figures as text.
 
-Knows nothing of what stands in them.
+This module knows nothing of their content.
 """
 
 from __future__ import annotations

@@ -57,16 +57,16 @@ def seed(music):
 
 @pytest.fixture
 def transcriber(monkeypatch, music):
-    """A network that hears arpeggios in everything; yields what it was given to hear."""
-    heard = []
+    """A network that finds arpeggios in everything; yields its inputs."""
+    given = []
 
-    def hear(samples, *, sr, progress=None):
-        heard.append(samples)
+    def transcribe(samples, *, sr, progress=None):
+        given.append(samples)
         return excerpt(music, 0, len(samples) / sr)
 
     monkeypatch.setattr(cache, "ensure", lambda name, progress=None: Path(name))
-    monkeypatch.setattr(transcription, "transcribe", hear)
-    return heard
+    monkeypatch.setattr(transcription, "transcribe", transcribe)
+    return given
 
 
 def generate(weights, seed, out, *options):

@@ -380,12 +380,12 @@ def test_sound_is_inspected_too_silence_included(monkeypatch):
     from deep_piano.music import transcription
     from tests.support.hostile import played
 
-    heard = improvised(random_state=1)
-    performance = Performance(heard, np.zeros(0), np.zeros(0))
-    network = SimpleNamespace(listen=lambda *_, **__: performance)
+    notes_played = improvised(random_state=1)
+    performance = Performance(notes_played, np.zeros(0), np.zeros(0))
+    network = SimpleNamespace(performance=lambda *_, **__: performance)
     monkeypatch.setattr(cache, "ensure", lambda name: Path(name))
     monkeypatch.setattr(transcription, "Transcriber", lambda folder: network)
-    write_sound(Path("take.wav"), played(heard), sr=SR)
+    write_sound(Path("take.wav"), played(notes_played), sr=SR)
     write_silence(Path("silence.wav"))
     for name in ("take", "silence"):
         output = made(run("inspect", f"{name}.wav", "--plot", "plots"))

@@ -410,7 +410,7 @@ def test_with_an_index_the_json_says_what_the_piece_shares_with_the_corpus(make,
     }
     assert index.read_bytes() == before
     (tmp_path / "out" / "no.mid").write_bytes(b"")
-    with pytest.raises(InputError, match="no index of a corpus"):
+    with pytest.raises(InputError, match="not an index of a corpus"):
         make("never.mid", index=str(tmp_path / "out" / "no.mid"))
 
 

@@ -207,7 +207,7 @@ def test_pedal_held_over_a_border_is_one_span() -> None:
 
 
 class FakeNetwork:
-    """Hears one note at the first sample that is not silent."""
+    """Finds one note at the first sample that is not silent."""
 
     def __init__(self) -> None:
         self.segments: list[np.ndarray] = []

@@ -21,7 +21,7 @@ from deep_piano.prepare.dry_run import preview
 from deep_piano.prepare.plan import Known, plan, reading_digest
 from deep_piano.prepare.sources import Source
 from deep_piano.prepare.tasks import build_shard
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import (
     write_half,
@@ -70,7 +70,10 @@ def prepared(corpus, dataset):
         sources = [Source(e.name, e.size, hashes[e.name]) for e in entries[:files]]
         shards = [
             build_shard(
-                *(corpus, dataset, one, settings), rejects={}, rows_in={}, transcribe=listener()
+                *(corpus, dataset, one, settings),
+                rejects={},
+                rows_in={},
+                transcribe=fake_transcriber(),
             )
             for one in plan(sources, Known(reading_digest(settings)), settings)
         ]
@@ -270,21 +273,21 @@ def test_progress_is_said_stage_by_stage(look, prepared, corpus):
 def test_transcribing_is_measured_where_the_weights_are(look, corpus, monkeypatch, tmp_path):
     """A file whose beginning cannot be decoded is not the one to measure with."""
     write_half(corpus.root / "broken.flac")
-    heard = []
+    lengths_s = []
 
     class Fake:
         def __init__(self, folder):
             assert folder == tmp_path
 
         def __call__(self, samples, *, sr):
-            heard.append(round(len(samples) / sr))
+            lengths_s.append(round(len(samples) / sr))
             return make_notes(np.arange(70), np.arange(70) + 1, [60] * 70, [60] * 70)
 
     monkeypatch.setattr("deep_piano.infra.assets.cache.path", lambda name: tmp_path)
     monkeypatch.setattr("deep_piano.music.transcription.Transcriber", Fake)
     monkeypatch.setattr(module.time, "process_time", iter(range(0, 10**9, 7000)).__next__)
     text = look(workers=1)
-    assert heard == [1, 14]
+    assert lengths_s == [1, 14]
     # 500 s for a second of sound, of 14 + 20 s.
     assert 14 * 500 / 60 < number_in(r"about ([\d.]+) minutes", text) < 36 * 500 / 60
     assert "transcribing" not in text

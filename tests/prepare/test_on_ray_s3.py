@@ -18,7 +18,7 @@ from deep_piano.music.notes import write_midi
 from deep_piano.prepare import on_ray as stage
 from tests.support.bucket import UNWANTED, free_port, serve
 from tests.support.clusters import contents, one_node
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import SR, write_sound
 
@@ -63,7 +63,7 @@ def prepare(corpus, dataset, *, endpoint=None, progress=lambda _: None, **settin
         open_folder(corpus, endpoint=endpoint),
         open_folder(dataset, endpoint=endpoint),
         load_config(None, {"prepare": SETTINGS | settings}),
-        transcriber=listener,
+        transcriber=fake_transcriber,
         progress=progress,
     )
 

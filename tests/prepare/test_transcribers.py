@@ -11,7 +11,7 @@ from deep_piano.prepare.plan import ShardPlan
 from deep_piano.prepare.sources import Source
 from deep_piano.prepare.transcribers import Pool, no_transcriber
 from tests.support.clusters import one_node
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 
 pytestmark = pytest.mark.ray
 
@@ -38,7 +38,7 @@ def _ray():
     ],
 )
 def test_transcribers_share_gpus_or_hold_cpus(settings, transcribers, cpus_beside):
-    with Pool(listener, PrepareConfig(**settings)) as pool:
+    with Pool(fake_transcriber, PrepareConfig(**settings)) as pool:
         pool.start_for([SOUND])
         assert pool.in_flight == 2 * transcribers
         assert pool.cpus_beside == cpus_beside
@@ -55,7 +55,7 @@ def test_transcribers_share_gpus_or_hold_cpus(settings, transcribers, cpus_besid
     ("codec", "sources"), [("notes", [MIDI]), ("notes", []), ("mulaw", [SOUND])]
 )
 def test_nothing_is_started_where_nothing_is_to_be_transcribed(codec, sources):
-    with Pool(listener, PrepareConfig(codec=codec)) as pool:
+    with Pool(fake_transcriber, PrepareConfig(codec=codec)) as pool:
         pool.start_for(sources)
         assert pool.in_flight == 0
         assert pool.take(shard("0")) is None

@@ -71,7 +71,7 @@ def write_hostile_corpus(folder: Path, *, encodes_notes: bool = True) -> dict[st
     folder : Path
         Must not exist yet.
     encodes_notes : bool
-        Whether the codec hears notes; one that hears sound drops all MIDI files.
+        Whether the codec encodes notes; one for sound drops all MIDI files.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def write_hostile_corpus(folder: Path, *, encodes_notes: bool = True) -> dict[st
 
 
 def for_sound(folder: Path, expected: dict[str, Expectation]) -> dict[str, Expectation]:
-    """Return what to expect of the same files where the codec hears sound.
+    """Return what to expect of the same files where the codec encodes sound.
 
     It drops all MIDI files that are files and not empty.
     """

@@ -136,10 +136,10 @@ def test_losses_are_those_of_the_engine_step_by_step(dataset, trained):
     context.start(0)
     expected = np.zeros(4)
     for step, target in itertools.pairwise(excerpt(sequence, 0).astype(np.int32)):
-        heard = engine.hear(state, classes(step[None]), context.advance(step[None]))
+        hidden = engine.hear(state, classes(step[None]), context.advance(step[None]))
         for index, field in enumerate(SPEC.fields):
             known, candidates = context.of_field(np.zeros(1, np.int64), target[None, :index])
-            logits = engine.logits(heard, classes(target[None, :index]), known)
+            logits = engine.logits(hidden, classes(target[None, :index]), known)
             mine, copied = classes(target[None])[:, index], candidates == target[index]
             expected[index] += nats(field, LOG_WIDTHS[index], logits, mine, copied)[0]
     assert sums / steps == pytest.approx(expected / steps, abs=1e-3)
@@ -315,7 +315,7 @@ def test_one_batch_can_be_learned_by_heart(rng):
 @pytest.mark.parametrize("codec", ["mulaw", "samples"])
 def test_sound_is_trained_on_by_the_same_loop(tmp_path, codec):
     rows = [sound_row(codec, f"{n}", split=s) for n, s in enumerate(["train"] * 3 + ["validation"])]
-    for row in rows:  # a tone that can be foreseen
+    for row in rows:  # a predictable tone
         wave = np.sin(np.arange(len(row.sequence)) / 9).astype(np.float32)[:, None] * 0.5
         row.sequence[:] = wave if codec == "samples" else CODECS[codec].encode(wave[:, 0])
     dataset = Dataset(write_dataset(tmp_path / "dataset", rows, codec=codec))

