@@ -1,14 +1,12 @@
-"""Shared by the benchmarks: facts of the machine, timers, watching of memory, options."""
+"""Shared by the benchmarks: facts of the machine, timers, options."""
 
 from __future__ import annotations
 
 import os
 import platform
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -28,8 +26,6 @@ output_format = click.option(
     type=click.Choice([suffix.removeprefix(".") for suffix in OUTPUT_SUFFIXES]),
     help="Of the piece; mid: no sound, quick.",
 )
-
-SAMPLED_EVERY_S = 0.2
 
 Round = Callable[[], list[float]]
 """Runs some steps; returns the seconds of each."""
@@ -72,50 +68,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-@dataclass(frozen=True)
-class Memory:
-    """The most that was held at once, in bytes: by all, by the driver, by the largest worker."""
-
-    whole: int
-    driver: int
-    largest_worker: int
-
-
-@contextmanager
-def memory_watched() -> Iterator[list[Memory]]:
-    """Watch this process and Ray's workers below it; the list holds the peaks after the block.
-
-    Counted is what belongs to a process alone (RssAnon): no file that several have mapped, and no
-    shared memory, so the object store is left out, and so are Ray's own services and FFmpeg.
-    """
-    peaks: list[Memory] = []
-    samples: list[tuple[int, list[int]]] = []
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.wait(SAMPLED_EVERY_S):
-            workers = [anonymous_bytes(pid) for pid in ray_workers(os.getpid())]
-            samples.append((anonymous_bytes(os.getpid()), workers))
-
-    thread = threading.Thread(target=look, daemon=True)
-    if Path("/proc/self/status").is_file():
-        thread.start()
-    try:
-        yield peaks
-    finally:
-        done.set()
-    if thread.ident is not None:
-        thread.join()
-    if samples:
-        peaks.append(
-            Memory(
-                whole=max(driver + sum(workers) for driver, workers in samples),
-                driver=max(driver for driver, _ in samples),
-                largest_worker=max(max(workers, default=0) for _, workers in samples),
-            )
-        )
-
-
 def ray_workers(root: int) -> list[int]:
     """Return the processes below `root` that do Ray's work, by their command line."""
     children: dict[int, list[int]] = {}
@@ -137,17 +89,6 @@ def ray_workers(root: int) -> list[int]:
         if name.startswith(b"ray::") and b"Agent" not in name:
             found.append(pid)
     return found
-
-
-def anonymous_bytes(pid: int) -> int:
-    """Return the resident memory that is a process's own; 0 where it has ended."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines():
-            if line.startswith("RssAnon:"):
-                return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    return 0
 
 
 def processor_s(pids: Sequence[int]) -> dict[int, float]:

@@ -6,8 +6,7 @@ Compared in one run, on the same files, at the waveform codecs, which are bound 
   and what it decodes is read and thrown away;
 - ours: `prepare.on_ray.prepare` on Ray, on all cores: hash, decode, describe, encode, write;
 - the same work in a `multiprocessing.Pool`, which shows what Ray itself costs; its shards must be
-  the same to the byte;
-- a serial loop over `librosa.load`, which only loads, on the first files.
+  the same to the byte.
 
 Ray and the pool are started anew in every round, and prepare a tiny corpus before the clock runs:
 a process that imports librosa compiles for seconds. What that takes is told apart. Every figure
@@ -36,15 +35,7 @@ from typing import TypeVar
 
 import click
 
-from bench.common import (
-    SAMPLED_EVERY_S,
-    Memory,
-    machine,
-    memory_watched,
-    processor_s,
-    ray_workers,
-    tell,
-)
+from bench.common import machine, processor_s, ray_workers, tell
 from bench.stages import REST, Stopwatch, wrap
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import Config, PrepareConfig
@@ -105,7 +96,6 @@ class Results:
     limit: Took = field(default_factory=Took)
     ours: Took = field(default_factory=Took)
     pool: Took = field(default_factory=Took)
-    memory: Memory | None = None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -121,9 +111,6 @@ class Results:
 )
 @click.option("--cores", type=int, help="Processes of every way.  [all]")
 @click.option("--rounds", default=3, show_default=True, help="Rounds of every way in turn.")
-@click.option(
-    "--serial-files", default=20, show_default=True, help="Files of the librosa.load loop."
-)
 @click.option("--part-files", default=40, show_default=True, help="Files of the table of parts.")
 def main(
     small: Path,
@@ -131,13 +118,11 @@ def main(
     codec: str,
     cores: int | None,
     rounds: int,
-    serial_files: int,
     part_files: int,
 ) -> None:
     """Print hours of audio a second of PREPARE against FFmpeg alone, as Markdown.
 
-    SMALL and LARGE are folders of recordings, say 100 and 1,000 mp3 of a minute. Without LARGE
-    there is nothing to compare the memory with.
+    SMALL and LARGE are folders of recordings, say 100 and 1,000 mp3 of a minute.
     """
     os.environ.setdefault("RAY_worker_niceness", "0")
     settings = PrepareConfig.model_validate(
@@ -149,15 +134,12 @@ def main(
             measure(corpus, settings, cores=cores, rounds=rounds)
             for corpus in filter(None, [small, large])
         ]
-        tell(f"librosa.load, {serial_files} files one after the other")
-        serial = serial_rate(recordings(small)[:serial_files], sr=CODECS[codec].sr)
         click.echo(
             f"Codec {codec}, {cores} processes, {rounds} rounds; {machine()}, "
-            f"ray {metadata.version('ray')}, librosa {metadata.version('librosa')}, "
+            f"ray {metadata.version('ray')}, "
             f"FFmpeg {audio.ffmpeg_version()}.\n"
         )
-        print_rates(results, serial)
-        print_memory(results)
+        print_rates(results)
         print_parts(recordings(small)[:part_files], settings)
     except DeepPianoError as error:
         raise click.ClickException(str(error)) from error
@@ -208,9 +190,8 @@ def on_ray(
         alone = Config(prepare=settings.model_copy(update={"shard_mb": 0.01}))
         first = partial(prepare, open_folder(tiny), open_folder(scratch / "tiny"), alone)
         results.ours.first.append(timed(first)[0])
-        with memory_watched() as peaks, counted(results.ours, partial(ray_workers, os.getpid())):
+        with counted(results.ours, partial(ray_workers, os.getpid())):
             manifest = prepare(open_folder(corpus), open_folder(scratch / "all"), config)
-    results.memory = results.memory or (peaks[0] if peaks else None)
     return {shard.name: shard.sha256 for shard in manifest.shards}
 
 
@@ -240,7 +221,7 @@ def counted(took: Took, workers: Callable[[], list[int]]) -> Iterator[None]:
     took.processor.append(sum(os.times()[:4]) - own + theirs)
 
 
-def print_rates(results: Sequence[Results], serial: float) -> None:
+def print_rates(results: Sequence[Results]) -> None:
     """Print the times of every way."""
     median = statistics.median
     rows = []
@@ -258,8 +239,6 @@ def print_rates(results: Sequence[Results], serial: float) -> None:
             processor = f"{median(way.processor):.1f}" if way else ""
             shares = ratios(one.audio_s / took, limit)
             rows.append([f"{one.files:,}", name, f"{took:.1f}", spread, processor, *shares])
-    limit = results[0].audio_s / median(results[0].limit.run)
-    rows.append(["", "serial librosa.load", "", "", "", *ratios(serial, limit)])
     head = ["files", "way", "s", "of the rounds", "of processors, s"]
     head += ["x real time", "hours a second", "/ limit"]
     click.echo(markdown(head, rows, words=2))
@@ -269,25 +248,6 @@ def print_rates(results: Sequence[Results], serial: float) -> None:
 def ratios(rate: float, limit: float) -> list[str]:
     """Return the last columns: times of real time, hours a second, the share of the limit."""
     return [f"{rate:,.0f}", f"{rate / 3600:.3f}", f"{rate / limit:.2f}"]
-
-
-def print_memory(results: Sequence[Results]) -> None:
-    """Print the peaks of memory at each size of corpus."""
-    rows = [
-        [f"{one.files:,}"]
-        + [
-            f"{size / 1e6:,.0f}"
-            for size in (one.memory.whole, one.memory.driver, one.memory.largest_worker)
-        ]
-        for one in results
-        if one.memory
-    ]
-    if rows:
-        click.echo(markdown(["files", "driver and workers, MB", "driver", "largest worker"], rows))
-        click.echo(
-            f"\nThe most at once, sampled every {SAMPLED_EVERY_S:g} s: memory of the processes' "
-            "own (RssAnon), without the object store, Ray's services and FFmpeg.\n"
-        )
 
 
 def print_parts(paths: Sequence[Path], settings: PrepareConfig) -> None:
@@ -423,16 +383,6 @@ def shard(
         rows_in=rows_in,
         transcribe=transcribe,  # type: ignore[arg-type]
     )
-
-
-def serial_rate(paths: Sequence[Path], *, sr: int) -> float:
-    """Return the times of real time at which a loop over `librosa.load` loads recordings."""
-    import librosa
-
-    librosa.load(paths[0], sr=sr)  # imports and compiles
-    begun = time.perf_counter()
-    lengths = [len(librosa.load(path, sr=sr)[0]) for path in paths]
-    return sum(lengths) / sr / (time.perf_counter() - begun)
 
 
 def recordings(folder: Path) -> list[Path]:

@@ -218,7 +218,7 @@ def fit_loop(model: Any, data: Any, size: int) -> Way:
 def whole_runs(
     dataset: Dataset, settings: TrainConfig, updates: int, rounds: int, workers: int
 ) -> Took:
-    """Train anew in each round, without Ray and on it, with as many threads in all."""
+    """Train in each round, without Ray and on it, with the same number of threads."""
     lengths = {"steps": VALIDATIONS * updates, "eval_every_steps": updates}
     shares = {"workers": workers, "cpus_per_worker": len(os.sched_getaffinity(0)) / workers}
     took: dict[str, list[Stretch]] = {ALONE: [], ON_RAY: []}

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 
 def one_line(text: object) -> str:
-    """Return text fit for one line of a message, whatever a file's name is made of."""
+    """Return text on one printable line, for any file name."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 

@@ -112,7 +112,7 @@ def read_rows(
     Raises
     ------
     OSError, ValueError
-        When the file is no whole shard, or holds what no codec makes.
+        When the file is not a complete shard, or not valid for its codec.
     """
     import pyarrow.parquet as pq
 

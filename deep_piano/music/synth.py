@@ -175,7 +175,7 @@ def _render_soundfont(notes: Notes, font: Path, *, total: int, sr: int) -> Sampl
         midi = (Path(folder) / "notes.mid").read_bytes()
     try:
         wave = render_wave_from(font.read_bytes(), midi)
-    except Exception as error:  # it raises whatever its parser threw
+    except Exception as error:  # its parser may raise anything
         raise InputError(f"{font} cannot be played: {error}. Give another SoundFont.") from error
     samples, wave_sr = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
     mix = np.zeros((total, 2), np.float32)

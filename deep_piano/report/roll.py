@@ -92,7 +92,7 @@ def draw_roll(
     axes : Axes
         Empty; its limits are set.
     notes : ndarray, dtype `NOTE`
-        What is drawn, whatever of it lies within the limits.
+        The notes; those outside the limits are not drawn.
     low, high : int
         Pitches of the lowest and the highest row, as of `pitch_range`.
     end_s : float

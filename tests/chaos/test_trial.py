@@ -60,7 +60,7 @@ def place(bed, _small_piano, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def user(bed, place, tmp_path_factory):
-    """Return a function that runs a command as somebody with a clone, a token and nothing else."""
+    """Return a function that runs a command as a user with only a clone and a token."""
     home = tmp_path_factory.mktemp("user")
     clone = home / "deep_piano"
     subprocess.run(["git", "clone", "--quiet", ROOT.as_uri(), clone], check=True)

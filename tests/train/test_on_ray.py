@@ -1,4 +1,4 @@
-"""Several workers on real Ray train one model, whatever happens to them."""
+"""Several workers on real Ray train one model, through losses of workers."""
 
 from __future__ import annotations
 

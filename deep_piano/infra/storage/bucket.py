@@ -41,7 +41,7 @@ _ONE_OBJECT = {
 _NO_BUCKET = "there is no such bucket. Check its name and the endpoint, or create it"
 _REFUSED = f"the credentials are refused. {_SET_CREDENTIALS}"
 _EXPIRED = "the credentials have expired. Renew them"
-_ELSEWHERE = "the bucket lies in another region. Give that region, or set AWS_REGION"
+_ELSEWHERE = "the bucket is in another region. Give that region, or set AWS_REGION"
 _MISTAKES = {
     **dict.fromkeys(["NoSuchBucket", "InvalidBucketName"], _NO_BUCKET),
     **dict.fromkeys(["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"], _REFUSED),
@@ -68,7 +68,7 @@ def connect(endpoint: str | None, region: str | None, attempts: int = ATTEMPTS) 
     Raises
     ------
     InputError
-        The endpoint is no URL, the profile is unknown, the region is no name.
+        The endpoint is not a URL, the profile is unknown, or the region is not valid.
     """
     import boto3
     from botocore.config import Config

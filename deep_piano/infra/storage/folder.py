@@ -68,7 +68,7 @@ class Folder(ABC):
         Raises
         ------
         InputError
-            There is no such folder. A sub-folder that does not exist is merely empty.
+            There is no such folder. A sub-folder that does not exist counts as empty.
         """
         under = under.rstrip("/")
         if under:
