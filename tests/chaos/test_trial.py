@@ -127,7 +127,7 @@ def test_nobody_submits_without_the_token(bed, place, user, token):
     at = ("submit", "--address", JOB_SERVER)
     ours = user(sys.executable, "-m", "deep_piano", *at, *words, token=token)
     assert ours.returncode == 1
-    assert ours.stderr.startswith(f"deep-piano: the cluster at {JOB_SERVER} asks for its token")
+    assert ours.stderr.startswith(f"deep-piano: the cluster at {JOB_SERVER} requires its token")
     job = (*at, "--working-dir", ".", "--", "python", "-m", f"jobs.{words[0]}", *words[1:])
     theirs = user("ray", "job", *job, token=token)
     assert theirs.returncode != 0

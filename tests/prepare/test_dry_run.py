@@ -231,7 +231,7 @@ def test_of_a_killed_run_only_what_it_had_read_is_known(look, prepared):
 
 def test_another_layout_reads_nothing_again_and_other_filters_everything(look, prepared):
     prepared(PrepareConfig())
-    assert "5 of them known" in look(rebuild=True, shard_mb=1)
+    assert "5 of them already read" in look(rebuild=True, shard_mb=1)
     assert "0 of them already read, 5 new or changed" in look(rebuild=True, min_notes=50)
 
 

@@ -255,7 +255,7 @@ def test_rows_of_a_shard_that_broke_or_left_are_read_again(corpus, dataset, make
         assert {name: len(row.sequence) for name, row in again.items()} == {
             name: len(row.sequence) for name, row in fresh.items()
         }
-        assert f"{OLD} is broken, its recordings are read again" in caplog.text
+        assert f"{OLD} is broken; its recordings are read again" in caplog.text
 
 
 def test_a_file_that_vanished_since_it_was_hashed_is_a_failure(corpus, make, tmp_path):
