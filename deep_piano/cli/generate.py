@@ -64,6 +64,11 @@ if TYPE_CHECKING:
     type=int,
     help="Seed of the random generator: another number gives another piece.  [0]",
 )
+@click.option(
+    "--candidates",
+    type=int,
+    help="Continuations tried every ten seconds, of which a judge keeps the best; 1 is off.  [4]",
+)
 @click.option("--takes", type=int, help="Pieces to write from the same seed.  [1]")
 @click.option("--keep", type=int, help="Write only so many of the takes, the best ones.  [all]")
 @click.option("--checkpoint", help="A shipped checkpoint, a run, or a folder of runs.  [notes]")
@@ -73,7 +78,11 @@ if TYPE_CHECKING:
 )
 @click.option("--index", help="Index of a corpus to compare each piece with.  [none]")
 @click.option("--format", help="Format of a folder's pieces: mp3, wav, flac, ogg or mid.  [mp3]")
-@click.option("--workers", type=int, help="Composers for a folder.  [one for eight CPUs]")
+@click.option(
+    "--workers",
+    type=int,
+    help="Composers for a folder.  [one for eight CPUs; for sound, one for each CPU]",
+)
 @click.option(
     "--gpus-per-worker",
     type=float,

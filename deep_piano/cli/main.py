@@ -16,7 +16,7 @@ from deep_piano.cli.options import SettingsFile, settings_options
 from deep_piano.cli.prepare import inspect, prepare
 from deep_piano.cli.setup import assets, doctor
 from deep_piano.cli.terminal import Group
-from deep_piano.cli.train import evaluate, runs, train
+from deep_piano.cli.train import evaluate, judge, runs, train
 from deep_piano.infra.logs import set_up_logging
 
 
@@ -37,6 +37,6 @@ def main(
     ctx.obj = SettingsFile(config, profile)
 
 
-_COMMANDS = (prepare, inspect, train, runs, evaluate, generate, index, gallery)
+_COMMANDS = (prepare, inspect, train, runs, evaluate, judge, generate, index, gallery)
 for _command in (*_COMMANDS, pipeline, submit, assets, doctor):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""The commands `train`, `runs` and `evaluate`."""
+"""The commands `train`, `runs`, `evaluate` and `judge`."""
 
 from __future__ import annotations
 
@@ -139,3 +139,49 @@ def evaluate(
 
         totals = {group: {s.model: s.total for s in found.of(group)} for group in found.groups}
         likelihoods(plot, totals, published=found.published, unit=found.unit)
+
+
+@click.command(epilog="Example: deep-piano judge runs/first dataset/")
+@click.argument("checkpoint")
+@click.argument("dataset")
+@click.option(
+    "--recordings",
+    default=500,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The most recordings of the training split to use.",
+)
+@click.option("--random-state", type=int, help="Another number chooses other recordings.  [0]")
+@configured
+def judge(
+    file: SettingsFile,
+    /,
+    checkpoint: str,
+    dataset: str,
+    recordings: int,
+    random_state: int | None,
+) -> None:
+    """Train the judge of CHECKPOINT, which chooses among candidates in `generate`.
+
+    The checkpoint continues seeds of the training split of DATASET; the judge learns to tell
+    pianists' continuations from these, and is stored with the checkpoint.
+    """
+    from deep_piano.codecs.notes import SPEC
+    from deep_piano.dataset.reader import Dataset
+    from deep_piano.models import checkpoint as checkpoints
+    from deep_piano.train.judging import train_judge
+
+    settings = file.load({"generate": {"random_state": random_state}})
+    [data] = open_folders(settings.storage, dataset)
+    folder = checkpoints.find(checkpoint, settings.storage)
+    loaded = checkpoints.load(folder, codec=SPEC.codec)
+    with Dataset(data) as opened, stages() as progress:
+        trained = train_judge(
+            loaded, opened, settings.generate, recordings=recordings, progress=progress
+        )
+    checkpoints.save_judge(folder, trained.judge)
+    click.echo(
+        f"{one_line(folder.uri)}: the judge tells a real moment from a generated one in "
+        f"{trained.right:.0%} of cases; {trained.moments:,} moments of {trained.recordings} "
+        "recordings"
+    )

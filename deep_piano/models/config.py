@@ -102,6 +102,8 @@ ERRORS_GAIN: Final = 8.0
 """Scales prediction errors at the input: they are that much smaller than samples."""
 LEAST_ERROR: Final = 1e-4
 """Lower bound of the RMS prediction error, in scaled numbers."""
+COMPAND_GAIN, COMPAND_BEND = 16, 3
+"""The network reads ``arcsinh(gain * sample) / bend`` of a scaled sample."""
 
 
 def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -194,7 +194,7 @@ def test_other_settings_are_refused_and_named_before_any_work(run):
     run()
     with pytest.raises(InputError, match=r"min_notes 64 -> 50\): every recording would be read"):
         run(min_notes=50)
-    with pytest.raises(InputError, match=r"test_share 0.2 -> 0.3\): its shards would be written again"):
+    with pytest.raises(InputError, match=r"test_share 0.2 -> 0.3\): its shards would be writ"):
         run(test_share=0.3)
 
 

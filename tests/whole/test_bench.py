@@ -322,4 +322,6 @@ def test_what_is_alike_is_not_told_apart_and_overlaps():
     assert np.mean(list(areas.values())) > 0.8
     assert apart["density"] < 0.1
     assert math.isnan(realism.told_apart(one[:1], other[:1]))
+    assert realism.told_apart(one, other, figures=realism.habits) > 0.95
+    assert realism.told_apart(one, same, figures=realism.habits) < 0.8
     assert math.isnan(realism.overlapped_areas(one[:2], other)["density"])
