@@ -1,4 +1,4 @@
-"""Checkpoints of sound that hear themselves: what they make of held-out recordings, in figures.
+"""Checkpoints of sound in closed loop: figures of their continuations of held-out recordings.
 
 Ten seconds of each recording are continued by each checkpoint, and described beside what really
 follows (`deep_piano.analysis.sound_figures`). A picture a recording shows wave and spectrum of all

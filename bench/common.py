@@ -1,17 +1,17 @@
-"""What benchmarks share: the machine in a line, TensorFlow made ready, memory watched, options."""
+"""Shared by the benchmarks: facts of the machine, timers, options."""
 
 from __future__ import annotations
 
 import os
 import platform
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 import click
+import numpy as np
 
 from deep_piano.generate.files import OUTPUT_SUFFIXES
 from deep_piano.infra.backend import load_tensorflow
@@ -27,7 +27,8 @@ output_format = click.option(
     help="Of the piece; mid: no sound, quick.",
 )
 
-SAMPLED_EVERY_S = 0.2
+Round = Callable[[], list[float]]
+"""Runs some steps; returns the seconds of each."""
 
 
 def machine() -> str:
@@ -67,54 +68,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-@dataclass(frozen=True)
-class Memory:
-    """The most that was held at once, in bytes: by all, by the driver, by the largest worker."""
-
-    whole: int
-    driver: int
-    largest_worker: int
-
-
-@contextmanager
-def memory_watched() -> Iterator[list[Memory]]:
-    """Watch this process and Ray's workers below it; the list holds the peaks after the block.
-
-    Counted is what belongs to a process alone (RssAnon): no file that several have mapped, and no
-    shared memory, so the object store is left out, and so are Ray's own services and FFmpeg.
-    """
-    peaks: list[Memory] = []
-    samples: list[tuple[int, list[int]]] = []
-    done = threading.Event()
-
-    def look() -> None:
-        workers = [anonymous_bytes(pid) for pid in ray_workers(os.getpid())]
-        samples.append((anonymous_bytes(os.getpid()), workers))
-
-    def watch() -> None:
-        while not done.wait(SAMPLED_EVERY_S):
-            look()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    if Path("/proc/self/status").is_file():
-        thread.start()
-    try:
-        yield peaks
-    finally:
-        done.set()
-    if thread.ident is not None:
-        look()  # however short the block was
-        thread.join()
-    if samples:
-        peaks.append(
-            Memory(
-                whole=max(driver + sum(workers) for driver, workers in samples),
-                driver=max(driver for driver, _ in samples),
-                largest_worker=max(max(workers, default=0) for _, workers in samples),
-            )
-        )
-
-
 def ray_workers(root: int) -> list[int]:
     """Return the processes below `root` that do Ray's work, by their command line."""
     children: dict[int, list[int]] = {}
@@ -138,17 +91,6 @@ def ray_workers(root: int) -> list[int]:
     return found
 
 
-def anonymous_bytes(pid: int) -> int:
-    """Return the resident memory that is a process's own; 0 where it has ended."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines():
-            if line.startswith("RssAnon:"):
-                return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    return 0
-
-
 def processor_s(pids: Sequence[int]) -> dict[int, float]:
     """Return the processor seconds of processes and of the children they have waited for."""
     used = {}
@@ -157,3 +99,24 @@ def processor_s(pids: Sequence[int]) -> dict[int, float]:
             ticks = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[11:15]
             used[pid] = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
     return used
+
+
+def in_turn(ways: dict[str, Round], *, rounds: int) -> dict[str, float]:
+    """Return each way's median seconds a step over all its rounds, all ways taken in turn."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            took[name] += way()
+    return {name: float(np.median(seconds)) for name, seconds in took.items()}
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return how long `work` takes."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def tell(message: str) -> None:
+    """Print what is being measured, to standard error."""
+    click.echo(message, err=True)

@@ -22,19 +22,8 @@ from typing import Any
 import click
 import numpy as np
 
-from bench.common import machine, ready_tensorflow
-from bench.decode import (
-    SEED_S,
-    Round,
-    bandwidth_of,
-    far_more_than_cache,
-    gemm_flops,
-    in_turn,
-    scale,
-    seconds_of,
-    step_cost,
-    tell,
-)
+from bench.common import Round, in_turn, machine, ready_tensorflow, seconds_of, tell
+from bench.decode import SEED_S, bandwidth_of, far_more_than_cache, gemm_flops, scale, step_cost
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.notes import Engine, NoteDecoder
@@ -121,7 +110,7 @@ def compiled_round(
 
     composer = NoteDecoderXla(weights, *drawing(settings), width=batch)
     begin(composer, batch)
-    tell(f"compiled and called in {seconds_of(composer.step):.1f} s")  # the seeds are heard
+    tell(f"compiled and called in {seconds_of(composer.step):.1f} s")  # prefills the seeds
 
     def run() -> list[float]:
         took = []

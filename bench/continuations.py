@@ -14,7 +14,7 @@ random states, and every continuation is held against the real one over the same
 - *overlapped area* of the distributions of the figures of `texture.TEXTURES`, over all pieces of a
   corpus, with the same control;
 - *common ends*: the share of notes that end exactly with another;
-- faults, over the whole piece: silence of more than 4 s, a pattern heard more than 16 times in a
+- faults, over the whole piece: silence of more than 4 s, a pattern repeated more than 16 times in a
   row, fewer than five keys in 20 s, one half more than twice as dense as the other;
 - with an index of the training corpus, the longest run of notes that a continuation shares with it.
 
@@ -73,7 +73,7 @@ from deep_piano.report.text import markdown
 MOST_DRIFT = 2.0
 ADHERENCE_AIM, OVERLAP_AIM = 0.05, 0.85
 SHORTEST_CONTINUATION_S = 10.0
-HEARD_S = 60.0  # of each recording in a folder of sound
+READ_S = 60.0  # of each recording in a folder of sound
 RECORDINGS = "recordings"
 
 
@@ -203,7 +203,7 @@ def transcribed(recordings: Iterable[Path]) -> Iterator[Case]:
     from deep_piano.music.transcription import transcribe
 
     for path in recordings:
-        samples = audio.decode(path, sr=SAMPLE_RATE, start_s=0.0, seconds=HEARD_S)
+        samples = audio.decode(path, sr=SAMPLE_RATE, start_s=0.0, seconds=READ_S)
         notes = decode(encode(transcribe(samples, sr=SAMPLE_RATE)))
         whole = excerpt(notes, float(notes["onset"][0]), math.inf)
         yield Case(RECORDINGS, path.name, path, whole)

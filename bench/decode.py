@@ -34,7 +34,7 @@ from typing import Any  # noqa: E402
 import click  # noqa: E402
 import numpy as np  # noqa: E402
 
-from bench.common import machine  # noqa: E402
+from bench.common import Round, in_turn, machine, seconds_of, tell  # noqa: E402
 from deep_piano.codecs.base import Part  # noqa: E402
 from deep_piano.codecs.note_context import NoteContext  # noqa: E402
 from deep_piano.codecs.notes import SPEC, VALUES, classes, encode  # noqa: E402
@@ -45,9 +45,6 @@ from deep_piano.errors import DeepPianoError  # noqa: E402
 from deep_piano.models import checkpoint as checkpoints  # noqa: E402
 from deep_piano.music.notes import Notes, make_notes  # noqa: E402
 from deep_piano.report.text import markdown  # noqa: E402
-
-Round = Callable[[], list[float]]
-"""Runs some steps; returns the seconds of each."""
 
 SAMPLING = Sampling(temperature=1.0, top_p=0.95)
 SEED_S = 10.0
@@ -230,10 +227,10 @@ def engine_loop(engine: Engine, batch: int, notes: int) -> Round:
         steps = np.zeros((batch, len(engine.spec.fields)), np.int32)
         marks = [time.perf_counter()]
         for _ in range(notes):
-            heard = engine.step(state, classes(steps), context.advance(steps))
+            hidden = engine.step(state, classes(steps), context.advance(steps))
             for index, values in enumerate(VALUES):
                 known, candidates = context.of_field(streams, steps[:, :index])
-                logits = engine.logits(heard, classes(steps[:, :index]), known)
+                logits = engine.logits(hidden, classes(steps[:, :index]), known)
                 chances = np.array([rng.random() for rng in rngs])
                 drawn = SAMPLING.draw_each(logits, chances, np.isfinite(logits))
                 values = np.concatenate([np.tile(values, (batch, 1)), candidates], 1)
@@ -323,7 +320,7 @@ def part_rows(engine: Engine, batch: int) -> list[list[str]]:
     for slot in range(batch):
         context.start(slot, seed_seconds=1.0, end_seconds=180.0)
     after = context.advance(steps)
-    heard = engine.step(state, classes(steps), after)
+    hidden = engine.step(state, classes(steps), after)
     chosen = [steps[:, :index] for index in range(len(engine.spec.fields))]
 
     def of_fields() -> list[Part]:
@@ -331,7 +328,7 @@ def part_rows(engine: Engine, batch: int) -> list[list[str]]:
 
     def heads(known: list[Part]) -> list[Any]:
         pairs = zip(chosen, known, strict=True)
-        return [engine.logits(heard, classes(some), part) for some, part in pairs]
+        return [engine.logits(hidden, classes(some), part) for some, part in pairs]
 
     known = of_fields()
     logits = heads(known)
@@ -352,32 +349,11 @@ def part_rows(engine: Engine, batch: int) -> list[list[str]]:
     return [[str(batch), name, f"{1e6 * np.median(s):,.0f}"] for name, s in took.items()]
 
 
-def in_turn(ways: dict[str, Round], *, rounds: int) -> dict[str, float]:
-    """Return each way's median seconds a step over all its rounds, all ways taken in turn."""
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            took[name] += way()
-    return {name: float(np.median(seconds)) for name, seconds in took.items()}
-
-
 def scale(seconds: float) -> Notes:
     """Return five notes a second of C major, up and down."""
     onset = np.arange(0, seconds - 0.2, 0.2)
     pitch = np.resize([60, 62, 64, 65, 67, 69, 71, 72, 71, 69, 67, 65, 64, 62], len(onset))
     return make_notes(onset, onset + 0.4, pitch, np.full(len(onset), 70))
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Return how long `work` takes."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
-def tell(message: str) -> None:
-    """Say how far it is, beside the results."""
-    click.echo(message, err=True)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,12 @@ Compared in one run, on the same files, at the waveform codecs, which are bound 
   and what it decodes is read and thrown away;
 - ours: `prepare.on_ray.prepare` on Ray, on all cores: hash, decode, describe, encode, write;
 - the same work in a `multiprocessing.Pool`, which shows what Ray itself costs; its shards must be
-  the same to the byte;
-- a serial loop over `librosa.load`, which only loads, on the first files.
+  the same to the byte.
 
 Ray and the pool are started anew in every round, and prepare a tiny corpus before the clock runs:
 a process that imports librosa compiles for seconds. What that takes is told apart. Every figure
 is the median of the rounds; the ways are taken in turn, so that other load falls on all of them,
 and Ray's workers run at the ordinary priority, which they do not by themselves.
-
-Aims: 0.9 of the limit; Ray slower than the pool by less than 5 % at 1,000 files; memory that does
-not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -39,7 +35,7 @@ from typing import TypeVar
 
 import click
 
-from bench.common import SAMPLED_EVERY_S, Memory, machine, memory_watched, processor_s, ray_workers
+from bench.common import machine, processor_s, ray_workers, tell
 from bench.stages import REST, Stopwatch, wrap
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import Config, PrepareConfig
@@ -59,7 +55,6 @@ from deep_piano.report.text import markdown
 
 Result = TypeVar("Result")
 
-AIM, RAY_AIM = 0.9, 0.05
 _FILES_A_TASK = 128
 _DISCARDED_AT_ONCE = 2**20
 
@@ -102,8 +97,6 @@ class Results:
     limit: Took = field(default_factory=Took)
     ours: Took = field(default_factory=Took)
     pool: Took = field(default_factory=Took)
-    memory: Memory | None = None
-    rows: str = ""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -115,13 +108,10 @@ class Results:
     "--codec",
     default="mulaw",
     show_default=True,
-    type=click.Choice([name for name, codec in CODECS.items() if not codec.hears_notes]),
+    type=click.Choice([name for name, codec in CODECS.items() if not codec.encodes_notes]),
 )
 @click.option("--cores", type=int, help="Processes of every way.  [all]")
 @click.option("--rounds", default=3, show_default=True, help="Rounds of every way in turn.")
-@click.option(
-    "--serial-files", default=20, show_default=True, help="Files of the librosa.load loop."
-)
 @click.option("--part-files", default=40, show_default=True, help="Files of the table of parts.")
 def main(
     small: Path,
@@ -129,13 +119,11 @@ def main(
     codec: str,
     cores: int | None,
     rounds: int,
-    serial_files: int,
     part_files: int,
 ) -> None:
     """Print hours of audio a second of PREPARE against FFmpeg alone, as Markdown.
 
-    SMALL and LARGE are folders of recordings, say 100 and 1,000 mp3 of a minute. Without LARGE
-    there is nothing to compare the memory with.
+    SMALL and LARGE are folders of recordings, say 100 and 1,000 mp3 of a minute.
     """
     os.environ.setdefault("RAY_worker_niceness", "0")
     settings = PrepareConfig.model_validate(
@@ -147,15 +135,12 @@ def main(
             measure(corpus, settings, cores=cores, rounds=rounds)
             for corpus in filter(None, [small, large])
         ]
-        tell(f"librosa.load, {serial_files} files one after the other")
-        serial = serial_rate(recordings(small)[:serial_files], sr=CODECS[codec].sr)
         click.echo(
             f"Codec {codec}, {cores} processes, {rounds} rounds; {machine()}, "
-            f"ray {metadata.version('ray')}, librosa {metadata.version('librosa')}, "
+            f"ray {metadata.version('ray')}, "
             f"FFmpeg {ffmpeg_version()}.\n"
         )
-        print_rates(results, serial)
-        print_memory(results)
+        print_rates(results)
         print_parts(recordings(small)[:part_files], settings)
     except DeepPianoError as error:
         raise click.ClickException(str(error)) from error
@@ -206,11 +191,8 @@ def on_ray(
         alone = Config(prepare=settings.model_copy(update={"shard_mb": 0.01}))
         first = partial(prepare, open_folder(tiny), open_folder(scratch / "tiny"), alone)
         results.ours.first.append(timed(first)[0])
-        with memory_watched() as peaks, counted(results.ours, partial(ray_workers, os.getpid())):
+        with counted(results.ours, partial(ray_workers, os.getpid())):
             manifest = prepare(open_folder(corpus), open_folder(scratch / "all"), config)
-    results.memory = results.memory or (peaks[0] if peaks else None)
-    totals = manifest.totals
-    results.rows = f"{totals.recordings} rows in {len(manifest.shards)} shards"
     return {shard.name: shard.sha256 for shard in manifest.shards}
 
 
@@ -240,8 +222,8 @@ def counted(took: Took, workers: Callable[[], list[int]]) -> Iterator[None]:
     took.processor.append(sum(os.times()[:4]) - own + theirs)
 
 
-def print_rates(results: Sequence[Results], serial: float) -> None:
-    """Print the times of every way, and what they say about the aims."""
+def print_rates(results: Sequence[Results]) -> None:
+    """Print the times of every way."""
     median = statistics.median
     rows = []
     for one in results:
@@ -258,55 +240,15 @@ def print_rates(results: Sequence[Results], serial: float) -> None:
             processor = f"{median(way.processor):.1f}" if way else ""
             shares = ratios(one.audio_s / took, limit)
             rows.append([f"{one.files:,}", name, f"{took:.1f}", spread, processor, *shares])
-    limit = results[0].audio_s / median(results[0].limit.run)
-    rows.append(["", "serial librosa.load", "", "", "", *ratios(serial, limit)])
     head = ["files", "way", "s", "of the rounds", "of processors, s"]
     head += ["x real time", "hours a second", "/ limit"]
     click.echo(markdown(head, rows, words=2))
-    click.echo("\n" + "\n".join(f"- {verdict(one, serial)}" for one in results) + "\n")
-
-
-def verdict(one: Results, serial: float) -> str:
-    """Return what the figures of a corpus say about the aims."""
-    median = statistics.median
-    of_limit = median(one.limit.run) / median(one.ours.run)
-    beyond_pool = median(one.ours.run) / median(one.pool.run) - 1
-    of_limit_cpu = median(one.limit.processor) / median(one.ours.processor)
-    beyond_pool_cpu = median(one.ours.processor) / median(one.pool.processor) - 1
-    met = {True: "met", False: "missed"}
-    return (
-        f"{one.files:,} files, {one.audio_s / 3600:.2f} hours, {one.rows}: ours is {of_limit:.2f} "
-        f"of the limit (the aim is {AIM:g}: {met[of_limit >= AIM]}), takes {beyond_pool:+.1%} of "
-        f"the pool's time (the aim is less than {RAY_AIM:+.0%}: {met[beyond_pool < RAY_AIM]}), and "
-        f"is {one.audio_s / median(one.ours.run) / serial:.1f} times as fast as the serial loop. "
-        f"In processor seconds it is {of_limit_cpu:.2f} of the limit, and {beyond_pool_cpu:+.1%} "
-        f"of the pool's. Before that, Ray starts in {median(one.ours.start):.1f} s, and the first "
-        f"recordings take {median(one.ours.first):.1f} s."
-    )
+    click.echo()
 
 
 def ratios(rate: float, limit: float) -> list[str]:
     """Return the last columns: times of real time, hours a second, the share of the limit."""
     return [f"{rate:,.0f}", f"{rate / 3600:.3f}", f"{rate / limit:.2f}"]
-
-
-def print_memory(results: Sequence[Results]) -> None:
-    """Print the peaks of memory at each size of corpus."""
-    rows = [
-        [f"{one.files:,}"]
-        + [
-            f"{size / 1e6:,.0f}"
-            for size in (one.memory.whole, one.memory.driver, one.memory.largest_worker)
-        ]
-        for one in results
-        if one.memory
-    ]
-    if rows:
-        click.echo(markdown(["files", "driver and workers, MB", "driver", "largest worker"], rows))
-        click.echo(
-            f"\nThe most at once, sampled every {SAMPLED_EVERY_S:g} s: memory of the processes' "
-            "own (RssAnon), without the object store, Ray's services and FFmpeg.\n"
-        )
 
 
 def print_parts(paths: Sequence[Path], settings: PrepareConfig) -> None:
@@ -432,7 +374,7 @@ def shard(
     """Build one shard; nothing is transcribed."""
 
     def transcribe(samples: audio.Samples, sr: int) -> object:
-        raise AssertionError("a waveform codec hears no notes")
+        raise AssertionError("a waveform codec encodes no notes")
 
     return tasks.build_shard(
         corpus,
@@ -443,16 +385,6 @@ def shard(
         rows_in=rows_in,
         transcribe=transcribe,  # type: ignore[arg-type]
     )
-
-
-def serial_rate(paths: Sequence[Path], *, sr: int) -> float:
-    """Return the times of real time at which a loop over `librosa.load` loads recordings."""
-    import librosa
-
-    librosa.load(paths[0], sr=sr)  # imports and compiles
-    begun = time.perf_counter()
-    lengths = [len(librosa.load(path, sr=sr)[0]) for path in paths]
-    return sum(lengths) / sr / (time.perf_counter() - begun)
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -469,11 +401,6 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     begun = time.perf_counter()
     result = work()
     return time.perf_counter() - begun, result
-
-
-def tell(text: str) -> None:
-    """Say on standard error what is being measured."""
-    click.echo(text, err=True)
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def make_rows(
 
     checkpoint.find(load_config(None, {"generate": settings}).generate.checkpoint)
 
-    # Each recording is read once, not once a random state. The notes are copied for each use.
+    # Each recording is transcribed once for all random states. The notes are copied for each use.
     read_seed, known = seeds.read_seed, {}
 
     def read_once(path: Path, **options: Any) -> Seed:

@@ -2,7 +2,7 @@
 
 In one run, on one thread, the ways taken in turn; CPU time, so that other load counts for little:
 
-- the kernel, as `generate` uses it: hearing frames, foretelling samples, drawing;
+- the kernel, as `generate` uses it: reading frames, predicting and drawing samples;
 - the bound: the multiply-adds of the same network, those of a frame shared among its samples, at
   the rates measured for a matrix and a vector of the sizes of the LSTM's and of the head's;
 - a loop that XLA compiles, `WaveDecoderXla`: one stream, and several at once, the
@@ -29,8 +29,7 @@ from typing import Any  # noqa: E402
 import click  # noqa: E402
 import numpy as np  # noqa: E402
 
-from bench.common import machine, ready_tensorflow  # noqa: E402
-from bench.decode import Round, in_turn, tell  # noqa: E402
+from bench.common import Round, in_turn, machine, ready_tensorflow, tell  # noqa: E402
 from deep_piano.codecs.registry import codec_of  # noqa: E402
 from deep_piano.decoding.wave import WaveEngine, WaveTask  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
@@ -141,8 +140,8 @@ def kernel_loop(stepper: WaveEngine, samples: int) -> Round:
     stepper.decode(seed, 64, rng)  # compiles
 
     def run() -> list[float]:
-        heard = seconds_of(lambda: stepper.decode(seed, 1, rng))
-        return [(seconds_of(lambda: stepper.decode(seed, samples, rng)) - heard) / samples]
+        prefill = seconds_of(lambda: stepper.decode(seed, 1, rng))
+        return [(seconds_of(lambda: stepper.decode(seed, samples, rng)) - prefill) / samples]
 
     return run
 
@@ -152,14 +151,14 @@ def predict_loop(loaded: Checkpoint, calls: int, *, clock: Clock) -> Round:
     frame = loaded.config.frame
     model = build_model(loaded.spec, loaded.config, batch=1, window=frame)
     checkpoints.assign_weights(model, loaded.weights)
-    heard = _noise(loaded.spec, frame)[None].astype(
+    frames = _noise(loaded.spec, frame)[None].astype(
         np.float32 if loaded.spec.continuous else np.int32
     )
 
     predicted = np.zeros((1, frame, 1), np.float32)
 
     def predict() -> None:
-        model.predict([heard, predicted], batch_size=1, verbose=0)
+        model.predict([frames, predicted], batch_size=1, verbose=0)
 
     predict()  # compiles
     return lambda: [seconds_of(predict, clock) for _ in range(calls)]

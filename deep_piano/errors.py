@@ -4,7 +4,7 @@ The tree::
 
     DeepPianoError            a run failed                         exit code 1
     ├── AssetError            third-party weights or sounds are missing or broken
-    ├── TrainingError         a training that trying again does not mend
+    ├── TrainingError         a training that a retry does not repair
     └── InputError            the caller's mistake                 exit code 2
         ├── FileError         one file is missing or may not be read
         ├── AudioError        a recording cannot be used
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 
 def one_line(text: object) -> str:
-    """Return text fit for one line of a message, whatever a file's name is made of."""
+    """Return text on one printable line, for any file name."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
@@ -35,7 +35,7 @@ class AssetError(DeepPianoError):
 
 
 class TrainingError(DeepPianoError):
-    """A training cannot go on, and would fail again: raised by all its workers at once."""
+    """A training failed and would fail again; all its workers raise it at once."""
 
 
 class InputError(DeepPianoError):
@@ -45,7 +45,7 @@ class InputError(DeepPianoError):
 
 
 class FileError(InputError):
-    """One file of a folder is missing or may not be read; the others may be sound."""
+    """One file of a folder is missing or not readable; the others may be fine."""
 
 
 class AudioError(InputError):
@@ -53,7 +53,7 @@ class AudioError(InputError):
 
 
 class DecodeTimeout(AudioError):
-    """FFmpeg did not finish with a recording in the time it was given."""
+    """FFmpeg did not decode a recording within its time limit."""
 
 
 class MidiError(InputError):

@@ -1,7 +1,6 @@
-"""The three jobs in turn: a corpus becomes a dataset, that a run, and seeds become pieces.
+"""The three jobs in turn: a corpus becomes a dataset, a dataset a run, and seeds become pieces.
 
-Nothing is done here but the order. Each stage looks at what is there, and does what is missing, so
-that a pipeline which was stopped anywhere goes on there.
+Each stage does only what is missing, so that a stopped pipeline resumes where it was.
 """
 
 from __future__ import annotations
@@ -42,23 +41,23 @@ def pipeline(
     Parameters
     ----------
     corpus, seeds : Folder
-        Only read; they may be the same.
+        Read only; they may be the same.
     out : Folder
-        Apart from both; `dataset`, `run` and `pieces` are made in it.
+        Outside both; gets the folders `dataset`, `run` and `pieces`.
     config : Config
-        What each stage goes by. Instead of `config.generate.checkpoint` the run's best one is used.
+        The settings of all stages. The run's best checkpoint replaces `generate.checkpoint`.
     progress : callable
-        Called whenever some work is done.
+        Called as work is done.
 
     Returns
     -------
     Records
-        By seed and take, of every piece that was asked for.
+        All requested pieces, by seed and take.
 
     Raises
     ------
     InputError, DeepPianoError
-        As the stages do. What was done is kept: the same call goes on there.
+        As the stages do. Finished work is kept, and the same call resumes.
     """
     by_name = {"checkpoint": f"{RUN}/{BEST_OF_RUN}"}  # for the facts of the pieces
     named = config.model_copy(update={"generate": config.generate.model_copy(update=by_name)})
@@ -66,7 +65,7 @@ def pipeline(
         require_no_notes(Path(f"take.{config.bulk.format}"), named.generate)
     for given in (corpus, seeds):
         require_apart(given, out)
-    survey(seeds)  # to say now, and not after the training, that there are none
+    survey(seeds)  # raises now, and not after the training, where there are none
     dataset, run, pieces = out.inner(DATASET), out.inner(RUN), out.inner(PIECES)
 
     def trained(now: Update) -> None:

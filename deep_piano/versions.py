@@ -1,4 +1,4 @@
-"""Which versions of what are installed."""
+"""The installed versions of packages."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ import deep_piano
 
 _SAME = {"tensorflow": "tensorflow-cpu"}  # one module, two distributions
 _DECISIVE = (
-    *(
-        "numpy",
-        "scipy",
-        "numba",
-        "tensorflow",
-        "soxr",
-        "soundfile",
-        "pyloudnorm",
-        "matplotlib",
-    ),
+    *("numpy", "scipy", "numba", "tensorflow"),
+    *("soxr", "soundfile", "pyloudnorm", "matplotlib"),
 )
 
 
@@ -35,9 +27,9 @@ def version(package: str) -> str | None:
 
 @cache
 def of_a_piece() -> dict[str, str | None]:
-    """Return the versions of what decides over the bytes of a piece.
+    """Return the versions that determine the bytes of a piece.
 
-    FFmpeg, a process of its own, is asked once a process and not once a piece.
+    Cached, since asking FFmpeg starts a process.
     """
     from deep_piano.music.ffmpeg import ffmpeg_version
 
@@ -46,7 +38,7 @@ def of_a_piece() -> dict[str, str | None]:
 
 
 def of_a_dataset() -> dict[str, str | None]:
-    """Return the versions of what decides over the bytes of a dataset."""
+    """Return the versions that determine the bytes of a dataset."""
     from deep_piano.music.ffmpeg import ffmpeg_version
 
     packages = ("numpy", "scipy", "librosa", "numba", "pyarrow", "pyloudnorm", "tensorflow")
@@ -55,7 +47,7 @@ def of_a_dataset() -> dict[str, str | None]:
 
 
 def of_a_run() -> dict[str, str | None]:
-    """Return the versions of what decides over the weights that a training ends with."""
+    """Return the versions that determine the weights of a training."""
     packages = ("numpy", "keras", "tensorflow", "torch", "jax", "ray")
     return _ours() | {package: version(package) for package in packages}
 

@@ -1,11 +1,11 @@
-"""What a recording is like, in figures that a corpus can be filtered and drawn by.
+"""Descriptors: figures of a recording, for filters and charts.
 
 This module knows samples and note arrays; it knows nothing of files, settings, filters or shards.
-What needs a spectrum comes from one STFT of a stretch from the recording's middle, by librosa.
+Spectral descriptors come from one STFT, by librosa, of the middle of the recording.
 
 The same input gives the same figures on one machine as long as the thread pools of BLAS and
 Numba keep their size: the mel and chroma filters are matrix products. The caller limits both to
-one thread, which is also the fastest where every core has a recording of its own.
+one thread, which is also the fastest where every core works on another recording.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def describe_notes(notes: Notes, *, pedal_share: float | None = None) -> NoteFea
 def pairs_apart(
     time_s: NDArray[np.float64], near_s: float, far_s: float, *, most: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the pairs of events that lie from `near_s` to less than `far_s` apart.
+    """Return the pairs of events whose distance is from `near_s` to less than `far_s`.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
 
 
 def _tempo_of_onsets(onset_s: NDArray[np.float64]) -> float | None:
-    """Return the tempo whose quarter lies between the most onsets, in quarters a minute."""
+    """Return the tempo whose quarter separates the most onsets, in quarters a minute."""
     start, end = pairs_apart(onset_s, 60 / _FASTEST_BPM, 60 / _SLOWEST_BPM, most=_MOST_BEATS)
     steps = np.rint((onset_s[end] - onset_s[start]) / _IOI_STEP_S).astype(int)
     apart = np.bincount(steps, minlength=1)
@@ -264,7 +264,7 @@ def _tempo_of_onsets(onset_s: NDArray[np.float64]) -> float | None:
 
 
 def _tempo_of_periods(support: NDArray[Any], *, step_s: float) -> float | None:
-    """Return the tempo whose period has the most support, each weighted by how likely it is.
+    """Return the tempo whose period has the most support, weighted by its prior.
 
     `support[k]` is that of `k * step_s`. Tempi are likely by their distance from 120 in octaves,
     a normal distribution with a deviation of one, as in Ellis 2007.

@@ -1,11 +1,11 @@
-"""The same performance, found again: fingerprints, and which recordings are nearly duplicates.
+"""Fingerprints, which detect near-duplicates: several recordings of the same performance.
 
 A fingerprint is a MinHash (A. Broder, "On the resemblance and containment of documents", 1997)
-of what is heard within a few seconds: the share of values that two of them have in common
-estimates the share of such moments that the two recordings have in common (their Jaccard
-similarity). It finds a performance in another encoding, a little trimmed, louder, or exported
-with a few notes changed. It does not find it transposed, at another speed, or as a clip out of a
-whole; and another performance of the same score is another recording, which is to stay.
+of features of a few seconds each: the share of equal values in two fingerprints estimates the
+share of equal moments in two recordings (their Jaccard similarity). It finds a performance in
+another encoding, slightly trimmed, louder, or exported with a few changed notes. It does not find
+transpositions, other speeds, or clips of a longer recording. Another performance of the same score
+is another recording, and is kept.
 
 This module knows samples and note arrays; it knows nothing of files, settings or shards. The
 chroma of sound is a matrix product: as in `descriptors`, the caller limits BLAS to one thread.
@@ -28,7 +28,7 @@ VALUES = 64
 THRESHOLD = 0.5
 
 Fingerprint = NDArray[np.uint32]
-"""Shape (64,); shape (0,) where there is too little to tell a recording by."""
+"""Shape (64,); shape (0,) where a recording has too little content."""
 
 _FEWEST_NOTES = 20
 _FEWEST_TOKENS = 32
@@ -57,7 +57,7 @@ _MULTIPLIERS = np.random.SeedSequence(20250301).generate_state(VALUES, np.uint64
 def of_notes(notes: Notes) -> Fingerprint:
     """Return the fingerprint of a note array.
 
-    It hears onsets and pitches, neither velocities nor durations nor when the first note comes.
+    It depends on onsets and pitches, not on velocities, durations or the first onset.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def of_notes(notes: Notes) -> Fingerprint:
 def of_audio(samples: Samples, *, sr: int) -> Fingerprint:
     """Return the fingerprint of a recording's sound.
 
-    It hears which two pitch classes are the strongest from second to second, not how loud.
+    It depends on the two strongest pitch classes of each second, not on their loudness.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Keys: of notes, by their names, and in the order of the circle of fifths.
+"""Musical keys: of notes, by name, and in the order of the circle of fifths.
 
-Pure NumPy on note arrays and tables of names; knows nothing of audio, models or files.
+This module knows note arrays and names; it knows nothing of audio, models or files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Figures of a piece: what it has in common with its seed, and what would be wrong with it.
+"""Figures of a piece: adherence to its seed, and faults.
 
-Pure NumPy on note arrays; knows nothing of audio, models or files.
+This module knows note arrays; it knows nothing of audio, models or files.
 """
 
 from __future__ import annotations

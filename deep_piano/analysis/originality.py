@@ -1,9 +1,9 @@
-"""How much of a piece stands in a corpus already: the longest run of notes that both share.
+"""The originality of a piece: the longest run of notes that it shares with a corpus.
 
-A note is held against another by its step in pitch from the note before, and by the time since
-then to the nearest 50 ms: transposed music is the same music, and so is what is played a little
-louder or held a little longer. Notes of one moment are taken from the lowest to the highest. This
-module knows sequences of the codec `notes`; it knows nothing of models.
+Notes are equal if their step in pitch from the note before and the time since then, to the nearest
+50 ms, are equal: transposition, loudness and length do not matter. Simultaneous notes are ordered
+from the lowest to the highest. This module knows sequences of the codec `notes`; it knows nothing
+of models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHORTEST_RUN: Final = 8
 
 _GRID_STEPS = 5  # 50 ms
 _LONGEST_WAIT = 158  # of such steps; it is part of what an index holds
-_BETWEEN = np.uint16(0xFFFF)  # stands between two recordings, and equals no note
+_BETWEEN = np.uint16(0xFFFF)  # separates two recordings, and equals no note
 _GRAM = SHORTEST_RUN - 1  # ways from a note to the next
 _PAIRS_AT_ONCE = 2_000_000
 
@@ -140,7 +140,7 @@ class CorpusIndex:
             index._require_sound()
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{one_line(path)} is no index of a corpus: {one_line(error)}. Give a file that "
+                f"{one_line(path)} is not an index of a corpus: {one_line(error)}. Give one that "
                 "`deep-piano index` made of a dataset."
             ) from error
         return index

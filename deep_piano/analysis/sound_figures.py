@@ -1,4 +1,4 @@
-"""How much a continuation sounds like what it continues, in figures.
+"""Figures of the similarity of a continuation's sound and its seed's.
 
 This module knows samples; it knows nothing of networks or files.
 """
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from deep_piano.music.audio import Samples
 
 LEVEL_WINDOW_S: Final = 3.0
-"""Long enough that a rest is no loss of energy."""
+"""Long enough that a rest does not count as loss of energy."""
 
 
 def likeness(seed: Samples, new: Samples, *, sr: int) -> dict[str, float]:
-    """Describe a continuation beside its seed.
+    """Compare a continuation with its seed.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""What an excerpt of piano music is like: fourteen figures, and how notes end.
+"""The texture of an excerpt of piano music: fourteen figures, and how notes end.
 
-They are those by which pieces are told from what pianists play (`bench.continuations`). Pure NumPy
-on note arrays; knows nothing of audio, models or files.
+`bench.continuations` compares pieces with pianists' playing by them. This module knows note
+arrays; it knows nothing of audio, models or files.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from deep_piano.cli.generate import _count_pieces
-from deep_piano.cli.options import SettingsFile, _open, configured
+from deep_piano.cli.generate import report_pieces
+from deep_piano.cli.options import SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import reports
 from deep_piano.infra.logs import logs_json
 
@@ -16,38 +16,32 @@ from deep_piano.infra.logs import logs_json
 @click.command(epilog="Example: deep-piano pipeline recordings/ seeds/ -o out/ --preset small")
 @click.argument("corpus")
 @click.argument("seeds")
-@click.option(
-    "-o", "--output", "out", required=True, help="Folder or s3:// prefix of all that comes out."
-)
+@click.option("-o", "--output", "out", required=True, help="Folder or s3:// prefix of all outputs.")
 @click.option("--preset", help="Size of the network: tiny, small, base or large.  [base]")
 @click.option("--steps", type=int, help="Updates of the training.  [7000]")
-@click.option("--workers", type=int, help="Train on Ray, with so many.  [in this process]")
-@click.option("--format", help="Of the pieces: mp3, wav, flac, ogg or mid.  [mp3]")
+@click.option("--workers", type=int, help="Train on Ray with so many workers.  [in this process]")
+@click.option("--format", help="Format of the pieces: mp3, wav, flac, ogg or mid.  [mp3]")
 @click.option("--takes", type=int, help="Pieces of each seed.  [1]")
-@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
-def pipeline(
-    file: SettingsFile, /, corpus: str, seeds: str, out: str, endpoint: str | None, **options: Any
-) -> None:
-    """Make a dataset of CORPUS, train on it, and continue SEEDS with what was learned.
+def pipeline(file: SettingsFile, /, corpus: str, seeds: str, out: str, **options: Any) -> None:
+    """Make a dataset of CORPUS, train on it, and continue SEEDS with the best checkpoint.
 
-    The output holds dataset/, run/ and pieces/, as prepare, train and generate write them, and all
-    settings are theirs (generate.checkpoint is the run's best one). The same command goes on where
-    one was stopped, and does nothing again that is there.
+    The output holds dataset/, run/ and pieces/, as prepare, train and generate write them, with
+    the settings of these commands (except generate.checkpoint). The same command resumes where it
+    was stopped and repeats nothing.
     """
     sections = {
         "train": {name: options[name] for name in ("preset", "steps", "workers")},
         "generate": {"takes": options["takes"]},
         "bulk": {"format": options["format"]},
-        "storage": {"endpoint": endpoint},
     }
     settings = file.load(sections)
-    source, to_continue, target = _open(settings.storage, corpus, seeds, out)
+    source, to_continue, target = open_folders(settings.storage, corpus, seeds, out)
     from deep_piano.pipeline import pipeline as all_three
 
     with reports() as report:
         records = all_three(source, to_continue, target, settings, progress=report)
-    _count_pieces(out, records)
+    report_pieces(out, records)
 
 
 @click.command(
@@ -59,7 +53,7 @@ def pipeline(
     envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
     help="The cluster's job server, as http://127.0.0.1:8265.  [$RAY_ADDRESS]",
 )
-@click.option("--dry-run", is_flag=True, help="Only print the same as a `ray job submit` command.")
+@click.option("--dry-run", is_flag=True, help="Only print the equivalent `ray job submit` command.")
 @click.argument("stage")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
@@ -68,23 +62,23 @@ def submit(
 ) -> None:
     """Run STAGE (prepare, train, generate or pipeline) with its ARGUMENTS on a Ray cluster.
 
-    It runs there as it does here, with the code and the *.yaml of the working folder, which must be
-    the repository; nothing else is sent, and no credentials. The log is shown, and the exit code is
-    the job's. The cluster's token is taken from RAY_AUTH_TOKEN.
+    The working folder must be the repository: its code and *.yaml are sent, and nothing else, no
+    credentials either. The job's log is shown, and its exit code is returned. RAY_AUTH_TOKEN has
+    the cluster's token.
     """
     from deep_piano.infra.cluster import jobs
 
     if stage not in jobs.STAGES:
-        raise click.UsageError(f"{stage!r} is none of the stages {', '.join(jobs.STAGES)}.")
+        raise click.UsageError(f"{stage!r} is not one of the stages {', '.join(jobs.STAGES)}.")
     if not address or "://" not in address:
         raise click.UsageError(
             f"no address of a job server: {address!r}. Give --address http://HOST:PORT, or set "
             "RAY_ADDRESS."
         )
-    file.load({})  # what the settings lack is said here, and not by the job
+    file.load({})  # report mistakes in the settings here, not in the job
     if file.path is not None:
         if file.path.parent != Path():
-            raise click.UsageError(f"{str(file.path)!r} does not stand in the working folder.")
+            raise click.UsageError(f"{str(file.path)!r} is not in the working folder.")
         arguments = (*arguments, "--config", str(file.path))
     arguments = (*arguments, "--profile", file.profile) if file.profile else arguments
     arguments = (*arguments, "--log-json") if logs_json() else arguments

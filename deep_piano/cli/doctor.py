@@ -1,7 +1,7 @@
-"""What this machine has for deep_piano, what it lacks, and what to do about it.
+"""Checks of this machine: what it has, what it lacks, and what to do.
 
-Looks and tells; installs, fetches and changes nothing. Every check stands alone: one that fails
-is a finding, not an error.
+The checks install, fetch and change nothing. They are independent: a check that fails is a
+finding, not an error.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _PACKAGES = (
     *("tensorflow", "keras", "numpy", "scipy", "soundfile", "soxr"),
     *("safetensors", "pyarrow", "pydantic", "PyYAML", "click", "rich", "matplotlib"),
     *("pyloudnorm", "imageio-ffmpeg", "threadpoolctl", "ray", "librosa", "numba", "boto3"),
+    *("filelock", "platformdirs", "pooch"),
 )
 
-# What each library says of GPUs, asked in a process of its own: loading one takes seconds, and
-# one that is broken may take its process down.
+# Each library lists its GPUs in a separate process: loading one takes seconds, and a broken one
+# may crash the process.
 _GPU_PROBES = {
     "tensorflow": (
         "import tensorflow as tf\n"
@@ -65,13 +66,13 @@ class Check:
     Attributes
     ----------
     name : str
-        What was looked at.
+        The subject.
     status : {"ok", "warn", "missing"}
-        Fine; works, but not as well as it could; the main job cannot run without it.
+        Fine; works with restrictions; the main job cannot run.
     found : str
-        What is there.
+        The finding.
     advice : str
-        What to do; empty where there is nothing to do.
+        What to do, if anything.
     """
 
     name: str
@@ -81,12 +82,12 @@ class Check:
 
 
 def checks(*, checkpoint: str = "notes", frameworks: bool = True) -> list[Check]:
-    """Look at this machine.
+    """Check this machine.
 
     Parameters
     ----------
     checkpoint : str
-        The checkpoint to try: one that ships with the package, or a path.
+        The checkpoint to load: a shipped one, or a path.
     frameworks : bool
         Ask TensorFlow, and PyTorch and JAX where they are installed, for their GPUs. Takes some
         seconds.
@@ -111,9 +112,9 @@ def checks(*, checkpoint: str = "notes", frameworks: bool = True) -> list[Check]
     for name, probe in probes:
         try:
             result = probe()
-        except Exception as error:  # a broken library raises what it likes
+        except Exception as error:  # a broken library may raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
-            result = Check(name, "warn", f"cannot be looked at: {reason}", "Report this line.")
+            result = Check(name, "warn", f"cannot be checked: {reason}", "Report this line.")
         found += [result] if isinstance(result, Check) else result
     return found
 
@@ -126,7 +127,7 @@ def _check_python() -> Check:
     found = f"{platform.python_version()} ({sys.executable})"
     if (3, 11) <= sys.version_info < (3, 13):
         return Check("Python", "ok", found)
-    return Check("Python", "warn", found, "Use Python 3.11 or 3.12: no other was tested.")
+    return Check("Python", "warn", found, "Use Python 3.11 or 3.12: others are not tested.")
 
 
 def _check_packages() -> Check:
@@ -150,7 +151,7 @@ def _check_ffmpeg() -> Check:
     origin = "on PATH" if on_path == str(binary) else "from imageio-ffmpeg"
     number = ffmpeg_version()
     if number is None:
-        advice = "Reinstall it, or take it off PATH: imageio-ffmpeg brings another."
+        advice = "Reinstall it, or remove it from PATH: imageio-ffmpeg has another."
         return Check("ffmpeg", "missing", f"{binary} ({origin}) does not run", advice)
     found = f"{number}, {origin} ({binary})"
     if on_path and origin != "on PATH":
@@ -159,7 +160,7 @@ def _check_ffmpeg() -> Check:
 
 
 def _check_cores() -> Check:
-    # Fewer than the machine has, where the process is held to some of them.
+    # The process may be restricted to some of the machine's cores.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Check("cores", "ok", f"{usable} ({platform.machine()})")
 
@@ -178,7 +179,7 @@ def _check_memory() -> Check:
 
 
 def _memory_gb() -> tuple[float | None, float | None]:
-    """Return the memory in all and what is free of it; None where the system does not tell."""
+    """Return total and free memory; None where the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kib = {key: int(rest.split()[0]) for key, rest in (line.split(":") for line in lines)}
@@ -206,7 +207,7 @@ def _check_disk() -> Check:
 
 
 def _check_gpus(*, frameworks: bool) -> list[Check]:
-    """Return what the driver sees, then what each installed library does."""
+    """Return the GPUs that the driver sees, then those of each installed library."""
     driver = _nvidia_smi()
     found = [Check("GPU, by nvidia-smi", "ok", ", ".join(driver) or "none; the CPU is enough")]
     if frameworks:
@@ -237,7 +238,7 @@ def _check_gpu_of(library: str, driver_sees_one: bool) -> Check:
         return Check(name, status, f"{library} cannot be loaded: {last}", advice)
     gpus = [line.strip() for line in run.stdout.splitlines() if line.strip()]
     if not gpus and driver_sees_one and library == "tensorflow":
-        advice = "For quicker training install deep_piano with its extra: pip install '.[gpu]'"
+        advice = "For faster training install deep_piano with its extra: pip install '.[gpu]'"
         return Check(name, "warn", "none, though the driver sees one", advice)
     return Check(name, "ok", ", ".join(gpus) or "none")
 
@@ -255,7 +256,7 @@ def _asset_checks() -> Iterator[Check]:
             yield Check(name, "ok", f"{asset.version} in {state.folder}")
             continue
         needed = asset.name == "transkun" or (asset.name == "steinway" and not has_sound)
-        how = "First use fetches it; now: " if needed else "To have it: "
+        how = "The first use fetches it; to fetch it now: " if needed else "To fetch it: "
         advice = f"{how}deep-piano assets fetch {asset.name}"
         if asset.manager == "npm" and shutil.which("npm") is None:
             advice += " (needs npm, of Node.js)"
@@ -278,7 +279,7 @@ def _check_checkpoint(name: str) -> Check:
 
 
 def _run(command: list[str], *, time_limit_s: float) -> subprocess.CompletedProcess[str]:
-    """Run a program; one that does not end or start is a failed one."""
+    """Run a program; one that does not start or end counts as failed."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         return subprocess.run(

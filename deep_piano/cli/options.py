@@ -1,4 +1,4 @@
-"""What the commands share: their settings, their folders, and a number for each field of a note."""
+"""Options that commands share: settings, folders, and a number for each field of a note."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIELDS = ("onset", "pitch", "velocity", "duration")
 
 
 class PerField(click.ParamType[Any]):
-    """One number for every attribute of a note, or some of them: ``pitch=0.9,onset=1.1``."""
+    """One number for all attributes of a note, or one for each: ``pitch=0.9,onset=1.1``."""
 
     name = "NUMBER|FIELD=NUMBER,..."
 
@@ -53,27 +53,54 @@ class PerField(click.ParamType[Any]):
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """The file of settings that a command was given, and the profile to take of it."""
+    """The settings file of a command, the profile to use, and the S3 service."""
 
     path: Path | None = None
     profile: str | None = None
+    endpoint: str | None = None
 
     def load(self, sections: Mapping[str, Mapping[str, object]]) -> Config:
-        """Return the settings of the file with those of the command line over them."""
+        """Return the settings of the file, overridden by those of the command line."""
         from deep_piano.config.load import load_config
 
-        return load_config(self.path, sections, profile=self.profile)
+        given = {**sections, "storage": {"endpoint": self.endpoint}}
+        return load_config(self.path, given, profile=self.profile)
+
+    @property
+    def storage(self) -> StorageConfig:
+        """The settings of S3."""
+        return self.load({}).storage
+
+
+def settings_options(*, environment: bool = False) -> Callable[[Command], Command]:
+    """Add --config, --profile and --log-json; with `environment` also from its variables."""
+    variables = ("DEEP_PIANO_PROFILE", "DEEP_PIANO_LOG_JSON") if environment else (None, None)
+
+    def decorate(command: Command) -> Command:
+        for option in (
+            click.option("--log-json", is_flag=True, envvar=variables[1], help=_LOG_JSON),
+            click.option("--profile", envvar=variables[0], help=_PROFILE),
+            click.option("--config", type=click.Path(path_type=Path), help=_CONFIG),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_CONFIG = "Settings file, such as ray_config.yaml."
+_PROFILE = "A profile of the settings: laptop, single-gpu, cluster or your own."
+_LOG_JSON = "Log to standard error as JSON, one object a line."
 
 
 def configured(command: Command) -> Command:
-    """Let a command take the group's options, and hand it the file of settings.
+    """Add --endpoint, accept the group's options after the command too, and pass all of them.
 
-    An entry point of a job is a command without the group before it.
+    Entry points of jobs run a command without the group's options before it.
     """
 
-    @click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
-    @click.option("--profile", help="One of the settings' profiles.")
-    @click.option("--log-json", is_flag=True, help="Log as JSON, one object a line.")
+    @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+    @settings_options()
     @click.pass_obj
     @functools.wraps(command)
     def with_settings(
@@ -83,18 +110,19 @@ def configured(command: Command) -> Command:
         config: Path | None,
         profile: str | None,
         log_json: bool,
+        endpoint: str | None,
         **given: Any,
     ) -> None:
         if log_json:
             set_up_logging(debug=logger.isEnabledFor(logging.DEBUG), as_json=True)
-        file = SettingsFile(config or of_group.path, profile or of_group.profile)
+        file = SettingsFile(config or of_group.path, profile or of_group.profile, endpoint)
         command(file, **given)
 
     return cast(Command, with_settings)
 
 
-def _open(storage: StorageConfig, *uris: str) -> list[Folder]:
-    """Return the folders that are named, local or in the S3 service of the settings."""
+def open_folders(storage: StorageConfig, *uris: str) -> list[Folder]:
+    """Return the folders at some paths or ``s3://`` prefixes."""
     from deep_piano.infra.storage.open import open_folder
 
     return [open_folder(uri, **storage.model_dump()) for uri in uris]

@@ -1,4 +1,4 @@
-"""`prepare`, and `inspect`, which describes what it reads and what it made."""
+"""The commands `prepare` and `inspect`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from deep_piano.cli.options import SettingsFile, _open, configured
+from deep_piano.cli.options import SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import one_line
 
@@ -16,22 +16,21 @@ from deep_piano.errors import one_line
 @click.command(epilog="Example: deep-piano prepare recordings/ -o dataset/ --dry-run")
 @click.argument("corpus")
 @click.option("-o", "--output", "dataset", required=True, help="Folder or s3:// of the dataset.")
-@click.option("--codec", help="What recordings become: notes, mulaw or samples.  [notes]")
-@click.option(
-    "--dry-run", is_flag=True, help="Only say what there is to do, and how long it takes."
-)
-@click.option("--rebuild", is_flag=True, help="Go on though the dataset has other settings.")
-@click.option("--retry-failures", is_flag=True, help="Read files again that failed before.")
+@click.option("--codec", help="Codec of the sequences: notes, mulaw or samples.  [notes]")
+@click.option("--dry-run", is_flag=True, help="Only report the work to do and its time.")
+@click.option("--rebuild", is_flag=True, help="Replace a dataset that has other settings.")
+@click.option("--retry-failures", is_flag=True, help="Retry files that failed before.")
 @click.option("--max-failures", type=int, help="Stop when more files than this failed.")
-@click.option("--workers", type=int, help="Tasks at a time.  [one a CPU]")
+@click.option("--workers", type=int, help="Tasks at a time.  [one for each CPU]")
 @click.option("--transcribers", type=int, help="Copies of the transcription network.")
 @click.option("--sr", type=int, help="Sampling rate in Hz.  [the codec's own]")
 @click.option("--min-seconds", type=float, help="Shorter recordings are dropped.  [10]")
 @click.option("--max-seconds", type=float, help="Longer recordings are dropped.  [3600]")
-@click.option("--trim-start-seconds", type=float, help="Cut from the beginning of each.  [0]")
-@click.option("--trim-end-seconds", type=float, help="Cut from the end of each.  [0]")
+@click.option(
+    "--trim-start-seconds", type=float, help="Cut from the beginning of each recording.  [0]"
+)
+@click.option("--trim-end-seconds", type=float, help="Cut from the end of each recording.  [0]")
 @click.option("--group", help="Names with the same first group of this pattern share a split.")
-@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def prepare(
     file: SettingsFile,
@@ -41,21 +40,20 @@ def prepare(
     dry_run: bool,
     rebuild: bool,
     retry_failures: bool,
-    endpoint: str | None,
     **options: Any,
 ) -> None:
     """Make a dataset of CORPUS, a folder or s3:// prefix of audio and MIDI files, on Ray.
 
     Every recording is decoded, trimmed, described and encoded; for the codec "notes" sound is
-    transcribed first. The dataset holds Parquet shards, manifest.json and rejects.csv, which
-    says of every file that was left out why. The same command goes on where one was stopped, and
-    brings a dataset up to date when the corpus has changed. All filters are in ray_config.yaml.
+    transcribed first. The dataset holds Parquet shards, manifest.json, and rejects.csv with the
+    reason for every file left out. The same command resumes where it was stopped, and updates the
+    dataset when the corpus has changed. All filters are in ray_config.yaml.
     """
     from deep_piano.music.recordings import in_words
     from deep_piano.report.card import dataset_card, encodable
 
-    settings = file.load({"prepare": options, "storage": {"endpoint": endpoint}})
-    source, target = _open(settings.storage, corpus, dataset)
+    settings = file.load({"prepare": options})
+    source, target = open_folders(settings.storage, corpus, dataset)
     if dry_run:
         from deep_piano.prepare.dry_run import preview
 
@@ -87,18 +85,17 @@ def prepare(
 @click.command(epilog="Example: deep-piano inspect dataset/ --plot pictures/")
 @click.argument("what")
 @click.option("--plot", type=click.Path(path_type=Path), help="Folder to draw pictures into.")
-@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
-def inspect(file: SettingsFile, /, what: str, plot: Path | None, endpoint: str | None) -> None:
+def inspect(file: SettingsFile, /, what: str, plot: Path | None) -> None:
     """Describe WHAT: a dataset, or one recording (audio or MIDI).
 
-    Of a dataset, its card: hours, notes, splits, keys, tempo, density, loudness, and what was left
-    out. Of a recording, its descriptors. With --plot both are drawn as well.
+    For a dataset, print its card: hours, notes, splits, keys, tempo, density, loudness, and the
+    files left out. For a recording, print its descriptors. With --plot, also draw pictures.
     """
     from deep_piano.report.card import encodable
     from deep_piano.report.inspection import inspect_dataset, inspect_recording
 
-    storage = file.load({"storage": {"endpoint": endpoint}}).storage
+    storage = file.storage
     if "://" in what or Path(what).is_dir():
         card, pictures = inspect_dataset(what, storage, plot)
     else:

@@ -1,4 +1,4 @@
-"""What a machine has: `assets` and `doctor`."""
+"""The commands `assets` and `doctor`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def assets() -> None:
 
 @assets.command("list", epilog="Example: deep-piano assets list")
 def assets_list() -> None:
-    """Show every asset, whether it is there, its licence and its source."""
+    """Show every asset: where it is, its licence and its source."""
     from deep_piano.infra.assets import cache as store
 
     for state in store.list_assets():
@@ -40,7 +40,7 @@ def assets_fetch(names: tuple[str, ...]) -> None:
 
 @click.command(epilog="Example: deep-piano doctor")
 def doctor() -> None:
-    """Say what this machine has, and what to do about what is missing."""
+    """Check what this machine has, and say how to get what is missing."""
     from deep_piano.cli.doctor import checks
 
     missing = False
@@ -50,4 +50,4 @@ def doctor() -> None:
         if check.advice:
             click.echo(f"{'':8}{check.advice}")
     if missing:
-        raise DeepPianoError("something that is needed is missing; see above.")
+        raise DeepPianoError("a requirement is missing; see above.")

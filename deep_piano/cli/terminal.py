@@ -1,4 +1,4 @@
-"""What every command does at a terminal: errors in one line, exit codes, progress."""
+"""The terminal: errors in one line, exit codes, progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if ha
 
 
 class Group(click.Group):
-    """Ends every command with one line and an exit code, never with a bare traceback."""
+    """Ends every command with one line and an exit code, never with a traceback."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run a command and leave the process with its exit code."""
@@ -44,14 +44,14 @@ class Group(click.Group):
         except DeepPianoError as error:
             code = _complain(str(error), error.exit_code, error)
         except (click.Abort, KeyboardInterrupt):
-            code = _complain("stopped; nothing half-made was kept.", 130)
-        except BrokenPipeError:  # whoever read our output has had enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the last flush fails again
+            code = _complain("stopped; no incomplete file was kept.", 130)
+        except BrokenPipeError:  # the reader of our output has ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the last flush would fail again
             code = 1
         except Exception as error:
             code = _complain(
                 f"unexpected {type(error).__name__}: {str(error) or 'no reason given'}. "
-                "Run again with --debug before the command, and report what it shows.",
+                "Run it again with --debug before the command, and report the output.",
                 1,
                 error,
             )
@@ -59,7 +59,7 @@ class Group(click.Group):
 
 
 def _complain(message: str, code: int, error: Exception | None = None) -> int:
-    """Say what is wrong in one line; with --debug, show where an error comes from as well."""
+    """Print an error in one line; with --debug, show its traceback too."""
     debug = error is not None and logger.isEnabledFor(logging.DEBUG)
     if logs_json():
         origin = error if debug else None
@@ -72,16 +72,16 @@ def _complain(message: str, code: int, error: Exception | None = None) -> int:
 
 
 def _usage_message(error: click.ClickException) -> str:
-    """Return what click has to say, and where the options are listed."""
+    """Return click's message, and where to find the options."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "deep-piano"
     message = error.format_message().strip().rstrip(".")
-    return f"{message}. Run `{command} --help` to see what there is."
+    return f"{message}. Run `{command} --help` for help."
 
 
 @contextmanager
 def _endable() -> Iterator[None]:
-    """Let a request to end undo what is half done, as Ctrl-C does."""
+    """Let SIGTERM and SIGHUP unwind the stack, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -99,7 +99,7 @@ def _endable() -> Iterator[None]:
 
 @contextmanager
 def reports(*, every_s: float = 10.0) -> Iterator[Tell]:
-    """Show how a long piece of work goes on: a bar on a terminal, elsewhere a line now and then."""
+    """Show progress: a bar on a terminal, elsewhere a line every `every_s` seconds."""
     with stages() as bar:
         clock = _Clock(every_s)
 
@@ -119,7 +119,7 @@ def reports(*, every_s: float = 10.0) -> Iterator[Tell]:
 
 
 class _Clock:
-    """Tells rates and the time left, and when it is time for a line."""
+    """Computes rates and the time left, and when to print a line."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
@@ -128,7 +128,7 @@ class _Clock:
         self._before = self._music_before_s = 0.0
 
     def facts(self, at: Progress) -> str:
-        """Return what is known beside the count, in a few words."""
+        """Return the facts beside the count."""
         now = time.monotonic()
         if at.what != self._what:
             self._what, self._begun = at.what, now
@@ -146,7 +146,7 @@ class _Clock:
         return ", ".join(known)
 
     def due(self, at: Progress) -> bool:
-        """Say whether a line is due: after some time, and once at the end of a stage."""
+        """Tell whether a line is due: after some time, and once at the end of a stage."""
         now = time.monotonic()
         ended = at.done == at.total and self._ended != at.what
         if now - self._shown < self._every_s and not ended:
@@ -165,7 +165,7 @@ def _minutes(seconds: float) -> str:
 
 @contextmanager
 def stages() -> Iterator[Tell]:
-    """Show what happens, on a terminal; elsewhere, and beside a log for machines, stay quiet."""
+    """Show progress on a terminal; elsewhere, and with --log-json, show nothing."""
     if logs_json() or not sys.stderr.isatty():
         yield no_progress
         return
@@ -174,7 +174,7 @@ def stages() -> Iterator[Tell]:
     from rich.progress import Progress as Display
 
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TimeRemainingColumn())
-    # A terminal of its own: `infra.backend` closes standard error's while TensorFlow loads.
+    # A copy of the descriptor: `infra.backend` closes standard error while TensorFlow loads.
     with (
         os.fdopen(os.dup(2), "w") as terminal,
         Display(*columns, console=Console(file=terminal), transient=True) as display,
@@ -184,7 +184,7 @@ def stages() -> Iterator[Tell]:
         def show(now: Progress) -> None:
             what = now.what
             if what not in tasks:
-                tasks[what] = display.add_task(what, total=None)  # pulses until some of it is done
+                tasks[what] = display.add_task(what, total=None)  # pulses until there is progress
             known = now.total if now.done or now.total > 1 else None
             description = f"{what} {now.text}" if now.text else what
             display.update(tasks[what], completed=now.done, total=known, description=description)

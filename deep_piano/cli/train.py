@@ -1,4 +1,4 @@
-"""`train`, and what follows it: `runs`, `evaluate` and `judge`."""
+"""The commands `train`, `runs`, `evaluate` and `judge`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deep_piano.cli.options import SettingsFile, _open, configured
+from deep_piano.cli.options import SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import stages
 from deep_piano.errors import one_line
 
@@ -15,22 +15,23 @@ from deep_piano.errors import one_line
 @click.command(epilog="Example: deep-piano train dataset/ -o runs/first --preset small")
 @click.argument("dataset")
 @click.option("-o", "--output", "run", required=True, help="Folder or s3:// prefix of the run.")
-@click.option("--workers", type=int, help="Train on Ray, with so many.  [in this process]")
+@click.option("--workers", type=int, help="Train on Ray with so many workers.  [in this process]")
 @click.option("--gpus-per-worker", type=float, help="0 to train on CPUs.  [1 where there are any]")
-@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@click.option("--resume", is_flag=True, help="Resume from the run's last checkpoint.")
 @click.option("--init", help="Begin with the weights of this checkpoint.")
 @click.option("--preset", help="Size of the network: tiny, small, base or large.  [base]")
 @click.option("--steps", type=int, help="Updates in all.  [7000]")
-@click.option("--batch", type=int, help="Windows side by side, all workers together.  [64]")
-@click.option("--window", type=int, help="Steps of a sequence between two updates.  [64]")
+@click.option("--batch", type=int, help="Windows in a batch, of all workers together.  [64]")
+@click.option("--window", type=int, help="Steps in a window.  [64]")
 @click.option("--hop", type=int, help="Steps from one window to the next.  [the window]")
-@click.option("--learning-rate", type=float, help="At its highest.  [0.003]")
-@click.option("--decay-steps", type=int, help="Last updates: the rate falls.  [a fifth]")
-@click.option("--eval-every-steps", type=int, help="Updates between two validations.  [250]")
-@click.option("--patience", type=int, help="Stop after so many validations without a better one.")
+@click.option("--learning-rate", type=float, help="The highest rate.  [0.003]")
+@click.option("--decay-steps", type=int, help="Updates of the decay at the end.  [a fifth]")
+@click.option(
+    "--eval-every-steps", type=int, help="Updates from one validation to the next.  [250]"
+)
+@click.option("--patience", type=int, help="Stop after so many validations without improvement.")
 @click.option("--precision", help="float32, mixed_bfloat16, mixed_float16 or auto.  [auto]")
-@click.option("--random-state", type=int, help="Another number, another start.  [0]")
-@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@click.option("--random-state", type=int, help="Seed of the random generators.  [0]")
 @configured
 def train(
     file: SettingsFile,
@@ -39,18 +40,17 @@ def train(
     run: str,
     resume: bool,
     init: str | None,
-    endpoint: str | None,
     **options: Any,
 ) -> None:
     """Train the LSTM on DATASET, which `prepare` made: in this process, or on Ray.
 
-    Without --workers the one GPU of this machine is used, or its CPUs; KERAS_BACKEND chooses
-    tensorflow, torch or jax. With it a Ray Train job shares every batch among the workers, which
-    train one model. The run's folder holds the best and the last checkpoint, the history with a
-    plot and TensorBoard's log, settings and versions. All settings are in ray_config.yaml.
+    Without --workers, training uses one GPU of this machine, or its CPUs; KERAS_BACKEND chooses
+    tensorflow, torch or jax. With --workers, a Ray Train job divides every batch among the workers,
+    which train one model. The run's folder holds the best and the last checkpoint, the history with
+    a plot and TensorBoard's log, settings and versions. All settings are in ray_config.yaml.
     """
-    settings = file.load({"train": options, "storage": {"endpoint": endpoint}})
-    data, target = _open(settings.storage, dataset, run)
+    settings = file.load({"train": options})
+    data, target = open_folders(settings.storage, dataset, run)
     from deep_piano.models.checkpoint import BEST_OF_RUN, load
     from deep_piano.train.on_ray import begin_and_train
 
@@ -72,9 +72,8 @@ def train(
 
 @click.command(epilog="Example: deep-piano runs runs/")
 @click.argument("folder")
-@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
-def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
+def runs(file: SettingsFile, /, folder: str) -> None:
     """Compare the runs in FOLDER, and name the best so far.
 
     `generate --checkpoint FOLDER` then uses that one. Runs of different datasets are listed, but
@@ -82,16 +81,15 @@ def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
     """
     from deep_piano.train import runs as found_in
 
-    storage = file.load({"storage": {"endpoint": endpoint}}).storage
-    [place] = _open(storage, folder)
+    [place] = open_folders(file.storage, folder)
     found = found_in.find_runs(place)
     click.echo(found_in.table(found))
     best = found_in.best_run(found)
     if best is None:
-        click.echo("no best one: the runs are of different datasets, or not validated yet")
+        click.echo("no best run: the runs have different datasets, or none was validated yet")
         return
     found_in.name_best(place, best)
-    click.echo(f"so far best: {best.name}; deep-piano generate --checkpoint {folder} uses it")
+    click.echo(f"best so far: {best.name}; deep-piano generate --checkpoint {folder} uses it")
 
 
 @click.command(epilog="Example: deep-piano evaluate runs/first dataset/ --split test")
@@ -106,7 +104,6 @@ def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
 )
 @click.option("--json", "json_to", type=click.Path(path_type=Path), help="File for the figures.")
 @click.option("--plot", type=click.Path(path_type=Path), help="PNG to draw the table into.")
-@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def evaluate(
     file: SettingsFile,
@@ -116,12 +113,11 @@ def evaluate(
     split: str,
     json_to: Path | None,
     plot: Path | None,
-    endpoint: str | None,
 ) -> None:
     """Score CHECKPOINT on a split of DATASET, beside the baselines and published figures.
 
-    Of notes: nats a note on the grid of 10 ms and 32 velocities, a field and together, nats a
-    second and perplexity, for each top folder of the corpus. The baselines are learned from the
+    For notes: nats a note on the grid of 10 ms and 32 velocities, in total and by field, nats a
+    second and perplexity, for each top-level folder of the corpus. The baselines are fitted to the
     training split.
     """
     from deep_piano.dataset.reader import Dataset
@@ -129,8 +125,8 @@ def evaluate(
     from deep_piano.models.checkpoint import load
     from deep_piano.train.evaluation import evaluate as score
 
-    storage = file.load({"storage": {"endpoint": endpoint}}).storage
-    [data] = _open(storage, dataset)
+    storage = file.storage
+    [data] = open_folders(storage, dataset)
     loaded = load(checkpoint, storage=storage)
     with Dataset(data) as opened, stages() as progress:
         found = score(loaded, opened, split=split, progress=progress)
@@ -153,10 +149,9 @@ def evaluate(
     default=500,
     show_default=True,
     type=click.IntRange(min=1),
-    help="At most so many of the training split.",
+    help="The most recordings of the training split to use.",
 )
-@click.option("--random-state", type=int, help="Another number, other recordings.  [0]")
-@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@click.option("--random-state", type=int, help="Another number chooses other recordings.  [0]")
 @configured
 def judge(
     file: SettingsFile,
@@ -165,7 +160,6 @@ def judge(
     dataset: str,
     recordings: int,
     random_state: int | None,
-    endpoint: str | None,
 ) -> None:
     """Train the judge of CHECKPOINT, which chooses among candidates in `generate`.
 
@@ -177,9 +171,8 @@ def judge(
     from deep_piano.models import checkpoint as checkpoints
     from deep_piano.train.judging import train_judge
 
-    generate = {"random_state": random_state}
-    settings = file.load({"generate": generate, "storage": {"endpoint": endpoint}})
-    [data] = _open(settings.storage, dataset)
+    settings = file.load({"generate": {"random_state": random_state}})
+    [data] = open_folders(settings.storage, dataset)
     folder = checkpoints.find(checkpoint, settings.storage)
     loaded = checkpoints.load(folder, codec=SPEC.codec)
     with Dataset(data) as opened, stages() as progress:
@@ -188,7 +181,7 @@ def judge(
         )
     checkpoints.save_judge(folder, trained.judge)
     click.echo(
-        f"{one_line(folder.uri)}: of a real and a made moment, the judge tells the real one in "
+        f"{one_line(folder.uri)}: the judge tells a real moment from a generated one in "
         f"{trained.right:.0%} of cases; {trained.moments:,} moments of {trained.recordings} "
         "recordings"
     )

@@ -1,4 +1,4 @@
-"""What a model needs to know of a codec, and nothing more."""
+"""What a model needs to know of a codec."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Beside:
-    """What a network is told beside the steps themselves.
+    """The inputs of a network beside the steps themselves.
 
     Attributes
     ----------
     features : int
-        How many real numbers.
+        Number of real inputs.
     classes : tuple of int
-        How many classes each of the categorical inputs has; "none" is one of them where it occurs.
+        Number of classes of each categorical input, with a class for "none" where it occurs.
     """
 
     features: int = 0
@@ -27,7 +27,7 @@ class Beside:
 
     @property
     def size(self) -> int:
-        """How many numbers it is, each class being one: rows of a kernel."""
+        """The number of inputs with one-hot classes: rows of a kernel."""
         return self.features + sum(self.classes)
 
     def to_json(self) -> dict[str, Any]:
@@ -51,17 +51,17 @@ class Field:
     size : int
     continuous : bool
     mu : int
-        Not 0: the classes stand for numbers, and are the cells of [-1, 1] companded by this μ.
+        If not 0, the classes represent numbers: the cells of [-1, 1] companded by this μ.
     longest : int
-        Not 0: steps hold whole numbers up to this one, and long ones share classes.
+        If not 0, steps are integers up to this one, and long ones share classes.
     beside : Beside
-        The context of the field: what is known once the fields before it have been chosen. Its head
-        sees it. What is known of the first field is known after each step: the LSTM sees it too.
+        The context of the field, given the fields before it. Its head sees it. The context of the
+        first field is known after each step, so the LSTM sees it too.
     copies : int
-        Further classes: the k-th of them says "the k-th candidate's value". The candidates'
-        classes are the last so many of `beside.classes`, in each of which the last class is "there
-        is no such candidate". One value may so be said in several ways; its probability is the sum
-        over all of them.
+        Number of further classes: the k-th of them means "the k-th candidate's value". The
+        candidates' classes are the last `copies` of `beside.classes`, in each of which the last
+        class means "no such candidate". The probability of a value is the sum over all classes
+        that mean it.
     """
 
     name: str
@@ -74,27 +74,27 @@ class Field:
 
     @property
     def values(self) -> int:
-        """How many values a step may have: 0, 1 and so on."""
+        """How many values a step may have, from 0 on."""
         return self.longest + 1 if self.longest else self.size
 
     @property
     def candidates(self) -> slice:
-        """Where the candidates for copying stand among `beside.classes`."""
+        """The candidates for copying among `beside.classes`."""
         return slice(len(self.beside.classes) - self.copies, len(self.beside.classes))
 
     @property
     def no_candidate(self) -> NDArray[np.int64]:
-        """The class of each candidate for copying that says that there is none; shape (copies,)."""
+        """The class of each candidate for copying that means "none"; shape (copies,)."""
         return np.array(self.beside.classes[self.candidates], np.int64) - 1
 
     @property
     def outputs(self) -> int:
-        """How many logits its head has."""
+        """The number of logits."""
         return self.size + self.copies
 
     @property
     def levels(self) -> NDArray[np.float64]:
-        """The numbers that the classes stand for, in the middle of their cells; shape (size,)."""
+        """The numbers that the classes represent, in the middle of their cells; shape (size,)."""
         return expand((np.arange(self.size) + 0.5) * (2 / self.size) - 1, self.mu)
 
     @property
@@ -104,12 +104,12 @@ class Field:
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        """Where the classes' cells begin, and the last one ends; shape (size + 1,)."""
+        """The edges of the classes' cells; shape (size + 1,)."""
         return expand(np.arange(self.size + 1) * (2 / self.size) - 1, self.mu)
 
 
 def expand(companded: NDArray[np.floating[Any]], mu: int) -> NDArray[np.float64]:
-    """Return what was companded: the inverse of ``sign(x) ln(1 + μ |x|) / ln(1 + μ)``."""
+    """Invert the companding ``sign(x) ln(1 + μ |x|) / ln(1 + μ)``."""
     expanded: NDArray[np.float64] = np.expm1(np.abs(companded) * np.log1p(mu)) / mu
     return np.sign(companded) * expanded
 
@@ -121,11 +121,11 @@ class SequenceSpec:
     Attributes
     ----------
     codec : str
-        The codec's name and version. A checkpoint only serves the codec it was trained on.
+        The codec's name and version. A checkpoint only works with its own codec.
     fields : tuple of Field
         The columns of a step, in the order in which they are predicted.
     beside : Beside
-        The context of a step: what is known after it. The LSTM sees it.
+        The context after a step. The LSTM sees it.
     """
 
     codec: str
@@ -134,17 +134,17 @@ class SequenceSpec:
 
     @property
     def context(self) -> tuple[Beside, ...]:
-        """The context of a step, then those of the fields: the order of what is `Known`."""
+        """The context of a step, then those of the fields: the order of the columns of `Known`."""
         return (self.beside, *(field.beside for field in self.fields))
 
     @property
     def continuous(self) -> bool:
-        """Whether a step holds real numbers, so that losses are squared errors and not nats."""
+        """Whether steps are real numbers, so that losses are squared errors and not nats."""
         return any(field.continuous for field in self.fields)
 
     @property
     def columns(self) -> list[tuple[slice, slice]]:
-        """Where each part of `context` stands among the features, and among the classes."""
+        """The columns of each part of `context`, among the features and among the classes."""
         found, features, classes = [], 0, 0
         for part in self.context:
             ends = features + part.features, classes + len(part.classes)
@@ -154,7 +154,7 @@ class SequenceSpec:
 
     @property
     def bare(self) -> SequenceSpec:
-        """The sequences alone, without what a network is told beside them: what a dataset holds."""
+        """The specification without context, as a dataset holds it."""
         fields = tuple(replace(field, beside=Beside(), copies=0) for field in self.fields)
         return SequenceSpec(self.codec, fields)
 
@@ -193,28 +193,28 @@ class SequenceSpec:
 Floats = NDArray[np.float64]
 
 IMPOSSIBLE: Final = -1e9
-"""The logit of what cannot be: nothing is left of it when probabilities are made."""
+"""The logit of a class that is impossible: its probability is 0."""
 
 
 def loss_unit(step_name: str, *, continuous: bool) -> str:
-    """Return what losses are measured in, such as "nats a note"."""
+    """Return the unit of losses, such as "nats a note"."""
     return f"{'squared error' if continuous else 'nats'} a {step_name}"
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a recording may be bent each time it is trained on; all zero: not at all.
+    """The augmentation of recordings in training; all zero for none.
 
     Attributes
     ----------
     transpose_semitones : int
-        Up or down at most.
+        The most semitones up or down.
     tempo_range : float
-        0.1: from a tenth slower to a tenth faster.
+        0.1: up to a tenth slower or faster.
     velocity_range : float
         0.1: up to a tenth of the whole range softer or louder.
     transcription_noise : float
-        0.5: in half of the plays the first seconds are as a transcription would hear them.
+        0.5: in half of the plays, the first seconds have the errors of a transcription.
     """
 
     transpose_semitones: int = 0
@@ -224,14 +224,14 @@ class Augmentation:
 
 
 class Known(NamedTuple):
-    """What is known beside steps, of shape (..., columns) each; `SequenceSpec.context` orders them.
+    """The context of steps, of shape (..., columns) each, in the order of `SequenceSpec.context`.
 
     Attributes
     ----------
     features : ndarray of float32
     classes : ndarray of int32
     copied : ndarray of bool
-        A candidate for copying: whether its value is the one that comes.
+        For each candidate for copying, whether its value is the target.
     """
 
     features: NDArray[np.float32]
@@ -240,7 +240,7 @@ class Known(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What is known of one part of `SequenceSpec.context`, or of several, of shape (streams, ...).
+    """One or more parts of `SequenceSpec.context`, of shape (streams, ...).
 
     Attributes
     ----------
@@ -252,31 +252,30 @@ class Part(NamedTuple):
     classes: NDArray[np.int32]
 
     def of(self, streams: Any, columns: tuple[slice, slice]) -> Part:
-        """Return what is known to some streams, of some columns of each kind."""
+        """Return some streams and some columns of each kind."""
         return Part(self.features[streams, columns[0]], self.classes[streams, columns[1]])
 
     def repeated(self, times: int) -> Part:
-        """Return each stream so many times, one after the other."""
+        """Return each stream `times` times in a row."""
         return Part(np.repeat(self.features, times, 0), np.repeat(self.classes, times, 0))
 
 
 class Context(Protocol):
-    """What is known beside each step, for a batch of streams."""
+    """The context of each step, for a batch of streams."""
 
     def begin(
         self, slot: int, sequence: NDArray[Any], rng: np.random.Generator | None = None
     ) -> None:
-        """Begin a new stream in `slot`: a sequence to train on, or without `rng` to be scored."""
+        """Begin a new stream in `slot`: a sequence to train on or, without `rng`, to score."""
 
     def window(self, steps: NDArray[Any], coming: NDArray[Any]) -> Known:
-        """Take in (batch, window, fields); return what is known after each step.
+        """Advance over steps, (batch, window, fields); return the context after each.
 
-        `coming` are the steps that follow each: what is known of a field depends on the fields
-        before it.
+        `coming` holds the step after each: the context of a field depends on the fields before it.
         """
 
     def skip(self, steps: NDArray[Any]) -> None:
-        """Take in (batch, window, fields); nobody asks what is known."""
+        """Advance over steps, (batch, window, fields), without returning the context."""
 
 
 class NoContext:
@@ -291,21 +290,21 @@ class NoContext:
         """Begin a new stream: see `Context`."""
 
     def window(self, steps: NDArray[Any], coming: NDArray[Any]) -> Known:
-        """Return nothing: no columns."""
+        """Return no columns."""
         return only_features(np.zeros((*steps.shape[:2], 0), np.float32))
 
     def skip(self, steps: NDArray[Any]) -> None:
-        """Take in steps: see `Context`."""
+        """Advance over steps: see `Context`."""
 
 
 def only_features(features: NDArray[np.float32]) -> Known:
-    """Return what is known where that is features alone."""
+    """Return a context of features only."""
     shape = (*features.shape[:-1], 0)
     return Known(features, np.zeros(shape, np.int32), np.zeros(shape, bool))
 
 
 def rearranged(array: NDArray[Any], order: Sequence[int], *, axis: int = 0) -> NDArray[Any]:
-    """Return the streams of these indices along an axis, in this order; -1 is a new one of zeros.
+    """Return the streams with these indices along an axis; -1 is a new one of zeros.
 
     Examples
     --------
@@ -324,11 +323,10 @@ def nats(
     target: NDArray[np.integer[Any]],
     copied: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.floating[Any]]:
-    """Return what values cost in nats, on the codec's finest grid.
+    """Return the negative log-likelihood of values, in nats on the codec's finest grid.
 
-    A value that may be said in several ways has the sum of their probabilities: that of its class,
-    which all cells of the grid in the class share alike, and those of the candidates with that
-    value.
+    The probability of a value is that of its class, divided evenly among the cells of the grid in
+    the class, plus those of the copies of candidates with that value.
 
     Parameters
     ----------
@@ -339,7 +337,7 @@ def nats(
     target : ndarray of int, shape (...)
         The values' classes.
     copied : ndarray of bool, shape (..., copies), optional
-        Which candidates have the value; without it, none has.
+        Which candidates have the value; none by default.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a listener knows beside the last note: the context of the `notes` codec.
+"""The context of the `notes` codec: features of the music so far.
 
 This module knows sequences of notes; it knows nothing of networks. `note_kernels` computes it.
 """
@@ -64,43 +64,43 @@ FEATURES: Final = _places(
     ends=ONSETS,
     ends_of_duration=DURATIONS,
 )
-"""Where each kind of feature stands, of the step and then of the fields."""
+"""The columns of each kind of feature, of the step and then of the fields."""
 
 
 class NoteContext:
-    """What a listener knows beside the last note, for a batch of streams.
+    """Features of the music so far, for a batch of streams.
 
-    All of it is causal. After each note, in the order of the columns:
+    All of them are causal. After each note, in the order of the columns:
 
     ====  =========================================================================
     size  feature
     ====  =========================================================================
-    88    how lately each key was struck: exp(-seconds / 1)
+    88    how recently each key was struck: exp(-seconds / 1)
     88    which keys still sound
     12    pitch classes of the last seconds (decaying over 8 s), as shares
     16    the seed's pitch classes, as shares; notes per second (log), mean velocity,
           mean duration (log); 1 = known (all zero until the seed has ended)
     1     notes per second of the last seconds (log, decaying over 4 s)
     4     seconds until the end: exp(-s / 2), exp(-s / 8), exp(-s / 32); 1 = known
-    88    how loudly each key was struck last, decaying over 4 s
-    48    gaps between chords, decaying by a tenth a chord, in bins that grow
+    88    velocity of each key's last note, decaying over 4 s
+    48    gaps between chords, decaying by a tenth a chord, in geometric bins
     26    the seed's spread of velocity; mean and spread of pitch; share of notes that
           end with another; notes a chord; durations and gaps in eight bins each; and
-          which of harmony, pace, touch, lengths and register are told
-    176   the keys that followed the longest run of chords, once as if the last chord were
-          whole, once those that it still lacks: log(1 + chords in the run) / 2
+          which of harmony, pace, touch, lengths and register are given
+    176   the keys that followed the longest run of chords: of the next chord if the last
+          one is complete, and those missing in it: log(1 + chords in the run) / 2
     160   when each sounding note will end, counted from the last onset, in classes of
           the onset
     ====  =========================================================================
 
-    Once the onset is chosen, the duration's head sees when each sounding note will end in classes
-    of the duration, and the classes of the last struck `COPIES` of these ends: it may copy one.
+    Given the onset, the duration's head sees when each sounding note will end, in classes of the
+    duration, and the classes of the last struck `COPIES` of these ends, which it may copy.
 
-    The memory: where the last intervals have stood before, with the longest run of equal ones
-    before them, what followed there (the latest of equals, and the longest run that promises
-    another note). It has no horizon but `REMEMBERED_NOTES`. Compressors call this a match model.
-    Runs of chords, each the interval of its lowest key and its keys above that, find what runs of
-    notes lose where a chord's notes come in another order.
+    The memory is a match model, as in data compression: it finds the earlier place with the longest
+    run of the same intervals, and what followed there (the latest of equals, and the longest run
+    that predicts another note). Its horizon is `REMEMBERED_NOTES`. Runs of chords, each the
+    interval of its lowest key and its keys above that, match where a chord's notes come in another
+    order.
 
     Conditioning on a pitch-class histogram and a density follows Performance RNN's conditional
     models; without it an LSTM forgets its seed.
@@ -147,7 +147,7 @@ class NoteContext:
         self._known = _part(batch, SPEC.beside, SPEC.fields[ONSET].beside)
 
     def arrange(self, order: Iterable[int]) -> None:
-        """Keep the streams of these indices, in this order; -1 is a new one, to be started."""
+        """Keep the streams with these indices, in this order; -1 is a new one, to be started."""
         order = list(order)
         self.state = type(self.state)(*(rearranged(array, order) for array in self.state))
 
@@ -171,13 +171,13 @@ class NoteContext:
         ----------
         slot : int
         seed_seconds : float or None
-            When the seed ends, from the stream's zero; None: there is no seed to be known.
+            When the seed ends, from the beginning of the stream; None: no seed features.
         end_seconds : float or None
-            When the piece ends; None: not known.
+            When the piece ends; None: unknown.
         told : iterable of float
-            Whether harmony, pace, touch, lengths and register of the seed are told: 1 or 0 each.
+            Whether harmony, pace, touch, lengths and register of the seed are given: 1 or 0 each.
         remembers : bool
-            Whether the memory says anything.
+            Whether the memory is used.
         """
         state, steps = self.state, STEPS_PER_SECOND
         for array in state:
@@ -191,10 +191,10 @@ class NoteContext:
     def begin(self, slot: int, sequence: Sequence, rng: np.random.Generator | None = None) -> None:
         """Begin a sequence in `slot`.
 
-        With `rng` it is one to train on: the seed is of 3 to 15 seconds, or in one of ten there is
-        none; of each group of its features one in ten is not told; in one of ten there is no
-        memory, and in half of them the end of the piece is known. Without, it is one to be scored:
-        the seed is of 10 seconds, and the end is not known.
+        With `rng` it is for training: the seed has 3 to 15 seconds, or is missing in one of ten;
+        each group of its features is missing in one of ten; in one of ten there is no memory, and
+        in half the end of the piece is known. Without `rng` it is for scoring: the seed has 10
+        seconds, and the end is unknown.
         """
         if rng is None:
             self.start(slot)
@@ -211,7 +211,7 @@ class NoteContext:
         )
 
     def window(self, steps: Sequence, coming: Sequence) -> Known:
-        """Hear a window of notes in every stream: see `Context`."""
+        """Advance by a window of notes in every stream: see `Context`."""
         from deep_piano.codecs.note_kernels import window
 
         shape = steps.shape[:2]
@@ -224,13 +224,13 @@ class NoteContext:
         return known
 
     def skip(self, steps: Sequence) -> None:
-        """Hear a window of notes in every stream; nobody asks what is known."""
+        """Advance by a window of notes in every stream, without returning the context."""
         from deep_piano.codecs.note_kernels import skip
 
         skip(self.state, steps)
 
     def advance(self, steps: Sequence) -> Part:
-        """Hear one note in every stream.
+        """Advance by one note in every stream.
 
         Parameters
         ----------
@@ -239,8 +239,8 @@ class NoteContext:
         Returns
         -------
         Part
-            What is known after it, and of the onset that comes. The arrays are reused by the next
-            call with as many streams.
+            The context after it, and of the next onset. The next call with as many streams reuses
+            the arrays.
         """
         from deep_piano.codecs.note_kernels import advance
 
@@ -252,19 +252,19 @@ class NoteContext:
     def of_field(
         self, streams: NDArray[np.int64], chosen: NDArray[np.integer[Any]]
     ) -> tuple[Part, NDArray[np.int64]]:
-        """Return what is known of the field after those that are chosen of the note that comes.
+        """Return the context of the next note's first field that is not yet chosen.
 
         Parameters
         ----------
         streams : ndarray of int, shape (n,)
         chosen : ndarray of int, shape (n, 0 to 3)
-            The note's onset, pitch and velocity, as far as they are chosen.
+            The note's onset, pitch and velocity, as far as chosen.
 
         Returns
         -------
         Part
         ndarray of int, shape (n, copies of the field)
-            The candidates for copying, 0 where there are no more.
+            The candidates for copying, 0 for none.
         """
         from deep_piano.codecs.note_kernels import of_field
 
@@ -278,7 +278,7 @@ class NoteContext:
 
 
 def _part(streams: int, *parts: Beside) -> Part:
-    """Return nothing known of parts of `SequenceSpec.context`."""
+    """Return zeros for parts of `SequenceSpec.context`."""
     features = sum(part.features for part in parts)
     classes = sum(len(part.classes) for part in parts)
     return Part(np.zeros((streams, features), np.float32), np.zeros((streams, classes), np.int32))

@@ -1,4 +1,4 @@
-"""What `NoteContext` computes, compiled by Numba: one note taken in, and what is known after it.
+"""The computation of `NoteContext`, compiled by Numba: advance by a note, compute its context.
 
 This module loads Numba when it is imported, and compiles on first use (`compiling`).
 `decoding.notes_xla_context` has the same in TensorFlow.
@@ -59,7 +59,7 @@ Ints = NDArray[np.int64]
 
 
 class ContextState(NamedTuple):
-    """What is kept of each stream; every array has the stream as its first axis.
+    """The state of each stream; every array has the stream as its first axis.
 
     Attributes
     ----------
@@ -126,10 +126,10 @@ class ContextState(NamedTuple):
     remembers: NDArray[np.bool_]
 
 
-# Where the sums over the seed stand: pitch classes, then these, then bins of durations and gaps.
+# Columns of the sums over the seed: pitch classes, then these, then bins of durations and gaps.
 COUNT, LOUD, LENGTH, LOUD_SQUARED, HIGH, HIGH_SQUARED, SHARED, CHORDS = range(12, 20)
 OF_DURATION, OF_GAP = 20, 20 + SEED_BINS
-# Where what is told of the seed stands: pitch classes, then these, then the same bins, and groups.
+# Columns of the seed's features: pitch classes, then these, then the same bins, and groups.
 _PACE, _TOUCH, _LENGTHS, KNOWN = range(12, 16)
 _TOUCH_SPREAD, _REGISTER, _REGISTER_SPREAD, _SHARED, _CHORD_SIZE = range(16, 21)
 _LOUDNESS = 2 * PITCHES + 12 + OF_SEED + 1 + len(END_S) + 1
@@ -147,7 +147,7 @@ def _run_bucket(run: int) -> int:
 
 @compiled
 def take(state: ContextState, s: int, step: Any) -> None:
-    """Take in one note of stream `s`."""
+    """Advance stream `s` by one note."""
     gap, pitch = step[ONSET], step[PITCH]
     velocity, duration = step[VELOCITY], step[DURATION]
     now = state.now[s] + gap
@@ -193,7 +193,7 @@ def take(state: ContextState, s: int, step: Any) -> None:
 def _remember(
     state: ContextState, s: int, count: int, pitch: int, gap: int, velocity: int, duration: int
 ) -> None:
-    """Lengthen or end the runs, and find the longest two that promise different notes."""
+    """Lengthen or end the runs, and find the longest two that predict different notes."""
     past, runs = state.past[s], state.runs[s]
     interval = np.int16(pitch - state.last[s]) if count > 0 else np.int16(0)
     kept = min(count, REMEMBERED_NOTES - 1)
@@ -207,7 +207,7 @@ def _remember(
     if count < 2 or not state.remembers[s]:
         return
     intervals = past[0]
-    # The first note has no interval: a lag that leads to it matches nothing.
+    # The first note has no interval, so a lag that leads to it matches nothing.
     lags = min(count, REMEMBERED_NOTES)
     longest = np.int16(0)
     for lag in range(1, lags):
@@ -268,7 +268,7 @@ def _remember_chord(state: ContextState, s: int, pitch: int, begins: bool) -> No
 
 @compiled
 def _moved_up(keys: int, semitones: int) -> int:
-    """Return a chord's keys so many bits higher, as far as its span reaches."""
+    """Return a chord's keys shifted up by some semitones, within its span."""
     if semitones >= CHORD_SPAN:
         return 0
     return (keys << semitones) & ((1 << CHORD_SPAN) - 1)
@@ -304,7 +304,7 @@ def _sum_up(
 
 @compiled
 def _tell_of_seed(state: ContextState, s: int) -> None:
-    """Make of the sums what is told of the seed."""
+    """Compute the seed's features from the sums."""
     sums, seed, told = state.sums[s], state.seed[s], state.told[s]
     count = sums[COUNT]
     seconds = max(state.seed_end[s] / STEPS_PER_SECOND, 1.0)
@@ -336,7 +336,7 @@ def _tell_of_seed(state: ContextState, s: int) -> None:
 
 @compiled
 def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
-    """Write down what is known after the last note: of the step, then of its first field.
+    """Write the context after the last note: of the step, then of its first field.
 
     Shapes (`STEP_FEATURES` + onsets,) and (3 * `CANDIDATES`,) or longer.
     """
@@ -387,7 +387,7 @@ def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
 
 @compiled
 def _promise_chords(state: ContextState, s: int, features: Any) -> None:
-    """Write down the keys of the next chord, and those that the last one still lacks."""
+    """Write the predicted keys of the next chord, and those missing in the last one."""
     lowest, keys, runs = state.chords[s, 1], state.chords[s, 2], state.chord_runs[s]
     lag = state.chords_recalled[s, 0]
     if lag:
@@ -401,7 +401,7 @@ def _promise_chords(state: ContextState, s: int, features: Any) -> None:
     if lag:
         bottom = lowest[lag] + lowest[1] - lowest[lag + 1]
         strength = np.log1p(np.float32(runs[lag])) / np.float32(RUN_SCALE)
-        first = lowest[0] - bottom  # of the last chord's keys, counted from the promised chord's
+        first = lowest[0] - bottom  # of the last chord's keys, counted from the predicted chord's
         for above in range(CHORD_SPAN):
             struck = keys[0] >> above & 1
             where = first + above
@@ -416,7 +416,7 @@ def _promise_chords(state: ContextState, s: int, features: Any) -> None:
 
 @compiled
 def _recalled_pitch(state: ContextState, s: int, lag: int) -> int:
-    """Return the key that a candidate promises; `PITCHES`: none."""
+    """Return the key that a candidate predicts; `PITCHES`: none."""
     if lag == 0:
         return PITCHES
     promised = state.last[s] + state.past[s, 0, lag - 1]
@@ -425,7 +425,7 @@ def _recalled_pitch(state: ContextState, s: int, lag: int) -> int:
 
 @compiled
 def of_pitch(state: ContextState, s: int, onset: int, classes: Any) -> None:
-    """Write down the promised keys, apart where they would join a chord and the onset does not."""
+    """Write the predicted keys, as other classes where they join a chord and the onset does not."""
     for i in range(CANDIDATES):
         lag = state.recalled[s, i]
         classes[2 * i] = _recalled_pitch(state, s, lag)
@@ -439,7 +439,7 @@ def of_pitch(state: ContextState, s: int, onset: int, classes: Any) -> None:
 
 @compiled
 def of_touch(state: ContextState, s: int, pitch: int, field: int, classes: Any) -> None:
-    """Write down the velocity or duration that came with this key, where a candidate has it."""
+    """Write the velocity or duration of the candidates that have this key."""
     classes[0] = VELOCITIES if field == VELOCITY else DURATIONS
     classes[1] = 0
     for i in range(CANDIDATES):
@@ -457,7 +457,7 @@ def of_touch(state: ContextState, s: int, pitch: int, field: int, classes: Any) 
 def of_duration(
     state: ContextState, s: int, onset: int, features: Any, classes: Any, ends: Any
 ) -> None:
-    """Write down when what sounds will end, counted from an onset.
+    """Write when the sounding notes will end, counted from an onset.
 
     `ends` are the steps to the last struck keys' distinct ends, 0 where there are no more, and
     `classes` the same in classes.
@@ -493,7 +493,7 @@ def of_duration(
 
 @compiled
 def advance(state: ContextState, steps: Any, features: Any, classes: Any) -> None:
-    """Take in a note of every stream, and write down what is known then."""
+    """Advance every stream by a note, and write the context after it."""
     for s in range(len(steps)):
         take(state, s, steps[s])
         describe(state, s, features[s], classes[s])
@@ -503,7 +503,7 @@ def advance(state: ContextState, steps: Any, features: Any, classes: Any) -> Non
 def of_field(
     state: ContextState, streams: Any, chosen: Any, features: Any, classes: Any, ends: Any
 ) -> None:
-    """Write down for some streams what is known of the field after those that are chosen.
+    """Write, for some streams, the context of the first field that is not yet chosen.
 
     Shapes (n,), (n, 1 to 3), and (n, ...) each; `ends` as `of_duration` has them.
     """
@@ -520,7 +520,7 @@ def of_field(
 
 @compiled
 def skip(state: ContextState, steps: Any) -> None:
-    """Take in a window of notes of every stream: (streams, window, 4)."""
+    """Advance every stream by a window of notes, (streams, window, 4)."""
     for s in range(steps.shape[0]):
         for t in range(steps.shape[1]):
             take(state, s, steps[s, t])
@@ -536,7 +536,7 @@ def window(
     classes: Any,
     copied: Any,
 ) -> None:
-    """Take in a window of notes; write down what is known after each of them, of all fields.
+    """Advance by a window of notes; write the context after each of them, of all fields.
 
     `step_size` is how many of the features stand before those of the durations.
     """

@@ -2,12 +2,12 @@
 
 A sequence is an integer array of shape (n, 4): onset, pitch, velocity and duration, in the order in
 which a model predicts them. Onset and duration are whole steps of a grid of 10 ms; the onset is
-counted from the onset of the note before. Short values have a class of their own each, long ones
-share classes that grow geometrically. Pitch and velocity are classes: 88 keys, and 32 velocities of
-4, as in Performance RNN (Oore et al. 2018, "This Time with Feeling", arXiv:1808.03715).
+counted from the onset of the note before. Each short value is a class of its own; long ones share
+classes that grow geometrically. Pitch and velocity are classes: 88 keys, and 32 bins of 4
+velocities, as in Performance RNN (Oore et al. 2018, "This Time with Feeling", arXiv:1808.03715).
 
-This module knows note arrays; it knows nothing of audio, files or networks. What is known beside
-the notes stands in `note_context`.
+This module knows note arrays; it knows nothing of audio, files or networks. `note_context` has the
+context of the notes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ VELOCITIES: Final = 32
 LONGEST_ONSET: Final = 800
 LONGEST_DURATION: Final = 2000
 """In steps; longer ones are cut."""
-SEED_SECONDS: Final = (3.0, 15.0)  # what seeds to train on last
+SEED_SECONDS: Final = (3.0, 15.0)  # lengths of seeds in training
 
-_EXACT_STEPS = 128  # up to here every step of the grid has a class of its own
+_EXACT_STEPS = 128  # up to here every step of the grid has its own class
 _GROWTH = 1.06
 
 Sequence = NDArray[np.int32]
@@ -45,11 +45,11 @@ def _edges(first: int, longest: int) -> NDArray[np.int64]:
 _ONSET_EDGES = _edges(0, LONGEST_ONSET)
 _DURATION_EDGES = _edges(1, LONGEST_DURATION)
 ONSET_STEPS: Final = (_ONSET_EDGES[:-1] + _ONSET_EDGES[1:] - 1) // 2
-"""Shape (onset classes,): the steps that each class stands for, when it is drawn."""
+"""Shape (onset classes,): the steps that each class decodes to."""
 DURATION_STEPS: Final = (_DURATION_EDGES[:-1] + _DURATION_EDGES[1:] - 1) // 2
-"""Shape (duration classes,): the steps that each class stands for, when it is drawn."""
+"""Shape (duration classes,): the steps that each class decodes to."""
 VALUES: Final = (ONSET_STEPS, np.arange(PITCHES), np.arange(VELOCITIES), DURATION_STEPS)
-"""A field: what each class stands for, when it is drawn."""
+"""By field: the value that each class decodes to."""
 ONSETS: Final = len(ONSET_STEPS)
 DURATIONS: Final = len(DURATION_STEPS)
 ONSET_CLASSES: Final = np.searchsorted(_ONSET_EDGES, np.arange(LONGEST_ONSET + 1), "right") - 1
@@ -68,16 +68,16 @@ def _bins(longest: int, bins: int) -> NDArray[np.int64]:
 
 ONSET, PITCH, VELOCITY, DURATION = range(4)
 CLASSES: Final = {ONSET: ONSET_CLASSES, DURATION: DURATION_CLASSES}
-"""The class of each value, of the fields in which several values share one."""
+"""The class of each value, for the fields in which values share classes."""
 LOG_WIDTHS: Final = (
     np.log(np.diff(_ONSET_EDGES)),
     np.zeros(PITCHES),
     np.zeros(VELOCITIES),
     np.log(np.diff(_DURATION_EDGES)),
 )
-"""A field: log of the grid cells in each class; adding it gives nats on the 10 ms grid."""
+"""By field: log of the grid cells in each class; adding it gives nats on the 10 ms grid."""
 
-# What is known beside the notes: see `note_context`.
+# The context of the notes: see `note_context`.
 LOWEST_PITCH_CLASS: Final = LOWEST_PITCH % 12
 CHORD_STEPS: Final = 3  # notes this close belong to one chord
 MOST_SECONDS, KEY_S, RECENT_S, RATE_S = 30.0, 4.0, 8.0, 4.0
@@ -91,14 +91,14 @@ SEED_DURATION_BIN: Final = _bins(LONGEST_DURATION, SEED_BINS)
 """Shape (steps,): where gaps between chords and durations are counted."""
 REMEMBERED_NOTES: Final = 4096
 REMEMBERED_CHORDS: Final = 2048
-CHORD_SPAN: Final = 63  # semitones from its lowest key, in which a chord's keys are remembered
+CHORD_SPAN: Final = 63  # semitones above its lowest key that the memory keeps of a chord
 CANDIDATES: Final = 2
 COPIES: Final = 4
 RUN_BUCKETS: Final = (1, 2, 3, 4, 5, 7, 9, 13, 17, 33)
 SEED_GROUPS: Final = 5
 SEED_SUMS: Final = 20 + 2 * SEED_BINS
 SEED_FEATURES: Final = 21 + 2 * SEED_BINS + SEED_GROUPS
-OF_SEED: Final = 16  # of these stand among the features behind `recent`; the rest, behind `gaps`
+OF_SEED: Final = 16  # of these come after `recent` among the features, the others after `gaps`
 STEP_FEATURES: Final = 5 * PITCHES + 12 + 1 + len(END_S) + 1 + GAP_BINS + SEED_FEATURES
 _RUNS = len(RUN_BUCKETS) + 1
 
@@ -126,7 +126,7 @@ SPEC: Final = SequenceSpec(
 
 
 def encode(notes: Notes) -> Sequence:
-    """Turn notes into a sequence.
+    """Encode notes as a sequence.
 
     Onsets and durations beyond the longest are cut to it. The first onset is counted from time
     zero.
@@ -161,12 +161,12 @@ def _within(steps: NDArray[np.int64], field: int) -> NDArray[np.int64]:
 
 
 def classes(sequence: Sequence) -> Sequence:
-    """Return the classes of a sequence's steps: what a network is asked to tell apart.
+    """Return the classes of a sequence's steps, which a network predicts.
 
     Parameters
     ----------
     sequence : ndarray of int, shape (..., k)
-        All four fields, or the first of them.
+        All four fields, or the first k.
 
     Returns
     -------
@@ -180,7 +180,7 @@ def classes(sequence: Sequence) -> Sequence:
 
 
 def decode(sequence: Sequence, *, start_s: float = 0.0) -> Notes:
-    """Turn a sequence into notes.
+    """Decode a sequence to notes.
 
     Parameters
     ----------
@@ -205,14 +205,14 @@ def velocity_of(classes: ArrayLike) -> NDArray[np.int64]:
 
 
 def excerpt(sequence: Sequence, start: int) -> Sequence:
-    """Return the notes from the one with index `start` on, which now begins at time zero."""
+    """Return the notes from index `start` on, the first at time zero."""
     found = sequence[start:].copy()
     found[:1, ONSET] = 0
     return found
 
 
 def bend(sequence: Sequence, augmentation: Augmentation, rng: np.random.Generator) -> Sequence:
-    """Transpose, hurry, strengthen and mishear notes by chance, as far as the keyboard reaches.
+    """Change key, tempo and velocity at random, and add the errors of a transcription.
 
     Parameters
     ----------
@@ -223,17 +223,17 @@ def bend(sequence: Sequence, augmentation: Augmentation, rng: np.random.Generato
     Returns
     -------
     ndarray of int32, shape (n or fewer, 4)
-        The notes keep their order. Transcription misses some; nothing else does.
+        The notes keep their order. Only the errors of a transcription remove notes.
     """
     semitones, tempo = augmentation.transpose_semitones, augmentation.tempo_range
     pitch, velocity = sequence[:, PITCH].astype(int), sequence[:, VELOCITY].astype(int)
     down, up = max(-semitones, -pitch.min()), min(semitones, PITCHES - 1 - pitch.max())
     transposed = rng.integers(down, up + 1)
-    hurried = np.exp(rng.uniform(-1, 1) * np.log1p(tempo))
+    stretch = np.exp(rng.uniform(-1, 1) * np.log1p(tempo))
     louder = round(rng.uniform(-1, 1) * augmentation.velocity_range * VELOCITIES)
-    # Times are summed up before they are rounded, so that the errors do not add up.
-    onset = np.rint(np.cumsum(sequence[:, ONSET]) * hurried).astype(np.int64)
-    offset = np.rint((np.cumsum(sequence[:, ONSET]) + sequence[:, DURATION]) * hurried)
+    # Times are summed before rounding, so that rounding errors do not accumulate.
+    onset = np.rint(np.cumsum(sequence[:, ONSET]) * stretch).astype(np.int64)
+    offset = np.rint((np.cumsum(sequence[:, ONSET]) + sequence[:, DURATION]) * stretch)
     duration = offset.astype(np.int64) - onset  # notes that end together still do
     velocity += louder
     kept = np.ones(len(sequence), bool)
@@ -241,7 +241,7 @@ def bend(sequence: Sequence, augmentation: Augmentation, rng: np.random.Generato
         count = int(
             np.searchsorted(onset, onset[0] + rng.uniform(*SEED_SECONDS) * STEPS_PER_SECOND)
         )
-        kept[:count] = _mishear(duration[:count], velocity[:count], rng)
+        kept[:count] = _transcription_errors(duration[:count], velocity[:count], rng)
     bent = np.empty((int(kept.sum()), 4), np.int32)
     bent[:, ONSET] = _within(np.diff(onset[kept], prepend=0), ONSET)
     bent[:, PITCH] = pitch[kept] + transposed
@@ -251,22 +251,22 @@ def bend(sequence: Sequence, augmentation: Augmentation, rng: np.random.Generato
 
 
 def garble(sequence: Sequence, share: float, rng: np.random.Generator) -> Sequence:
-    """Replace values by those of other notes of the piece, by chance.
+    """Replace random values by those of other notes of the piece.
 
-    A network that has heard errors in training is led astray less by its own, which it hears
-    when it composes (scheduled sampling, Bengio et al. 2015, has the network's draws instead).
+    Errors in the training input make a network more robust to its own errors in closed loop.
+    Scheduled sampling (Bengio et al. 2015) uses the network's own draws instead.
 
     Parameters
     ----------
     sequence : ndarray of int, shape (n, 4)
     share : float
-        Of the values, each field for itself.
+        Of the values of each field.
     rng : numpy.random.Generator
 
     Returns
     -------
     ndarray of int32, shape (n, 4)
-        The first note is as it was.
+        The first note is unchanged.
     """
     garbled = np.array(sequence, np.int32)
     for field in range(garbled.shape[1]):
@@ -276,22 +276,22 @@ def garble(sequence: Sequence, share: float, rng: np.random.Generator) -> Sequen
     return garbled
 
 
-def _mishear(
+def _transcription_errors(
     duration: NDArray[np.int64], velocity: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Change notes as `music.transcription` changes them; return which of them it hears at all.
+    """Change durations and velocities as `music.transcription` does; return which notes it finds.
 
-    By 24 beginnings of held-out recordings, rendered and transcribed (docs/training.md): it
-    misses 7 % of the notes and adds next to none, its onsets are right to half a step of the grid,
-    its durations are shorter and scattered, and its velocities differ from recording to recording
-    as much as from note to note. The first note is always heard.
+    Measured on the beginnings of 24 held-out recordings, rendered and transcribed
+    (docs/training.md): it misses 7 % of the notes and adds almost none; its onsets are right to
+    half a step of the grid; its durations are shorter and scattered; its velocities differ from
+    recording to recording as much as from note to note. The first note is always found.
     """
-    badness = rng.uniform(0, 2)  # of this recording; 1 is what was measured
+    badness = rng.uniform(0, 2)  # of this recording; 1 is the measured mean
     stretched = np.exp(rng.normal(-0.2 * badness, 0.45 * badness, len(duration)))
     duration[:] = np.rint(duration * stretched)
     velocity += np.rint(
         rng.normal(rng.normal(0, 1.8 * badness), 1.6 * badness, len(velocity))
     ).astype(int)
-    heard = rng.random(len(duration)) >= 0.07 * badness
-    heard[:1] = True
-    return heard
+    found = rng.random(len(duration)) >= 0.07 * badness
+    found[:1] = True
+    return found

@@ -1,6 +1,6 @@
-"""Codecs: audio or notes become sequences, and sequences become audio or notes again.
+"""Codecs: encode audio or notes as sequences, and decode sequences.
 
-A codec hears either notes or samples. This table is all that stages and training know of it.
+A codec encodes either notes or samples. This table is all that stages and training know of it.
 """
 
 from __future__ import annotations
@@ -21,46 +21,44 @@ from deep_piano.music.segments import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class Codec:
-    """How a recording becomes a sequence.
+    """A codec: how a recording becomes a sequence.
 
     Attributes
     ----------
     spec : SequenceSpec
     sr : int
-        The sampling rate, in Hz, at which it wants recordings decoded.
-    hears_notes : bool
-        `encode` takes a note array; else samples, mono, at `sr`.
+        The sampling rate, in Hz, at which recordings are decoded for it.
+    encodes_notes : bool
+        `encode` takes a note array; otherwise samples, mono, at `sr`.
     encode : callable
         Returns a sequence, shape (n, fields).
     to_samples : callable
-        Returns what a sequence sounds like, shape (n,), at `sr`; of notes `synth` makes the sound.
+        Decodes a sequence to samples, shape (n,), at `sr`; `synth` plays notes.
     growth : float
-        Bytes of a sequence for one byte of a compressed recording, roughly.
+        Rough number of bytes of a sequence for one byte of a compressed recording.
     step_name : str
-        What people call a step.
+        The name of a step for users.
     excerpt : callable
         Returns the sequence from a step on, as one that begins there.
     bend : callable
-        Returns a sequence transposed, hurried, ... by an `Augmentation` and a random generator.
+        Applies an `Augmentation` to a sequence, by a random generator.
     garble : callable
-        Returns a sequence with a share of its values wrong, by a random generator.
+        Replaces a share of a sequence's values, by a random generator.
     context : callable
         Returns the `Context` of a number of streams.
     classes : callable
-        Returns the classes of a sequence's steps, what a network tells apart: the steps themselves,
-        or bins of them.
+        Returns the classes that a network predicts: the steps themselves, or bins of them.
     log_widths : tuple of ndarray, shape (size,)
-        A categorical field: log of the cells of its finest grid in each class.
+        By categorical field: log of the number of cells of its finest grid in each class.
     frame, past, order : int
-        Of a network, unless its settings say otherwise: steps that a step of the LSTM takes in,
-        how many it sees at once, and how many the linear prediction sees that it begins with.
+        Defaults of a network's `ModelConfig`.
     sample_steps : int
         Steps of each recording in the validation sample.
     """
 
     spec: SequenceSpec
     sr: int
-    hears_notes: bool
+    encodes_notes: bool
     encode: Callable[[NDArray[Any]], NDArray[Any]]
     growth: float
     to_samples: Callable[[NDArray[Any]], NDArray[np.float32]] = waveform.decode_samples
@@ -124,13 +122,13 @@ def codec_of(spec: SequenceSpec) -> Codec:
     Raises
     ------
     InputError
-        When this version has none: it makes others.
+        When this version has no such codec.
     """
     for codec in CODECS.values():
         if codec.spec.bare == spec.bare:
             return codec
     known = ", ".join(codec.spec.codec for codec in CODECS.values())
     raise InputError(
-        f"these are sequences of the codec {spec.codec!r}, and this version of deep_piano has "
+        f"these are sequences of the codec {spec.codec!r}; this version of deep_piano has "
         f"{known}. Prepare the corpus again."
     )

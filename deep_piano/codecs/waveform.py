@@ -1,4 +1,4 @@
-"""The sound-wave codecs: a step is a sample, as a number (`samples`) or of 256 classes (`mulaw`).
+"""The codecs of sound waves: a step is a sample, a number (`samples`) or a class (`mulaw`).
 
 This module knows samples; it knows nothing of files, notes or networks.
 """
@@ -14,7 +14,7 @@ from deep_piano.codecs.base import Augmentation, Field, SequenceSpec
 from deep_piano.music.audio import Samples
 
 SR: Final = 16_000
-"""Sampling rate in Hz, unless the settings say otherwise."""
+"""Default sampling rate in Hz."""
 
 SAMPLES_SPEC: Final = SequenceSpec("samples-1", (Field("sample", 1, continuous=True),))
 _MU = 255
@@ -22,7 +22,7 @@ MULAW_SPEC: Final = SequenceSpec("mulaw-1", (Field("sample", 256, mu=_MU),))
 
 
 def encode_samples(samples: Samples) -> NDArray[np.float32]:
-    """Return samples as a sequence, shape (n, 1); nothing is scaled."""
+    """Return samples as a sequence, shape (n, 1), without scaling."""
     return samples.astype(np.float32)[:, None]
 
 
@@ -40,7 +40,7 @@ def encode_mulaw(samples: Samples) -> NDArray[np.uint8]:
     Parameters
     ----------
     samples : ndarray, shape (n,), dtype float32
-        Full scale 1.0; what is beyond it is clipped.
+        Full scale 1.0; larger values are clipped.
 
     Returns
     -------
@@ -74,17 +74,17 @@ def excerpt(sequence: NDArray[Any], start: int) -> NDArray[Any]:
 
 
 def classes(sequence: NDArray[Any]) -> NDArray[Any]:
-    """Return the steps themselves: they are classes, or numbers."""
+    """Return the steps themselves, which are classes or numbers."""
     return sequence
 
 
 def bend(
     sequence: NDArray[Any], augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[Any]:
-    """Return the sequence as it is: sound is not bent."""
+    """Return the sequence unchanged: sound has no augmentation."""
     return sequence
 
 
 def garble(sequence: NDArray[Any], share: float, rng: np.random.Generator) -> NDArray[Any]:
-    """Return the sequence as it is: it was not tried on sound."""
+    """Return the sequence unchanged: sound has no input noise."""
     return sequence

@@ -42,12 +42,12 @@ def load_config(
     Parameters
     ----------
     path : Path, optional
-        A YAML file; what it does not name keeps its default. Without one: the defaults.
+        A YAML file; settings that it does not name keep their defaults.
     overrides : mapping of str to mapping of str to object, optional
-        Section to setting to value, from the command line. They win over the file's. A value of
-        None means "not given".
+        Section to setting to value, from the command line; they override the file. None means
+        "not given".
     profile : str, optional
-        One of the file's profiles: its settings win over the file's own.
+        One of the file's profiles; its settings override the file's own.
 
     Returns
     -------
@@ -56,8 +56,8 @@ def load_config(
     Raises
     ------
     ConfigError
-        When the file cannot be read, a setting is unknown or out of its range, or there is no such
-        profile. The profiles that are not chosen are looked at as well.
+        When the file cannot be read, a setting is unknown or out of range, or there is no such
+        profile. All profiles are checked, chosen or not.
 
     Examples
     --------
@@ -67,18 +67,18 @@ def load_config(
     config = Config() if path is None else _read_document(path, profile)
     if path is None and profile is not None:
         raise ConfigError(
-            f"the profile {profile!r} can only be one of a file of settings. Give that as well, as "
+            f"the profile {profile!r} needs a settings file. Give one too, such as "
             "--config ray_config.yaml."
         )
     if not overrides:
         return config
     given = {section: _without_none(settings) for section, settings in overrides.items()}
-    # Only what was set, so that it can be told afterwards.
+    # Only explicit settings, so that `model_fields_set` tells them afterwards.
     return _validate(_merge(config.model_dump(exclude_unset=True), given), "the command line")
 
 
 def _read_document(path: Path, profile: str | None) -> Config:
-    """Return the settings of a file, those of one profile laid over its own."""
+    """Return the settings of a file, overridden by those of a profile."""
     document = _validate(_read_yaml(path), str(path), _Document)
     own = document.model_dump(exclude_unset=True, exclude={"profiles"})
     of_profiles = {
@@ -92,15 +92,15 @@ def _read_document(path: Path, profile: str | None) -> Config:
 def _lay_over(
     own: Mapping[str, Any], profiles: Mapping[str, Mapping[Any, Any]], name: str, path: Path
 ) -> Config:
-    """Return the settings of a profile: the file's own, what it extends, then its own."""
+    """Return the settings of a profile: the file's, those it extends, then its own."""
     line = [name]
     while (parent := profiles[line[-1]].get("extends")) is not None:
         where = f"the profile {line[-1]!r} of {path}"
         line.append(_require_profile(parent, profiles, where))
         if line.count(parent) > 1:
             raise ConfigError(
-                f"profiles extend one another in a circle: {' -> '.join(line)} (in {path}). Let "
-                "one of them extend none."
+                f"profiles extend each other in a circle: {' -> '.join(line)} (in {path}). Remove "
+                "`extends` from one of them."
             )
     merged = dict(own)
     for one in reversed(line):
@@ -124,7 +124,7 @@ def _without_none(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 def _merge(settings: Mapping[Any, Any], given: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return settings with what is given in their place, group by group."""
+    """Return settings overridden by `given`, group by group."""
     merged = dict(settings)
     for name, value in given.items():
         before = merged.get(name)
@@ -200,7 +200,7 @@ def _explain(error: Mapping[str, Any], kind: type[Config]) -> str:
         return f"a setting's name must be a word. Received: {error['input']!r}"
     if error["type"] == "extra_forbidden":
         near = _nearest(name, kind)
-        hint = f"did you mean {near!r}?" if near else "see ray_config.yaml for those there are."
+        hint = f"did you mean {near!r}?" if near else "see ray_config.yaml for all settings."
         return f"there is no setting {name!r}: {hint}"
     received = re.sub(r"\s+", " ", repr(error["input"]))[:60]
     if error["type"] in ("model_type", "model_attributes_type"):
@@ -210,7 +210,7 @@ def _explain(error: Mapping[str, Any], kind: type[Config]) -> str:
 
 
 def _nearest(unknown: str, kind: type[Config]) -> str | None:
-    """Return the known setting with the name most alike, preferring the same section."""
+    """Return the known setting with the most similar name, preferably in the same section."""
     known = list(_names(kind))
     parent, _, leaf = unknown.rpartition(".")
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}

@@ -1,8 +1,7 @@
-"""Settings: one frozen, validated `Config`, a section a command.
+"""Settings: one frozen, validated `Config`, with a section for each command.
 
-Names, types and ranges; this module knows nothing of what is done with them. The models' defaults
-are the defaults of the whole program; `ray_config.yaml` at the top of the repository spells them
-out, with an explanation each.
+This module knows names, types and ranges; it knows nothing of their use. Its defaults are those of
+the whole program; `ray_config.yaml` in the repository lists and explains them.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ class _Section(BaseModel):
 
 
 class Temperatures(_Section):
-    """Temperature of each attribute of a note, and of a sample; 1 leaves the model as it is.
+    """Temperature of each attribute of a note, and of a sample; 1 leaves the model unchanged.
 
-    Durations are drawn a little colder, so that notes end together as often as a pedal ends them.
+    Durations are drawn a little colder, so that notes end together as often as with a pedal.
     """
 
     onset: Temperature = 1.0
@@ -45,8 +44,8 @@ class Temperatures(_Section):
 class TopPs(_Section):
     """Probability mass to draw each attribute of a note from; 1 is all of it.
 
-    Only pitch is cut: long gaps and lengths are spread over many classes, and cutting each for
-    being unlikely makes the music hurry.
+    Only pitch is cut: long gaps and lengths are spread over many unlikely classes, and without
+    them the music hurries.
 
     Holtzman et al., *The Curious Case of Neural Text Degeneration*, ICLR 2020.
     """
@@ -67,7 +66,7 @@ class TopKs(_Section):
 
 
 class Guidances(_Section):
-    """How strongly each attribute of a note follows the seed; 1 is as the network learned it."""
+    """How strongly each attribute of a note follows the seed; 1 is as trained."""
 
     onset: Guidance = 1.0
     pitch: Guidance = 2.5
@@ -76,7 +75,7 @@ class Guidances(_Section):
 
 
 def _for_all(section: type[_Section]) -> BeforeValidator:
-    """Let one number stand for every attribute of a section."""
+    """Accept one number for all attributes of a section."""
 
     def spread(value: object) -> object:
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -110,7 +109,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class BulkConfig(_Section):
-    """How a folder of seeds becomes a folder of pieces, beside what `GenerateConfig` says."""
+    """How a folder of seeds becomes a folder of pieces, in addition to `GenerateConfig`."""
 
     format: Literal["mp3", "wav", "flac", "ogg", "mid"] = "mp3"
     batch: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -169,7 +168,7 @@ class PrepareConfig(_Section):
 
 
 class StorageConfig(_Section):
-    """Where `s3://` leads; credentials come from the environment or the machine's role alone."""
+    """The service behind `s3://`; credentials come from the environment or a role only."""
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
     region: Annotated[str, Field(min_length=1)] | None = None
@@ -209,7 +208,7 @@ class TrainConfig(_Section):
 
     @property
     def decay(self) -> int:
-        """How many of the last updates the learning rate falls over."""
+        """The number of updates of the decay."""
         return self.steps // 5 if self.decay_steps is None else min(self.decay_steps, self.steps)
 
     @model_validator(mode="after")
@@ -222,7 +221,7 @@ class TrainConfig(_Section):
 
 
 class Config(_Section):
-    """Every setting, one section a command."""
+    """All settings, with a section for each command."""
 
     generate: GenerateConfig = GenerateConfig()
     bulk: BulkConfig = BulkConfig()

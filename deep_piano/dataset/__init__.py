@@ -1,4 +1,4 @@
-"""What `prepare` writes and `train` reads: rows, shards, manifest."""
+"""The dataset that `prepare` writes and `train` reads: rows, shards, manifest."""
 
 from deep_piano.dataset.manifest import Manifest, read_manifest
 from deep_piano.dataset.reader import Dataset

@@ -1,6 +1,6 @@
 """The manifest of a dataset: its format, read and validated.
 
-Knows the file and its parts; `prepare.commit` writes it.
+This module knows the file and its parts; `prepare.commit` writes it.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _Length = Annotated[float, Field(ge=0, lt=1e15), _AS_IT_CAME]
 
 
 class _Part(BaseModel):
-    """A part of a manifest, as far as something reads it; more may stand beside it."""
+    """A part of a manifest, with the keys that are read; others are allowed."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-ready values, just as they came, with what stands beside it."""
-        # It would warn of a whole number where a list may stand.
+        """Return it as JSON-ready values, unchanged, with all other keys."""
+        # pydantic would warn of a whole number where a list is allowed.
         return self.model_dump(exclude_unset=True, warnings=False)
 
 
 class Amount(_Part):
-    """How much some recordings are together."""
+    """Sums over some recordings."""
 
     recordings: _Count
     steps: _Count
@@ -127,7 +127,7 @@ class _Numbers(_Part):
 
 @dataclass(frozen=True)
 class Distribution:
-    """How a descriptor is distributed over the recordings of which it is known.
+    """The distribution of a descriptor over the recordings for which it is known.
 
     Attributes
     ----------
@@ -146,7 +146,7 @@ class Distribution:
 
 
 class Summary(_Part):
-    """What the descriptors come to: how often each key occurs, and figures of every other one."""
+    """The summary of the descriptors: counts of keys, and figures of every other one."""
 
     __pydantic_extra__: dict[str, _Numbers]
     key: dict[str, _Count] = {}
@@ -161,7 +161,7 @@ class Summary(_Part):
         return self
 
     def distribution(self, name: str) -> Distribution | None:
-        """Return that of a descriptor of `HISTOGRAM_EDGES`; None where none is known."""
+        """Return the histogram of a descriptor of `HISTOGRAM_EDGES`; None where none is known."""
         of = self.__pydantic_extra__.get(name)
         if of is None or not of.count:
             return None
@@ -179,7 +179,7 @@ class Summary(_Part):
 
 
 class Rejected(_Part):
-    """A file that became no row, and why: see `rows.Reject`."""
+    """A file that was left out, and why: see `rows.Reject`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -193,7 +193,7 @@ class Rejected(_Part):
 
 
 class Manifest(_Part):
-    """What is known of a dataset, validated.
+    """A validated manifest.
 
     Attributes
     ----------
@@ -255,7 +255,7 @@ def read_manifest(dataset: Folder) -> Manifest | None:
 
 
 def _what_is_wrong(invalid: ValidationError) -> str:
-    """Return what the first part is that is missing or of another kind, or which are missing."""
+    """Return the missing parts, or the first invalid one."""
     errors = invalid.errors(include_url=False, include_context=False, include_input=False)
     missing = sorted(
         str(one["loc"][0]) for one in errors if one["type"] == "missing" and len(one["loc"]) == 1

@@ -1,4 +1,4 @@
-"""A dataset, read for training and scoring: row groups one by one, and what the whole is.
+"""Reads a dataset for training and scoring, one row group at a time.
 
 This module knows manifests and shards; it knows nothing of windows or networks.
 """
@@ -26,7 +26,7 @@ from deep_piano.infra.storage.folder import Folder
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Recordings of one split that lie together in a shard.
+    """Recordings of one split that are stored together in a shard.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class RowGroup:
 
 
 class Dataset:
-    """What `prepare` made, for reading. Use it as a context manager: copies from S3 go with it.
+    """A dataset, for reading. Use it as a context manager, which removes copies from S3.
 
     Parameters
     ----------
@@ -54,15 +54,15 @@ class Dataset:
     Raises
     ------
     InputError
-        When the folder holds no dataset, or one of another version of its codec.
+        When the folder holds no dataset, or one of another version of the codec.
     """
 
     def __init__(self, folder: Folder) -> None:
         manifest = read_manifest(folder)
         if manifest is None:
             raise InputError(
-                f"{one_line(folder.uri)} is no dataset: it has no manifest.json. Give the folder "
-                "that `deep-piano prepare` made; it makes one of MIDI files or recordings."
+                f"{one_line(folder.uri)} is not a dataset: it has no manifest.json. Give a folder "
+                "that `deep-piano prepare` has made of MIDI files or recordings."
             )
         self.folder, self.manifest = folder, manifest
         self.codec: Codec = codec_of(SequenceSpec.from_json(manifest.codec.to_json()))
@@ -85,14 +85,14 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what the dataset holds: codec and shards, wherever it lies."""
+        """SHA-256 of the content: codec and shards, independent of the place."""
         shards = [[shard.name, shard.sha256] for shard in self.manifest.shards]
         text = json.dumps([self.spec.bare.to_json(), shards], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def sr(self) -> int:
-        """The sampling rate in Hz at which its recordings were decoded."""
+        """The sampling rate of the recordings, in Hz."""
         return self.manifest.settings.sr or self.codec.sr
 
     def row_groups(self, split: str) -> list[RowGroup]:
@@ -126,7 +126,7 @@ class Dataset:
         return groups
 
     def lengths(self, group: RowGroup) -> list[int]:
-        """Return the steps of each recording of a row group; nothing else of it is read."""
+        """Return the steps of each recording of a row group, without reading sequences."""
         if group not in self._lengths:
             self._lengths[group] = self._read(group, read_steps)
             self._require_as_promised(group, self._lengths[group])
@@ -144,12 +144,12 @@ class Dataset:
             yield from self.rows(group)
 
     def _require_as_promised(self, group: RowGroup, lengths: Sequence[int]) -> None:
-        """Raise where a row group holds other recordings than the manifest says."""
+        """Raise where a row group does not match the manifest."""
         if (len(lengths), sum(lengths)) != (group.recordings, group.steps):
-            raise self._broken(group, "it holds other recordings than the manifest says")
+            raise self._broken(group, "its recordings do not match the manifest")
 
     def _read(self, group: RowGroup, read: Callable[[Path, int], list[Any]]) -> list[Any]:
-        """Read of a row group; a shard that lies in S3 is fetched once, as a whole."""
+        """Read from a row group; a shard in S3 is fetched once, as a whole."""
         import pyarrow as pa
 
         name = f"{SHARDS}/{group.shard}"
@@ -162,6 +162,6 @@ class Dataset:
 
     def _broken(self, group: RowGroup, why: object) -> DeepPianoError:
         return DeepPianoError(
-            f"{self.folder.place(f'{SHARDS}/{group.shard}')} is broken: {one_line(why)}. Run the "
-            "`prepare` that made the dataset again: it makes what is missing or broken."
+            f"{self.folder.place(f'{SHARDS}/{group.shard}')} is broken: {one_line(why)}. Run "
+            "`prepare` again as before: it repairs the dataset."
         )

@@ -1,4 +1,4 @@
-"""What stands in a dataset: a recording's row, what is known of a shard, and what was left out."""
+"""The content of a dataset: rows of recordings, facts of shards, and rejects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """A recording as it stands in a dataset.
+    """A recording in a dataset.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Row:
     sequence : ndarray, shape (n, fields)
     fingerprint : ndarray of uint32, shape (64,) or (0,)
     audio, notes : AudioFeatures or None, NoteFeatures or None
-        None where there is no sound, or where the codec hears none.
+        None where the recording has no sound, or the codec does not use it.
     """
 
     id: str
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SetAside:
-    """A recording that another one makes superfluous, and what is needed to reconsider that."""
+    """A recording that duplicates another one, with the data to reconsider that."""
 
     reject: Reject
     id: str
@@ -61,7 +61,7 @@ class SetAside:
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What is known of a shard without its sequences.
+    """The facts of a shard, without its sequences.
 
     Attributes
     ----------
@@ -71,13 +71,13 @@ class ShardFacts:
     sha256 : str
         Of its file.
     digest : str
-        Of the settings by which its recordings were read.
+        Of the settings with which its recordings were read.
     table : pyarrow.Table
         Its rows, without the sequences.
     rejects : tuple of Reject
-        Files that were meant for it and are no recordings.
+        Its files that were rejected.
     set_aside : tuple of SetAside
-        Recordings that were meant for it.
+        Its recordings that duplicate others.
     row_groups : tuple of dict
         `split`, `recordings`, `steps` and `duration_s` of each.
     """
@@ -94,20 +94,20 @@ class ShardFacts:
 
 @dataclass(frozen=True)
 class Reject:
-    """A file that became no row, and why.
+    """A file that was left out, and why.
 
     Attributes
     ----------
     name : str
         Its path within the corpus.
     kind : str
-        "drop": a rule left it out. "failure": it could not be read.
+        "drop": by a rule. "failure": it could not be read.
     rule : str
         The rule's name, such as "too_short".
     reason : str
         For people, one line.
     value, limit : float or None
-        What was measured, and what the settings allow.
+        The measured value, and the limit of the settings.
     source_sha256 : str
         Of the file's bytes; "" where they could not be read.
     """

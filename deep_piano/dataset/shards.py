@@ -1,8 +1,8 @@
 """Shards: Parquet files of recordings, one row each.
 
-Every shard is complete in itself: the rejects of the files that were meant for it, and the settings
-that made it, stand in its metadata. Row groups never mix splits, so that a worker that trains can
-read one by one those it needs. This module knows rows and Parquet; it knows nothing of corpora.
+A shard is self-contained: its metadata has the rejects among its files and the settings. A row
+group has one split, so that training reads only the row groups it needs. This module knows rows and
+Parquet; it knows nothing of corpora.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def read_rows(
     Raises
     ------
     OSError, ValueError
-        When the file is no whole shard, or holds what no codec makes.
+        When the file is not a complete shard, or not valid for its codec.
     """
     import pyarrow.parquet as pq
 
@@ -174,7 +174,7 @@ def read_facts(path: Path, name: str) -> ShardFacts | None:
 
 @dataclass(frozen=True)
 class _About:
-    """What stands in a shard's metadata beside its codec."""
+    """The metadata of a shard, beside its codec."""
 
     digest: str
     rejects: tuple[Reject, ...]
@@ -185,7 +185,7 @@ class _About:
             if len(one.fingerprint) not in (0, VALUES) or not all(
                 0 <= value < 2**32 for value in one.fingerprint
             ):
-                raise ValueError("a fingerprint is none")
+                raise ValueError("a fingerprint is invalid")
 
 
 @cache
@@ -196,21 +196,21 @@ def _about() -> Any:
 
 
 def _spec_of(schema: pa.Schema) -> SequenceSpec:
-    """Return the codec's specification; a ValueError says that it is no shard's schema."""
+    """Return the codec's specification; raise ValueError where it is not a shard's schema."""
     try:
         spec = SequenceSpec.from_json(json.loads((schema.metadata or {})[_METADATA])["codec"])
         good = schema.equals(_schema(spec))
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError("it says nothing of its codec, as a shard does") from error
+        raise ValueError("its metadata names no codec") from error
     if not good:
-        raise ValueError("its columns are not those of a shard")
+        raise ValueError("it does not have the columns of a shard")
     return spec
 
 
 def _require_sound(
     rows: pa.Table, sequences: Sequence[pa.ListArray] = (), spec: SequenceSpec | None = None
 ) -> None:
-    """Raise ValueError where rows, or their sequences, are not what a codec makes."""
+    """Raise ValueError where rows or their sequences are not valid for a codec."""
     import pyarrow.compute as pc
 
     needed = ("id", "name", "source_sha256", "split", "kind", "duration_s", "steps", "fingerprint")
@@ -218,17 +218,17 @@ def _require_sound(
         raise ValueError("a value is missing in a row")
     sizes = pc.list_value_length(rows["fingerprint"])
     if len({0, VALUES, *sizes.to_pylist()}) > 2 or _flat(rows["fingerprint"]).null_count:
-        raise ValueError("a fingerprint is of another length")
+        raise ValueError("a fingerprint has another length")
     for column, field in zip(sequences, spec.fields if spec else (), strict=True):
         if column.null_count or not pc.list_value_length(column).equals(
             rows["steps"].combine_chunks().cast("int32")
         ):
-            raise ValueError(f"the steps of {field.name} are not as many as it says")
+            raise ValueError(f"the number of steps of {field.name} is wrong")
         values = column.flatten()
         if values.null_count or not (
             field.continuous or (pc.max(values).as_py() or 0) < field.values
         ):
-            raise ValueError(f"a step of {field.name} is none that there is")
+            raise ValueError(f"a step of {field.name} is out of range")
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
@@ -236,7 +236,7 @@ def _flat(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _row_groups(rows: Sequence[Row], spec: SequenceSpec, limit_bytes: float) -> Iterator[list[Row]]:
-    """Cut rows into groups of one split each and about as large as asked."""
+    """Cut rows into groups of one split each, of about `limit_bytes`."""
     step_bytes = sum(_type_of(field).bit_width // 8 for field in spec.fields)
     group: list[Row] = []
     size = 0

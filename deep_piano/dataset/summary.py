@@ -1,7 +1,7 @@
-"""What the descriptors of all recordings come to: counts, means, extremes, histograms.
+"""Summaries of descriptors over all recordings: counts, means, extremes, histograms.
 
-Knows columns of numbers, where None stands for unknown; knows nothing of files, nor of how a
-summary is shown. The same recordings in another order give the same summary.
+This module knows columns of numbers, with None for unknown ones; it knows nothing of files or of
+how a summary is shown. A summary does not depend on the order of the recordings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HISTOGRAM_EDGES: Mapping[str, tuple[int, ...]] = {
     "density_per_s": tuple(range(19)),
     "loudness_lufs": tuple(range(-48, -11, 2)),
 }
-"""Edges of the bins of each histogram; the two outermost bins hold what lies beyond as well."""
+"""Edges of the bins of each histogram; the outermost bins include all values beyond."""
 
 _VECTORS = ("chroma", "mfcc")
 _DECIMALS = 6
@@ -42,10 +42,10 @@ def summarise(columns: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON-ready, by name of the descriptor. For `key`, how often each name occurs, the commonest
+        JSON-ready, by name of the descriptor. For `key`, the count of each name, the most frequent
         first. For a vector, ``{"count", "mean": [...]}``. For a number, ``{"count", "mean", "min",
-        "max"}``, None where nothing is known, and for those of `HISTOGRAM_EDGES`
-        ``"histogram": {"edges": [...], "counts": [...]}``. `count` is how many are known.
+        "max"}``, None where no value is known, and for those of `HISTOGRAM_EDGES`
+        ``"histogram": {"edges": [...], "counts": [...]}``. `count` is the number of known values.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def _summarise(name: str, values: Iterable[Any]) -> dict[str, Any]:
 
 
 def _mean(numbers: NDArray[np.float64]) -> float:
-    return _rounded(math.fsum(numbers.tolist()) / len(numbers))  # fsum: whatever the order
+    return _rounded(math.fsum(numbers.tolist()) / len(numbers))  # fsum: independent of the order
 
 
 def _rounded(value: float) -> float:

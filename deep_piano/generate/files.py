@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, InputError
-from deep_piano.infra.storage.atomic import _identity, require_free
+from deep_piano.infra.storage.atomic import identity_of, require_free
 from deep_piano.music.audio import ENCODED_SUFFIXES, content_hash
 
 OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), ".mid")
@@ -125,7 +125,7 @@ def targets(
             found.append(PieceFiles(picture, facts, notes=main))
         else:
             found.append(PieceFiles(picture, facts, notes=beside if notes else None, sound=main))
-    identities = {_identity(path) for path in _with_contents(given)} - {None}
+    identities = {identity_of(path) for path in _with_contents(given)} - {None}
     for path in (path for files in found for path in files):
         require_free(path, force=force, given=identities)
     _require_writable(out.parent)

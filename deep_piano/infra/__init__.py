@@ -1,1 +1,1 @@
-"""What every room stands on: storage, assets, cluster, backend, logs, progress."""
+"""Infrastructure: storage, assets, cluster, backend, logs, progress."""

@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 def load_tensorflow() -> ModuleType:
-    """Import TensorFlow quietly; an error is raised as ever.
+    """Import TensorFlow quietly; errors are still raised.
 
     `TF_CPP_MIN_LOG_LEVEL`, where the user has set it, decides: below 2 nothing is hidden.
     """
@@ -44,7 +44,7 @@ def load_keras() -> ModuleType:
 
 
 def gpus() -> int:
-    """Return how many GPUs the backend sees; it is loaded for that."""
+    """Return the number of GPUs of the backend; this loads it."""
     backend = load_keras().backend.backend()
     if backend == "tensorflow":
         return len(load_tensorflow().config.list_physical_devices("GPU"))
@@ -58,7 +58,7 @@ def gpus() -> int:
 
 
 def mixed_precision() -> str:
-    """Return the dtype policy that this machine is quickest at: bfloat16 where it is native."""
+    """Return the fastest dtype policy of this machine: bfloat16 where it is native."""
     if gpus():
         return "mixed_bfloat16"
     try:

@@ -1,9 +1,8 @@
-"""Machine code that Numba makes is kept from process to process, under what it was made of.
+"""Caches the machine code of Numba between processes, keyed by its source files.
 
-Numba keeps it beside the source, and trusts it as long as that one file is the same: constants
-that come from another module, and types that have been renamed since, would go unnoticed. Here the
-folder is named after the contents of all files that decide. This module loads Numba when it is
-imported.
+Numba's own cache depends on one source file: it misses changes of constants from other modules and
+of types. Here the cache folder is named after the contents of all files that matter. This module
+loads Numba when it is imported.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ def compiler(*sources: str, fastmath: Collection[str] = ()) -> Callable[[Functio
     Parameters
     ----------
     *sources : str
-        The files that decide over what it does.
+        The files that determine the machine code.
     fastmath : collection of str, optional
-        What LLVM may do with sums and products of floats: "contract", "reassoc".
+        Liberties of LLVM with sums and products of floats: "contract", "reassoc".
     """
     contents = b"".join(Path(source).read_bytes() for source in sources)
     digest = hashlib.sha256(contents).hexdigest()[:16]
@@ -41,7 +40,7 @@ def compiler(*sources: str, fastmath: Collection[str] = ()) -> Callable[[Functio
         try:
             config.CACHE_DIR = str(Path(before or cache_dir() / "numba") / digest)
             made = numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # nowhere to keep it
+        except RuntimeError:  # no writable cache folder
             made = numba.njit(**options)(function)
         finally:
             config.CACHE_DIR = before

@@ -1,4 +1,4 @@
-"""The log: our own warnings in words, or every record as JSON."""
+"""The log: our own warnings as text, or every record as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_FACTS = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "tas
 
 
 class _ToStandardError(logging.Handler):
-    """Writes to what is standard error now: on a terminal, the progress display stands in."""
+    """Writes to the current standard error, which a progress display may replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -23,10 +23,10 @@ class _ToStandardError(logging.Handler):
 
 
 class _AsJson(logging.Formatter):
-    """Writes a record as one JSON object, with the keys of those that Ray's workers write."""
+    """Writes a record as one JSON object, with the keys that Ray's workers use."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the object: what every record has, and the facts of this one."""
+        """Return the object: the common keys, and the facts of this record."""
         record.message = record.getMessage()
         known = {"asctime": self.formatTime(record)}
         known |= {key: getattr(record, key) for key in _OF_EVERY_RECORD}
@@ -42,7 +42,7 @@ _HANDLER = _ToStandardError()
 
 
 def set_up_logging(*, debug: bool, as_json: bool = False) -> None:
-    """Send our warnings to standard error, everything with `debug`, and hush other packages.
+    """Send our warnings to standard error, everything with `debug`, and silence other packages.
 
     With `as_json` each record is a JSON object on a line of its own, and what is done is told as
     well as what goes wrong.
@@ -53,9 +53,9 @@ def set_up_logging(*, debug: bool, as_json: bool = False) -> None:
     logger.setLevel(logging.DEBUG if debug else usual)
     logging.captureWarnings(as_json)
     if not (debug or sys.warnoptions):
-        warnings.filterwarnings("ignore")  # those of other packages, which say nothing to a user
+        warnings.filterwarnings("ignore")  # of other packages, meaningless to users
 
 
 def logs_json() -> bool:
-    """Say whether records are written as JSON."""
+    """Tell whether records are written as JSON."""
     return _HANDLER.formatter is _JSON

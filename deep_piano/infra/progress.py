@@ -1,4 +1,4 @@
-"""What a long piece of work tells of its progress, and to whom."""
+"""The progress of long work, and who is told."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a long piece of work stands.
+    """The progress of long work.
 
     Attributes
     ----------
     what : str
-        What is being done, such as "rendering".
+        The work, such as "rendering".
     done, total : float
-        How much of it, and of how much.
+        The amount done, and the whole.
     failures, drops : int
-        What came of it so far that is of no use, of a batch.
+        In a batch: failed and dropped so far.
     duration_s : float
-        The music that came of it so far, of a batch.
+        In a batch: seconds of music so far.
     text : str
-        What else there is to say.
+        Further text to show.
     """
 
     what: str
@@ -34,8 +34,8 @@ class Progress:
 
 
 Tell = Callable[[Progress], None]
-"""Called again and again while work goes on."""
+"""Called repeatedly while work is done."""
 
 
 def no_progress(now: Progress) -> None:
-    """Take no note of progress."""
+    """Ignore progress."""

@@ -1,10 +1,9 @@
 """A checkpoint: one folder with the weights, the codec's specification and the configuration.
 
-``checkpoint.json`` names the other files: ``weights-….safetensors``, where it has a judge
+``checkpoint.json`` names the other files: ``weights-….safetensors``, with a judge
 ``judge-….safetensors``, and in a checkpoint to resume from ``training-….safetensors``, each named
-after its content. It is written last, so that the
-folder, local or in S3, holds the old checkpoint or the new one and nothing between. Loading
-executes nothing.
+after its content. It is written last, so that the folder, local or in S3, holds either the old
+checkpoint or the new one. Loading executes nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from deep_piano.models.config import ModelConfig, weight_shapes
 
 CARD: Final = "checkpoint.json"
 BEST: Final = "best.json"
-"""In a folder of runs: which of them is the best so far."""
+"""In a folder of runs: names the best run so far."""
 BEST_OF_RUN: Final = "checkpoint/best"
 """Within a run."""
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
@@ -71,7 +70,7 @@ def save(
     half: bool = False,
     training: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
-    """Write a checkpoint, whole or not at all; one that is there is replaced.
+    """Write a checkpoint, whole or not at all; it replaces an existing one.
 
     Parameters
     ----------
@@ -80,7 +79,7 @@ def save(
     half : bool
         Store float16: half the size, for shipping.
     training : mapping of str to ndarray, optional
-        What training needs to go on from here.
+        What training needs to resume from here.
 
     Raises
     ------
@@ -153,7 +152,7 @@ def find(where: str, storage: StorageConfig | None = None) -> Folder:
         `deep-piano runs` has compared (the best one of the best run), or the name of one that ships
         with the package.
     storage : StorageConfig, optional
-        Where ``s3://`` leads.
+        How to reach ``s3://``.
 
     Raises
     ------
@@ -179,8 +178,8 @@ def find(where: str, storage: StorageConfig | None = None) -> Folder:
             return best
     shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))) or "none"
     raise CheckpointError(
-        f"no checkpoint {one_line(given.uri)!r}: not a folder with {CARD}, not a run, and not one "
-        f"of those that are shipped ({shipped}). Give one of these."
+        f"no checkpoint {one_line(given.uri)!r}: it is neither a folder with {CARD}, nor a run, "
+        f"nor a shipped checkpoint ({shipped}). Give one of these."
     )
 
 
@@ -195,11 +194,11 @@ def load(
     Parameters
     ----------
     where : str or Folder
-        As for `find`, or a folder that is open already.
+        As for `find`, or an open folder.
     codec : str or sequence of str, optional
-        The codec, or one of those, that it must belong to.
+        The codec, or the codecs, that it may belong to.
     storage : StorageConfig, optional
-        Where ``s3://`` leads.
+        How to reach ``s3://``.
 
     Raises
     ------
@@ -226,19 +225,19 @@ def load(
     for name, shape in shapes.items():
         found = weights[name].shape if name in weights else "missing"
         if found != shape:
-            raise _damaged(folder, f"{name} is {found}, and should be {shape}")
+            raise _damaged(folder, f"{name} is {found}, not {shape}")
         if not np.isfinite(weights[name]).all():
-            raise _damaged(folder, f"{name} holds numbers that are none")
+            raise _damaged(folder, f"{name} holds NaN or infinity")
     return Checkpoint(spec, config, weights, digest, facts, judge)
 
 
 def load_training(folder: Folder) -> dict[str, NDArray[Any]]:
-    """Read what `save` stored for training to go on.
+    """Read what `save` stored for training to resume from.
 
     Raises
     ------
     CheckpointError
-        When the checkpoint has nothing of that kind, or it is damaged.
+        When the checkpoint has no such data, or it is damaged.
     """
     card = _read_card(folder)
     try:
@@ -255,14 +254,14 @@ def _read_card(folder: Folder) -> dict[str, Any]:
         return dict(json.loads(folder.read_bytes(CARD)))
     except FileError as error:
         raise CheckpointError(
-            f"no checkpoint: {one_line(folder.uri)} holds no {CARD} that can be read."
+            f"no checkpoint: {one_line(folder.uri)} has no readable {CARD}."
         ) from error
     except (ValueError, TypeError) as error:
         raise _damaged(folder, error) from error
 
 
 def _read(folder: Folder, card: Mapping[str, Any], kind: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays of one file of a checkpoint; a ValueError says what is wrong with it."""
+    """Return the arrays of one file of a checkpoint; raise ValueError where it is damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
@@ -270,7 +269,7 @@ def _read(folder: Folder, card: Mapping[str, Any], kind: str) -> dict[str, NDArr
     try:
         data = folder.read_bytes(str(file["name"]))
         if hashlib.sha256(data).hexdigest() != file["sha256"]:
-            raise ValueError(f"{file['name']} is not what it was when it was written")
+            raise ValueError(f"the SHA-256 of {file['name']} does not match")
         arrays: dict[str, NDArray[Any]] = from_bytes(data)
     except (SafetensorError, FileError) as error:
         raise ValueError(str(error)) from error
@@ -279,13 +278,12 @@ def _read(folder: Folder, card: Mapping[str, Any], kind: str) -> dict[str, NDArr
 
 def _damaged(folder: Folder, problem: object) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint {one_line(folder.uri)} is damaged: {one_line(problem)}. "
-        "Give another copy of it."
+        f"the checkpoint {one_line(folder.uri)} is damaged: {one_line(problem)}. Give another copy."
     )
 
 
 def digest_of(weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.int32]:
-    """Return the SHA-256 of weights, as 8 integers: tensors of them travel between workers."""
+    """Return the SHA-256 of weights as 8 integers, which workers can exchange as a tensor."""
     digest = hashlib.sha256()
     for name, array in sorted(weights.items()):
         digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
@@ -302,7 +300,7 @@ def weights_of(model: Any) -> dict[str, NDArray[np.float32]]:
 
 
 def assign_weights(model: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """Put named weights into a Keras model from `build_model` of the same configuration."""
+    """Assign named weights to a Keras model from `build_model` with the same configuration."""
     for layer in model.layers:
         for variable in layer.trainable_variables:
             variable.assign(weights[f"{layer.name}/{variable.name}"])

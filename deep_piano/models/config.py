@@ -1,4 +1,4 @@
-"""How large a network is: its configuration, the presets, and the shape of every weight.
+"""The size of a network: its configuration, the presets, and the shape of every weight.
 
 This module knows a codec's specification; it loads no framework.
 """
@@ -26,18 +26,16 @@ class ModelConfig:
     head_units : int
         Width of the hidden layer of each head.
     frame : int
-        Steps of a sequence that a step of the LSTM takes in, and foretells. More than one, or a
-        `past`, is for sequences of one field that stands for numbers.
+        Steps of a sequence that one LSTM step reads and predicts. More than one, or a `past`, is
+        for sequences of one numeric field.
     past : int
         How many of the last steps the network sees at once; 1: the last one alone.
     order : int
-        How many of the last steps the linear prediction sees that it begins with
-        (`linear_prediction`).
+        The order of the linear prediction that the network corrects (`linear_prediction`).
     scale : float
-        What numbers are divided by before the network hears them, and multiplied by after.
+        Divides the network's input and multiplies its output.
     spectrum : tuple of float
-        The mean spectrum of what it learned from, in dB: what a linear prediction goes by before it
-        has heard enough.
+        The mean spectrum of the training split, in dB; the prior of the linear prediction.
     """
 
     layers: int = 2
@@ -51,10 +49,10 @@ class ModelConfig:
 
     @property
     def given(self) -> int:
-        """How many first steps of a recording are heard and not scored.
+        """How many first steps of a recording are context and not scored.
 
-        Of sound as many as its linear prediction reaches back: the first of what begins at full
-        level are foreseen by nothing, and would decide every mean.
+        For sound, the order of the linear prediction: no model predicts the first samples of a
+        recording that begins at full level, and their errors would dominate every mean.
         """
         return max(1, self.order)
 
@@ -69,7 +67,7 @@ class ModelConfig:
         Raises
         ------
         ValueError, TypeError
-            When it is another thing, or a size is beyond every network that is trained.
+            When it is no configuration, or a size is out of range.
         """
         numbers = {"scale", "spectrum"}
         sizes = {name: int(size) for name, size in value.items() if name not in numbers}
@@ -93,19 +91,19 @@ PRESETS = {
     "base": ModelConfig(layers=2, units=512, head_units=384),
     "large": ModelConfig(layers=3, units=1024, head_units=512),
 }
-"""From a test's to a large GPU's: 0.3, 2.2, 7.0 and 30 million weights with the codec `notes`."""
+"""For tests up to large GPUs: 0.3, 2.2, 7.0 and 30 million weights with the codec `notes`."""
 
 
 PLACE_UNITS: Final = 8
-"""How many numbers an LSTM's output becomes for each place of the next frame (`wave_network`)."""
+"""Width of the LSTM output's projection for each sample of the next frame (`wave_network`)."""
 SHAPE_OUTPUTS: Final = 3
-"""Beside the logits: what is added to the prediction, and how sharp and how steep it is."""
+"""Beside the logits: the shift, sharpness and steepness of the distribution."""
 ERRORS_GAIN: Final = 8.0
-"""What errors of prediction are multiplied by before they are heard: they are so much smaller."""
+"""Scales prediction errors at the input: they are that much smaller than samples."""
 LEAST_ERROR: Final = 1e-4
-"""The smallest usual error that is believed, in scaled numbers."""
+"""Lower bound of the RMS prediction error, in scaled numbers."""
 COMPAND_GAIN, COMPAND_BEND = 16, 3
-"""What the network takes in of a scaled sample is ``arcsinh(gain * sample) / bend``."""
+"""The network reads ``arcsinh(gain * sample) / bend`` of a scaled sample."""
 
 
 def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -146,7 +144,7 @@ def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[in
 
 
 def _head_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the weights between the LSTM and the samples (see `wave_network`)."""
+    """Return the shapes of the weights after the LSTM (see `wave_network`)."""
     [field] = spec.fields
     frame, units, hidden = config.frame, config.units, config.head_units
     name, inner = field.name, f"{field.name}_hidden"

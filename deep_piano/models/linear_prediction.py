@@ -1,10 +1,9 @@
-"""What the network of sound begins with: a linear prediction of it.
+"""The linear prediction that networks of sound correct.
 
-The prediction is fitted to the recording itself, again and again, from what has been heard of it,
-as speech coders do (backward adaptation: ITU-T G.728). The autocorrelation method makes filters
-that are stable when they hear themselves: what they go on with rings at the pitches of what was
-heard, and neither swells nor dies away. This module knows sequences and filters; it knows
-nothing of networks or training.
+The filter is fitted repeatedly to the past of the recording itself, as speech coders do (backward
+adaptation: ITU-T G.728). Filters of the autocorrelation method are stable in closed loop: their
+continuation rings at the pitches of the past and neither grows nor decays. This module knows
+sequences and filters; it knows nothing of networks or training.
 """
 
 from __future__ import annotations
@@ -22,60 +21,60 @@ from deep_piano.models.config import ModelConfig
 
 Floats = NDArray[np.float64]
 
-_HEARD: Final = 160_000  # the steps that a filter is fitted to: 10 s at 16 kHz, as a seed has
-_RENEWED: Final = 16_000  # steps between one fit and the next
-_LATEST: Final = 0.95  # where the window over what was heard is highest
-_SPECTRUM_SHARE: Final = 0.2  # of the mean spectrum beside the recording's own
-_FLOOR: Final = 1e-9  # white noise, as a share of the energy: an inverse of silence
+_FITTED: Final = 160_000  # steps that a filter is fitted to: 10 s at 16 kHz, the length of a seed
+_RENEWED: Final = 16_000  # steps from one fit to the next
+_LATEST: Final = 0.95  # position of the window's maximum
+_SPECTRUM_SHARE: Final = 0.2  # weight of the mean spectrum beside the recording's own
+_FLOOR: Final = 1e-9  # white noise, as a share of the energy, so that silence can be inverted
 
 
-def coefficients(heard: NDArray[Any], config: ModelConfig, *, ahead: int = 1) -> Floats:
-    """Fit a linear prediction to what was heard.
+def coefficients(past: NDArray[Any], config: ModelConfig, *, ahead: int = 1) -> Floats:
+    """Fit a linear prediction to the past.
 
-    The autocorrelation of its last ten seconds (windowed, the latest counting most), a share of
-    that of all recordings added, solved by Levinson's recursion.
+    The autocorrelation of the last ten seconds (windowed, the latest weighted most) plus a share
+    of the mean of all recordings, solved by Levinson's recursion.
 
     Parameters
     ----------
-    heard : ndarray, shape (n,)
-        None of it may be of what is to be predicted.
+    past : ndarray, shape (n,)
+        It must not contain any value to be predicted.
     config : ModelConfig
         Its `order` and `spectrum`.
     ahead : int
-        How many of the next values, each from the same last ones: predictions stand for those
-        that are not there yet.
+        How many next values to predict from the same last ones; predictions stand in for those
+        between.
 
     Returns
     -------
     ndarray, shape (order, ahead)
-        What the last values are multiplied by, the oldest first.
+        The weights of the last values, the oldest first.
     """
     from scipy.linalg import solve_toeplitz
 
     order = config.order
-    heard = heard[-_HEARD:]
+    past = past[-_FITTED:]
     products = _SPECTRUM_SHARE * _of_all(config.spectrum, order)
-    mine = _autocorrelation(heard * _window(len(heard)), order) if len(heard) else np.zeros(1)
+    mine = _autocorrelation(past * _window(len(past)), order) if len(past) else np.zeros(1)
     if mine[0] > 0:
-        products = products + mine * (len(heard) / _HEARD / mine[0])
+        products = products + mine * (len(past) / _FITTED / mine[0])
     products[0] *= 1 + _FLOOR
     first = solve_toeplitz(products[:-1], products[1:])[::-1]
-    # Of the values after the next: what multiplies values that are known, through those foretold
+    # Beyond the next value: the weights of known values, by way of the predicted ones between
     weights = np.zeros((order, ahead))
     for place in range(ahead):
         weights[place:, place] = first[: max(0, order - place)]
-        foretold = min(place, order)
-        if foretold:
-            earlier = weights[:, place - foretold : place]
-            weights[:, place] += earlier @ first[order - foretold :]
+        predicted = min(place, order)
+        if predicted:
+            earlier = weights[:, place - predicted : place]
+            weights[:, place] += earlier @ first[order - predicted :]
     return weights
 
 
 def predict(values: NDArray[Any], begin: int, end: int, weights: Floats) -> Floats:
-    """Return the prediction after each step of `begin` to `end`; zeros stand before the first.
+    """Return the prediction after each step of `begin` to `end`; zeros precede the first value.
 
-    With several values ahead, every so many steps are predicted at once, from the values up to the
-    first of them; `begin` is such a first step.
+    With several values ahead, that many steps are predicted at once from the values up to the
+    first of them; `begin` must be such a first step.
     """
     order, ahead = weights.shape
     missing = max(0, order - 1 - begin)
@@ -90,14 +89,14 @@ def predict(values: NDArray[Any], begin: int, end: int, weights: Floats) -> Floa
 
 
 def context_of(codec: Codec, config: ModelConfig) -> Callable[[int], Context]:
-    """Return what makes the context of a number of streams: of sound, its linear prediction."""
-    return codec.context if codec.hears_notes else partial(OwnPrediction, codec.spec, config)
+    """Return a factory of contexts for a number of streams; for sound, linear predictions."""
+    return codec.context if codec.encodes_notes else partial(OwnPrediction, codec.spec, config)
 
 
 class OwnPrediction:
     """The context of sound: the linear prediction of the next value, after each step.
 
-    The filter of a stream is fitted anew each second to what has been heard of the stream.
+    The filter of a stream is fitted anew each second to the past of the stream.
 
     Parameters
     ----------
@@ -118,7 +117,7 @@ class OwnPrediction:
         self._fitted: list[tuple[int, Floats] | None] = [None] * batch
 
     def __deepcopy__(self, memo: Any) -> OwnPrediction:
-        """Return a copy that goes on by itself; sequences and filters are never written to."""
+        """Return an independent copy; sequences and filters are shared, as they never change."""
         other = object.__new__(OwnPrediction)
         vars(other).update({k: v[:] if isinstance(v, list) else v for k, v in vars(self).items()})
         return other
@@ -130,7 +129,7 @@ class OwnPrediction:
         self._sequences[slot], self._places[slot], self._fitted[slot] = sequence, 0, None
 
     def skip(self, steps: NDArray[Any]) -> None:
-        """Hear steps: see `Context`."""
+        """Advance over steps: see `Context`."""
         for slot, sequence in enumerate(self._sequences):
             if sequence is not None:
                 self._places[slot] += steps.shape[1]
@@ -156,8 +155,8 @@ class OwnPrediction:
         fitted_at = begin // self._renewed * self._renewed
         fitted = self._fitted[slot]
         if fitted is None or fitted[0] != fitted_at:
-            heard = self._values(sequence[max(0, fitted_at - _HEARD) : fitted_at])
-            fitted = (fitted_at, coefficients(heard, self._config, ahead=self._ahead))
+            past = self._values(sequence[max(0, fitted_at - _FITTED) : fitted_at])
+            fitted = (fitted_at, coefficients(past, self._config, ahead=self._ahead))
             self._fitted[slot] = fitted
         start = max(0, begin - self._config.order + 1)
         values = self._values(sequence[start:end])
@@ -177,7 +176,7 @@ def own_prediction(spec: SequenceSpec, config: ModelConfig, sequence: NDArray[An
 
 
 def numbers_of(field: Field, sequence: NDArray[Any]) -> Floats:
-    """Return what the steps of a sequence stand for, (n, 1)."""
+    """Return the numbers that the steps of a sequence represent, (n, 1)."""
     return sequence.astype(np.float64) if field.continuous else field.levels[sequence]
 
 
@@ -190,7 +189,7 @@ def _autocorrelation(values: Floats, order: int) -> Floats:
 
 
 def _window(count: int) -> Floats:
-    """Return a window that rises slowly, and falls to 0 at the end, as a filter must see it."""
+    """Return an asymmetric window: it rises slowly and falls to 0 at the end."""
     rise = round(_LATEST * count)
     fall = count - rise
     up, down = np.arange(rise) / max(1, rise), np.arange(fall) / max(1, fall)
@@ -198,7 +197,7 @@ def _window(count: int) -> Floats:
 
 
 def _of_all(spectrum: tuple[float, ...], order: int) -> Floats:
-    """Return the autocorrelation that a spectrum in dB has, its energy 1."""
+    """Return the autocorrelation of a spectrum in dB, with energy 1."""
     places = np.linspace(0, len(spectrum) - 1, 4 * max(order, len(spectrum)) + 1)
     powers = 10 ** (np.interp(places, np.arange(len(spectrum)), spectrum) / 10)
     found: Floats = np.fft.irfft(powers)[: order + 1]

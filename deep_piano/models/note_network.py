@@ -1,8 +1,8 @@
 """The network: stacked LSTMs and one Dense head a field, built from a `SequenceSpec`.
 
-Each head sees the output of the stack and the fields of the next step that stand before its own,
-so that a step's probability is the product of its fields' (a chain in the order of the spec).
-This module knows a codec's specification; it knows nothing of what the fields mean.
+Each head sees the output of the stack and the earlier fields of the next step, so that a step's
+probability is the product of its fields' probabilities, in the order of the specification. This
+module knows a codec's specification; it knows nothing of what the fields mean.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.base import IMPOSSIBLE, Field, SequenceSpec
-from deep_piano.models.config import (
-    ModelConfig,
-)
+from deep_piano.models.config import ModelConfig
 
 
 def build_model(
@@ -29,15 +27,15 @@ def build_model(
     """Build the Keras model for training.
 
     The LSTM layers carry their state from one call to the next (`carry_state` drops it), so the
-    batch is fixed. One-hot products stand for embeddings: the same mathematics, and a dense
-    gradient, which Adam needs (Keras squares the parts of a sparse one without adding them up).
+    batch is fixed. One-hot products replace embeddings: they compute the same, with the dense
+    gradient that Adam needs (Keras squares the parts of a sparse one without adding them up).
 
     Parameters
     ----------
     spec : SequenceSpec
     config : ModelConfig
     batch, window : int
-        Windows side by side, and their steps: a multiple of the configuration's frame.
+        Windows in a batch, and steps in a window: a multiple of the configuration's frame.
     precision : str
         Keras's dtype policy of the layers: "float32", "mixed_bfloat16" or "mixed_float16".
         The logits are float32 in any case.
@@ -46,9 +44,9 @@ def build_model(
     -------
     keras.Model
         Inputs, as `windows.Batch.inputs` lists them: steps (batch, window, fields) int32, or
-        float32 where a field is continuous; what is known beside them, if anything is: features
+        float32 where a field is continuous; the context, if there is any: features
         (batch, window, features) and classes (batch, window, classes) int32; and with several
-        fields targets (batch, window, fields), of which each head sees the fields before its own.
+        fields targets (batch, window, fields), of which each head sees the earlier fields.
         Outputs, one a field: logits (batch, window, outputs) or the value itself.
     """
     if config.past > 1:
@@ -60,18 +58,8 @@ def build_model(
 
     from deep_piano.models.lstm import LSTM
 
-    def given(name: str, columns: int, dtype: str) -> Any:
-        return keras.Input(batch_shape=(batch, window, columns), dtype=dtype, name=name)
-
-    (*_, (features_end, classes_end)) = ((f.stop, c.stop) for f, c in spec.columns)
-    dtype = "float32" if spec.continuous else "int32"
-    steps = given("steps", len(spec.fields), dtype)
-    features = given("features", features_end, "float32")
-    classes = given("classes", classes_end, "int32")
-    targets = given("targets", len(spec.fields), dtype)
-    inputs = [steps]
-    inputs += [features] if features_end else []
-    inputs += [classes] if classes_end else []
+    steps, features, classes, targets = _inputs(spec, batch=batch, window=window)
+    inputs = [steps] + [part for part in (features, classes) if part.shape[-1]]
     inputs += [targets] if len(spec.fields) > 1 else []
 
     def as_features(array: Any, index: int) -> Any:
@@ -83,7 +71,7 @@ def build_model(
         return ops.one_hot(ops.cast(array, "int32"), size, dtype=compute)
 
     def beside(*parts: int) -> list[Any]:
-        """Return what is known of parts of `spec.context`: features of all, then classes."""
+        """Return parts of `spec.context` as features: features of all, then classes."""
         columns = [(*spec.columns[part], spec.context[part]) for part in parts]
         found = [features[..., place] for place, _, part in columns if part.features]
         for _, place, part in columns:
@@ -96,17 +84,18 @@ def build_model(
         return layers.Dense(units, activation, dtype=precision, name=name)(joined)
 
     compute = "float32" if precision == "float32" else precision.removeprefix("mixed_")
-    heard = [as_features(steps, index) for index in range(len(spec.fields))]
-    x = dense(config.units, "input", heard + beside(0, 1))
+    last = [as_features(steps, index) for index in range(len(spec.fields))]
+    x = dense(config.units, "input", last + beside(0, 1))
     for layer in range(config.layers):
         normal = layers.LayerNormalization(dtype=precision, name=f"norm_{layer}")(x)
-        x = x + LSTM(
+        lstm = LSTM(
             config.units,
             return_sequences=True,
             stateful=True,
             dtype=precision,
             name=f"lstm_{layer}",
-        )(normal)
+        )
+        x = x + lstm(normal)
     x = layers.LayerNormalization(dtype=precision, name="norm_out")(x)
     outputs = []
     known = [x]
@@ -125,12 +114,29 @@ def build_model(
     return keras.Model(inputs, outputs, name="deep_piano")
 
 
+def _inputs(spec: SequenceSpec, *, batch: int, window: int) -> list[Any]:
+    """Return the inputs: steps, features, classes and targets."""
+    import keras
+
+    (*_, (features_end, classes_end)) = ((f.stop, c.stop) for f, c in spec.columns)
+    dtype = "float32" if spec.continuous else "int32"
+    return [
+        keras.Input(batch_shape=(batch, window, columns), dtype=kind, name=name)
+        for name, columns, kind in (
+            ("steps", len(spec.fields), dtype),
+            ("features", features_end, "float32"),
+            ("classes", classes_end, "int32"),
+            ("targets", len(spec.fields), dtype),
+        )
+    ]
+
+
 def nats_of(field: Field, log_widths: NDArray[np.float64]) -> Any:
     """Return the loss of a categorical field, for Keras to minimise.
 
-    It takes the target's class and for each candidate for copying whether it is the target, of
-    shape (batch, window, 1 + copies), and logits of shape (batch, window, outputs); it returns
-    nats on the codec's finest grid, of shape (batch, window): see `codecs.base.nats`.
+    Its targets, (batch, window, 1 + copies), are the class and, for each candidate for copying,
+    whether it equals the target; its logits are (batch, window, outputs). It returns nats on the
+    codec's finest grid, (batch, window): see `codecs.base.nats`.
     """
 
     def nats(target: Any, logits: Any) -> Any:
@@ -148,14 +154,14 @@ def nats_of(field: Field, log_widths: NDArray[np.float64]) -> Any:
 
 
 def carry_state(model: Any, keep: Any) -> None:
-    """Drop the carried state of the slots in which a new recording begins.
+    """Reset the carried state of the slots in which a new recording begins.
 
     Parameters
     ----------
     model : keras.Model
         From `build_model`.
     keep : ndarray of float32, shape (batch,)
-        1 to carry the state on, 0 to begin anew.
+        1 keeps the state, 0 resets it.
     """
     from keras import ops
 

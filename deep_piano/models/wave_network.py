@@ -1,11 +1,11 @@
-"""The network of sound waves: an LSTM that takes a frame a step, and what foretells its samples.
+"""The network of sound waves: an LSTM over frames, and a network that predicts their samples.
 
-As in SampleRNN (Mehri et al. 2017, arXiv:1612.07837) an LSTM hears a frame at a time. Where the
-steps are classes, a small network without memory foretells one sample after another of the next
-frame, from the LSTM's output and the last samples; where they are numbers, one Dense layer
-foretells all of the next frame at once. As in LPCNet (Valin and Skoglund 2019, arXiv:1810.11846)
-both hear a linear prediction (`linear_prediction`) and its last errors, and begin with it: they
-learn how far the next sample will be from it, in units of what its errors were lately.
+As in SampleRNN (Mehri et al. 2017, arXiv:1612.07837) the LSTM reads one frame a step. Where steps
+are classes, a small feed-forward network predicts the samples of the next frame one by one from
+the LSTM's output and the last samples. Where steps are numbers, one Dense layer predicts the next
+frame at once. As in LPCNet (Valin and Skoglund 2019, arXiv:1810.11846) both also read a linear
+prediction (`linear_prediction`) and its last errors, and learn a correction to it: the distance of
+the next sample from it, in units of its recent RMS error.
 
 This module knows specifications with one field; it knows nothing of files.
 """
@@ -34,9 +34,9 @@ from deep_piano.models.lstm import LSTM
 
 @keras.saving.register_keras_serializable(package="deep_piano")
 class Past(layers.Layer):
-    """Puts the last `count` values of the window before in front of a window.
+    """Prepends the last `count` values of the window before; zeros at the start of a stream.
 
-    (batch, window) becomes (batch, count + window). Zeros stand where nothing was heard.
+    (batch, window) becomes (batch, count + window).
     """
 
     def __init__(self, count: int, **more: Any) -> None:
@@ -45,7 +45,7 @@ class Past(layers.Layer):
         self.states: list[Any] = []
 
     def build(self, shape: Any) -> None:
-        """Make room for what is carried."""
+        """Create the carried state."""
         self.states = [
             self.add_weight(
                 shape=(shape[0], self.count), initializer="zeros", trainable=False, name="past"
@@ -53,7 +53,7 @@ class Past(layers.Layer):
         ]
 
     def call(self, window: Any) -> Any:
-        """Return the window with its past, and carry the end of it on."""
+        """Return the window with its past, and carry its end to the next call."""
         [state] = self.states
         whole = ops.concatenate([ops.convert_to_tensor(state), window], 1)
         state.assign(whole[:, whole.shape[1] - self.count :])
@@ -63,11 +63,11 @@ class Past(layers.Layer):
 def build_tiers(
     spec: SequenceSpec, config: ModelConfig, *, batch: int, window: int, precision: str
 ) -> Any:
-    """Build the Keras model for training: `note_network.build_model` says what goes in and out."""
+    """Build the Keras model for training; inputs and outputs as of `note_network.build_model`."""
     [field] = spec.fields
     frame, units, hidden = config.frame, config.units, config.head_units
     steps, context = inputs(spec, batch=batch, window=window)
-    known = hear(spec, config, steps, context)
+    known = frames_of(spec, config, steps, context)
 
     def dense(size: int, name: str, activation: str | None = None, **more: Any) -> Any:
         return layers.Dense(size, activation, dtype=precision, name=name, **more)
@@ -87,7 +87,7 @@ def build_tiers(
             more
         )
         return keras.Model(
-            [steps, context], foretell(more, usual, context, config), name="deep_piano"
+            [steps, context], predicted(more, usual, context, config), name="deep_piano"
         )
     shape = (batch, window // frame, frame)
     places = ops.reshape(dense(frame * PLACE_UNITS, "places")(x), (*shape, PLACE_UNITS))
@@ -113,7 +113,7 @@ def build_tiers(
 
 
 def inputs(spec: SequenceSpec, *, batch: int, window: int) -> tuple[Any, Any]:
-    """Return what goes in, (batch, window, 1) each: the steps, and what is predicted after each."""
+    """Return the inputs, (batch, window, 1) each: the steps, and the prediction after each."""
     dtype = "float32" if spec.continuous else "int32"
     shape = (batch, window, 1)
     return (
@@ -122,12 +122,12 @@ def inputs(spec: SequenceSpec, *, batch: int, window: int) -> tuple[Any, Any]:
     )
 
 
-def hear(
+def frames_of(
     spec: SequenceSpec, config: ModelConfig, steps: Any, context: Any
 ) -> Callable[[int, int], tuple[Any, Any]]:
-    """Return a function of a hop and a count: what is known at so many steps, a hop apart.
+    """Return a function of a hop and a count: the features at `count` steps, a hop apart.
 
-    It returns the last values and the last errors of prediction, (batch, count, 2 * past), and the
+    It returns the last values and the last prediction errors, (batch, count, 2 * past), and the
     root mean square of these errors, (batch, count, 1).
     """
     [field] = spec.fields
@@ -137,26 +137,26 @@ def hear(
     else:
         levels = np.asarray(field.levels / config.scale, np.float32)
         values = ops.take(ops.convert_to_tensor(levels), ops.cast(steps[..., 0], "int32"))
-    heard = Past(past - 1, dtype="float32", name="past")(values)  # (B, past - 1 + W)
+    extended = Past(past - 1, dtype="float32", name="past")(values)  # (B, past - 1 + W)
     before = Past(past, dtype="float32", name="past_predicted")(context[..., 0])
-    errors = heard - before[:, :-1]
+    errors = extended - before[:, :-1]
 
     def known(hop: int, count: int) -> tuple[Any, Any]:
         lately = _windows(errors, past, hop, count)
         usual = ops.sqrt(ops.mean(ops.square(lately), -1, keepdims=True) + LEAST_ERROR**2)
-        values = compand(_windows(heard, past, hop, count))
+        values = compand(_windows(extended, past, hop, count))
         return ops.concatenate([values, compand(ERRORS_GAIN * lately)], -1), usual
 
     return known
 
 
-def foretell(more: Any, usual: Any, context: Any, config: ModelConfig) -> Any:
-    """Return numbers from what a network says of each frame, in units of the usual error."""
+def predicted(more: Any, usual: Any, context: Any, config: ModelConfig) -> Any:
+    """Return numbers from the network's corrections, given in units of the RMS error."""
     return (ops.reshape(usual * more, context.shape) + context) * config.scale
 
 
 def compand(values: Any) -> Any:
-    """Return scaled samples with soft ones brought near loud ones."""
+    """Compress the amplitude of scaled samples."""
     return ops.arcsinh(COMPAND_GAIN * values) / COMPAND_BEND
 
 

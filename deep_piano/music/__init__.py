@@ -1,4 +1,4 @@
-"""Sound and notes, and the ways between them: FFmpeg, MIDI, transcription, a sampled piano."""
+"""Sound, notes, and conversions between them: FFmpeg, MIDI, transcription, a sampled piano."""
 
 from deep_piano.music.audio import Samples, decode, encode
 from deep_piano.music.loudness import normalise

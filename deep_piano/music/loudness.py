@@ -1,4 +1,4 @@
-"""Every piece equally loud, and no sample beyond full scale.
+"""Normalises loudness, without exceeding full scale.
 
 This module knows samples; it knows nothing of notes or files.
 """

@@ -1,7 +1,7 @@
 """Intervals of sounding keys and pedals: choosing the best ones, and joining overlapping segments.
 
-This module knows the segments that the transcription network listens to and what its intervals
-mean; it knows nothing of audio, weights or TensorFlow.
+This module knows the segments and intervals of the transcription network; it knows nothing of
+audio, weights or TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEGMENT_S, SEGMENT_HOP_S = 16, 12
 SEGMENT_SAMPLES = SEGMENT_S * SAMPLE_RATE
 SUSTAIN, SOFT = -64, -67
 SYMBOLS = (SUSTAIN, SOFT, *range(21, 109))
-"""What the network listens for: two pedals, by minus their MIDI controller, and the 88 keys."""
+"""What the network detects: two pedals, by minus their MIDI controller, and the 88 keys."""
 
 _SAME_ONSET_S = 0.05
 _CUT_SLACK_S = 0.025  # the last frame of a segment lies this near to its end
@@ -28,10 +28,10 @@ _CUT_SLACK_S = 0.025  # the last frame of a segment lies this near to its end
 
 @dataclass(frozen=True)
 class Intervals:
-    """What was heard in one segment; every array has shape (n,).
+    """The intervals found in one segment; every array has shape (n,).
 
     `pitch` is one of `SYMBOLS`; `begin_s` and `end_s` are seconds; `velocity` is 0-127;
-    `has_begin` and `has_end` tell a true beginning or end from a cut by the segment's edge.
+    `has_begin` and `has_end` are false where the segment's edge cuts the interval.
     """
 
     pitch: NDArray[np.int64]
@@ -43,17 +43,17 @@ class Intervals:
 
 
 class Performance(NamedTuple):
-    """Key presses, without the pedal; and when the sustain pedal goes down and comes up."""
+    """Key presses without the pedal, and the times when the sustain pedal goes down and up."""
 
     keys: Notes
     pedal_down_s: NDArray[np.float64]
     pedal_up_s: NDArray[np.float64]
 
     def sounding(self) -> Notes:
-        """Return the notes as they sound: the pedal folded into their offsets."""
+        """Return the notes as they sound, lengthened by the pedal."""
         return fold_pedal(self.keys, self.pedal_down_s, self.pedal_up_s)
 
-    def heard(self) -> tuple[Notes, float]:
+    def notes_and_pedal(self) -> tuple[Notes, float]:
         """Return the notes as they sound, and the share of their time with the pedal down."""
         notes = self.sounding()
         return notes, pedal_share(notes, self.pedal_down_s, self.pedal_up_s)
@@ -114,16 +114,16 @@ def best_intervals(
 
 
 def join_segments(segments: Sequence[Intervals], *, duration_s: float) -> Performance:
-    """Join what was heard in overlapping segments into one performance.
+    """Join the intervals of overlapping segments into one performance.
 
-    A segment is trusted in its middle, where the network hears what goes before and after: onsets
-    and pedal are taken from there (the first and last segment also give their outer parts). A note
-    that its segment's end cuts off goes on in the next segment.
+    Onsets and pedal are taken from the middle of a segment, where the network has context on both
+    sides (and from the outer parts of the first and last segment). A note that is cut at the end of
+    its segment continues in the next one.
 
     Parameters
     ----------
     segments : sequence of Intervals
-        In seconds from each segment's own begin; segment i begins at i * `SEGMENT_HOP_S`.
+        In seconds from the beginning of each segment; segment i begins at i * `SEGMENT_HOP_S`.
     duration_s : float
         Length of the recording; nothing begins or ends after it.
     """
@@ -132,21 +132,21 @@ def join_segments(segments: Sequence[Intervals], *, duration_s: float) -> Perfor
     edges = [0.0, *borders, duration_s]
     keys = np.empty(0, NOTE)
     downs, ups = [np.empty(0)], [np.empty(0)]
-    for index, heard in enumerate(segments):
+    for index, found in enumerate(segments):
         first, last = edges[index], edges[index + 1]
-        onset, offset = heard.begin_s + shifts[index], heard.end_s + shifts[index]
-        pedal = heard.pitch == SUSTAIN
+        onset, offset = found.begin_s + shifts[index], found.end_s + shifts[index]
+        pedal = found.pitch == SUSTAIN
         down, up = np.clip(onset[pedal], first, last), np.clip(offset[pedal], first, last)
         downs.append(down[up > down])
         ups.append(up[up > down])
 
-        # A little early, and then without twins: no onset may slip through at the border.
+        # From a little before the border, then without duplicates: no onset may be lost there.
         early = first - _SAME_ONSET_S / 2 if index else first
-        mine = (heard.pitch > 0) & heard.has_begin & (onset >= early) & (onset < last)
-        for i in np.flatnonzero(mine & ~heard.has_end):
-            offset[i] = _end_of_cut(segments, index, int(heard.pitch[i]))
+        mine = (found.pitch > 0) & found.has_begin & (onset >= early) & (onset < last)
+        for i in np.flatnonzero(mine & ~found.has_end):
+            offset[i] = _end_of_cut(segments, index, int(found.pitch[i]))
         mine &= offset > onset
-        fresh = make_notes(onset[mine], offset[mine], heard.pitch[mine], heard.velocity[mine])
+        fresh = make_notes(onset[mine], offset[mine], found.pitch[mine], found.velocity[mine])
         keys = np.concatenate([keys, _without_twins(fresh, of=keys, until=early + _SAME_ONSET_S)])
     keys["offset"] = np.minimum(keys["offset"], duration_s)
     keys = fold_pedal(make_notes(*(keys[name] for name in NOTE.names or ())), [], [])
@@ -157,20 +157,20 @@ def _end_of_cut(segments: Sequence[Intervals], index: int, pitch: int) -> float:
     """Return when a note ends that sounds at the end of segment `index`, in seconds."""
     end_s = float(index * SEGMENT_HOP_S + SEGMENT_S)
     for later in range(index + 1, len(segments)):
-        heard, shift = segments[later], later * SEGMENT_HOP_S
-        cut_s = SEGMENT_S - SEGMENT_HOP_S - _CUT_SLACK_S  # the cut, on this segment's clock
-        same = (heard.pitch == pitch) & (heard.begin_s <= cut_s) & (heard.end_s > cut_s)
+        found, shift = segments[later], later * SEGMENT_HOP_S
+        cut_s = SEGMENT_S - SEGMENT_HOP_S - _CUT_SLACK_S  # the cut, in this segment's time
+        same = (found.pitch == pitch) & (found.begin_s <= cut_s) & (found.end_s > cut_s)
         if not same.any():
             break
-        found = int(np.flatnonzero(same)[0])
-        end_s = shift + float(heard.end_s[found])
-        if heard.has_end[found]:
+        first = int(np.flatnonzero(same)[0])
+        end_s = shift + float(found.end_s[first])
+        if found.has_end[first]:
             break
     return end_s
 
 
 def _without_twins(fresh: Notes, *, of: Notes, until: float) -> Notes:
-    """Leave out notes that begin before `until` and are in `of` already."""
+    """Leave out notes that begin before `until` and are already in `of`."""
     recent = of[of["onset"] > until - 2 * _SAME_ONSET_S]
     twin = (fresh["pitch"][:, None] == recent["pitch"]) & (
         np.abs(fresh["onset"][:, None] - recent["onset"]) < _SAME_ONSET_S

@@ -1,10 +1,10 @@
-"""Pianos recorded key by key, made ready to play.
+"""Pianos sampled key by key, prepared for playing.
 
-A *sound* is a folder of recorded keys, named like `A4v8.flac` (key, octave, layer; the layer may
-be missing, anything that ends in a dot may stand in front). Layers are told apart by how loud
-they are, not by their numbers. Where a sound has one layer, softer ones are made from it with a
-low-pass filter. A sample is trimmed to its hammer's stroke, brought in tune and kept in the cache;
-whether the cache is cold or warm changes no byte.
+A *sound* is a folder of recorded keys, named like `A4v8.flac` (key, octave, layer; the layer is
+optional, and so is a prefix that ends in a dot). Layers are ordered by their loudness, not by their
+numbers. Where a sound has one layer, softer ones are made from it with a low-pass filter. A sample
+is trimmed to the hammer's stroke, tuned, and cached; the bytes are the same with a cold and a warm
+cache.
 
 This module knows recordings of single keys; it knows nothing of notes, velocities or pieces.
 """
@@ -152,15 +152,15 @@ def load_sound(sound: str | Path) -> Sound:
     if len(files) == 1:
         layer_db = layer_db + np.array(_SOFTER_DB)[:, None]
         return Sound(tuple(files), layer_db, _SOFTER_DB, prepared)
-    # By loudness, whatever their numbers say, so that the last is the loudest.
+    # By loudness, not by number, so that the last is the loudest.
     order = np.argsort(layer_db.mean(axis=1), kind="stable")
     return Sound(tuple(files[i] for i in order), layer_db[order], None, prepared)
 
 
 def level_db(samples: NDArray[np.generic], *, sr: int) -> float:
-    """Return how loud a key is, in dB: its power over the first half second, shape (n, channels).
+    """Return the level of a key in dB: its power over the first half second, shape (n, channels).
 
-    Relative to 1.0, which in a sample of dtype int16 is its smallest step.
+    It is relative to 1.0, the smallest step of int16 samples.
     """
     stroke = samples[: round(_LEVEL_S * sr)].astype(np.float32)
     return float(10 * np.log10(np.mean(np.square(stroke)) + 1e-9))
@@ -173,10 +173,7 @@ def fade_out(samples: Samples, *, sr: int) -> None:
 
 
 def resample(samples: Samples, source_hz: float, sr: int) -> Samples:
-    """Bring samples, shape (n, channels), from one rate to another.
-
-    Block by block, which (unlike all at once) does not look ahead.
-    """
+    """Resample samples, shape (n, channels), block by block, and so without looking ahead."""
     import soxr
 
     if source_hz == sr:

@@ -1,10 +1,10 @@
 """Notes to sound: a sample player for pianos.
 
-A note takes the layer of a sound whose own loudness is nearest to the one its velocity asks for,
-and is brought to exactly that. Dampers and keys struck again end it.
+A note uses the layer of a sound whose loudness is nearest to that of its velocity, scaled to match
+it exactly. Dampers and repeated keys end it.
 
-This module knows notes and how a piano answers them; it knows nothing of recordings on disk (see
-`sounds`), codecs, models or files to listen to. Same notes, same sound, same bytes.
+This module knows notes and the response of a piano; it knows nothing of samples on disk (see
+`sounds`), codecs, models or output files. The same notes and sound give the same bytes.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _render_soundfont(notes: Notes, font: Path, *, total: int, sr: int) -> Sampl
         midi = (Path(folder) / "notes.mid").read_bytes()
     try:
         wave = render_wave_from(font.read_bytes(), midi)
-    except Exception as error:  # it raises whatever its parser threw
+    except Exception as error:  # its parser may raise anything
         raise InputError(f"{font} cannot be played: {error}. Give another SoundFont.") from error
     samples, wave_sr = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
     mix = np.zeros((total, 2), np.float32)

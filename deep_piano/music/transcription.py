@@ -1,9 +1,9 @@
-"""Audio to notes: the recogniser behind one small interface.
+"""Transcribes audio to notes.
 
-The network hears exactly sixteen seconds at a time. Shorter audio is padded with silence (unpadded,
-half of its notes are lost); longer audio is heard in overlapping segments that `segments` joins. A
+The network reads exactly sixteen seconds at a time. Shorter audio is padded with silence (unpadded,
+half of its notes are lost); longer audio is cut into overlapping segments that `segments` joins. A
 piano between two keys is retuned before (`tuning`), and its notes have the times of the recording.
-This module knows samples, segments and where the weights lie; it knows nothing of audio files or of
+This module knows samples, segments and the weights' place; it knows nothing of audio files or of
 how the network works.
 """
 
@@ -41,21 +41,21 @@ _logger = logging.getLogger(__name__)
 
 
 def transcribe(samples: ArrayLike, *, sr: int, progress: Tell = no_progress) -> Notes:
-    """Transcribe a recording of a piano with the default weights, fetched where missing.
+    """Transcribe a piano recording with the default weights, which are fetched if missing.
 
     Parameters
     ----------
     samples : array_like, shape (n,)
         Mono, any gain; float32.
     sr : int
-        Sampling rate in Hz; at `SAMPLE_RATE` nothing is resampled.
+        Sampling rate in Hz; other rates than `SAMPLE_RATE` are resampled.
     progress : callable, optional
         Called after each segment.
 
     Returns
     -------
     ndarray, dtype `NOTE`
-        The notes as they sound, sustain pedal folded in; empty for silence.
+        The notes as they sound, with the sustain pedal; empty for silence.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def transcribe(samples: ArrayLike, *, sr: int, progress: Tell = no_progress) -> 
 
 
 class Transcriber:
-    """The network with its weights; build it once, use it often.
+    """The network with its weights.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Transcriber:
     Raises
     ------
     AssetError
-        When the weights are missing, broken or another network's.
+        When the weights are missing, broken, or for another network.
     """
 
     def __init__(self, weights_dir: Path) -> None:
@@ -102,21 +102,23 @@ class Transcriber:
 
     def __call__(self, samples: ArrayLike, *, sr: int, progress: Tell = no_progress) -> Notes:
         """Return the notes as they sound; see `transcribe`."""
-        return self.listen(samples, sr=sr, progress=progress).sounding()
+        return self.performance(samples, sr=sr, progress=progress).sounding()
 
-    def listen(self, samples: ArrayLike, *, sr: int, progress: Tell = no_progress) -> Performance:
-        """Return key presses and pedal apart; parameters and errors as in `transcribe`."""
-        return listen(self._network, samples, sr=sr, progress=progress)
+    def performance(
+        self, samples: ArrayLike, *, sr: int, progress: Tell = no_progress
+    ) -> Performance:
+        """Return key presses and pedal separately; parameters and errors as in `transcribe`."""
+        return transcribe_segments(self._network, samples, sr=sr, progress=progress)
 
 
-def listen(
+def transcribe_segments(
     network: Callable[[NDArray[np.float32]], Intervals],
     samples: ArrayLike,
     *,
     sr: int,
     progress: Tell = no_progress,
 ) -> Performance:
-    """Have `network` hear all of `samples`, segment by segment.
+    """Transcribe samples of any length with `network`, segment by segment.
 
     Parameters
     ----------

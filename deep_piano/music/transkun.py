@@ -206,7 +206,7 @@ def _encode(w: _Weights, patches: tf.Tensor) -> tf.Tensor:
     h += _position(w, "backbone.posEmbedBuilderAttnTF", _grid(time, band))
     h = tf.concat([h, _position(w, "backbone.posEmbedBuilderAttnTE", _grid(time, symbol))], axis=1)
     for layer in range(_LAYERS):
-        # The last layer answers for the symbols alone: nobody asks it about the bands.
+        # The last layer computes only the symbols: its bands are not used.
         wanted = h[:, -len(SYMBOLS) :] if layer == _LAYERS - 1 else h
         h = _encoder_layer(w, f"backbone.encoderLayers.{layer}", wanted, h)
     return tf.transpose(h[1:], [1, 0, 2])

@@ -1,8 +1,8 @@
-"""The files that make shards a dataset, written: the manifest, the rejects, the ledger.
+"""Commits a dataset: writes the manifest, the rejects and the ledger.
 
 ``manifest.json`` has the settings, shards, totals and every reject; ``rejects.csv`` the rejects for
-people; ``files.parquet`` what is remembered of the corpus's files, so that a rerun hashes only
-those that changed. This module knows these three files; it knows nothing of recordings.
+people; ``files.parquet`` sizes, stamps and hashes of the corpus's files, so that a rerun hashes
+only changed ones. This module knows these three files; it knows nothing of recordings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LOOKS, _LOOK_AGAIN_S = 15, 2
 
 @dataclass(frozen=True)
 class Remembered:
-    """A file as it was when it was hashed."""
+    """Size, stamp and hash of a file."""
 
     size: int
     stamp: str
@@ -52,7 +52,7 @@ def make_manifest(
     rejects: Iterable[Reject],
     versions: Mapping[str, str | None],
 ) -> Manifest:
-    """Put a manifest together; it holds no time of day and nothing of the machine.
+    """Build a manifest; it holds no times and no facts of the machine.
 
     Parameters
     ----------
@@ -66,9 +66,9 @@ def make_manifest(
     shards : sequence of ShardFacts
         In the order of their names.
     rejects : iterable of Reject
-        Those that stand in no shard.
+        Rejects that belong to no shard.
     versions : mapping of str to str
-        Of what decides over the bytes.
+        Versions that determine the bytes.
     """
     everything = [*rejects]
     for shard in shards:
@@ -77,7 +77,7 @@ def make_manifest(
     kinds = Counter(reject.kind for reject in everything)
     groups = [group for shard in shards for group in shard.row_groups]
     recordings = sum(group["recordings"] for group in groups)
-    assert files == recordings + len(everything), "every file is a row or has a reason why not"
+    assert files == recordings + len(everything), "every file is a row or a reject"
     by_split = {split: [g for g in groups if g["split"] == split] for split in SPLITS}
     content = {
         "format": FORMAT,
@@ -113,10 +113,10 @@ def make_manifest(
 
 
 def descriptors(shards: Iterable[ShardFacts]) -> dict[str, list[Any]]:
-    """Return every descriptor of every recording, a list each; None where there is none."""
+    """Return a list of all recordings' values for every descriptor; None where unknown."""
     columns = ["audio", "notes", "duration_s"]
     rows = [
-        # Of a recording that has both, the notes tell key and tempo better than the spectrum.
+        # Where a recording has both, key and tempo of the notes are better than the spectrum's.
         {**(row["audio"] or {}), **(row["notes"] or {}), "duration_s": row["duration_s"]}
         for shard in shards
         for row in shard.table.select(columns).to_pylist()
@@ -144,7 +144,7 @@ def require_same_settings(manifest: Manifest, settings: PrepareConfig, dataset_u
         if before.get(name) != now.get(name)
     ] or ["how this version of deep_piano reads recordings"]
     again = manifest.reading_digest != reading_digest(settings)
-    cost = "every recording would be read again" if again else "its shards would be laid out anew"
+    cost = "every recording would be read again" if again else "its shards would be written again"
     raise InputError(
         f"{one_line(dataset_uri)} was made with other settings ({one_line('; '.join(changed))}): "
         f"{cost}. Give another folder, the settings it was made with, or --rebuild."
@@ -154,7 +154,7 @@ def require_same_settings(manifest: Manifest, settings: PrepareConfig, dataset_u
 def require_same_corpus(
     ledger: Mapping[str, Remembered], hashes: Mapping[str, str], dataset_uri: str
 ) -> None:
-    """Raise `InputError` where nothing of what a dataset was made of is left in the corpus."""
+    """Raise `InputError` where the corpus has none of the files that a dataset was made of."""
     before = {file.sha256 for file in ledger.values()}
     if before and before.isdisjoint(hashes.values()):
         raise InputError(
@@ -164,14 +164,14 @@ def require_same_corpus(
 
 
 def require_there(dataset: Folder, shards: Iterable[ShardFacts]) -> None:
-    """Raise `DeepPianoError` where shards that tasks have written are not seen here."""
+    """Raise `DeepPianoError` where shards that tasks have written are not visible here."""
     wanted = {shard.name: shard.bytes for shard in shards}
     for _ in range(_LOOKS):
         there = shards_there(dataset)
         missing = [name for name, size in wanted.items() if there.get(name) != size]
         if not missing:
             return
-        time.sleep(_LOOK_AGAIN_S)  # a shared file system may show them late
+        time.sleep(_LOOK_AGAIN_S)  # shared file systems may be slow to show them
     raise DeepPianoError(
         f"{len(missing)} shards that were written are not in {one_line(dataset.uri)}, such as "
         f"{missing[0]}. Give a folder that all nodes of the cluster share, or an s3:// prefix."
@@ -179,13 +179,13 @@ def require_there(dataset: Folder, shards: Iterable[ShardFacts]) -> None:
 
 
 def corpus_digest(sources: Sequence[Source], ignored: Mapping[str, int]) -> str:
-    """Return the digest of a corpus: names, contents, and the splits that it names."""
+    """Return the digest of a corpus: names, contents and given splits."""
     text = json.dumps([[asdict(source) for source in sources], ignored])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_current(manifest: Manifest, settings: PrepareConfig, digest: str, dataset: Folder) -> bool:
-    """Say whether a dataset is what these settings make of the corpus with this digest."""
+    """Tell whether a dataset matches these settings and the corpus with this digest."""
     return (
         manifest.settings_digest == dataset_digest(settings)
         and manifest.corpus.digest == digest
@@ -195,7 +195,7 @@ def is_current(manifest: Manifest, settings: PrepareConfig, digest: str, dataset
 
 
 def commit(dataset: Folder, manifest: Manifest) -> None:
-    """Write the rejects, then the manifest; remove other shards and what a killed run left."""
+    """Write the rejects, then the manifest; remove other shards and leftovers of killed runs."""
     with dataset.write(REJECTS) as path, path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [field.name for field in fields(Reject)])
         table.writeheader()
@@ -212,13 +212,13 @@ def commit(dataset: Folder, manifest: Manifest) -> None:
 
 
 def shards_there(dataset: Folder) -> dict[str, int]:
-    """Return the shards in a dataset's folder, whether the manifest names them or not: bytes."""
+    """Return name and size of all shards in a dataset's folder, in the manifest or not."""
     names = {entry.name.rpartition("/")[2]: entry.size for entry in dataset.entries(SHARDS)}
     return {name: size for name, size in names.items() if SHARD_NAME.fullmatch(name)}
 
 
 def read_ledger(dataset: Folder) -> dict[str, Remembered]:
-    """Return what is remembered of the corpus's files, by name."""
+    """Return the ledger of the corpus's files, by name; empty where it is missing or broken."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -229,11 +229,11 @@ def read_ledger(dataset: Folder) -> dict[str, Remembered]:
             rows = pq.read_table(file).to_pylist()
         return {row.pop("name"): Remembered(**row) for row in rows}
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
-        return {}  # it is broken, and only saves time
+        return {}  # it only saves time
 
 
 def remembered(entries: Iterable[Entry], ledger: Mapping[str, Remembered]) -> dict[str, str]:
-    """Return the SHA-256 of the files that are as they were, by size and stamp."""
+    """Return the SHA-256 of unchanged files: those with the same size and stamp."""
     found = {}
     for entry in entries:
         before = ledger.get(entry.name)
@@ -247,7 +247,7 @@ def remembered(entries: Iterable[Entry], ledger: Mapping[str, Remembered]) -> di
 
 
 def write_ledger(dataset: Folder, entries: Sequence[Entry], hashes: Mapping[str, str]) -> None:
-    """Remember the files that were hashed, by name."""
+    """Write size, stamp and hash of the hashed files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,6 +1,6 @@
-"""What `prepare --dry-run` says: what there is, what would be left out, and how long it takes.
+"""`prepare --dry-run`: reports what a corpus holds, what would be left out, and the time it takes.
 
-Some files are opened and a few really read, to measure; nothing is written, and no Ray started.
+It opens some files and reads a few to measure; it writes nothing and does not start Ray.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class _Opened:
-    """A file, how long it says it is, and the rule that would leave it out ("": none)."""
+    """A file, its length by its header, and the rule that would leave it out ("": none)."""
 
     source: Source
     is_midi: bool
@@ -56,7 +56,7 @@ class _Opened:
 
 @dataclass(frozen=True)
 class _Rates:
-    """What was measured of some files of a kind: CPU-seconds and Parquet bytes a byte of them."""
+    """Measured on some files of a kind: CPU-seconds and Parquet bytes for each byte of them."""
 
     measured: int
     seconds: float
@@ -71,9 +71,10 @@ def preview(
     rebuild: bool = False,
     progress: Tell = no_progress,
 ) -> str:
-    """Return what a preparation would find and do, for people.
+    """Return what a preparation would find and do, as text.
 
-    Lengths are those that files claim; where more than 200 are new, a fair sample stands for all.
+    Lengths are those of the headers; where more than 200 files are new, they are estimated from a
+    random sample.
 
     Parameters
     ----------
@@ -82,12 +83,12 @@ def preview(
     rebuild : bool
         As for `on_ray.prepare`.
     progress : callable
-        Called whenever something is done.
+        Called after each step.
 
     Raises
     ------
     InputError
-        As `on_ray.prepare` would, before it does any work.
+        As `on_ray.prepare` raises before it begins work.
     """
     require_apart(corpus, dataset)
     manifest = read_manifest(dataset)
@@ -125,10 +126,10 @@ def preview(
     about = "about " if share > 1 else ""
     lines = [
         f"{len(entries):,} files that are recordings by their names, "
-        f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others, left alone"
+        f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others are ignored"
         + (f" ({in_words(kinds(others))})" if others else ""),
-        f"{len(files) - len(new):,} of them known from before, {len(new):,} new or changed: "
-        f"{about}{hours:.2f} hours as they claim",
+        f"{len(files) - len(new):,} of them already read, {len(new):,} new or changed: "
+        f"{about}{hours:.2f} hours by their headers",
     ]
     for rule, names in sorted(left_out.items()):
         of = f" of {len(opened)} opened" if about and rule != "duplicate" else ""
@@ -143,7 +144,7 @@ def preview(
 
 
 def _known(dataset: Folder, settings: PrepareConfig, progress: Tell) -> Known:
-    """Return what earlier runs have read, finished or not, as far as it still counts."""
+    """Return what earlier runs have read, finished or not, with the same reading settings."""
     known = Known(reading_digest(settings))
     names = [*shards_there(dataset)]
     for done, facts in enumerate(_at_once(lambda name: tasks.look_up(dataset, name), names), 1):
@@ -163,7 +164,7 @@ def _open(corpus: Folder, source: Source, settings: PrepareConfig) -> _Opened:
     try:
         with corpus.local(source.name) as path:
             is_midi = holds_midi(path, source.name)
-            if is_midi and not CODECS[settings.codec].hears_notes:
+            if is_midi and not CODECS[settings.codec].encodes_notes:
                 return _Opened(source, is_midi, None, "no_audio")
             duration_s = _claimed_s(path, is_midi=is_midi)
     except (AudioError, MidiError, FileError, OSError):
@@ -179,23 +180,23 @@ def _open(corpus: Folder, source: Source, settings: PrepareConfig) -> _Opened:
 def _claimed_s(path: Path, *, is_midi: bool) -> float | None:
     if is_midi:
         return float(read_midi(path)["offset"].max(initial=0.0))
-    audio.decode(path, sr=8_000, seconds=1.0)  # a header may speak of what is not there
+    audio.decode(path, sr=8_000, seconds=1.0)  # the header alone may be wrong
     return audio.duration_s(path)
 
 
 def _same_bytes(corpus: Folder, sources: Sequence[Source], progress: Tell) -> list[str]:
-    """Return the names of files that hold the same bytes as one before them."""
+    """Return the names of files that hold the same bytes as an earlier one."""
     sizes = Counter(source.size for source in sources)
-    suspects = [source for source in sources if sizes[source.size] > 1]
+    same_size = [source for source in sources if sizes[source.size] > 1]
     seen: set[str] = set()
     found = []
-    hashed = _at_once(lambda source: source.sha256 or _sha256(corpus, source), suspects)
-    for done, (source, sha256) in enumerate(zip(suspects, hashed, strict=True), 1):
+    hashed = _at_once(lambda source: source.sha256 or _sha256(corpus, source), same_size)
+    for done, (source, sha256) in enumerate(zip(same_size, hashed, strict=True), 1):
         if sha256 in seen:
             found.append(source.name)
         elif sha256:
             seen.add(sha256)
-        progress(Progress("comparing files", done, len(suspects)))
+        progress(Progress("comparing files", done, len(same_size)))
     return found
 
 
@@ -237,35 +238,35 @@ def _measure(
 
 
 def _no_notes(samples: Samples, sr: int) -> tuple[Notes, float]:
-    """Stand in for the network, which is measured by itself."""
+    """Replace the network, which is measured separately."""
     return np.empty(0, NOTE), 0.0
 
 
 def _is_transcribed(is_midi: bool, settings: PrepareConfig) -> bool:
-    return CODECS[settings.codec].hears_notes and not is_midi
+    return CODECS[settings.codec].encodes_notes and not is_midi
 
 
 def _transcribing(corpus: Folder, source: Source) -> tuple[float, float]:
-    """Return the CPU-seconds, and the notes, of a second of sound; 0 without the weights."""
+    """Return CPU-seconds and notes for a second of sound; 0 without the weights."""
     from deep_piano.infra.assets import cache
     from deep_piano.music import transcription
 
     folder = cache.path("transkun")
     if folder is None:
         return 0.0, 0.0
-    hear = transcription.Transcriber(folder)
+    transcribe = transcription.Transcriber(folder)
     sr = transcription.SAMPLE_RATE
     with corpus.local(source.name) as path:
         samples = audio.decode(path, sr=sr, seconds=TRANSCRIBED_S)
-    hear(samples[:sr], sr=sr)  # the network is made ready the first time
-    begun = time.process_time()  # of all threads: in a pool each network has but one
-    notes = hear(samples, sr=sr)
+    transcribe(samples[:sr], sr=sr)  # the first call compiles the network
+    begun = time.process_time()  # of all threads: in a pool each network has only one
+    notes = transcribe(samples, sr=sr)
     length_s = len(samples) / sr
     return (time.process_time() - begun) / length_s, len(notes) / length_s
 
 
 def _parquet(rows: Sequence[Row], settings: PrepareConfig) -> float:
-    """Return the bytes that rows take in a shard."""
+    """Return the size of a shard with these rows, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shard.parquet"
         write_shard(
@@ -288,9 +289,9 @@ def _some(names: Sequence[str]) -> str:
 def _unmeasured(new: Sequence[Source], settings: PrepareConfig) -> str:
     from deep_piano.infra.assets import cache
 
-    heard = any(_is_transcribed(source.is_midi, settings) for source in new)
-    if heard and cache.path("transkun") is None:
-        return "; transcribing comes on top (its weights are not here yet)"
+    needed = any(_is_transcribed(source.is_midi, settings) for source in new)
+    if needed and cache.path("transkun") is None:
+        return "; the time of transcription is not included (its weights are not fetched yet)"
     return ""
 
 

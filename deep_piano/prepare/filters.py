@@ -16,7 +16,7 @@ from deep_piano.music.audio import SILENCE_DBFS, Samples
 
 @dataclass(frozen=True)
 class Broken:
-    """A rule that a recording breaks, what was measured, and what the settings allow."""
+    """A rule that a recording breaks, with the measured value and the limit."""
 
     rule: str
     reason: str
@@ -25,26 +25,26 @@ class Broken:
 
 
 def broken_by_peak(samples: Samples) -> Broken | None:
-    """Return the rule that a recording without any sound breaks; samples have shape (n,)."""
+    """Return the rule that a silent recording breaks; samples have shape (n,)."""
     peak, limit = float(np.abs(samples).max(initial=0)), 10 ** (SILENCE_DBFS / 20)
     return _first((peak < limit, "silent", "its peak is {value:.6f} of full scale", peak, limit))
 
 
 def broken_by_maximum(duration_s: float, settings: PrepareConfig) -> Broken | None:
-    """Return the rule that a recording breaks by being too long; more need not be decoded."""
+    """Return the rule that a too long recording breaks."""
     limit = settings.max_seconds
     return _first((duration_s > limit, "too_long", "it is longer", duration_s, limit))
 
 
 def broken_by_minimum(duration_s: float, settings: PrepareConfig) -> Broken | None:
-    """Return the rule that a recording breaks when too little of it is left."""
+    """Return the rule that a recording breaks when too little is left after trimming."""
     limit = settings.min_seconds
     reason = "{value:.1f} s of it are left"
     return _first((duration_s < limit, "too_short", reason, duration_s, limit))
 
 
 def broken_by_sound(features: AudioFeatures, settings: PrepareConfig) -> Broken | None:
-    """Return the first rule that a recording's sound breaks, None where it keeps them all."""
+    """Return the first rule that a recording's sound breaks; None for none."""
     s, f = settings, features
     return broken_by_minimum(f.duration_s, settings) or _first(
         (
@@ -65,7 +65,7 @@ def broken_by_sound(features: AudioFeatures, settings: PrepareConfig) -> Broken 
 
 
 def broken_by_notes(features: NoteFeatures, settings: PrepareConfig) -> Broken | None:
-    """Return the first rule that a recording's notes break, None where they keep them all."""
+    """Return the first rule that a recording's notes break; None for none."""
     s, f = settings, features
     return _first(
         (f.notes < s.min_notes, "too_few_notes", "it has {value:.0f} notes", f.notes, s.min_notes),

@@ -182,7 +182,7 @@ def _sound(
         "duration_s": len(samples) / sr,
         "audio": described,
     }
-    if codec.hears_notes:
+    if codec.encodes_notes:
         _tell_tuning(source, samples, sr=sr)
         return _heard(source, settings, *transcribe(samples, sr), **common)
     prints = fingerprint.of_audio(samples, sr=sr)
@@ -202,7 +202,7 @@ def _tell_tuning(source: Source, samples: Samples, *, sr: int) -> None:
 
 
 def _midi(path: Path, source: Source, settings: PrepareConfig) -> Row | Broken:
-    if not CODECS[settings.codec].hears_notes:
+    if not CODECS[settings.codec].encodes_notes:
         return Broken("no_audio", f"it holds notes, and the codec {settings.codec} hears sound")
     notes, pedal = read_midi_and_pedal(path)
     common: dict[str, Any] = {"recording_id": _sha256(notes), "audio": None}

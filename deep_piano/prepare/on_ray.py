@@ -44,7 +44,7 @@ from deep_piano.prepare.commit import (
 from deep_piano.prepare.ingest import Transcribe, TranscriberLostError
 from deep_piano.prepare.plan import Known, ShardPlan, plan, reading_digest
 from deep_piano.prepare.sources import Source, Splits, sources_of
-from deep_piano.prepare.transcribers import Factory, Pool, no_ears, transkun
+from deep_piano.prepare.transcribers import Factory, Pool, no_transcriber, transkun
 
 logger = logging.getLogger(__name__)
 
@@ -309,7 +309,7 @@ class _Run:
             self._settings,
             rejects={sha: known.rejects[sha] for sha in hashes if sha in known.rejects},
             rows_in={sha: known.shard_of[sha] for sha in hashes if sha in known.shard_of},
-            transcribe=self._pool.take(one) or no_ears,
+            transcribe=self._pool.take(one) or no_transcriber,
         )
 
     def _isolate(self, one: ShardPlan, error: Exception) -> bool:
@@ -330,7 +330,7 @@ class _Run:
     def _kills(self, one: ShardPlan, source: Source) -> bool:
         """Read a file with nothing else of its shard at work; say whether a process died of it."""
         task = _remote(_try, cpus=self._pool.cpus_beside, retries=1)
-        transcribe = self._pool.take(one) or no_ears
+        transcribe = self._pool.take(one) or no_transcriber
         [(_, result)] = completed(
             lambda source: task.remote(self._corpus, source, self._settings, transcribe),
             [source],
@@ -367,7 +367,7 @@ class _Run:
 
     def _shown_and_heard(self) -> list[float]:
         self._show()
-        return self._pool.heard_s()
+        return self._pool.transcribed_s()
 
     def _show(self) -> None:
         begun = time.monotonic()
@@ -375,7 +375,7 @@ class _Run:
             return
         known = self._known
         done = [sha for sha in self._wanted if known.has(sha)]
-        heard_s = self._pool.heard_s()
+        heard_s = self._pool.transcribed_s()
         self._progress(
             Progress(
                 "preparing",

@@ -1,8 +1,8 @@
-"""What a dataset will consist of: which recordings stay, their splits, and the shards they fill.
+"""Plans a dataset: which recordings stay, their splits, and their shards.
 
-A plan is a pure function of the corpus's content and the settings. What is known of recordings that
-were read before, in whatever shard they stand, decides over duplicates and splits; while something
-is still unknown a plan is provisional, and planning again mends it.
+A plan is a pure function of the corpus's content and the settings. Duplicates and splits depend on
+facts of recordings that were read before, in any shard; until all are known a plan is provisional,
+and planning again corrects it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from deep_piano.prepare.ingest import split_of
 from deep_piano.prepare.sources import Source, hash_share
 
 READING_VERSION: Final = 2
-"""Raised when the same settings would read recordings otherwise than before."""
+"""Increased when the same settings read recordings differently than before."""
 
 LAYOUT: Final = frozenset(
     {
@@ -36,16 +36,16 @@ LAYOUT: Final = frozenset(
         *("shard_mb", "row_group_mb", "max_similarity"),
     }
 )
-"""Settings that decide where a recording goes, not what is read of it."""
+"""Settings that determine where a recording goes, not what is read from it."""
 RUNNING: Final = frozenset(
     {
         *("time_limit_seconds", "silence_seconds", "max_failures"),
         *("workers", "transcribers", "gpus_per_transcriber"),
     }
 )
-"""Settings that leave no trace in a dataset."""
+"""Settings that do not affect a dataset."""
 
-_MOST_SHARD_BITS = 16  # as many as five digits can number, which is what `SHARD_NAME` knows
+_MOST_SHARD_BITS = 16  # `SHARD_NAME` has five digits
 
 
 def kept_settings(settings: PrepareConfig) -> dict[str, Any]:
@@ -54,33 +54,35 @@ def kept_settings(settings: PrepareConfig) -> dict[str, Any]:
 
 
 def reading_digest(settings: PrepareConfig) -> str:
-    """Return the digest of all that decides what is read of a recording."""
+    """Return the digest of everything that determines what is read from a recording."""
     codec = CODECS[settings.codec]
     return _digest(
         READING_VERSION,
         settings.model_dump(mode="json", exclude=set(RUNNING | LAYOUT)),
         codec.spec.bare.to_json(),
-        [archive.sha256 for archive in ASSETS["transkun"].archives] if codec.hears_notes else None,
+        [archive.sha256 for archive in ASSETS["transkun"].archives]
+        if codec.encodes_notes
+        else None,
     )
 
 
 def dataset_digest(settings: PrepareConfig) -> str:
-    """Return the digest of all that decides over a dataset, the corpus aside."""
+    """Return the digest of everything that determines a dataset, except the corpus."""
     return _digest(reading_digest(settings), kept_settings(settings))
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A shard that is to be.
+    """A planned shard.
 
     Attributes
     ----------
     name : str
-        Of its file; it depends on all that decides over its content.
+        Of its file; it depends on everything that determines the content.
     sources : tuple of Source
-        The files that are meant for it.
+        Its files.
     set_aside : tuple of SetAside
-        Those of them that another recording makes superfluous.
+        Those of its files that duplicate another recording.
     """
 
     name: str
@@ -89,12 +91,12 @@ class ShardPlan:
 
 
 class Known:
-    """What is known of the files of a corpus from shards that are there.
+    """Facts of a corpus's files, from existing shards.
 
     Parameters
     ----------
     digest : str
-        Of the settings by which recordings are read; shards made by others say nothing.
+        From `reading_digest`; shards with another digest are ignored.
     """
 
     def __init__(self, digest: str) -> None:
@@ -107,7 +109,7 @@ class Known:
         self._was_midi: dict[str, bool] = {}
 
     def add(self, facts: ShardFacts) -> bool:
-        """Take note of a shard; return whether it says anything."""
+        """Add a shard's facts; return whether they apply."""
         if facts.digest != self._digest:
             return False
         self.shards[facts.name] = facts
@@ -135,11 +137,11 @@ class Known:
                 facts.pop(source.sha256, None)
 
     def forget_misnamed(self, sources: Iterable[Source]) -> None:
-        """Let files be read again whose name said audio and says MIDI now, or the reverse."""
+        """Let files be read again that were read as audio and are MIDI now, or the reverse."""
         self.forget(s for s in sources if self._was_midi.get(s.sha256, s.is_midi) != s.is_midi)
 
     def forget_failures(self) -> None:
-        """Let files that failed be read again, and the shards they were meant for be written."""
+        """Let files that failed be read again, and their shards be written again."""
         failed = {sha for sha, reject in self.rejects.items() if reject.kind == "failure"}
         self.rejects = {sha: r for sha, r in self.rejects.items() if sha not in failed}
         self.shards = {
@@ -149,13 +151,13 @@ class Known:
         }
 
     def has(self, sha256: str) -> bool:
-        """Say whether anything is known of a file."""
+        """Tell whether a file is known."""
         return sha256 in self.rejects or sha256 in self.prints
 
     def unread(self, plan: ShardPlan) -> list[Source]:
-        """Return the files of a shard that must be read for it.
+        """Return the files that must be read for a shard.
 
-        Of a recording that was set aside and comes back only the fingerprint is known.
+        They include recordings that were set aside before: only their fingerprints are known.
         """
         there = {one.reject.source_sha256 for one in plan.set_aside}
         return [
@@ -166,12 +168,12 @@ class Known:
 
 
 def plan(sources: Sequence[Source], known: Known, settings: PrepareConfig) -> list[ShardPlan]:
-    """Lay out the shards.
+    """Plan the shards.
 
     Parameters
     ----------
     sources : sequence of Source
-        Every file of different content, sorted by name.
+        The files with distinct content, sorted by name.
     known : Known
     settings : PrepareConfig
 
@@ -198,10 +200,10 @@ def plan(sources: Sequence[Source], known: Known, settings: PrepareConfig) -> li
 
 
 def shard_bits(sources: Iterable[Source], settings: PrepareConfig) -> int:
-    """Return the binary logarithm of the number of shards that files fill.
+    """Return the binary logarithm of the number of shards for some files.
 
-    A power of two: as a corpus grows, most of its shards stay as they are. Beyond 65,536 of them
-    they grow instead.
+    The number is a power of two, so that most shards stay the same as a corpus grows. Beyond 65,536
+    shards, the shards grow instead.
     """
     growth = CODECS[settings.codec].growth
     size_mb = sum(source.size * (1 if source.is_midi else growth) for source in sources) / 1e6
@@ -212,7 +214,7 @@ def shard_bits(sources: Iterable[Source], settings: PrepareConfig) -> int:
 def _superfluous(
     sources: Iterable[Source], known: Known, settings: PrepareConfig
 ) -> dict[str, SetAside]:
-    """Return the recordings that sound like one before them, by their files' SHA-256."""
+    """Return the recordings that duplicate an earlier one, by their files' SHA-256."""
     read = [source for source in sources if source.sha256 in known.prints]
     first: dict[str, Source] = {}
     found: dict[str, SetAside] = {}
@@ -247,7 +249,7 @@ def _with_something_held_out(
     set_aside: Mapping[str, SetAside],
     settings: PrepareConfig,
 ) -> Sequence[Source]:
-    """Hold out the recording with the lowest hash where none would be, as in a small corpus."""
+    """Hold out the recording with the lowest hash where none is held out, as in a small corpus."""
     rows = [s for s in sources if s.sha256 in known.shard_of and s.sha256 not in set_aside]
     ids = {source.sha256: known.prints[source.sha256][0] for source in rows}
     splits = {split_of(source, ids[source.sha256], settings) for source in rows}
@@ -257,7 +259,7 @@ def _with_something_held_out(
     keys = {source.sha256: source.group or ids[source.sha256] for source in free}
     held_out = min(keys.values(), key=hash_share)
     if len(set(keys.values())) < 2 and splits <= {"train"} and len(rows) == len(free):
-        return sources  # what is left would be nothing to train on
+        return sources  # or nothing would be left to train on
     return [
         replace(source, split="validation") if keys.get(source.sha256) == held_out else source
         for source in sources

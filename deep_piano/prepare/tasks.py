@@ -1,7 +1,7 @@
-"""The two pieces of work of a preparation: hash some files, and build one shard.
+"""The tasks of a preparation: hash some files, and build one shard.
 
-Each is an ordinary function of what it is given, so that it may run anywhere and again. This
-module knows folders and recordings; it knows nothing of Ray.
+Each is a plain function of its arguments, so that it may run anywhere and be repeated. This module
+knows folders and recordings; it knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -28,14 +28,11 @@ from deep_piano.prepare.sources import Source
 logger = logging.getLogger(__name__)
 
 _BROKEN: Final = (FileError, OSError, ValueError, TypeError, KeyError, NotImplementedError)
-"""What reading a broken shard raises, depending on where it is broken."""
+"""The errors of reading a broken shard, depending on where it is broken."""
 
 
 def hash_files(corpus: Folder, names: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return, for each file, its name, the SHA-256 of its bytes, and what is wrong with it.
-
-    One of the last two is empty.
-    """
+    """Return name, SHA-256 and problem of each file; one of the last two is empty."""
     found = []
     for name in names:
         try:
@@ -47,7 +44,7 @@ def hash_files(corpus: Folder, names: Sequence[str]) -> list[tuple[str, str, str
 
 
 def look_up(dataset: Folder, name: str) -> ShardFacts | None:
-    """Return what is known of a shard that is there; None where it is broken or gone."""
+    """Return the facts of a shard; None where it is broken or missing."""
     try:
         with dataset.local(f"{SHARDS}/{name}") as path:
             return read_facts(path, name)
@@ -67,7 +64,7 @@ def build_shard(
 ) -> ShardFacts:
     """Write a shard.
 
-    What is known of a file already is taken over; the rest is read.
+    Facts of known files are copied; other files are read.
 
     Parameters
     ----------
@@ -75,9 +72,9 @@ def build_shard(
     plan : ShardPlan
     settings : PrepareConfig
     rejects : mapping of str to Reject
-        By the SHA-256 of the file: no recordings.
+        Known rejects, by the SHA-256 of the file.
     rows_in : mapping of str to str
-        The SHA-256 of a file to the name of the shard that holds its row.
+        SHA-256 of a file to the name of the shard with its row.
     transcribe : callable
         See `ingest`.
 
@@ -98,7 +95,7 @@ def build_shard(
             row_group_bytes=settings.row_group_mb * 1e6,
         )
         facts = read_facts(path, plan.name)
-    assert facts is not None, "a shard that was just written can be read"
+    assert facts is not None, "a new shard can be read"
     return facts
 
 
@@ -126,7 +123,7 @@ def _outcomes(
 def _rows_there(
     dataset: Folder, wanted: Mapping[str, Source], rows_in: Mapping[str, str]
 ) -> Iterator[Row]:
-    """Yield the rows of wanted files from the shards that hold them, as far as those are whole."""
+    """Yield the rows of wanted files from existing shards; skip broken shards."""
     by_shard: dict[str, list[str]] = {}
     for sha256 in wanted:
         if sha256 in rows_in:
@@ -136,7 +133,7 @@ def _rows_there(
             with dataset.local(f"{SHARDS}/{name}") as path:
                 rows = list(read_rows(path, hashes))
         except _BROKEN as error:
-            logger.warning("%s is broken, its recordings are read again: %s", name, error)
+            logger.warning("%s is broken; its recordings are read again: %s", name, error)
             continue
         yield from rows
 
@@ -147,7 +144,7 @@ def read(
     """Fetch one file and `ingest` it."""
     begun = time.monotonic()
     try:
-        # One thread, so that sums are added up in one order whatever machine it is.
+        # One thread, so that sums have the same order on every machine.
         with corpus.local(source.name) as path, threadpool_limits(1):
             outcome = ingest(path, source, settings, transcribe=transcribe)
     except (FileError, OSError) as error:

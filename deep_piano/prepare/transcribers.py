@@ -1,4 +1,4 @@
-"""A pool of transcribers: Ray actors that load the network once and hear many recordings."""
+"""A pool of transcribers: Ray actors that load the network once for many recordings."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from deep_piano.prepare.plan import ShardPlan
 from deep_piano.prepare.sources import Source
 
 Factory = Callable[[], Transcribe]
-"""Makes a `Transcribe`; called in the actor's own process."""
+"""Makes a `Transcribe`; called in the actor's process."""
 
 _SETTLING_S = 30
-_ASKED = 2
+_TRIED = 2  # transcribers for a recording: it shall not kill all of them
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def transkun() -> Transcribe:
     AssetError
         When the weights are missing and cannot be fetched, or are broken.
     """
-    # One thread, so that a recording has the same notes whatever machine hears it.
+    # One thread, so that a recording has the same notes on every machine.
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     from deep_piano.infra.assets import cache
     from deep_piano.music.transcription import Transcriber
@@ -46,54 +46,54 @@ def transkun() -> Transcribe:
     network = Transcriber(cache.ensure("transkun"))
 
     def transcribe(samples: Samples, sr: int) -> tuple[Notes, float]:
-        return network.listen(samples, sr=sr).heard()
+        return network.performance(samples, sr=sr).notes_and_pedal()
 
     return transcribe
 
 
 class _Transcriber:
-    """The actor."""
+    """The actor that holds the network."""
 
     def __init__(self, factory: Factory) -> None:
         self._factory = factory
         self._transcribe: Transcribe | None = None
 
     def is_placed(self) -> bool:
-        """Answer, and so say that there is a place for this actor."""
+        """Return once Ray has placed this actor."""
         return True
 
     def live(self) -> None:
-        """Never answer, so that what this returns fails when the actor is gone."""
+        """Never return, so that the reference fails when the actor is lost."""
         threading.Event().wait()
 
-    def hear(self, samples: Samples, sr: int) -> tuple[Notes, float]:
-        """Return a recording's notes and its pedal's share."""
+    def transcribe(self, samples: Samples, sr: int) -> tuple[Notes, float]:
+        """Return a recording's notes and its share of time with the pedal down."""
         if self._transcribe is None:
             self._transcribe = self._factory()
         return self._transcribe(samples, sr)
 
 
 class _Tally:
-    """The actor that is told of every recording heard, for shards that are still being built."""
+    """The actor that counts the recordings transcribed for shards that are still being built."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, list[float]] = {}
+        self._lengths_s: dict[str, list[float]] = {}
 
-    def note(self, shard: str, lengths_s: list[float]) -> None:
-        """Take note of the lengths of the recordings of a shard that were heard so far."""
-        self._heard[shard] = lengths_s
+    def record(self, shard: str, lengths_s: list[float]) -> None:
+        """Store the lengths of the recordings of a shard that were transcribed so far."""
+        self._lengths_s[shard] = lengths_s
 
-    def heard(self, shards: Collection[str]) -> list[float]:
-        """Return the lengths of the recordings heard for some shards."""
-        return [length for shard in shards for length in self._heard.get(shard, [])]
+    def lengths_s(self, shards: Collection[str]) -> list[float]:
+        """Return the lengths of the recordings transcribed for some shards."""
+        return [length for shard in shards for length in self._lengths_s.get(shard, [])]
 
 
 class Pool:
     """Transcribers, started when the first recording needs one.
 
-    Only those that Ray has found a place for are given work, and those that die are replaced, so
-    that a cluster which is or becomes smaller than it seemed is slower and no more. Ray's own
-    restarts do not serve here: what is asked of an actor that waits for a place waits with it.
+    Only transcribers that Ray has placed get work, and lost ones are replaced, so that a smaller
+    cluster is slower but does not stall. Ray's own restarts are not used: a call to an actor that
+    waits for a place waits with it.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the transcribers: they would hold their CPUs for as long as Ray runs."""
+        """End the transcribers, which would otherwise hold their CPUs for as long as Ray runs."""
         import ray
 
         for actor in filter(None, (*self._actors.values(), self._tally)):
@@ -124,20 +124,20 @@ class Pool:
 
     @property
     def cpus_beside(self) -> float:
-        """CPUs that a task asks for which uses the pool.
+        """CPUs of a task that uses the pool.
 
-        0 where the transcribers hold the CPUs: what feeds them is little work and mostly waits.
+        0 where the transcribers hold the CPUs, since the tasks that feed them mostly wait.
         """
         return 0.0 if self._options.get("num_cpus") else 1.0
 
     @property
     def in_flight(self) -> int:
-        """Tasks that keep the pool busy, one heard and one decoded; 0 where there is no pool."""
+        """Tasks that keep the pool busy: two for each transcriber; 0 without a pool."""
         return 2 * max(1, len(self._placed())) if self._actors else 0
 
     def start_for(self, sources: Iterable[Source]) -> None:
         """Start the transcribers if any of these files needs one."""
-        if self._actors or not CODECS[self._settings.codec].hears_notes:
+        if self._actors or not CODECS[self._settings.codec].encodes_notes:
             return
         if all(source.is_midi for source in sources):
             return
@@ -154,46 +154,46 @@ class Pool:
         count = min(count, self._settings.workers or count)
         for _ in range(self._settings.transcribers or count):
             self._start()
-        # Those that are there at once share the first shards; late ones join in.
+        # Wait, so that the first shards are shared by as many as possible.
         ray.wait(list(self._place_of), num_returns=len(self._place_of), timeout=_SETTLING_S)
 
-    def heard_s(self) -> list[float]:
-        """Return the lengths of the recordings heard for shards that are being built, in seconds.
+    def transcribed_s(self) -> list[float]:
+        """Return the lengths, in seconds, of the recordings transcribed for unfinished shards.
 
-        Empty where nobody can say.
+        Empty where the tally cannot be reached.
         """
         import ray
 
         if self._tally is None:
             return []
         try:
-            return list(ray.get(self._tally.heard.remote(list(self._taken)), timeout=1))
+            return list(ray.get(self._tally.lengths_s.remote(list(self._taken)), timeout=1))
         except ray.exceptions.RayError:
             return []
 
-    def take(self, plan: ShardPlan) -> Ears | None:
-        """Return the way to the transcribers, to the one with the least to do first.
+    def take(self, plan: ShardPlan) -> RemoteTranscriber | None:
+        """Return a handle to the least busy transcriber and one other.
 
-        Waits until one of them has a place; None where there is no pool.
+        Waits until Ray has placed one; None without a pool.
         """
         if not self._actors:
             return None
-        told = time.monotonic()
+        warned = time.monotonic()
         while not (placed := self._placed(wait_s=1)):
-            if time.monotonic() - told > _SETTLING_S:
-                told = time.monotonic()
+            if time.monotonic() - warned > _SETTLING_S:
+                warned = time.monotonic()
                 logger.warning(
-                    "no transcriber has a place in the cluster yet: each needs %s", self._options
+                    "no transcriber is placed in the cluster yet: each needs %s", self._options
                 )
         first = min(placed, key=lambda number: self._load[number])
         self._load[first] += 1
         self._taken[plan.name] = first
         others = [self._actors[number] for number in placed if number != first]
-        # A recording that kills transcribers shall not kill them all.
-        return Ears([self._actors[first], *others[: _ASKED - 1]], self._tally, plan.name)
+        tried = [self._actors[first], *others[: _TRIED - 1]]
+        return RemoteTranscriber(tried, self._tally, plan.name)
 
     def release(self, plan: ShardPlan) -> None:
-        """Say that a plan no longer uses its transcriber."""
+        """Release the transcriber of a plan."""
         if plan.name in self._taken:
             self._load[self._taken.pop(plan.name)] -= 1
 
@@ -208,14 +208,14 @@ class Pool:
         self._place_of[actor.is_placed.remote()] = number
 
     def _placed(self, *, wait_s: float = 0) -> list[int]:
-        """Return the transcribers that have a place, after replacing those that have died."""
+        """Return the placed transcribers, after replacing lost ones."""
         import ray
 
         lives = list(self._life_of)
         for life in ray.wait(lives, num_returns=len(lives), timeout=0)[0]:
             number = self._life_of.pop(life)
             logger.warning(
-                "a transcriber died; another one takes its place",
+                "a transcriber was lost; a new one replaces it",
                 extra=dict(stage="prepare", event="lost"),
             )
             metrics.count("deep_piano_workers_lost", kind="transcriber")
@@ -231,46 +231,46 @@ class Pool:
         return [number for number in self._actors if number not in without]
 
 
-class Ears:
-    """A `Transcribe` that asks the first of some transcribers, or the next where one is gone.
+class RemoteTranscriber:
+    """A `Transcribe` that calls the first of several actors, or the next one where it is lost.
 
     Parameters
     ----------
     actors : sequence
     tally : actor
-        Is told of every recording that was heard.
+        Counts the recordings transcribed.
     shard : str
-        For which they are heard.
+        The shard that they belong to.
 
     Raises
     ------
     TranscriberLostError
-        When called and none of the transcribers is left.
+        When it is called and all actors are lost.
     """
 
     def __init__(self, actors: Sequence[Any], tally: Any, shard: str) -> None:
         self._actors, self._tally, self._shard = actors, tally, shard
-        self._heard_s: list[float] = []
+        self._lengths_s: list[float] = []
 
     def __call__(self, samples: Samples, sr: int) -> tuple[Notes, float]:
-        """Return the notes as they sound, and the pedal's share."""
+        """Return the notes as they sound, and the share of time with the pedal down."""
         import ray
 
         lost: Exception | None = None
         for actor in self._actors:
             try:
-                notes, share = ray.get(actor.hear.remote(samples, sr))
+                notes, share = ray.get(actor.transcribe.remote(samples, sr))
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             except ray.exceptions.RayError as error:
-                lost = error  # killed at work, or gone with its node
+                lost = error
             else:
-                self._heard_s.append(len(samples) / sr)
-                self._tally.note.remote(self._shard, self._heard_s)
+                self._lengths_s.append(len(samples) / sr)
+                self._tally.record.remote(self._shard, self._lengths_s)
                 return notes, share
         raise TranscriberLostError(f"no transcriber is left: {lost}")
 
 
-def no_ears(samples: Samples, sr: int) -> tuple[Notes, float]:
-    """Stand where no transcriber is needed."""
+def no_transcriber(samples: Samples, sr: int) -> tuple[Notes, float]:
+    """Raise: stands in where no recording needs a transcriber."""
     raise TranscriberLostError("no transcriber was started")

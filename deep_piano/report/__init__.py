@@ -1,4 +1,4 @@
-"""What people look at: piano rolls, charts, cards, tables."""
+"""Output for people: piano rolls, charts, cards, tables."""
 
 from deep_piano.report.card import dataset_card, recording_card
 from deep_piano.report.charts import dataset_charts, recording_charts

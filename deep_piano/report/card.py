@@ -1,7 +1,7 @@
-"""What `inspect` prints: the card of a dataset, and the descriptors of one recording.
+"""The text output of `inspect`: the card of a dataset, and the descriptors of one recording.
 
-Knows the manifest's content and the descriptors' names and units; reads no file and draws no
-picture. A card is 80 columns wide, whatever the names in it are made of.
+This module knows the manifest's content and the descriptors' names and units; it reads no file and
+draws no picture. A card is 80 columns wide, for any names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.cells import cell_len, set_cell_size
 from deep_piano.analysis.keys import PITCH_CLASSES, keys_by_fifths, note_name
 from deep_piano.errors import one_line
 from deep_piano.music.recordings import in_words
-from deep_piano.report.text import _clock, _hours, _size
+from deep_piano.report.text import clock, hours, size
 
 if TYPE_CHECKING:
     from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
@@ -62,7 +62,7 @@ def dataset_card(manifest: Manifest, *, uri: str = "") -> str:
     sections = [
         _heading(
             uri or "Dataset",
-            f"{totals.recordings:,} recordings · {_hours(totals.duration_s)} · "
+            f"{totals.recordings:,} recordings · {hours(totals.duration_s)} · "
             f"{totals.steps:,} {unit}",
         ),
         _contents(manifest),
@@ -104,7 +104,7 @@ def recording_card(
 
 
 def encodable(card: str, encoding: str | None) -> str:
-    """Return a card that can be written in an encoding: bars in ASCII, names escaped, if need be.
+    """Return a card that an encoding can represent: bars in ASCII and names escaped if necessary.
 
     Examples
     --------
@@ -120,12 +120,12 @@ def encodable(card: str, encoding: str | None) -> str:
 
 
 def step_name(manifest: Manifest) -> str:
-    """Return what a step of the dataset's sequences is called."""
+    """Return the name of a step of the dataset's sequences."""
     return "notes" if manifest.codec.codec.startswith("notes") else "steps"
 
 
 def edge_labels(name: str, of: Distribution, indices: Sequence[int]) -> list[str]:
-    """Return the labels of some edges of a histogram's bins, the outermost open where need be."""
+    """Return labels for some edges of a histogram's bins; the outermost may be open."""
     edges = of.edges
     labels = []
     for index in indices:
@@ -145,11 +145,11 @@ def show(name: str, value: float) -> str:
 
 
 def sound_rows(audio: AudioFeatures | None) -> list[Row]:
-    """Return the descriptors of a sound but MFCC and chroma."""
+    """Return the descriptors of a sound, without MFCC and chroma."""
     if audio is None:
         return []
     return [
-        ("duration", _clock(audio.duration_s), "min:s"),
+        ("duration", clock(audio.duration_s), "min:s"),
         _row("loudness", audio.loudness_lufs, ".1f", "LUFS"),
         _row("peak", audio.peak_dbfs, ".1f", "dBFS"),
         _row("clipped", audio.clipping_share, ".2%", "of the samples"),
@@ -168,7 +168,7 @@ def note_rows(notes: NoteFeatures | None) -> list[Row]:
     if notes is None:
         return []
     return [
-        ("duration", _clock(notes.duration_s), "min:s"),
+        ("duration", clock(notes.duration_s), "min:s"),
         _row("notes", notes.notes, ",.0f"),
         _row("density", notes.density_per_s, ".2f", "notes a second"),
         _pitch_row("lowest note", notes.lowest_pitch),
@@ -187,7 +187,7 @@ def _heading(name: str, line: str = "") -> list[str]:
 
 
 def _contents(manifest: Manifest) -> list[str]:
-    """Say where the files came from, and what became of them."""
+    """Return the source of the files, and their outcomes."""
     totals, codec, shards = manifest.totals, manifest.codec, manifest.shards
     fields = ", ".join(
         f"{field.name} ({'real' if field.continuous else field.size})" for field in codec.fields
@@ -197,10 +197,10 @@ def _contents(manifest: Manifest) -> list[str]:
         "corpus": manifest.corpus.uri or "unknown",
         "files": f"{totals.files + totals.ignored:,} = {totals.recordings:,} recordings + "
         f"{totals.drops:,} dropped + {totals.failures:,} failed"
-        + (f" + {totals.ignored:,} left alone" if totals.ignored else ""),
+        + (f" + {totals.ignored:,} ignored" if totals.ignored else ""),
         "ignored": in_words(totals.left_alone) or f"{totals.ignored:,} others",
         "codec": f"{codec.codec}: {fields}",
-        "shards": f"{len(shards):,} of {_size(totals.bytes)} together, {row_groups:,} row groups",
+        "shards": f"{len(shards):,} of {size(totals.bytes)} together, {row_groups:,} row groups",
     }
     if not totals.ignored:
         del facts["ignored"]
@@ -224,7 +224,7 @@ def _splits(splits: Mapping[str, Amount], unit: str) -> list[str]:
 
 
 def _keys(counts: Mapping[str, int]) -> list[str]:
-    """Show the majors at the left and their relative minors at the right, by fifths."""
+    """Return the counts of keys by fifths: majors at the left, relative minors at the right."""
     if not counts:
         return []
     rows, others = keys_by_fifths(counts)
@@ -242,7 +242,7 @@ def _keys(counts: Mapping[str, int]) -> list[str]:
 
 
 def _histograms(summary: Summary) -> list[list[str]]:
-    """Show the histograms, two side by side."""
+    """Return the histograms in two columns."""
     blocks = [
         _histogram(name, known)
         for name in HISTOGRAM_TITLES
@@ -274,7 +274,7 @@ def _histogram(name: str, of: Distribution) -> list[str]:
 
 
 def _columns(counts: Sequence[float], *, width: int, height: int = _BAR_ROWS) -> list[str]:
-    """Return upright bars as lines; what is there at all is seen."""
+    """Return vertical bars as lines; every count above zero is visible."""
     largest, full = max(counts) or 1, 8 * height
     eighths = [min(full, math.ceil(full * count / largest)) for count in counts]
     return [
@@ -284,7 +284,7 @@ def _columns(counts: Sequence[float], *, width: int, height: int = _BAR_ROWS) ->
 
 
 def _bar(share: float, width: int) -> str:
-    """Return a lying bar, padded to its width; what is there at all is seen."""
+    """Return a horizontal bar, padded to its width; every count above zero is visible."""
     full, rest = divmod(min(8 * width, math.ceil(8 * width * share)), 8)
     return f"{_WIDE[8] * full + _WIDE[rest] * (rest > 0):<{width}}"
 
@@ -321,7 +321,7 @@ def _left_out(rejects: Sequence[Rejected], files: int) -> list[str]:
 
 
 def _fit(text: object, width: int) -> str:
-    """Return text on one line of at most so many columns, its middle left out if need be."""
+    """Return text on one line of at most `width` columns, without its middle if necessary."""
     line = one_line(text)
     if cell_len(line) <= width:
         return line

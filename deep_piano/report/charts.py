@@ -1,7 +1,7 @@
-"""What `inspect` draws: the histograms of a dataset, and one recording from wave to notes.
+"""The pictures of `inspect`: the histograms of a dataset, and one recording from wave to notes.
 
-Knows the manifest's content, samples, note arrays and descriptors; reads no file. The same input
-gives the same bytes.
+This module knows the manifest's content, samples, note arrays and descriptors; it reads no file.
+The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _WIDTH, _LEFT, _RIGHT = 1600, 84, 24
 _COLUMNS = _WIDTH - _LEFT - _RIGHT
 _TITLE, _FACTS, _CAPTION, _FOOT = 52, 68, 34, 34
 _ROLL = 400
-_MOST_FACTS = 11  # side by side
+_MOST_FACTS = 11  # in a row
 
 _QUIETEST_PEAK = 1e-4
 _MEL_TICKS_HZ = (250, 500, 1000, 2000, 4000)
@@ -201,7 +201,7 @@ def _draw_keys(axes: Axes, counts: Mapping[str, int]) -> None:
 
 
 def _draw_splits(axes: Axes, splits: Mapping[str, Amount], *, unit: str) -> None:
-    """Draw a bar a split, as long as its hours."""
+    """Draw a bar for each split, as long as its hours."""
     _prepare(axes, "Splits, by hours")
     known = [name for name in ("train", "validation", "test") if name in splits]
     names = known + sorted(set(splits) - set(known))
@@ -229,7 +229,7 @@ def _draw_splits(axes: Axes, splits: Mapping[str, Amount], *, unit: str) -> None
 
 
 def _draw_histogram(axes: Axes, name: str, of: Distribution | None) -> None:
-    """Draw one histogram, every bin as wide as the next, and a line at the mean."""
+    """Draw one histogram, with bins of equal width and a line at the mean."""
     _prepare(axes, HISTOGRAM_TITLES[name])
     if of is None:
         return _say_unknown(axes)
@@ -261,7 +261,7 @@ def _say_unknown(axes: Axes) -> None:
 
 
 def _count_from_zero(axes: Axes, largest: int) -> None:
-    """Tick a vertical axis of counts at whole numbers."""
+    """Put ticks at whole numbers on a vertical axis of counts."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_ylim(0, max(1, largest) * 1.06)
@@ -317,7 +317,7 @@ _OF_SOUND = (
 
 
 def _finish_panel(axes: Axes, caption: str, end_s: float, *, last: bool) -> None:
-    """Caption a panel, and tick the clock below it; only the last is labelled."""
+    """Caption a panel, and put ticks of time below it; only the last panel's are labelled."""
     ticks, labels = clock_ticks(end_s)
     axes.set_xticks(ticks, labels if last else [])
     axes.set_title(caption, loc="left", fontsize=10.5, color=INK, pad=5)

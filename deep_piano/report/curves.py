@@ -1,6 +1,6 @@
-"""Pictures of figures: the history of a training run, and likelihoods beside one another.
+"""Plots: the history of a training run, and the likelihoods of several models.
 
-Knows rows of figures. The same input gives the same bytes.
+This module knows rows of figures. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def history(path: Path, rows: Sequence[Mapping[str, float]], *, unit: str = "nats a note") -> None:
-    """Draw how a training run went.
+    """Draw the history of a training run.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def likelihoods(
     published: Mapping[str, float],
     unit: str,
 ) -> None:
-    """Draw how well models foresee groups of recordings: a bar a model, the shorter the better.
+    """Draw the losses of models on groups of recordings: a bar for each model, shorter is better.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def likelihoods(
 def _draw_curves(
     axes: Axes, rows: Sequence[Mapping[str, float]], columns: Mapping[str, str]
 ) -> None:
-    """Draw one line a column over the steps seen, named at its end."""
+    """Draw a line for each column over the steps seen, with its name at the end."""
     axes.set_facecolor(PAPER)
     axes.grid(color=FAINT, linewidth=0.6)
     axes.set_xlabel("million steps seen", color=INK)

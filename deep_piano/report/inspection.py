@@ -1,7 +1,6 @@
-"""What `inspect` shows: the card and the pictures of a dataset, or of one recording.
+"""`inspect`: the card and the pictures of a dataset, or of one recording.
 
-Knows where things lie and in which order they are read; what they look like is the business of
-`card` and `charts`.
+This module reads the inputs; `card` and `charts` render them.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from deep_piano.music.midi import holds_midi, read_midi_and_pedal
 from deep_piano.music.notes import Notes
 from deep_piano.report.card import dataset_card, recording_card
 
-_DESCRIBED_S = 300.0  # the stretch that the spectral figures describe; an hour takes gigabytes
+_DESCRIBED_S = 300.0  # the part that the spectral figures describe; an hour takes gigabytes
 
 
 def inspect_dataset(
     uri: str, storage: StorageConfig, plot: Path | None = None
 ) -> tuple[str, list[Path]]:
-    """Return a dataset's card, and the pictures that were drawn of it.
+    """Return a dataset's card, and draw its pictures.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def inspect_dataset(
 def inspect_recording(
     path: Path, plot: Path | None = None, *, progress: Tell = no_progress
 ) -> tuple[str, list[Path]]:
-    """Return a recording's card, and the pictures that were drawn of it.
+    """Return a recording's card, and draw its pictures.
 
     Parameters
     ----------
@@ -87,10 +86,10 @@ def inspect_recording(
         sr = transcription.SAMPLE_RATE
         samples = audio.decode(path, sr=sr, timeout_s=300)
         described = descriptors.describe_audio(samples, sr=sr, excerpt_s=_DESCRIBED_S)
-        performance = transcription.Transcriber(cache.ensure("transkun")).listen(
+        performance = transcription.Transcriber(cache.ensure("transkun")).performance(
             samples, sr=sr, progress=progress
         )
-        notes, pedal = performance.heard()
+        notes, pedal = performance.notes_and_pedal()
     note_features = descriptors.describe_notes(notes, pedal_share=pedal)
     pictures = []
     if plot is not None:
@@ -108,7 +107,7 @@ def inspect_recording(
 
 def _read_midi(path: Path) -> tuple[Notes, float]:
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # opening a pipe would block
             raise InputError(f"no such file: {one_line(path)}. Check its name.")
         return read_midi_and_pedal(path)
     except OSError as error:

@@ -1,6 +1,7 @@
 """The piano roll of a piece.
 
-Knows note arrays; knows nothing of audio or models. The same input gives the same bytes.
+This module knows note arrays; it knows nothing of audio or models. The same input gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def draw_roll(
     axes : Axes
         Empty; its limits are set.
     notes : ndarray, dtype `NOTE`
-        What is drawn, whatever of it lies within the limits.
+        The notes; those outside the limits are not drawn.
     low, high : int
         Pitches of the lowest and the highest row, as of `pitch_range`.
     end_s : float

@@ -1,7 +1,7 @@
-"""A sound as images: its extremes, its mel spectrogram and its chroma, a value a pixel column.
+"""Images of a sound: its extremes, its mel spectrogram and its chroma, by pixel column.
 
-Knows samples; draws nothing. All of the sound counts, however much of it lies behind a pixel, and
-it is transformed in blocks, so that an hour needs no more memory than a minute.
+This module knows samples; it draws nothing. A pixel covers all of its sound, and the sound is
+transformed in blocks, so that an hour needs no more memory than a minute.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Image = NDArray[np.float64]
 MEL_RANGE_DB, CHROMA_RANGE_DB = 70, 10
 
 _MEL_WINDOW_S, _MEL_BANDS, _HIGHEST_HZ = 0.09, 128, 8_000
-_CHROMA_WINDOW_S = 0.36  # long enough to tell semitones apart from the second octave up
+_CHROMA_WINDOW_S = 0.36  # long enough to resolve semitones from the second octave up
 _GONE_DB, _FADE_DB = 60.0, 20.0
-_FAINTEST = 1e-6  # a power below is silence, be it the loudest there is
+_FAINTEST = 1e-6  # lower powers are silence, even at the peak
 _BLOCK_FRAMES = 1024
 
 
@@ -58,7 +58,7 @@ def mel_image(samples: Samples, columns: int, *, sr: int) -> Image:
 
 
 def mel_rows(frequencies_hz: Sequence[float], *, sr: int) -> tuple[list[float], list[float]]:
-    """Return those frequencies that are well within a `mel_image`, and at which row each lies."""
+    """Return the frequencies that are well within a `mel_image`, with the row of each."""
     import librosa
 
     within = [hz for hz in frequencies_hz if hz < 0.9 * _highest_hz(sr)]
@@ -67,7 +67,7 @@ def mel_rows(frequencies_hz: Sequence[float], *, sr: int) -> tuple[list[float], 
 
 
 def chroma_image(samples: Samples, columns: int, *, sr: int) -> Image:
-    """Return how strong each pitch class is against the strongest of its moment.
+    """Return the strength of each pitch class relative to the strongest at the same time.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def chroma_image(samples: Samples, columns: int, *, sr: int) -> Image:
     Returns
     -------
     ndarray, shape (12, columns)
-        From 0 (`CHROMA_RANGE_DB` below the strongest) to 1; C first. Moments that are hardly heard
+        From 0 (`CHROMA_RANGE_DB` below the strongest) to 1; C first. Moments that are almost silent
         fade, else a room's noise, being its own measure, would look as loud as the music.
     """
     import librosa
@@ -86,8 +86,8 @@ def chroma_image(samples: Samples, columns: int, *, sr: int) -> Image:
     chroma = librosa.feature.chroma_stft(S=power, sr=sr, tuning=0.0, norm=None)
     strongest = np.maximum(chroma.max(axis=0), np.finfo(float).tiny)
     level = _scaled(strongest, max(float(strongest.max()), _FAINTEST), range_db=_GONE_DB)
-    heard = np.minimum(level * _GONE_DB / _FADE_DB, 1)
-    return _scaled(chroma, strongest, range_db=CHROMA_RANGE_DB) * heard
+    audible = np.minimum(level * _GONE_DB / _FADE_DB, 1)
+    return _scaled(chroma, strongest, range_db=CHROMA_RANGE_DB) * audible
 
 
 def _highest_hz(sr: int) -> float:

@@ -1,7 +1,7 @@
-"""What every picture shares: paper, ink and colours, the clock below, the title, the file.
+"""The common style of all pictures: background, colours, time axis, title, file.
 
-Knows matplotlib's objects, not what is drawn with them. No global state is touched and no display
-is needed, and the same figure gives the same bytes.
+This module knows matplotlib's objects, not what they show. It changes no global state and needs no
+display; the same figure gives the same bytes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _LONGEST_TITLE = 110
 
 
 def clock_ticks(end_s: float) -> tuple[NDArray[np.float64], list[str]]:
-    """Return where a time axis is ticked, in seconds from 0, and the labels in minutes:seconds."""
+    """Return the ticks of a time axis, in seconds from 0, and their labels in minutes:seconds."""
     step = next((s for s in _TICK_STEPS_S if end_s / s <= _MOST_TICKS), _TICK_STEPS_S[-1])
     ticks = np.arange(0, end_s + 1e-9, step)
     return ticks, [f"{int(t) // 60}:{int(t) % 60:02d}" for t in ticks]
 
 
 def hide_spines(axes: Axes, *sides: str) -> None:
-    """Take away the named sides of the frame."""
+    """Remove the named sides of the frame."""
     for side in sides:
         axes.spines[side].set_visible(False)
 
@@ -48,7 +48,7 @@ def hide_spines(axes: Axes, *sides: str) -> None:
 def write_title(
     figure: Figure, title: str, *, x: float, y: float, fontsize: float = 15, color: str = INK
 ) -> None:
-    """Write one line, as it is: names of files may hold any character."""
+    """Write one line literally: names of files may hold any character."""
     line = " ".join(title.encode("utf-8", "replace").decode().split())  # no lone surrogates
     if len(line) > _LONGEST_TITLE:
         line = line[: _LONGEST_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,6 +1,6 @@
-"""Markdown tables, and figures in words.
+"""Markdown tables, and figures as text.
 
-Knows nothing of what stands in them.
+This module knows nothing of their content.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int =
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *rows])
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return seconds as minutes and seconds: "3:07.5"."""
     tenths = round(10 * seconds)
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
-def _hours(seconds: float) -> str:
+def hours(seconds: float) -> str:
+    """Return seconds in hours or minutes: "2.5 hours"."""
     return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Return a number of bytes with a unit: "1.5 MB"."""
     if count < 1000:
         return f"{count:.0f} bytes"
     power = min(4, int(math.log10(count)) // 3)

@@ -1,6 +1,6 @@
-"""What a model must beat.
+"""The baselines.
 
-For classes frequencies, Markov chains and repetition; for numbers the last value, a mean and a
+For classes: frequencies, Markov chains and repetition. For numbers: the last value, a mean and a
 linear prediction.
 """
 
@@ -18,12 +18,14 @@ from deep_piano.codecs.base import Field, SequenceSpec
 Floats = NDArray[np.float64]
 Sequences = Iterable[NDArray[Any]]
 
+_RIDGE = 1e-9  # noise added to the last values, as a share of their energy: inverts silence
+
 
 class MarkovChain:
-    """A chain a field: each class given the classes of the same field in the steps before.
+    """A Markov chain for each field: each class given the field's classes in the steps before.
 
     Orders are interpolated by Witten-Bell smoothing (Witten and Bell 1991), down to the uniform
-    distribution, so that nothing has probability zero. Order 0 is the unigram baseline.
+    distribution, so that no class has probability zero. Order 0 is the unigram baseline.
 
     Parameters
     ----------
@@ -38,11 +40,11 @@ class MarkovChain:
             [np.zeros((size,) * (depth + 1), np.int64) for depth in range(order + 1)]
             for size in self._sizes
         ]
-        self._repeats = np.zeros((2, len(self._sizes)))  # how often a class is the last one again
+        self._repeats = np.zeros((2, len(self._sizes)))  # how often a class equals the last one
 
     def learn(self, sequences: Sequences) -> MarkovChain:
         """Count; each sequence is an array of shape (n, fields). Returns itself."""
-        self.__dict__.pop("_levels", None)  # those of what was learned before
+        self.__dict__.pop("_levels", None)  # a stale cache
         for sequence in sequences:
             self._repeats[0] += (sequence[1:] == sequence[:-1]).sum(0)
             self._repeats[1] += max(0, len(sequence) - 1)
@@ -58,9 +60,9 @@ class MarkovChain:
         return self
 
     def nats(self, sequences: Sequences, *, order: int | None = None) -> Floats:
-        """Return the mean nats a step, a field, over all but the first step of each sequence.
+        """Return the mean nats a step for each field, without the first step of each sequence.
 
-        A smaller `order` than the chain's own asks the shorter chain within it.
+        An `order` smaller than the chain's own selects the shorter chain within it.
         """
         order = self.order if order is None else order
         sums, total = np.zeros(len(self._sizes)), 0
@@ -69,7 +71,7 @@ class MarkovChain:
             for field, levels in enumerate(self._levels):
                 column = sequence[:, field]
                 for step in range(1, min(order, len(column))):
-                    # Fewer steps have been heard than the order: the shorter chain answers.
+                    # Fewer steps than the order are known: use the shorter chain.
                     places = tuple(column[step - k] for k in range(step, -1, -1))
                     sums[field] -= np.log(levels[step][places])
                 begin = max(1, order)
@@ -78,9 +80,9 @@ class MarkovChain:
         return sums / max(1, total)
 
     def nats_of_repetition(self, sequences: Sequences) -> Floats:
-        """Return the mean nats a step, a field, of "the last one again, else by frequency".
+        """Return the mean nats a step for each field of "repeat the last, else by frequency".
 
-        How likely the last one is again is the share of repetitions in what was learned.
+        The probability of a repetition is its share in the training data.
         """
         frequencies = [levels[0] for levels in self._levels]
         again = (self._repeats[0] + 1) / (self._repeats[1] + 2)
@@ -97,51 +99,41 @@ class MarkovChain:
 
     @cached_property
     def _levels(self) -> list[list[Floats]]:
-        """What `_probabilities` returns of each field; a shorter chain is the first of them."""
+        """The result of `_probabilities` for each field; shorter chains come first."""
         return [self._probabilities(counts) for counts in self._counts]
 
     @staticmethod
     def _probabilities(counts: list[NDArray[np.int64]]) -> list[Floats]:
-        """Return P(last | those before), a level an order."""
+        """Return P(last | those before), one array for each order."""
         size = counts[0].shape[-1]
         lower: Floats = np.full(size, 1 / size)
         levels = []
         for table in counts:
             kinds = np.count_nonzero(table, axis=-1, keepdims=True)
-            heard = table.sum(-1, keepdims=True)
-            # Where a context was never heard, the shorter one decides alone.
-            weight = np.where(heard == 0, 1, kinds)
-            lower = (table + weight * lower) / (heard + weight)
+            total = table.sum(-1, keepdims=True)
+            # For a context that never occurred, only the shorter chain counts.
+            weight = np.where(total == 0, 1, kinds)
+            lower = (table + weight * lower) / (total + weight)
             levels.append(lower)
         return levels
 
 
 class LinearPrediction:
-    """The next values as weighted sums of the last `order` ones: AR(order) by least squares.
+    """The next value as a weighted sum of the last `order` ones: AR(order) by least squares."""
 
-    Parameters
-    ----------
-    order : int
-    ahead : int
-        How many of the next values, all from the same last ones.
-    ridge : float
-        How much noise the last values are thought to hold, as a share of their energy; at least a
-        little, since silence has no inverse.
-    """
-
-    def __init__(self, order: int, *, ahead: int = 1, ridge: float = 1e-9) -> None:
-        self.order, self.ahead, self.ridge = order, ahead, ridge
-        self._products = np.zeros((order + ahead, order + ahead))
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self._products = np.zeros((order + 1, order + 1))
 
     def learn(self, sequences: Sequences) -> LinearPrediction:
         """Add sequences of shape (n, 1) to the normal equations. Returns itself."""
-        width = self.order + self.ahead
+        width = self.order + 1
         for sequence in sequences:
             values = sequence[:, 0].astype(np.float64)
             count = len(values) - width + 1
             if count < 1:
                 continue
-            # The sum over all stretches of the products of their places i and j differs from that
+            # The sum over all windows of the products of their values i and j differs from that
             # of i - 1 and j - 1 by the first product and the one after the last.
             products = np.empty((width, width))
             spectra = np.fft.rfft(values[:count], len(values)).conj() * np.fft.rfft(values)
@@ -156,24 +148,24 @@ class LinearPrediction:
 
     @property
     def weights(self) -> Floats:
-        """What the last values are multiplied by, the oldest first; shape (order, ahead)."""
+        """The weights of the last values, the oldest first; shape (order, 1)."""
         order = self.order
         past, targets = self._products[:order, :order], self._products[:order, order:]
-        floor = self.ridge * max(float(np.trace(past)), 1e-30) / order
+        floor = _RIDGE * max(float(np.trace(past)), 1e-30) / order
         return np.asarray(np.linalg.solve(past + floor * np.eye(order), targets), np.float64)
 
     def predict(self, sequence: NDArray[Any]) -> Floats:
-        """Return the prediction of every value but the first `order`: of the first one ahead."""
-        weights = self.weights[:, :1]
+        """Return the prediction of every value after the first `order`."""
+        weights = self.weights
         return np.concatenate(
             [(rows[:, : self.order] @ weights)[:, 0] for rows in self._rows(sequence)]
         )
 
     def errors(self, sequences: Sequences) -> dict[str, tuple[float, int]]:
-        """Return the sum of squared errors, and how many, of this and of two simpler predictions.
+        """Return the sum of squared errors and the count, for this and two simpler predictions.
 
-        The first `order` values of each sequence are given. "last value" and the mean of the last
-        `order` values stand beside it. Of several values ahead, every place counts.
+        The simpler ones are the last value and the mean of the last `order` values. The first
+        `order` values of each sequence are given.
         """
         weights = self.weights
         names = (f"linear AR({self.order})", f"mean of the last {self.order}", "last value")
@@ -188,8 +180,8 @@ class LinearPrediction:
         return {name: (total, count) for name, total in sums.items()}
 
     def _rows(self, sequence: NDArray[Any]) -> Iterable[Floats]:
-        """Yield every stretch of `order` values and the next ones, some thousands at a time."""
-        values, width = sequence[:, 0].astype(np.float64), self.order + self.ahead
+        """Yield every window of `order` values and the next one, some thousands at a time."""
+        values, width = sequence[:, 0].astype(np.float64), self.order + 1
         if len(values) < width:
             return
         rows = np.lib.stride_tricks.sliding_window_view(values, width)
@@ -198,16 +190,17 @@ class LinearPrediction:
 
 
 class PredictedClass:
-    """Classes that stand for numbers: how far each is from the class of its linear prediction.
+    """The distribution of each class around the class of its linear prediction.
 
-    How likely a distance is is its share in what was learned, among those that lead to a class.
+    The probability of a distance is its share in the training data, among the distances that lead
+    to a class.
 
     Parameters
     ----------
     field : Field
-        Its `mu` says what the classes stand for.
+        Its `mu` gives the number of each class.
     predict : callable
-        Returns, of classes (n, 1), the prediction of all but the first ones.
+        Returns, for classes (n, 1), the predictions after the first ones.
     """
 
     def __init__(self, field: Field, predict: Callable[[NDArray[Any]], Floats]) -> None:
@@ -224,7 +217,7 @@ class PredictedClass:
         return self
 
     def nats(self, sequences: Sequences) -> tuple[float, int]:
-        """Return the sum of nats, and of how many steps; the first of each sequence are given."""
+        """Return the sum of nats and the number of steps; the first of each sequence are given."""
         size = self._field.size
         logs = np.log(self._distances)
         reachable = np.concatenate([[0.0], np.cumsum(self._distances)])
@@ -238,7 +231,7 @@ class PredictedClass:
         return total, count
 
     def _classes(self, sequence: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the class that is predicted at each step, and the one that came."""
+        """Return the predicted and the actual class of each step."""
         levels = self._field.levels
         predicted = self._predict(sequence)
         nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, predicted)

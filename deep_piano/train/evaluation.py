@@ -1,7 +1,7 @@
 """A checkpoint and its baselines on held-out recordings, in one table.
 
-Classes are scored in nats on the codec's finest grid, numbers by their squared error. The
-recordings are scored as they are, their first steps given (`ModelConfig.given`). This module knows
+Classes are scored in nats on the codec's finest grid, numbers by their squared error. Recordings
+are scored without augmentation, after their first steps (`ModelConfig.given`). This module knows
 datasets, models and baselines; it knows nothing of training.
 """
 
@@ -33,7 +33,7 @@ from deep_piano.train.start import middles
 
 _BATCH, _WINDOW, _SOUND_WINDOW = 64, 64, 2048
 _PREDICTION_ORDER = 100
-_LEARNED_STEPS = 50_000_000  # of sound: more changes no digit of a baseline
+_LEARNED_STEPS = 50_000_000  # of sound: more does not change a digit of a baseline
 _MARKOV_CELLS = 20_000_000  # the largest table of a chain: order 2 of notes, order 1 of sound
 
 ALL: Final = "all"
@@ -42,7 +42,7 @@ _NOTHING_LEARNED = (
     "The dataset has no training split: the baselines that are learned from one are left out."
 )
 EVENTS_PER_NOTE: Final = 4.130
-"""Of the 388-event vocabulary of Performance RNN in MAESTRO v3's validation split, pedal folded."""
+"""Events of Performance RNN's vocabulary of 388 in MAESTRO v3's validation split, without pedal."""
 PUBLISHED: Final = {
     "Performance RNN (Huang et al. 2018, Table 3)": 1.969 * EVENTS_PER_NOTE,
     "Music Transformer (Hawthorne et al. 2018)": 1.84 * EVENTS_PER_NOTE,
@@ -54,15 +54,15 @@ Predict = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Score:
-    """How well one model foresees one group of recordings.
+    """The loss of one model on one group of recordings.
 
     Attributes
     ----------
     group : str
-        Top folder of the corpus; "all" for the whole split.
+        Top-level folder of the corpus; "all" for the whole split.
     model : str
     losses : dict of str to float
-        A field: nats, or the squared error, a step.
+        By field: nats or the squared error a step.
     steps : int
         How many were scored.
     duration_s : float
@@ -77,7 +77,7 @@ class Score:
 
     @property
     def total(self) -> float:
-        """Loss a step; in nats, the figure that papers give."""
+        """Loss a step; in nats, the figure that papers report."""
         return sum(self.losses.values())
 
     @property
@@ -88,7 +88,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class Evaluation:
         Digests.
     split : str
     step_name : str
-        What people call a step of the codec.
+        The name of a step of the codec.
     continuous : bool
         The losses are squared errors, not nats.
     scores : list of Score
@@ -114,7 +114,7 @@ class Evaluation:
 
     @property
     def unit(self) -> str:
-        """What the losses are measured in."""
+        """The unit of the losses."""
         return loss_unit(self.step_name, continuous=self.continuous)
 
     def of(self, group: str) -> list[Score]:
@@ -128,7 +128,7 @@ class Evaluation:
 
     @property
     def published(self) -> dict[str, float]:
-        """Published figures in the unit of the losses; none unless that is nats a note."""
+        """Published figures in the unit of the losses; empty unless that is nats a note."""
         return dict(PUBLISHED) if self.step_name == "note" else {}
 
     def table(self) -> str:
@@ -172,12 +172,12 @@ def evaluate(
 ) -> Evaluation:
     """Score a checkpoint and the baselines on a split, by group and together.
 
-    The baselines are learned from the training split; where there is none, they are left out.
+    The baselines are fitted to the training split; where there is none, they are left out.
 
     Raises
     ------
     InputError
-        When the checkpoint and the dataset are of different codecs, or the split is empty.
+        When the checkpoint and the dataset have different codecs, or the split is empty.
     """
     if checkpoint.spec != dataset.spec:
         raise InputError(
@@ -200,7 +200,7 @@ def evaluate(
         judge.score_prediction(_learnable(dataset))
     elif learnable:
         judge.score_chains(_learnable(dataset))
-        if not codec.hears_notes:
+        if not codec.encodes_notes:
             judge.score_predicted_classes(middles(dataset), checkpoint.config)
     if codec.spec.continuous:
         judge.score_own_prediction(checkpoint.config)
@@ -220,8 +220,8 @@ def evaluate(
 
 
 def _learnable(dataset: Dataset) -> Iterable[NDArray[Any]]:
-    """Yield the training split; of sound, as much of it as makes a difference."""
-    left = math.inf if dataset.codec.hears_notes else _LEARNED_STEPS
+    """Yield the training split; of sound, only the first `_LEARNED_STEPS` steps."""
+    left = math.inf if dataset.codec.encodes_notes else _LEARNED_STEPS
     for row in dataset.recordings("train"):
         yield row.sequence
         left -= len(row.sequence)
@@ -251,14 +251,14 @@ class _Judge:
 
     def score_network(self, checkpoint: Checkpoint) -> None:
         load_keras()
-        # All groups in one go: the batch is full until the last recordings end.
+        # All groups at once: the batch is full until the last recordings end.
         every = [s for sequences in self._sequences.values() for s in sequences]
         frame = checkpoint.config.frame
         model = build_model(
             checkpoint.spec,
             checkpoint.config,
             batch=min(_BATCH, len(every)),
-            window=_WINDOW if self._codec.hears_notes else -(-_SOUND_WINDOW // frame) * frame,
+            window=_WINDOW if self._codec.encodes_notes else -(-_SOUND_WINDOW // frame) * frame,
         )
         assign_weights(model, checkpoint.weights)
         self._tell(Progress("scoring", 0, 1))
@@ -281,7 +281,7 @@ class _Judge:
         for group, sequences in self._sequences.items():
             sequences = [classes(sequence[self._given - 1 :]) for sequence in sequences]
             steps = sum(max(0, len(sequence) - 1) for sequence in sequences)
-            # The first steps are given: their widths do not count either.
+            # The first steps are given, so their widths do not count.
             widths = np.array(
                 [
                     sum(width[s[1:, index]].sum() for s in sequences) / max(1, steps)
@@ -315,8 +315,8 @@ class _Judge:
         prediction = LinearPrediction(_PREDICTION_ORDER).learn(train)
         begin = max(0, self._given - _PREDICTION_ORDER)
         for group, sequences in self._sequences.items():
-            heard = (sequence[begin:] for sequence in sequences)
-            for name, (total, count) in prediction.errors(heard).items():
+            cut = (sequence[begin:] for sequence in sequences)
+            for name, (total, count) in prediction.errors(cut).items():
                 self._add(group, name, np.array([total / max(1, count)]), count)
 
     def score_own_prediction(self, config: ModelConfig) -> None:
@@ -329,7 +329,7 @@ class _Judge:
             self._add(group, _own(config), np.array([total / max(1, count)]), count)
 
     def _scored(self, predict: Predict) -> Predict:
-        """Return a prediction of those steps alone that are scored."""
+        """Return a prediction of the scored steps only."""
 
         def scored(sequence: NDArray[Any]) -> NDArray[np.float64]:
             predicted = predict(sequence)

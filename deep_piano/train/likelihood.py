@@ -1,4 +1,4 @@
-"""How well a network foresees recordings that it has not heard."""
+"""The likelihood of held-out recordings under a network."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def losses(
     context : callable, optional
         As for `windows.training_batches`.
     given : int
-        How many first steps of each sequence are heard and not scored; at least 1.
+        How many first steps of each sequence are context and not scored; at least 1.
 
     Returns
     -------
     sums : ndarray, shape (sequences, fields)
-        Of a categorical field nats on the codec's finest grid (of `notes`: 10 ms and 32 velocities;
-        the width of a class that holds several cells is counted), so that their sum over the
-        fields, divided by `steps`, is the figure that papers give. Of a continuous field squared
+        For a categorical field, nats on the codec's finest grid (of `notes`: 10 ms and 32
+        velocities; the width of a class that holds several cells is counted); their sum over the
+        fields, divided by `steps`, is the figure that papers give. For a continuous field, squared
         errors.
     steps : ndarray, shape (sequences,)
-        How many were scored: all but those given.
+        How many steps were scored.
     """
     several = isinstance(model.input_shape, list)
     batch, window = (model.input_shape[0] if several else model.input_shape)[:2]
@@ -54,22 +54,22 @@ def losses(
     kept = [np.asarray(state.numpy()).copy() for state in states]
     fields = codec.spec.fields
     sums = np.zeros((len(sequences), len(fields)))
-    for heard, places in held_out_batches(
+    for windows, places in held_out_batches(
         sequences, codec, batch=batch, window=window, context=context, given=given
     ):
-        carry_state(model, heard.keep)
-        outputs = model.predict_on_batch(heard.inputs)
+        carry_state(model, windows.keep)
+        outputs = model.predict_on_batch(windows.inputs)
         playing = places >= 0
         for index, (field, output) in enumerate(
             zip(fields, outputs if isinstance(outputs, list) else [outputs], strict=True)
         ):
-            target = heard.targets[..., index]
+            target = windows.targets[..., index]
             if field.continuous:
                 loss = np.square(output[..., 0] - target)
             else:
-                copied = heard.known.copied if field.copies else None
+                copied = windows.known.copied if field.copies else None
                 loss = nats(field, codec.log_widths[index], output, target, copied)
-            per_slot = (loss * heard.weights).sum(axis=1, dtype=np.float64)
+            per_slot = (loss * windows.weights).sum(axis=1, dtype=np.float64)
             sums[places[playing], index] += per_slot[playing]
     for state, value in zip(states, kept, strict=True):
         state.assign(value)

@@ -1,9 +1,9 @@
 """The training loop: a dataset in, a run folder with checkpoints out.
 
-The same loop runs in one process and in each of several `Workers`; the first of them writes. What
-an update does follows from the dataset, the settings and the update's number, so that a run that
-was stopped and resumed ends with the weights of one that was not. This module knows batches, the
-trainer and the run's folder; it knows nothing of Ray.
+The same loop runs in one process and in each of several `Workers`; the first of them writes. An
+update depends on the dataset, the settings and its number only, so that a run that was stopped and
+resumed ends with the same weights as one that was not. This module knows batches, the trainer and
+the run's folder; it knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Update:
-    """What is known of a run after an update.
+    """The state of a run after an update.
 
     Attributes
     ----------
     step, steps : int
-        Updates made, and to be made at most.
+        Updates made, and the most that will be made.
     loss, validation_loss : float
-        Of training since the last validation; None but right after a validation.
+        Of training since the last validation; of the validation after this update, if any.
     per_s : float
         Steps of sequences a second, all workers together.
     step_name : str
-        What people call a step of the codec.
+        The name of a step of the codec.
     unit : str
-        What the losses are measured in.
+        The unit of the losses.
     """
 
     step: int
@@ -65,14 +65,14 @@ class Update:
 
     @property
     def text(self) -> str:
-        """What there is to say beside the bar."""
+        """The text beside the progress bar."""
         known = [f"update {self.step:,} of {self.steps:,}", f"{self.loss:.3f} {self.unit}"]
         known += [f"validation {self.validation_loss:.3f}"] if self.validation_loss else []
         return ", ".join([*known, f"{self.per_s:,.0f} {self.step_name}s/s"])
 
     @property
     def progress(self) -> Progress:
-        """Where the run stands, for whoever shows it."""
+        """The progress of the run."""
         return Progress("training", self.step, self.steps, text=self.text)
 
 
@@ -87,7 +87,7 @@ def go_on(
     progress: Callable[[Update], None] | None = None,
     validated: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Checkpoint:
-    """Train from where a run stands to its end; return its best checkpoint.
+    """Train a run from its last checkpoint to its end; return its best checkpoint.
 
     Parameters
     ----------
@@ -95,10 +95,10 @@ def go_on(
         As for `start.begin`.
     settings : TrainConfig
     config : ModelConfig
-        Both as `start.begin` returned them. `steps` bounds the updates, `patience` the validations
-        without a better one.
+        Both from `start.begin`. `steps` bounds the updates, `patience` the validations without
+        improvement.
     workers : Workers, optional
-        This process's place among several.
+        The workers that this process is one of.
     progress : callable, optional
         Called with an `Update` about twice a second.
     validated : callable, optional
@@ -107,7 +107,7 @@ def go_on(
     Raises
     ------
     TrainingError
-        When the loss is no longer a number.
+        When the loss is NaN or infinite.
     DeepPianoError
         When memory runs out, or files cannot be read or written.
     """
@@ -117,7 +117,7 @@ def go_on(
 
 
 class _Loop:
-    """One run at work."""
+    """The loop of one run."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class _Loop:
         config: ModelConfig,
         workers: Workers,
     ) -> None:
-        # From here on windows are counted in steps of the sequence, not of the LSTM.
+        # From here on windows count steps of the sequence, not of the LSTM.
         in_steps = {
             name: size * config.frame
             for name in ("window", "hop")
@@ -183,7 +183,7 @@ class _Loop:
         return checkpoints.load(self._run.inner(checkpoints.BEST_OF_RUN))
 
     def _begin(self, init: Checkpoint | None) -> None:
-        """Go on from the last checkpoint, or begin."""
+        """Resume from the last checkpoint, or begin."""
         last = self._run.inner(runs.LAST)
         if last.exists(checkpoints.CARD):
             saved = checkpoints.load(last)
@@ -195,7 +195,7 @@ class _Loop:
             self._trainer.begin_from(init.weights)
 
     def _enough(self) -> bool:
-        """Say whether as many validations as patience allows have found nothing better."""
+        """Tell whether `patience` validations have brought no improvement."""
         found = [row["validation_loss"] for row in self._history]
         patience = self._settings.patience
         return patience is not None and len(found) - int(np.argmin([np.inf, *found])) >= patience
@@ -205,7 +205,7 @@ class _Loop:
         trainer, dataset = self._trainer, self._dataset
         rate = trainer.learning_rate
         facts: dict[str, Any] = {"step": trainer.step}
-        facts |= {} if dataset.codec.hears_notes else {"sr": dataset.sr}
+        facts |= {} if dataset.codec.encodes_notes else {"sr": dataset.sr}
         with trainer.averaged():
             sums, steps = losses(
                 trainer.model,
@@ -266,7 +266,7 @@ class _Loop:
 
 @contextmanager
 def _memory_explained(settings: TrainConfig) -> Iterator[None]:
-    """Turn each backend's way of saying that memory ran out into one error."""
+    """Turn the out-of-memory errors of all backends into one error."""
     try:
         yield
     except DeepPianoError:
@@ -277,9 +277,9 @@ def _memory_explained(settings: TrainConfig) -> Iterator[None]:
         if not any(sign in text for sign in signs):
             raise
         raise DeepPianoError(
-            f"memory ran out with {settings.batch} windows of {settings.window} steps and the "
-            f"preset {settings.preset!r}. Lower train.batch or train.window, or take a smaller "
-            "preset, or share the batch among more workers."
+            f"out of memory with {settings.batch} windows of {settings.window} steps and the "
+            f"preset {settings.preset!r}. Lower train.batch or train.window, choose a smaller "
+            "preset, or use more workers."
         ) from error
 
 
@@ -302,9 +302,9 @@ class _Clock:
 
 
 def _sample(dataset: Dataset, count: int) -> list[NDArray[Any]]:
-    """Return the beginnings of as many validation recordings as there are slots, always the same.
+    """Return the beginnings of `count` validation recordings, always the same ones.
 
-    No more of the split is read than the row groups in which they lie.
+    It reads only the row groups that contain them.
     """
     groups = dataset.row_groups("validation")
     everything = [(group, row) for group in groups for row in range(group.recordings)]

@@ -1,10 +1,9 @@
 """TRAIN on Ray: the loop of `train.loop`, in several workers that train one model.
 
-Ray Train places the workers, starts them again when one dies, and hands each TensorFlow's cluster;
-the checkpoints are the run's own, written by the first worker into the run's folder before it
-reports. So a run goes on after a kill as it does with ``--resume``, and a run begun here may be
-finished in one process, or the other way round. `loop` decides what a run is; this module only
-where it happens.
+Ray Train places the workers, restarts all of them when one is lost, and gives each ``TF_CONFIG``.
+The checkpoints are the run's own: the first worker writes them into the run's folder before it
+reports. So a lost worker resumes the run as ``--resume`` does, and a run begun here may be finished
+in one process, or the other way round. `loop` defines what a run does; this module where it runs.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from deep_piano.train.start import begin
 
 logger = logging.getLogger(__name__)
 
-_RAY = "ray"  # the folder within the run where Ray Train keeps its own notes
+_RAY = "ray"  # the folder within the run for Ray Train's own files
 _POLL_S = 0.5
 
 
@@ -56,7 +55,7 @@ def begin_and_train(
     data : Folder
         Of a dataset.
     run, settings, resume, init
-        As for `start.begin`; `settings.workers` says whether it is done on Ray.
+        As for `start.begin`; `settings.workers` says whether to train on Ray.
     progress
         As for `loop.go_on`.
 
@@ -66,7 +65,7 @@ def begin_and_train(
         As `start.begin`, `loop.go_on` and `train` do.
     """
     begun = time.monotonic()
-    losses: dict[str, float] = {}  # the latest: a level that is not told again is soon forgotten
+    losses: dict[str, float] = {}  # the latest: Ray drops a gauge that is not set again
 
     def told(now: Update) -> None:
         losses["train"] = now.loss
@@ -117,10 +116,10 @@ def train(
     Raises
     ------
     InputError
-        When the cluster lacks the CPUs or GPUs that are asked for.
+        When the cluster lacks the requested CPUs or GPUs.
     DeepPianoError
-        As `loop.go_on` does, when workers died more often than `settings.max_failures`, and when
-        nothing was heard of them for `settings.silence_seconds`.
+        As `loop.go_on` does; when workers were lost more often than `settings.max_failures`; when
+        they reported nothing for `settings.silence_seconds`.
     """
     workers = settings.workers or 1
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
@@ -130,7 +129,7 @@ def train(
         )
     with connected():
         gpus = _gpus_per_worker(settings, workers)
-        load_tensorflow()  # which Ray's trainer would load less quietly
+        load_tensorflow()  # before Ray's trainer does, which does not silence its messages
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.tensorflow import TensorflowTrainer
@@ -139,7 +138,7 @@ def train(
 
         for name in ("ray.train", "ray.data", "ray"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        # On this node, so that no other one takes it with it
+        # On this node: the loss of another one must not end it
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         news = Queue(maxsize=100, actor_options={"num_cpus": 0, "scheduling_strategy": here})
         path, filesystem = _storage(run)
@@ -181,25 +180,25 @@ def _result(
 
     silence = Silence(settings.silence_seconds, "train.silence_seconds")
     try:
-        result = _fit(trainer, news, progress, silence, settings.workers or 1)
+        result = fit_with_reports(trainer, news, progress, silence, settings.workers or 1)
         return dict(result.return_value or {})
     except TrainingFailedError as error:
         logger.debug("training failed", exc_info=True)
         reasons = [line for line in str(error).splitlines() if line.strip()]
         raise DeepPianoError(
             f"the workers failed more than {settings.max_failures} times, the last time with: "
-            f"{one_line(reasons[-1]) if reasons else 'no reason given'}. --resume goes on from the "
-            "last checkpoint; --debug before the command shows more."
+            f"{one_line(reasons[-1]) if reasons else 'no reason given'}. --resume continues from "
+            "the last checkpoint; --debug before the command shows more."
         ) from error
     except RayError as error:
         raise DeepPianoError(
-            f"Ray Train's controller, which watches over the workers, was lost "
-            f"({type(error).__name__}). --resume goes on from the last checkpoint."
+            f"Ray Train's controller was lost ({type(error).__name__}). --resume continues from "
+            "the last checkpoint."
         ) from error
 
 
 def _gpus_per_worker(settings: TrainConfig, workers: int) -> float:
-    """Return the GPUs of each worker; an InputError says what the cluster lacks."""
+    """Return the GPUs of each worker; raise InputError where the cluster lacks resources."""
     if settings.nodes_within_seconds:
         ask_for(
             [{"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker or 0.0}] * workers,
@@ -220,7 +219,7 @@ def _gpus_per_worker(settings: TrainConfig, workers: int) -> float:
 
 
 def _storage(run: Folder) -> tuple[str, Any]:
-    """Return where Ray Train keeps its own notes: a path, and its file system unless local."""
+    """Return where Ray Train keeps its own files: a path, and its file system unless local."""
     if isinstance(run, LocalFolder):
         return str(run.root.resolve()), None
     assert isinstance(run, S3Folder)
@@ -234,12 +233,12 @@ def _storage(run: Folder) -> tuple[str, Any]:
     return f"{run.bucket.name}/{run.prefix}".rstrip("/"), filesystem
 
 
-def _fit(
+def fit_with_reports(
     trainer: Any, news: Any, progress: Callable[[Update], None], silence: Silence, workers: int
 ) -> Any:
-    """Run a trainer in a thread, and pass on what the first worker tells until it has ended.
+    """Run a trainer in a thread, and pass on the first worker's reports until it has ended.
 
-    Where workers cannot be placed again, as their nodes have gone, Ray Train tries without end.
+    `silence` ends it where workers cannot be placed again: Ray Train would retry for ever.
     """
     from ray.util.queue import Empty
 
@@ -251,7 +250,7 @@ def _fit(
         except BaseException as error:
             fitted.set_exception(error)
 
-    # Beside the main thread: there Ray Train would have Ctrl+C end the process with 0.
+    # In the main thread, Ray Train would make Ctrl+C end the process with exit code 0.
     threading.Thread(target=fit, name="Ray Train", daemon=True).start()
     while not fitted.done():
         try:
@@ -267,9 +266,10 @@ def _fit(
 
 
 def _work(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Train in one worker; return the error that another try would not mend, if there is one.
+    """Train in one worker; return the error that a retry would not solve, if there is one.
 
-    After a kill Ray Train calls it anew in all workers: the run goes on from its last checkpoint.
+    When a worker is lost, Ray Train calls it again in all workers: each resumes from the last
+    checkpoint.
     """
     import ray
     import ray.train
@@ -289,8 +289,8 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     def tell(now: Update) -> None:
         try:
             job["news"].put_nowait(now)
-        except Exception:  # full, or gone: news are not worth a training
-            logger.debug("no news of the worker", exc_info=True)
+        except Exception:  # full or lost: progress reports must not end a training
+            logger.debug("a progress report was dropped", exc_info=True)
 
     def report(row: Mapping[str, Any]) -> None:
         ray.train.report(dict(row))
@@ -307,6 +307,6 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
                 progress=tell if workers.rank == 0 else None,
                 validated=report,
             )
-    except TrainingError as error:  # all workers have it, and would have it again
+    except TrainingError as error:  # on all workers, and a retry would raise it again
         return {"error": str(error)}
     return {}

@@ -1,4 +1,4 @@
-"""How the weights move: AdamW that keeps a mean of them, and the learning rate over the updates.
+"""The optimizer: AdamW that keeps a mean of the weights, and the learning rate schedule.
 
 This module loads Keras when it is imported; it knows nothing of models or data.
 """
@@ -12,18 +12,18 @@ from keras import ops
 
 
 class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A rate that rises in a line, stays, and falls at the end as 1 - sqrt.
+    """Linear warm-up, constant rate, and a decay of 1 - sqrt at the end.
 
     After Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
-    Durations" (arXiv:2405.18392): the end need not be known before it is near, and a decay can be
-    run from any checkpoint.
+    Durations" (arXiv:2405.18392): the end need not be known in advance, and a decay can start from
+    any checkpoint.
 
     Parameters
     ----------
     rate : float
-        The highest.
+        The constant rate.
     warmup_steps, steps, decay_steps : int
-        Updates of the rise; of all; and of the fall, which ends with the last one.
+        Updates of the warm-up, of the whole run, and of the decay at its end.
     """
 
     def __init__(self, rate: float, *, warmup_steps: int, steps: int, decay_steps: int) -> None:
@@ -38,24 +38,24 @@ class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
         return self.rate * rise * (1 - ops.sqrt(ops.clip(fallen, 0.0, 1.0)))
 
     def get_config(self) -> dict[str, Any]:
-        """Return what `__init__` takes."""
+        """Return the parameters."""
         return dict(vars(self))
 
 
 class AveragingAdamW(keras.optimizers.AdamW):
-    """AdamW whose exponential mean of the weights forgets the first ones sooner.
+    """AdamW whose exponential mean of the weights begins with a shorter memory.
 
-    The mean's momentum is (1 + n) / (10 + n) after n updates, until that reaches `ema_momentum`:
-    a short run's mean is not one of the weights that it began with.
+    The mean's momentum is (1 + n) / (10 + n) after n updates, until that reaches `ema_momentum`,
+    so that the initial weights do not dominate the mean of a short run.
     """
 
     def begin_mean(self, variables: Any) -> None:
-        """Let the mean be what variables, those that it is of, are now."""
+        """Set the mean to the present values of its variables."""
         for variable, mean in zip(variables, self._means, strict=self.use_ema):
             mean.assign(ops.copy(variable))
 
     def put_mean(self, variables: Any) -> None:
-        """Give variables, those that the mean is of, its values."""
+        """Assign the mean to its variables."""
         for variable, mean in zip(variables, self._means, strict=self.use_ema):
             variable.assign(ops.copy(mean))  # jax lets no two variables share an array
 

@@ -1,10 +1,10 @@
-"""Run folders: what a training leaves behind, and which run of several is the best.
+"""Run folders: the files of a training, and the best run of several.
 
 ::
 
     run.json                settings, network, dataset, versions: written first
     checkpoint/best         lowest loss on the validation sample
-    checkpoint/last         with what is needed to go on
+    checkpoint/last         with the state to resume from
     history.parquet, .png   one row a validation
     tensorboard/            the same for TensorBoard
 
@@ -39,7 +39,7 @@ Row = Mapping[str, Any]
 
 
 class _Part(BaseModel):
-    """What others than this version's own training may read of a file; more may stand there."""
+    """The part of a file that is validated; other keys are allowed."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -72,18 +72,18 @@ class _Validated(_Part):
 
 
 def write_about(run: Folder, about: Mapping[str, Any]) -> None:
-    """Write what a run is."""
+    """Write `run.json`."""
     with run.write(RUN) as path:
         path.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_about(run: Folder) -> dict[str, Any] | None:
-    """Return what a run is; None where there is no run.
+    """Return the content of `run.json`; None where there is no run.
 
     Raises
     ------
     InputError
-        When it cannot be understood.
+        When it is not valid.
     """
     if not run.exists(RUN):
         return None
@@ -105,7 +105,7 @@ def read_about(run: Folder) -> dict[str, Any] | None:
 
 
 def write_history(run: Folder, rows: Sequence[Row], *, unit: str) -> None:
-    """Write the history as a table, a picture and a log of TensorBoard, each whole."""
+    """Write the history as a table, a picture and a log of TensorBoard, each atomically."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -119,7 +119,7 @@ def write_history(run: Folder, rows: Sequence[Row], *, unit: str) -> None:
 
 
 def _write_events(run: Folder, rows: Sequence[Row]) -> None:
-    """Write all of TensorBoard's log anew: it is small, and so it is never one cut off."""
+    """Write all of TensorBoard's log anew: it is small, and so it is never truncated."""
     from tensorboardX import FileWriter
     from tensorboardX.summary import scalar
 
@@ -138,7 +138,7 @@ def _write_events(run: Folder, rows: Sequence[Row]) -> None:
 
 
 def read_history(run: Folder) -> list[dict[str, Any]]:
-    """Return the history of a run; it is empty where nothing was validated yet."""
+    """Return the history of a run; empty before the first validation."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -159,16 +159,16 @@ def read_history(run: Folder) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Run:
-    """A run beside others.
+    """A run among others.
 
     Attributes
     ----------
     name : str
         Its folder within the folder of runs.
     about : mapping
-        What `read_about` returns.
+        From `read_about`.
     last, best : mapping or None
-        Rows of its history; None where nothing was validated yet.
+        Rows of its history; None before the first validation.
     """
 
     name: str
@@ -178,12 +178,12 @@ class Run:
 
     @property
     def dataset(self) -> str:
-        """The digest of what it was trained on."""
+        """The digest of its dataset."""
         return str(self.about["dataset"]["digest"])
 
 
 def find_runs(folder: Folder) -> list[Run]:
-    """Return the runs in the folders of a folder, those of one dataset together, best first.
+    """Return the runs in the subfolders of a folder, by dataset and best first.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def find_runs(folder: Folder) -> list[Run]:
             runs.append(Run(name, about, rows[-1] if rows else None, best))
     if not runs:
         raise InputError(
-            f"{one_line(folder.uri)} holds no run. Give the folder that holds the folders of runs."
+            f"{one_line(folder.uri)} holds no run. Give the folder whose subfolders are runs."
         )
     return sorted(
         runs, key=lambda run: (run.dataset, run.best["validation_loss"] if run.best else 1e9)
@@ -211,7 +211,7 @@ def find_runs(folder: Folder) -> list[Run]:
 
 
 def best_run(runs: Sequence[Run]) -> Run | None:
-    """Return the best run; None where they cannot be compared, or none was validated yet."""
+    """Return the best run; None where datasets differ or no run was validated yet."""
     validated = [run for run in runs if run.best]
     if len({run.dataset for run in validated}) != 1:
         return None
@@ -219,7 +219,7 @@ def best_run(runs: Sequence[Run]) -> Run | None:
 
 
 def name_best(folder: Folder, run: Run) -> None:
-    """Write down which run is the best so far; `checkpoint.find` goes by it."""
+    """Record which run is the best so far, for `checkpoint.find`."""
     assert run.best is not None
     facts = {"run": run.name, "validation_loss": run.best["validation_loss"]}
     with folder.write(BEST) as path:

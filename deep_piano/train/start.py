@@ -1,4 +1,4 @@
-"""How a run begins, and what it goes by when it is resumed: its own settings and dataset.
+"""Begins a run, or checks that it can be resumed with its own settings and dataset.
 
 This module knows run folders, settings and datasets; it knows nothing of training.
 """
@@ -31,7 +31,7 @@ _MAY_CHANGE = frozenset(
     }
 )
 
-_STEPS: Final = 10_000_000  # more of them change no digit that matters
+_STEPS: Final = 10_000_000  # more do not change a significant digit
 _BANDS: Final = 128  # of the mean spectrum: 62.5 Hz each at 16 kHz
 
 
@@ -43,7 +43,7 @@ def begin(
     resume: bool = False,
     init: Checkpoint | None = None,
 ) -> tuple[TrainConfig, ModelConfig]:
-    """Begin a run, or look whether it can be resumed; return the settings and network it goes by.
+    """Begin a run, or check that it can be resumed; return its settings and network.
 
     Parameters
     ----------
@@ -51,22 +51,22 @@ def begin(
     run : Folder
         The run's folder; it must not hold a run already, unless `resume`.
     settings : TrainConfig
-        With `resume`, only the settings that are set explicitly are looked at: they must be the
-        run's own, apart from workers and patience.
+        With `resume`, only explicitly set fields count: apart from those that may change (workers,
+        patience, steps, ...) they must equal the run's.
     resume : bool
     init : Checkpoint, optional
-        Begin with its weights, and with its size of the network.
+        Begin with its weights and its network size.
 
     Raises
     ------
     InputError
-        When the run's folder does not fit `resume`; when the dataset, the codec or a setting is
-        not the run's own; when a split is empty.
+        When the run's folder does not fit `resume`; when the dataset, the codec or a setting
+        differs from the run's; when a split is empty.
     """
     about = runs.read_about(run)
     name = one_line(run.uri)
     if about is not None and not resume:
-        raise InputError(f"{name} holds a run already. Give another folder, or --resume.")
+        raise InputError(f"{name} already holds a run. Give another folder, or --resume.")
     if about is None and resume:
         raise InputError(f"{name} holds no run to resume: {runs.RUN} is missing.")
     dataset.require("train")
@@ -103,7 +103,7 @@ def _of_the_run(
         before, network = _kept(about)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{run.place(runs.RUN)} does not say what this version can go on with: "
+            f"{run.place(runs.RUN)} cannot be resumed by this version: "
             f"{one_line(error)[:300]}. Begin a new run with --init to start from its weights."
         ) from error
     given = {field: getattr(settings, field) for field in settings.model_fields_set}
@@ -152,9 +152,9 @@ def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -
 
 
 def network_of(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
-    """Return the network that settings ask for, with what is measured on the training split."""
+    """Return the network that the settings ask for, with scale and spectrum of the train split."""
     config = _sized(settings, dataset)
-    if dataset.codec.hears_notes:
+    if dataset.codec.encodes_notes:
         return config
     return replace(config, scale=spread(dataset), spectrum=spectrum(dataset))
 
@@ -162,11 +162,11 @@ def network_of(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
 def _sized(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
     """Return the size that the settings ask for."""
     codec, config = dataset.codec, PRESETS[settings.preset]
-    if codec.hears_notes:
+    if codec.encodes_notes:
         if settings.target not in (None, 1):
             raise InputError(
                 f"train.target is {settings.target}, and a step of {dataset.spec.codec!r} "
-                "foretells one note. Leave it out: it is for the codecs of sound."
+                "predicts one note. Leave it out: it is for the codecs of sound."
             )
         return config
     return replace(config, frame=settings.target or codec.frame, past=codec.past, order=codec.order)
@@ -190,7 +190,7 @@ def _about(
 
 
 def spread(dataset: Dataset) -> float:
-    """Return the root of the mean square of the training split's numbers."""
+    """Return the root mean square of the training split's numbers."""
     squares, count = 0.0, 0
     for values in numbers(dataset):
         squares += float(np.square(values).sum())
@@ -210,17 +210,17 @@ def spectrum(dataset: Dataset) -> tuple[float, ...]:
 
 
 def numbers(dataset: Dataset) -> Iterator[Floats]:
-    """Yield what the steps of `middles` stand for, (n, 1)."""
+    """Yield the numbers that the steps of `middles` represent, (n, 1)."""
     [field] = dataset.spec.fields
     for steps in middles(dataset):
         yield numbers_of(field, steps)
 
 
 def middles(dataset: Dataset) -> list[NDArray[Any]]:
-    """Return the middle of each recording of the training split, as much as tells what it is."""
+    """Return the middle of each recording of the training split, of `_STEPS` steps in all."""
     each = _STEPS // max(1, sum(group.recordings for group in dataset.row_groups("train")))
     found = []
     for row in dataset.recordings("train"):
         begin = max(0, (len(row.sequence) - each) // 2)
-        found.append(row.sequence[begin : begin + each].copy())  # and let go of the rest
+        found.append(row.sequence[begin : begin + each].copy())  # frees the rest
     return found

@@ -1,7 +1,7 @@
-"""One update after another: a model, its optimizer, and what is needed to go on later.
+"""Updates of a model: the model, its optimizer, and the state to resume from.
 
-TensorFlow steps through our own graph, alone or with other workers; Keras's own step does it on
-torch and jax. This module knows batches and models; it knows nothing of datasets or files.
+On TensorFlow an update is our own graph, in one worker or several; on torch and jax it is Keras's.
+This module knows batches and models; it knows nothing of datasets or files.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Trainer:
     spec : SequenceSpec
     config : ModelConfig
     settings : TrainConfig
-        Its `batch` is the whole one; each worker has its share.
+        Its `batch` is that of all workers together.
     workers : Workers, optional
 
     Attributes
@@ -75,7 +75,7 @@ class Trainer:
             for index, field in enumerate(spec.fields)
         ]
         backend = keras.backend.backend()
-        # On a CPU TensorFlow's XLA is slower and takes four times the memory; jax is XLA.
+        # On a CPU TensorFlow's XLA is slower and takes four times the memory; jax needs it.
         self.model.compile(self._optimizer, loss=losses, jit_compile=backend == "jax")
         self._optimizer.build(self.model.trainable_variables)
         self._update = self._tensorflow_step() if backend == "tensorflow" else self._keras_step
@@ -94,24 +94,24 @@ class Trainer:
         Raises
         ------
         TrainingError
-            When the loss is no longer a number; on all workers at once.
+            When the loss is NaN or infinite; on all workers at once.
         """
         loss, count = self._update(batch, float(batch.weights.sum()))
         self.step += 1
         if not np.isfinite(loss):
             raise TrainingError(
-                f"the loss is not a number any more at update {self.step}. Lower "
-                "train.learning_rate or train.clip_norm, or use --precision float32; --resume goes "
-                "on from the last checkpoint."
+                f"the loss is {loss} at update {self.step}. Lower train.learning_rate or "
+                "train.clip_norm, or use --precision float32; --resume continues from the last "
+                "checkpoint."
             )
-        # Keras divides by all places of the batch, those behind a recording's end too.
+        # Keras divides by the size of the batch, with the positions after a recording's end.
         loss *= self.config.scale**2 if self.spec.continuous else 1.0
         self._sums += loss * batch.weights.size, count
         return float(self._sums[0] / self._sums[1])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Give the model the mean of its weights, to be scored and saved; then its own again."""
+        """Give the model the mean of its weights within the block, for scoring and saving."""
         variables = self.model.trainable_variables
         own = [np.asarray(variable.numpy()).copy() for variable in variables]
         self._adam.put_mean(variables)
@@ -126,7 +126,7 @@ class Trainer:
         self._sums[:] = 0
 
     def _targets(self, batch: Batch) -> tuple[Any, Any]:
-        """Return targets and their weights as Keras wants them: a list of several, or the one."""
+        """Return targets and their weights for Keras: lists of several, or one of each."""
         targets, copied = [], 0
         for index, field in enumerate(self.spec.fields):
             target = batch.targets[..., index : index + 1]
@@ -160,7 +160,7 @@ class Trainer:
                     training=True,
                 )
                 scaled = optimizer.scale_loss(loss)
-            # Tensors: Adam would square the parts of a sparse gradient without adding them up.
+            # Dense: Adam would square the parts of a sparse gradient without adding them up.
             gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
             *gradients, loss, count = workers.mean([*gradients, loss, count])
             optimizer.apply(gradients, model.trainable_variables)
@@ -189,7 +189,7 @@ class Trainer:
     def training_state(self) -> dict[str, NDArray[Any]]:
         """Return the optimizer's variables and the carried state of all slots of the batch.
 
-        Every worker must call it, and all get the same.
+        Every worker must call it; all get the same result.
         """
         arrays = {
             f"optimizer/{index:03d}": np.asarray(variable.numpy())
@@ -207,12 +207,12 @@ class Trainer:
     def restore(
         self, weights: Mapping[str, NDArray[np.float32]], state: Mapping[str, NDArray[Any]]
     ) -> None:
-        """Go on from weights and from what `training_state` returned, on any number of workers.
+        """Resume from weights and a `training_state`, on any number of workers.
 
         Raises
         ------
         CheckpointError
-            When they are another model's.
+            When they do not fit this model.
         """
         workers = self._workers
         checkpoints.assign_weights(self.model, weights)
@@ -228,13 +228,13 @@ class Trainer:
             ) from error
 
     def begin_from(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take another checkpoint's weights, and nothing else, to begin with."""
+        """Begin with the weights, and only the weights, of another checkpoint."""
         checkpoints.assign_weights(self.model, weights)
         self._adam.begin_mean(self.model.trainable_variables)
 
 
 def _squared_error(scale: float) -> Any:
-    """Return the squared error of scaled numbers, of the same size whatever the codec's are."""
+    """Return the squared error of scaled numbers, comparable between codecs."""
 
     def squared_error(target: Any, output: Any) -> Any:
         from keras import ops
@@ -245,7 +245,7 @@ def _squared_error(scale: float) -> Any:
 
 
 def _adam(settings: TrainConfig) -> AveragingAdamW:
-    """Return AdamW (Loshchilov and Hutter, ICLR 2019) as the settings ask for it."""
+    """Return AdamW (Loshchilov and Hutter, ICLR 2019) with these settings."""
     from deep_piano.train.optimizer import AveragingAdamW, WarmupStableDecay
 
     schedule = WarmupStableDecay(

@@ -2,9 +2,9 @@
 
 Every slot of a batch plays one recording from its start to its end, window after window, so that
 a recurrent network can carry its state from one window to the next (truncated backpropagation
-through time). What a slot plays follows from the dataset, the settings and the random state alone:
-any update's batch can be made again without a record of those before it, and slots may be dealt
-out to any number of workers. This module knows sequences and their context; it knows nothing of
+through time). What a slot plays depends on the dataset, the settings and the random state only:
+the batch of any update can be made without a record of earlier ones, and slots may be divided
+among any number of workers. This module knows sequences and their context; it knows nothing of
 networks.
 """
 
@@ -27,8 +27,8 @@ from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset, RowGroup
 from deep_piano.errors import InputError, one_line
 
-_FROM_THE_MIDDLE = 0.5  # of the plays: seeds are taken from anywhere in a piece
-_GARBLED = 0.5  # of the plays: the others are heard as they are
+_FROM_THE_MIDDLE = 0.5  # share of plays: seeds come from anywhere in a piece
+_GARBLED = 0.5  # share of plays whose input has noise
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Batch:
     Attributes
     ----------
     steps : ndarray of int32, or of float32 where a field is continuous; (batch, window, fields)
-        What has been heard, in classes.
+        The input, in classes.
     known : Known, of shape (batch, window, columns)
-        What is known beside it: after each step, and of each field once those before it are chosen.
+        The context: after each step, and for each field given the fields before it.
     targets : ndarray of the dtype of `steps`, shape (batch, window, fields)
         The step after each step, in classes.
     weights : ndarray of float32, shape (batch, window)
-        1 where there is a target, 0 behind a recording's end and where the target is given.
+        1 where there is a target, 0 after a recording's end and where the target is given.
     keep : ndarray of float32, shape (batch,)
-        0 where the carried state must be dropped: a new recording, or a window of its own.
+        0 where the carried state must be reset: a new recording, or overlapping windows.
     """
 
     steps: NDArray[Any]
@@ -57,7 +57,7 @@ class Batch:
 
     @property
     def inputs(self) -> list[NDArray[Any]]:
-        """What a model from `build_model` takes: steps, and what is known and targets if any."""
+        """The inputs of a model from `build_model`: steps, then context and targets if any."""
         more = [array for array in (self.known.features, self.known.classes) if array.shape[-1]]
         more += [self.targets] if self.targets.shape[-1] > 1 else []
         return [self.steps, *more]
@@ -67,16 +67,16 @@ class Batch:
 class _Stream:
     """A recording being played; `position` is the first step of its next window.
 
-    What is heard may differ from the sequence, which is what is to be foretold.
+    The input may have noise; the sequence has the targets.
     """
 
     sequence: NDArray[Any]
-    heard: NDArray[Any]
+    input: NDArray[Any]
     rng: np.random.Generator | None
-    length: int  # as planned: augmentation may have left less of the sequence
+    length: int  # as planned: augmentation may have shortened the sequence
     position: int = 0
     place: int = -1  # among the sequences to be scored
-    given: int = 1  # first steps, which are no targets
+    given: int = 1  # first steps, which are not targets
 
     @property
     def ended(self) -> bool:
@@ -84,10 +84,10 @@ class _Stream:
 
 
 class _Slot:
-    """One slot of the global batch: what it plays, from the first recording on without end.
+    """One slot of the global batch: an endless series of recordings.
 
-    In each epoch the row groups are shuffled and dealt out to the slots, and each slot shuffles the
-    recordings of its own. Where there are fewer row groups than slots, slots share them.
+    In each epoch the row groups are shuffled and divided among the slots, and each slot shuffles
+    its recordings. Where there are fewer row groups than slots, slots share them.
     """
 
     def __init__(self, dataset: Dataset, groups: list[RowGroup], slot: int, settings: TrainConfig):
@@ -128,7 +128,7 @@ class _Slot:
                 return
 
     def skip(self, windows: int) -> _Stream:
-        """Return the stream that is heard after so many windows; what is before is not read."""
+        """Return the stream after so many windows, without reading earlier ones."""
         while windows >= self._windows:
             windows -= self._windows
             self._begin()
@@ -155,8 +155,8 @@ class _Slot:
         )
         bent = codec.bend(codec.excerpt(sequence, self._start), augmentation, self._rng)
         garbled = settings.input_noise > 0 and self._rng.random() < _GARBLED
-        heard = codec.garble(bent, settings.input_noise, self._rng) if garbled else bent
-        return _Stream(bent, heard, self._rng, len(sequence) - self._start)
+        noisy = codec.garble(bent, settings.input_noise, self._rng) if garbled else bent
+        return _Stream(bent, noisy, self._rng, len(sequence) - self._start)
 
 
 @contextmanager
@@ -169,21 +169,21 @@ def training_batches(
     world_size: int = 1,
     context: Callable[[int], Context] | None = None,
 ) -> Iterator[Iterator[Batch]]:
-    """Yield a worker's share of the batches from an update on, prepared one ahead, without end.
+    """Yield an endless iterator of a worker's batches from an update on, prepared one ahead.
 
     Parameters
     ----------
     dataset : Dataset
     settings : TrainConfig
-        Half of the plays begin somewhere in the first half of a recording, since seeds do too.
+        Half of the plays begin somewhere in the first half of a recording, as seeds do.
     step : int
-        Updates that have been made; their batches are skipped, not read.
+        Updates already made; their batches are skipped without being read.
     rank, world_size : int
         This worker's share is the slots ``rank::world_size``, and with them, where there are as
         many row groups as slots, the shuffled row groups ``rank::world_size``. `world_size` divides
         `settings.batch`.
     context : callable, optional
-        Returns the `Context` of a number of streams; without it, the codec's.
+        Returns the `Context` of a number of streams; the codec's by default.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def training_batches(
         lambda slot: slots[slot].next(),
         context or dataset.codec.context,
     )
-    windows.go_on([slot.skip(step) for slot in slots])
+    windows.resume([slot.skip(step) for slot in slots])
     with ThreadPoolExecutor(1, thread_name_prefix="windows") as pool:
         coming = pool.submit(next, windows)
 
@@ -229,10 +229,10 @@ def held_out_batches(
     context: Callable[[int], Context] | None = None,
     given: int = 1,
 ) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
-    """Yield batches that play every sequence once, as it is, its end unknown.
+    """Yield batches that play every sequence once, without augmentation.
 
-    With each batch come the places of what its slots play among the sequences; -1 is nothing. The
-    first `given` steps of a sequence have no weight as targets.
+    With each batch comes the index of the sequence in each slot, -1 for none. The first `given`
+    steps of a sequence have no weight as targets.
     """
     longest_first = iter(np.argsort([-len(sequence) for sequence in sequences], kind="stable"))
 
@@ -244,8 +244,9 @@ def held_out_batches(
         return _Stream(sequence, sequence, None, len(sequence), place=int(place), given=given)
 
     windows = _Windows(codec, batch, window, window, following, context or codec.context)
-    for heard in windows:
-        yield heard, np.array([stream.place if stream else -1 for stream in windows.streams])
+    for window_batch in windows:
+        places = [stream.place if stream else -1 for stream in windows.streams]
+        yield window_batch, np.array(places)
 
 
 class _Windows:
@@ -265,8 +266,8 @@ class _Windows:
         self._context = context(batch)
         self.streams: list[_Stream | None] = [None] * batch
 
-    def go_on(self, streams: list[_Stream]) -> None:
-        """Go on within streams: their context is made again from their beginnings."""
+    def resume(self, streams: list[_Stream]) -> None:
+        """Resume within streams: rebuild their context from their beginnings."""
         self.streams = list(streams)
         longest = max(stream.position for stream in streams)
         steps = self._empty(longest)
@@ -274,8 +275,8 @@ class _Windows:
         for slot, stream in enumerate(streams):
             if stream.position:
                 begin = longest - stream.position  # all arrive at their places together
-                heard = stream.heard[:-1][: stream.position]  # the last one is a target only
-                steps[slot, begin : begin + len(heard)] = heard
+                before = stream.input[:-1][: stream.position]  # the last one is a target only
+                steps[slot, begin : begin + len(before)] = before
                 begins.setdefault(begin, []).append(slot)
         edges = [*sorted(begins), longest]
         for begin, end in pairwise(edges):
@@ -302,24 +303,24 @@ class _Windows:
                 self._context.begin(slot, stream.sequence, stream.rng)
             coming = stream.sequence[stream.position + 1 : stream.position + window + 1]
             length = len(coming)
-            steps[slot, :length] = stream.heard[stream.position : stream.position + length]
+            steps[slot, :length] = stream.input[stream.position : stream.position + length]
             targets[slot, :length] = coming
             weights[slot, max(0, stream.given - 1 - stream.position) : length] = 1
             stream.position += hop
         if all(stream is None for stream in self.streams):
             raise StopIteration
-        known, classes = self._hear(steps, targets), self._codec.classes
+        known, classes = self._known(steps, targets), self._codec.classes
         return Batch(classes(steps), known, classes(targets), weights, keep)
 
-    def _hear(self, steps: NDArray[Any], targets: NDArray[Any]) -> Known:
-        """Return what is known in a window, and hear a hop of it."""
+    def _known(self, steps: NDArray[Any], targets: NDArray[Any]) -> Known:
+        """Return the context of a window, and advance by a hop."""
         hop = self._hop
-        heard = self._context.window(steps[:, :hop], targets[:, :hop])
+        first = self._context.window(steps[:, :hop], targets[:, :hop])
         if hop == self._window:
-            return heard
-        ahead = copy.deepcopy(self._context)  # what the next windows will hear again
-        after = ahead.window(steps[:, hop:], targets[:, hop:])
-        return Known(*(np.concatenate(both, axis=1) for both in zip(heard, after, strict=True)))
+            return first
+        ahead = copy.deepcopy(self._context)  # later windows begin with these steps
+        rest = ahead.window(steps[:, hop:], targets[:, hop:])
+        return Known(*(np.concatenate(both, axis=1) for both in zip(first, rest, strict=True)))
 
     def _empty(self, length: int) -> NDArray[Any]:
         spec = self._codec.spec
@@ -327,5 +328,5 @@ class _Windows:
 
 
 def dtype_of(spec: SequenceSpec) -> type[np.float32] | type[np.int32]:
-    """Return what steps of a codec are made of."""
+    """Return the dtype of a codec's steps."""
     return np.float32 if spec.continuous else np.int32

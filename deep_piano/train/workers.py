@@ -1,11 +1,11 @@
 """The processes that train one model together, each on its share of the batch.
 
-One process is the common case and needs nothing. Several that all compute on CPUs of one machine
-add up in memory that they share. Others are TensorFlow's: its `MultiWorkerMirroredStrategy` starts
-the servers that talk to each other, and its replica context adds up; on one machine that takes ten
-times as long. The model's variables stay ordinary ones: Keras 3 cannot yet train those that the
-strategy would mirror (keras#20585), and its optimizer, called within a replica, would add up
-gradients again after they were clipped. This module knows tensors; it knows neither models nor Ray.
+One process is the common case and needs nothing. Several processes on CPUs of one machine reduce
+in shared memory. All others use TensorFlow: its `MultiWorkerMirroredStrategy` starts the servers
+and its replica context reduces; on one machine that takes ten times as long. The model's variables
+stay ordinary ones: Keras 3 cannot yet train mirrored ones (keras#20585), and its optimizer, called
+within a replica, would sum the gradients again after clipping. This module knows tensors; it knows
+neither models nor Ray.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ class Workers:
 
 
 def join(key: bytes) -> Workers:
-    """Return this process's place among those of which ``TF_CONFIG`` tells it.
+    """Join the workers that ``TF_CONFIG`` names.
 
-    Call it before anything else is done with TensorFlow.
+    Call it before any other use of TensorFlow.
 
     Parameters
     ----------
     key : bytes
         A secret of this training's workers.
     """
-    told = json.loads(os.environ["TF_CONFIG"])
-    addresses, rank = told["cluster"]["worker"], int(told["task"]["index"])
+    cluster = json.loads(os.environ["TF_CONFIG"])
+    addresses, rank = cluster["cluster"]["worker"], int(cluster["task"]["index"])
     hosts = {address.rpartition(":")[0] for address in addresses}
     if len(hosts) > 1 or gpus():
         return TensorFlowWorkers()
@@ -68,9 +68,9 @@ def join(key: bytes) -> Workers:
 
 
 class TensorFlowWorkers(Workers):
-    """Several processes, each of which ``TF_CONFIG`` tells of the others.
+    """Several processes that find each other through ``TF_CONFIG``.
 
-    Make it before anything else is done with TensorFlow.
+    Make it before any other use of TensorFlow.
     """
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class TensorFlowWorkers(Workers):
         self.size = int(self._strategy.num_replicas_in_sync)
 
     def mean(self, tensors: list[Any]) -> list[Any]:
-        """Return the mean of each tensor over the workers: all of them in one reduction."""
+        """Return the mean of each tensor over the workers, in one reduction."""
         import tensorflow as tf
 
         flat = tf.concat([tf.reshape(tf.cast(tensor, tf.float32), [-1]) for tensor in tensors], 0)
@@ -112,7 +112,7 @@ class TensorFlowWorkers(Workers):
         return np.asarray(run(tf.convert_to_tensor(array)))
 
     def _run(self, what: Any, value: Any) -> Any:
-        """Run something in this worker's replica; there is one, on its one GPU or its CPUs."""
+        """Run a function in this worker's only replica."""
         import tensorflow as tf
 
         # A copy lies on the replica's device, which the strategy asks for.
@@ -122,27 +122,27 @@ class TensorFlowWorkers(Workers):
 
 
 class OneMachine(Workers):
-    """Several processes on one machine: they share memory, and the first one talks to each other.
+    """Several processes on one machine, with shared memory; rank 0 is connected to all others.
 
     Parameters
     ----------
     rank, size : int
-        Of this worker, and of all.
+        This worker's rank, and the number of workers.
     port : int
-        Of this machine, at which rank 0 waits for the others.
+        At which rank 0 waits for the others.
     key : bytes
         A secret that all of them know.
 
     Raises
     ------
     OSError, EOFError
-        When another worker does not come, or has ended; so do all methods.
+        When another worker does not connect, or has ended; all methods raise them too.
     """
 
     def __init__(self, rank: int, size: int, port: int, key: bytes) -> None:
         self.rank, self.size = rank, size
         address = ("127.0.0.1", port)
-        self._others: list[Connection]  # rank 0: to all others, by rank; the others: to rank 0
+        self._others: list[Connection]  # of rank 0: to all others by rank; of others: to rank 0
         if rank:
             self._others = [_connection(address, key)]
             self._others[0].send(rank)
@@ -182,7 +182,7 @@ class OneMachine(Workers):
         return stacked
 
     def _means(self, *arrays: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Return the means over the workers, of the same bits on all of them."""
+        """Return the means over the workers, bit for bit the same on all of them."""
         ends = np.cumsum([array.size for array in arrays])
         if self._shared is None:
             self._shared = self._share(int(ends[-1]))
@@ -197,11 +197,11 @@ class OneMachine(Workers):
                 mean += self._shared[rank, place]
             mean /= self.size
             means.append(mean.reshape(array.shape))
-        self._wait_for_all()  # who is quick would write where others still read
+        self._wait_for_all()  # or a fast worker would overwrite what others still read
         return means
 
     def _share(self, length: int) -> NDArray[np.float32]:
-        """Return an array a worker, mapped into all; nothing is left of it when they have ended."""
+        """Return an array with a row for each worker, in memory that ends with the processes."""
         shape = (self.size, length)
         if self.rank:
             shared = np.memmap(self._others[0].recv(), np.float32, "r+", shape=shape)
@@ -215,12 +215,12 @@ class OneMachine(Workers):
         return shared
 
     def _wait_for_all(self) -> None:
-        """Return when all workers have come here."""
+        """Return when all workers have called this."""
         self.gather(np.empty(0, np.uint8))
 
 
 def _connection(address: tuple[str, int], key: bytes) -> Connection:
-    """Return a connection to who waits at an address, or will."""
+    """Return a connection to an address; retry until something listens there."""
     given_up = time.monotonic() + _MEETING_S
     while True:
         try:
@@ -234,7 +234,7 @@ def _connection(address: tuple[str, int], key: bytes) -> Connection:
 def _written_file(size: int) -> IO[bytes]:
     """Return a temporary file of zeros, in memory where there is room.
 
-    It is written, not only lengthened: a page that cannot be had later would end the process.
+    It is written, not only extended: a page that cannot be allocated later would kill the process.
     """
     try:
         return _filled("/dev/shm", size)

@@ -32,11 +32,11 @@ def played(seed, *, seconds=30.0, sr=SR):
     t = np.arange(round(seconds * sr)) / sr
     samples = np.zeros(len(t))
     for begin in np.cumsum(rng.uniform(0.2, 0.9, round(2 * seconds))):
-        heard = t >= begin
-        decay = np.exp(-1.5 * (t[heard] - begin))
+        sounding = t >= begin
+        decay = np.exp(-1.5 * (t[sounding] - begin))
         for partial in (1, 2, 3):
-            turns = key_hz(rng.integers(45, 80)) * partial * (t[heard] - begin)
-            samples[heard] += decay * np.sin(2 * np.pi * turns) / partial
+            turns = key_hz(rng.integers(45, 80)) * partial * (t[sounding] - begin)
+            samples[sounding] += decay * np.sin(2 * np.pi * turns) / partial
     return (0.3 * samples / np.abs(samples).max()).astype(np.float32)
 
 
@@ -55,8 +55,8 @@ def rolled(notes, rng):
 
 
 def transcribed(notes, rng):
-    heard = notes[rng.random(len(notes)) > 0.05]
-    return rebuilt(heard, onset=heard["onset"] + rng.normal(0, 0.002, len(heard)))
+    kept = notes[rng.random(len(notes)) > 0.05]
+    return rebuilt(kept, onset=kept["onset"] + rng.normal(0, 0.002, len(kept)))
 
 
 def trimmed(notes, rng):

@@ -115,7 +115,7 @@ def test_what_is_no_index_is_said(tmp_path, content):
     path = tmp_path / "index.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="no index of a corpus"):
+    with pytest.raises(InputError, match="not an index of a corpus"):
         CorpusIndex.load(path)
 
 

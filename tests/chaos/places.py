@@ -53,7 +53,7 @@ class Place:
 
 
 def lasting(files):
-    """Return what two runs must have in common: all but the time that things took."""
+    """Return what two runs must have in common: everything except durations."""
     return {
         name: _without_times(name.removeprefix("run/").removeprefix("pieces/"), data)
         for name, data in files.items()

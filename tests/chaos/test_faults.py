@@ -136,7 +136,7 @@ def place(bed, weights, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def undisturbed(bed, place):
-    """Return a function that gives what a stage makes which nobody disturbs."""
+    """Return a function that returns the output of an undisturbed stage."""
     known = {}
 
     def undisturbed(stage):

@@ -60,7 +60,7 @@ def place(bed, _small_piano, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def user(bed, place, tmp_path_factory):
-    """Return a function that runs a command as somebody with a clone, a token and nothing else."""
+    """Return a function that runs a command as a user with only a clone and a token."""
     home = tmp_path_factory.mktemp("user")
     clone = home / "deep_piano"
     subprocess.run(["git", "clone", "--quiet", ROOT.as_uri(), clone], check=True)
@@ -127,7 +127,7 @@ def test_nobody_submits_without_the_token(bed, place, user, token):
     at = ("submit", "--address", JOB_SERVER)
     ours = user(sys.executable, "-m", "deep_piano", *at, *words, token=token)
     assert ours.returncode == 1
-    assert ours.stderr.startswith(f"deep-piano: the cluster at {JOB_SERVER} asks for its token")
+    assert ours.stderr.startswith(f"deep-piano: the cluster at {JOB_SERVER} requires its token")
     job = (*at, "--working-dir", ".", "--", "python", "-m", f"jobs.{words[0]}", *words[1:])
     theirs = user("ray", "job", *job, token=token)
     assert theirs.returncode != 0

@@ -56,7 +56,7 @@ def test_a_probe_that_breaks_is_a_finding_and_the_others_go_on(monkeypatch):
     monkeypatch.setattr(doctor, "_check_cores", broken)
     found = {check.name: check for check in doctor.checks(frameworks=False)}
     assert found["cores"].status == "warn"
-    assert found["cores"].found == "cannot be looked at: two lines"
+    assert found["cores"].found == "cannot be checked: two lines"
     assert "memory" in found
 
 

@@ -25,13 +25,13 @@ def test_a_page_is_made_anew_or_elsewhere():
     made(run("gallery", "a/"))
     assert made(run("gallery", "a", "b", "-o", "both.html")) == "both.html\n"
     assert '"name":"b"' in Path("both.html").read_text()
-    refused(run("gallery", "a", "b", "-o", "both.html"), "is there already", "--force")
+    refused(run("gallery", "a", "b", "-o", "both.html"), "already exists", "--force")
     made(run("gallery", "a", "-o", "both.html", "--force"))
     assert '"name":"b"' not in Path("both.html").read_text()
 
 
 def test_what_makes_no_page_is_refused():
-    refused(run("gallery", "a", "b"), "of several folders one page is made", "-o")
+    refused(run("gallery", "a", "b"), "several folders need one page", "-o")
     refused(run("gallery", "none"), "none holds no pieces")
     Path("empty").mkdir()
     refused(run("gallery", "empty"), "holds no pieces", "deep-piano generate")

@@ -58,16 +58,16 @@ def seed(music):
 
 @pytest.fixture
 def transcriber(monkeypatch, music):
-    """A network that hears arpeggios in everything; yields what it was given to hear."""
-    heard = []
+    """A network that finds arpeggios in everything; yields its inputs."""
+    given = []
 
-    def hear(samples, *, sr, progress=None):
-        heard.append(samples)
+    def transcribe(samples, *, sr, progress=None):
+        given.append(samples)
         return excerpt(music, 0, len(samples) / sr)
 
     monkeypatch.setattr(cache, "ensure", lambda name, progress=None: Path(name))
-    monkeypatch.setattr(transcription, "transcribe", hear)
-    return heard
+    monkeypatch.setattr(transcription, "transcribe", transcribe)
+    return given
 
 
 def generate(weights, seed, out, *options):
@@ -239,7 +239,7 @@ def test_any_name_of_a_piece(weights, seed, small_piano, name):
         name + kind for kind in (".flac", ".mid", ".png", ".json")
     )
     result = generate(weights, seed, out, "--sound", small_piano)
-    refused(result, "is there already", "--force")
+    refused(result, "already exists", "--force")
 
 
 @pytest.mark.parametrize("name", ["-x.mid", "--force.mid"])
@@ -297,7 +297,7 @@ def test_what_is_there_is_replaced_by_force_alone(weights, seed, small_piano, th
     Path(there).write_text("mine")
     before = everything()
     result = generate(weights, seed, "piece.wav", "--sound", small_piano)
-    refused(result, f"{there} is there already", "--force")
+    refused(result, f"{there} already exists", "--force")
     assert everything() == before
     made(generate(weights, seed, "piece.wav", "--sound", small_piano, "--force"))
     assert Path(there).read_bytes() != b"mine"
@@ -307,13 +307,13 @@ def test_what_is_there_is_replaced_by_force_alone(weights, seed, small_piano, th
 def test_another_take_is_there_already(weights, seed):
     Path("piece-2.png").write_text("mine")
     before = everything()
-    refused(generate(weights, seed, "piece.mid", "--takes", 3), "piece-2.png is there already")
+    refused(generate(weights, seed, "piece.mid", "--takes", 3), "piece-2.png already exists")
     assert everything() == before
 
 
 def test_a_link_that_leads_nowhere_is_there_already(weights, seed):
     Path("piece.mid").symlink_to("nowhere")
-    refused(generate(weights, seed, "piece.mid"), "piece.mid is there already")
+    refused(generate(weights, seed, "piece.mid"), "piece.mid already exists")
     assert Path("piece.mid").is_symlink()
 
 
@@ -341,7 +341,7 @@ def test_the_seed_is_never_replaced(transcriber, weights, seed, seed_name, out, 
         seed.rename(seed_name)
     before = everything()
     result = generate(weights, seed_name, out, *options, *force)
-    refused(result, "one of the files you gave", "Give another name")
+    refused(result, "one of your input files", "Give another name")
     assert everything() == before
 
 
@@ -355,7 +355,7 @@ def test_nothing_else_that_was_given_is_replaced(tmp_path, weights, seed, small_
         [*common, *by, "-o", weights / "checkpoint.mid"],
         [*common, *by, "-o", small_piano / "E2v4.flac", "--sound", small_piano],
     ):
-        refused(run(*arguments), "one of the files you gave")
+        refused(run(*arguments), "one of your input files")
     assert sorted(path.name.split("-")[0] for path in weights.iterdir()) == [
         checkpoint.CARD,
         "weights",
@@ -558,7 +558,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(weights, seed, small_piano, monke
     before = everything()
     result = generate(weights, seed, "piece.wav", "--sound", small_piano)
     assert result.exit_code == 130
-    assert "nothing half-made was kept" in result.stderr
+    assert "no incomplete file was kept" in result.stderr
     assert everything() == before
 
 

@@ -65,8 +65,8 @@ def test_what_only_notes_have_is_not_asked_of_sound(seeds, options, why):
     ("arguments", "fragments"),
     [
         (["seeds", "-o", "piece.mp3"], ["'seeds' is a folder of seeds", "Give a folder"]),
-        (["seeds", "-o", "seeds/pieces"], ["lie in one another", "folder of its own"]),
-        (["seeds", "-o", "seeds"], ["lie in one another"]),
+        (["seeds", "-o", "seeds/pieces"], ["contain each other", "folder of its own"]),
+        (["seeds", "-o", "seeds"], ["contain each other"]),
         (["none/", "-o", "piece.mid"], ["no such file: none"]),
         (["s3:/seeds", "-o", "piece.mid"], ["no such file: s3:/seeds"]),
         (["seeds/0.mid", "-o", "p.mid", "--format", "mp3"], ["--format is for a folder of seeds"]),
@@ -74,7 +74,7 @@ def test_what_only_notes_have_is_not_asked_of_sound(seeds, options, why):
         (["seeds/0.mid", "-o", "p.mid", "--gpus-per-worker", "0"], ["--gpus-per-worker is for a"]),
         (["seeds", "-o", "pieces", "--gpus-per-worker", "2"], ["bulk.gpus_per_worker", "1"]),
         (["seeds", "-o", "pieces", "--format", "exe"], ["bulk.format", "mp3"]),
-        (["seeds", "-o", "pieces", "--index", "none"], ["no index of a corpus"]),
+        (["seeds", "-o", "pieces", "--index", "none"], ["not an index of a corpus"]),
         (["seeds", "-o", "pieces", "--sound", "none.sf2"], ["none.sf2"]),
     ],
 )

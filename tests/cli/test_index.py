@@ -35,7 +35,7 @@ def test_a_dataset_is_indexed_and_a_piece_is_compared_with_it(weights, rng):
 def test_an_index_is_replaced_by_force_alone():
     write_dataset(Path("dataset"), [note_row()])
     Path("corpus.index").write_text("mine")
-    refused(run("index", "dataset", "-o", "corpus.index"), "is there already", "--force")
+    refused(run("index", "dataset", "-o", "corpus.index"), "already exists", "--force")
     assert Path("corpus.index").read_text() == "mine"
     made(run("index", "dataset", "-o", "corpus.index", "--force"))
 

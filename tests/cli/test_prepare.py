@@ -274,7 +274,7 @@ def wrong_split():
         (wrong_split, "split", ["split.csv gives a file the split 'exam'", "train, validation"]),
         (None, "http://host/x", ["http://host/x is of an unknown kind", "s3://bucket/prefix"]),
         (None, "s3://", ["names no bucket"]),
-        (None, "", ["'' is no folder"]),
+        (None, "", ["'' is not a folder"]),
     ],
 )
 def test_a_corpus_that_cannot_be_used(prepare, given, fragments, dry):
@@ -289,7 +289,7 @@ def test_a_corpus_that_cannot_be_used(prepare, given, fragments, dry):
 @pytest.mark.parametrize("out", ["corpus", "corpus/set", ".", "corpus/../corpus/x"])
 def test_a_dataset_within_its_corpus_is_refused(corpus, out, dry):
     before = everything()
-    refused(run("prepare", corpus, "-o", out, *dry), "lie in one another", "folder of its own")
+    refused(run("prepare", corpus, "-o", out, *dry), "contain each other", "folder of its own")
     assert everything() == before
 
 
@@ -381,12 +381,12 @@ def test_sound_is_inspected_too_silence_included(monkeypatch):
     from deep_piano.music import transcription
     from tests.support.hostile import played
 
-    heard = improvised(random_state=1)
-    performance = Performance(heard, np.zeros(0), np.zeros(0))
-    network = SimpleNamespace(listen=lambda *_, **__: performance)
+    notes_played = improvised(random_state=1)
+    performance = Performance(notes_played, np.zeros(0), np.zeros(0))
+    network = SimpleNamespace(performance=lambda *_, **__: performance)
     monkeypatch.setattr(cache, "ensure", lambda name: Path(name))
     monkeypatch.setattr(transcription, "Transcriber", lambda folder: network)
-    write_sound(Path("take.wav"), played(heard), sr=SR)
+    write_sound(Path("take.wav"), played(notes_played), sr=SR)
     write_silence(Path("silence.wav"))
     for name in ("take", "silence"):
         output = made(run("inspect", f"{name}.wav", "--plot", "plots"))

@@ -52,7 +52,7 @@ def test_a_run_is_made_compared_evaluated_and_found_again(dataset, caplog):
         assert told[-1].validation_loss == min(r.validation_loss for r in (told[2], told[4]))
     said = made(run("runs", "runs"))
     assert said.splitlines()[2].startswith("| good | ")
-    assert "so far best: good; deep-piano generate --checkpoint runs uses it" in said
+    assert "best so far: good; deep-piano generate --checkpoint runs uses it" in said
     best = checkpoint.load("runs")
     assert best.digest == checkpoint.load("runs/good").digest
 
@@ -77,7 +77,7 @@ def test_what_train_cannot_use(dataset):
     write_dataset("one-sided", [note_row("a.mid")])
     before = everything()
     for arguments, fragments in {
-        ("none", "-o", "run"): ["none is no dataset", "deep-piano prepare"],
+        ("none", "-o", "run"): ["none is not a dataset", "deep-piano prepare"],
         ("dataset", "-o", "run", "--preset", "huge"): ["train.preset", "'huge'"],
         ("dataset", "-o", "run", "--hop", "65"): ["hop is at most window (64)"],
         ("dataset", "-o", "run", "--workers", "3"): ["workers divide batch (64)"],
@@ -121,7 +121,7 @@ def test_what_evaluate_and_runs_cannot_use(dataset):
     checkpoint.save(Path("notes-one"), random_checkpoint())
     write_dataset("sound", [sound_row("mulaw", "a")], codec="mulaw")
     refused(run("evaluate", "nowhere", dataset), "no checkpoint 'nowhere'")
-    refused(run("evaluate", "notes-one", "none"), "none is no dataset")
+    refused(run("evaluate", "notes-one", "none"), "none is not a dataset")
     refused(run("evaluate", "notes-one", "sound"), "'notes-2' and the dataset of 'mulaw-1'")
     refused(run("evaluate", "notes-one", dataset, "--split", "all"), "'all' is not one of")
     refused(run("runs", "nowhere"), "no such folder")
@@ -139,6 +139,6 @@ def test_a_command_that_is_killed_is_resumed_to_the_same_end(dataset):
         assert command.poll() is None
     command.send_signal(signal.SIGKILL)
     assert command.communicate()[1] == b""
-    refused(run("train", dataset, "-o", "killed", *options), "holds a run already", "--resume")
+    refused(run("train", dataset, "-o", "killed", *options), "already holds a run", "--resume")
     made(run("train", dataset, "-o", "killed", "--resume"))
     assert checkpoint.load("killed").digest == checkpoint.load("whole").digest

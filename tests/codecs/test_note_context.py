@@ -125,7 +125,7 @@ def test_a_window_is_what_single_notes_are(rng):
 
 
 def recalled(context, notes):
-    """Return the keys that the memory promises after each note, -1 where there is none."""
+    """Return the keys that the memory predicts after each note, -1 where there is none."""
     found = after(context, notes)[1][:, :CANDIDATES].astype(int)
     return np.where(found == PITCHES, -1, found + 21)
 
@@ -217,10 +217,10 @@ def test_the_probabilities_of_all_durations_add_up_to_one(rows, onset, seed):
     after(context, make_notes(begins, begins + duration / 100, pitch, velocity))
     rng = np.random.default_rng(seed)
     engine = Engine(random_checkpoint(seed=seed % 100, scale=1.0))
-    heard = rng.normal(size=(1, 4 * engine.config.head_units)).astype(np.float32)
+    hidden = rng.normal(size=(1, 4 * engine.config.head_units)).astype(np.float32)
     chosen = np.array([[onset, rng.integers(88), rng.integers(32)]], np.int32)
     known, ends = context.of_field(FIRST, chosen)
-    [logits] = engine.logits(heard, classes(chosen), known)
+    [logits] = engine.logits(hidden, classes(chosen), known)
     every = np.arange(1, LONGEST_DURATION + 1)
     field, widths = SPEC.fields[DURATION], LOG_WIDTHS[DURATION]
     wide = np.tile(logits.astype(np.float64), (len(every), 1))

@@ -129,30 +129,30 @@ def test_bending_reaches_as_far_as_it_may(rng):
 
 
 @given(NOTE_ROWS, st.integers(0, 2**32 - 1))
-def test_a_misheard_sequence_is_one_with_fewer_notes(rows, seed):
+def test_transcription_errors_remove_notes(rows, seed):
     gap, duration, pitch, velocity = np.array(rows).T
     onset = np.cumsum(gap) / 100
     sequence = encode(make_notes(onset, onset + duration / 100, pitch, velocity))
     noise = Augmentation(transcription_noise=1.0)
-    heard = bend(sequence, noise, np.random.default_rng(seed))
-    assert 1 <= len(heard) <= len(sequence)
-    for column, field in zip(heard.T, SPEC.fields, strict=True):
+    bent = bend(sequence, noise, np.random.default_rng(seed))
+    assert 1 <= len(bent) <= len(sequence)
+    for column, field in zip(bent.T, SPEC.fields, strict=True):
         assert ((column >= 0) & (column < field.values)).all()
 
 
 def test_only_the_beginning_is_misheard_as_badly_as_was_measured(rng):
     onset = np.arange(600) / 10  # a minute
     sequence = encode(make_notes(onset, onset + 1, np.full(600, 60), np.full(600, 64)))
-    misheard = [bend(sequence, Augmentation(transcription_noise=1.0), rng) for _ in range(300)]
-    assert all(np.array_equal(heard[-440:], sequence[-440:]) for heard in misheard)
+    noisy = [bend(sequence, Augmentation(transcription_noise=1.0), rng) for _ in range(300)]
+    assert all(np.array_equal(bent[-440:], sequence[-440:]) for bent in noisy)
     begun = 90.0  # notes in a seed of 9 s, the mean
-    lost = np.mean([len(sequence) - len(heard) for heard in misheard])
+    lost = np.mean([len(sequence) - len(bent) for bent in noisy])
     assert 0.05 * begun < lost < 0.09 * begun
-    beginnings = np.concatenate([heard[:28] for heard in misheard])  # 3 s, whatever was lost
+    beginnings = np.concatenate([bent[:28] for bent in noisy])  # 3 s, whatever was lost
     assert -0.35 < np.log(beginnings[:, DURATION] / 100).mean() < -0.1
     assert 1 < np.std(beginnings[:, VELOCITY]) < 4
     half = [bend(sequence, Augmentation(transcription_noise=0.5), rng) for _ in range(100)]
-    assert 30 < sum(np.array_equal(heard, sequence) for heard in half) < 70
+    assert 30 < sum(np.array_equal(bent, sequence) for bent in half) < 70
 
 
 def test_an_excerpt_begins_at_zero():

@@ -1,4 +1,4 @@
-"""The sound-wave codecs: samples in, classes or numbers out, and back within a stated error."""
+"""The codecs of sound waves: samples in, classes or numbers out, and back within a stated error."""
 
 from __future__ import annotations
 

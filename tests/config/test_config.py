@@ -214,7 +214,7 @@ def test_command_line_over_profile_over_what_it_extends_over_the_file(settings):
         ("{a: {bulk: {wrokers: 1}}}", "'bulk.wrokers': did you mean 'bulk.workers'.*profile 'a' "),
         ("{a: {extend: b}, b: {}}", "no setting 'extend': did you mean 'extends'"),
         ("{a: {bulk: {batch: 0}}}", "'bulk.batch' must be greater than or equal to 1.*profile 'a'"),
-        ("{a: {extends: a}}", "extend one another in a circle: a -> a"),
+        ("{a: {extends: a}}", "extend each other in a circle: a -> a"),
         ("{a: {extends: b}, b: {extends: c}, c: {extends: a}}", "a -> b -> c -> a"),
         ("{lap: {}, b: {extends: lpa}}", "no profile 'lpa': did you mean 'lap'.*profile 'b'"),
         ("{a: {extends: [b]}}", r"no profile \['b'\]: there are a"),

@@ -214,7 +214,7 @@ def test_the_same_settings_are_no_reason_to_refuse():
         ({"min_notes": 7}, r"\(min_notes 64 -> 7\): every recording would be read again"),
         ({"codec": "mulaw"}, r"\(codec notes -> mulaw\): every recording"),
         ({"sr": 8000}, r"\(sr None -> 8000\): every recording"),
-        ({"shard_mb": 1}, r"\(shard_mb 32.0 -> 1.0\): its shards would be laid out anew"),
+        ({"shard_mb": 1}, r"\(shard_mb 32.0 -> 1.0\): its shards would be written again"),
         ({"group": "(a\nb)"}, r"\(group None -> \(a\\nb\)\): its shards"),
         (
             {"test_share": 0.2, "min_density": 1},
@@ -415,7 +415,7 @@ def test_a_ledger_of_other_columns_only_costs_time(dataset):
 
 
 def test_a_file_that_is_neither_a_row_nor_a_reject_is_noticed(shard):
-    with pytest.raises(AssertionError, match="every file is a row or has a reason"):
+    with pytest.raises(AssertionError, match="every file is a row or a reject"):
         a_manifest([shard(rows=[note_row()])], files=2)
 
 

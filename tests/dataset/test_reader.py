@@ -58,7 +58,7 @@ def test_what_it_holds_decides_over_its_digest(tmp_path, rows):
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"is no dataset.*deep-piano prepare"):
+    with pytest.raises(InputError, match=r"is not a dataset.*deep-piano prepare"):
         Dataset(open_folder(tmp_path))
 
 
@@ -110,5 +110,5 @@ def test_a_shard_that_holds_other_recordings_than_the_manifest_says_is_broken(tm
     with Dataset(place) as dataset:
         [group] = dataset.row_groups(manifest["shards"][0]["row_groups"][0]["split"])
         for read in (dataset.rows, dataset.lengths):
-            with pytest.raises(DeepPianoError, match=r"is broken: it holds other recordings"):
+            with pytest.raises(DeepPianoError, match=r"is broken: its recordings do not match"):
                 read(group)

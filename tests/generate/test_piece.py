@@ -392,7 +392,7 @@ def test_the_callers_files_are_kept(tmp_path, seed, weights):
     mine = tmp_path / "mine.json"
     mine.write_text("{}")
     settings = GenerateConfig(checkpoint=str(weights), seconds=SECONDS)
-    with pytest.raises(InputError, match="one of the files you gave"):
+    with pytest.raises(InputError, match="one of your input files"):
         make_pieces(seed, tmp_path / "mine.mid", settings, force=True, keep=[Path(mine)])
     assert mine.read_text() == "{}"
 
@@ -412,7 +412,7 @@ def test_with_an_index_the_json_says_what_the_piece_shares_with_the_corpus(make,
     }
     assert index.read_bytes() == before
     (tmp_path / "out" / "no.mid").write_bytes(b"")
-    with pytest.raises(InputError, match="no index of a corpus"):
+    with pytest.raises(InputError, match="not an index of a corpus"):
         make("never.mid", index=str(tmp_path / "out" / "no.mid"))
 
 

@@ -77,7 +77,7 @@ def test_ensure_fetches_once(shop):
 
 def test_a_wrong_hash_keeps_nothing(shop, tmp_path):
     shops.make_zip(shop / "bells==1.0", {"bells/a.txt": b"not the bell you know"})
-    with pytest.raises(AssetError, match=r"not the package it should be: its SHA-256 is [0-9a-f]+"):
+    with pytest.raises(AssetError, match=r"not the package it should be: .* but got [0-9a-f]{64}"):
         cache.fetch("bells")
     assert cache.path("bells") is None
     assert shops.everything_under(tmp_path / "cache") == ["assets/.bells.lock"]

@@ -123,16 +123,16 @@ def test_a_dry_run_prints_the_same_command(checkout):
 def test_what_cannot_be_submitted(checkout):
     refused(run("submit", "train", "x"), "no address of a job server", "RAY_ADDRESS")
     refused(run("submit", "--address", "auto", "train"), "'auto'")
-    refused(run("submit", "--address", ADDRESS, "sing"), "'sing' is none of the stages prepare")
+    refused(run("submit", "--address", ADDRESS, "sing"), "'sing' is not one of the stages prepare")
     at = ("submit", "--address", ADDRESS, "train", "x")
     refused(run("--config", "out/c.yaml", *at), "out/c.yaml", "group of settings")
     Path("out/c.yaml").write_text("")
-    refused(run("--config", "out/c.yaml", *at), "does not stand in the working folder")
+    refused(run("--config", "out/c.yaml", *at), "is not in the working folder")
     refused(run("--config", "ray_config.yaml", "--profile", "many", *at), "no profile 'many'")
     refused(run(*at), ADDRESS, "Failed to connect", "port forwarded", code=1)
     Path("jobs/train.py").unlink()
     Path("jobs").rmdir()
-    refused(run(*at), "holds no jobs/")
+    refused(run(*at), "has no folder jobs/")
 
 
 @pytest.mark.parametrize(("token", "state"), [(None, "not set"), ("wrong", "another one")])

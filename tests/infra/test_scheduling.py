@@ -1,4 +1,4 @@
-"""How long nothing may be heard of work on Ray; tests/chaos/ shows it with processes that hang."""
+"""The limit of time without progress on Ray; tests/chaos/ shows it with processes that hang."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.cluster import connection
 from deep_piano.infra.cluster.scheduling import Silence, completed
-from deep_piano.train.on_ray import _fit
+from deep_piano.train.on_ray import fit_with_reports
 
 
 @pytest.fixture
@@ -28,19 +28,19 @@ def test_it_may_last_so_long_and_no_longer(clock):
     silence.require_short(3)
     clock[0] += 1
     with pytest.raises(
-        DeepPianoError, match=r"for 60 s of the 3 tasks .* bulk.silence_seconds says how long"
+        DeepPianoError, match=r"for 60 s of the 3 tasks .* bulk.silence_seconds sets the limit"
     ) as caught:
         silence.require_short(3)
     assert not isinstance(caught.value, InputError)
 
 
-def test_whatever_is_heard_ends_it(clock):
+def test_any_progress_ends_it(clock):
     silence = Silence(60, "prepare.silence_seconds")
     clock[0] += 50
     silence.end()
     clock[0] += 50
     silence.require_short(1, [])
-    silence.require_short(1, [12.0])  # a recording was heard
+    silence.require_short(1, [12.0])  # a recording was transcribed
     clock[0] += 50
     silence.require_short(1, [12.0])
     clock[0] += 50
@@ -49,7 +49,7 @@ def test_whatever_is_heard_ends_it(clock):
 
 
 class News:
-    """What the first worker tells, in the place of Ray's queue; then nothing."""
+    """The first worker's reports, in place of Ray's queue; then nothing."""
 
     def __init__(self, *told, then):
         self._told, self._then = list(told), then
@@ -80,7 +80,7 @@ class Trainer:
         return self._outcome
 
 
-def test_a_training_that_is_not_heard_of_any_more_ends(clock):
+def test_a_training_without_progress_ends(clock):
     def wait():
         clock[0] += 25
 
@@ -88,7 +88,7 @@ def test_a_training_that_is_not_heard_of_any_more_ends(clock):
     silence = Silence(60, "train.silence_seconds")
     clock[0] += 50
     with pytest.raises(DeepPianoError, match=r"for 60 s of the 2 tasks .* train.silence_seconds"):
-        _fit(trainer, News("an update", then=wait), told.append, silence, 2)
+        fit_with_reports(trainer, News("an update", then=wait), told.append, silence, 2)
     assert told == ["an update"]
     assert clock[0] == 1000 + 50 + 3 * 25
     trainer.may_end.set()
@@ -98,7 +98,10 @@ def test_a_training_gives_what_its_trainer_gives_and_the_last_news_are_told():
     trainer, told = Trainer("done"), []
     silence = Silence(60, "train.silence_seconds")
     trainer.may_end.set()
-    assert _fit(trainer, News(1, 2, 3, then=lambda: None), told.append, silence, 2) == "done"
+    assert (
+        fit_with_reports(trainer, News(1, 2, 3, then=lambda: None), told.append, silence, 2)
+        == "done"
+    )
     assert told == [1, 2, 3]
 
 
@@ -106,7 +109,7 @@ def test_a_training_fails_as_its_trainer_does():
     trainer = Trainer(ValueError("no workers"))
     silence = Silence(60, "train.silence_seconds")
     with pytest.raises(ValueError, match="no workers"):
-        _fit(trainer, News(then=trainer.may_end.set), print, silence, 2)
+        fit_with_reports(trainer, News(then=trainer.may_end.set), print, silence, 2)
 
 
 @pytest.fixture

@@ -408,7 +408,7 @@ def test_a_tree_may_be_deeper_than_the_stack(tmp_path):
 @example("\\\N{LATIN SMALL LETTER E WITH ACUTE}".encode())
 def test_every_local_name_is_fit_for_utf_8_and_found_again(name):
     text = os.fsdecode(name)
-    escaped = local._escape(text)
+    escaped = local.escape(text)
     escaped.encode("utf-8")
     assert local._unescape(escaped) == text
     assert os.fsencode(local._unescape(escaped)) == name
@@ -416,10 +416,10 @@ def test_every_local_name_is_fit_for_utf_8_and_found_again(name):
 
 @given(st.text(st.sampled_from("\\x5cfe8\udcff\udc80a/")))
 def test_escapes_are_never_mixed_up(text):
-    escaped = local._escape(text)
+    escaped = local.escape(text)
     assert escaped.isascii()
     assert local._unescape(escaped) == text
-    assert "/".join(map(local._escape, text.split("/"))) == escaped
+    assert "/".join(map(local.escape, text.split("/"))) == escaped
 
 
 def test_names_that_are_not_utf_8_are_found_and_read(tmp_path):
@@ -488,14 +488,14 @@ def test_a_local_path_may_look_odd(path):
         ("s3://", "s3:// names no bucket. Write s3://bucket"),
         ("s3:///prefix", "s3:///prefix names no bucket"),
         ("s3://../x", "names no bucket"),
-        ("s3:/bucket/x", "'s3:/bucket/x' is no folder. Give a local folder or s3://bucket/prefix"),
-        ("", "'' is no folder"),
-        ("a\0b", "is no folder"),
+        ("s3:/bucket/x", "'s3:/bucket/x' is not a folder. Give a local one or s3://bucket/prefix"),
+        ("", "'' is not a folder"),
+        ("a\0b", "is not a folder"),
         ("gs://bucket/x", "gs://bucket/x is of an unknown kind. Give a local folder or s3://"),
         ("http://host/x", "http://host/x is of an unknown kind"),
-        ("file://host/x", "file://host/x is no folder of this machine. Write file:///path"),
-        ("file://", "is no folder of this machine"),
-        ("file:///a%00b", "is no folder of this machine"),
+        ("file://host/x", "file://host/x is not a folder of this machine. Write file:///path"),
+        ("file://", "is not a folder of this machine"),
+        ("file:///a%00b", "is not a folder of this machine"),
     ],
 )
 def test_another_uri_is_refused(uri, match):

@@ -130,7 +130,7 @@ def test_a_card_names_no_file_elsewhere(tmp_path):
 
 
 def test_a_missing_one_names_those_that_are_shipped():
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'nowhere'.*shipped \("):
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'nowhere'.*shipped checkpoint \("):
         checkpoints.load("nowhere", codec=SPEC.codec)
 
 

@@ -19,34 +19,34 @@ def chord(seconds):
     return (wave + np.random.default_rng(0).normal(0, 1e-4, len(t))).astype(np.float32)
 
 
-def test_a_filter_is_stable_and_rings_at_the_pitches_of_what_was_heard():
-    heard = chord(10.0)
-    weights = coefficients(heard, ModelConfig(**(vars(CONFIG) | {"order": 256})))[:, 0]
+def test_a_filter_is_stable_and_rings_at_the_pitches_of_the_past():
+    past = chord(10.0)
+    weights = coefficients(past, ModelConfig(**(vars(CONFIG) | {"order": 256})))[:, 0]
     roots = np.roots(np.concatenate([[1.0], -weights[::-1]]))
     assert (np.abs(roots) < 1).all()
     ringing = np.angle(roots[np.argsort(-np.abs(roots))[:6]])
     np.testing.assert_allclose(np.sort(ringing[ringing > 0]), [1 / 31, 1 / 13, 1 / 9], atol=1e-3)
 
 
-@pytest.mark.parametrize("heard", [np.zeros(0), np.zeros(5000), np.ones(3)])
-def test_what_says_nothing_is_predicted_by_the_mean_spectrum(heard):
-    weights = coefficients(heard, CONFIG)
+@pytest.mark.parametrize("past", [np.zeros(0), np.zeros(5000), np.ones(3)])
+def test_a_past_without_information_is_predicted_by_the_mean_spectrum(past):
+    weights = coefficients(past, CONFIG)
     assert np.isfinite(weights).all()
-    if not heard.any():
+    if not past.any():
         np.testing.assert_array_equal(weights, coefficients(np.zeros(0), CONFIG))
 
 
 def test_several_values_ahead_stand_on_those_foretold():
-    heard = chord(2.0).astype(np.float64)
-    one, several = coefficients(heard, CONFIG)[:, 0], coefficients(heard, CONFIG, ahead=40)
-    known = heard[-32:].tolist()
+    past = chord(2.0).astype(np.float64)
+    one, several = coefficients(past, CONFIG)[:, 0], coefficients(past, CONFIG, ahead=40)
+    known = past[-32:].tolist()
     for place in range(40):
         known.append(np.dot(known[-32:], one))
-        assert heard[-32:] @ several[:, place] == pytest.approx(known[-1], abs=1e-9)
+        assert past[-32:] @ several[:, place] == pytest.approx(known[-1], abs=1e-9)
 
 
 @pytest.mark.parametrize(("codec", "frame"), [("mulaw", 4), ("samples", 1), ("samples", 4)])
-def test_only_what_was_heard_is_known(codec, frame):
+def test_only_the_past_is_known(codec, frame):
     config = ModelConfig(**(vars(CONFIG) | {"frame": frame}))
     sequence = CODECS[codec].encode(chord(2.2))
     other = sequence.copy()

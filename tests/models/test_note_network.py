@@ -79,7 +79,7 @@ def test_a_candidate_that_there_is_not_is_impossible(rng):
 
 
 @pytest.mark.tf
-def test_nothing_of_the_future_is_heard(rng):
+def test_the_network_does_not_see_the_future(rng):
     model = build_model(SPEC, TINY, batch=BATCH, window=WINDOW)
     inputs = random_inputs(rng)
     carry_state(model, np.zeros(BATCH, np.float32))

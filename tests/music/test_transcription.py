@@ -18,7 +18,7 @@ from deep_piano.music.segments import (
     SYMBOLS,
     Intervals,
 )
-from deep_piano.music.transcription import Transcriber, listen
+from deep_piano.music.transcription import Transcriber, transcribe_segments
 from tests.support.segments import as_rows, intervals
 
 REFERENCE = Path(__file__).parents[1] / "data" / "transkun_reference.npz"
@@ -55,13 +55,13 @@ def piano_tones() -> np.ndarray:
 
 
 class FakeNetwork:
-    """Hears one note at the first sample that is not silent."""
+    """Finds one note at the first sample that is not silent."""
 
     def __init__(self) -> None:
-        self.heard: list[np.ndarray] = []
+        self.segments: list[np.ndarray] = []
 
     def __call__(self, samples: np.ndarray) -> Intervals:
-        self.heard.append(samples)
+        self.segments.append(samples)
         onset = float(np.flatnonzero(samples)[0]) / SAMPLE_RATE
         return intervals((onset, onset + 0.5, 60))
 
@@ -72,22 +72,22 @@ class FakeNetwork:
 def test_the_network_hears_sixteen_seconds_at_a_time(seconds: float, segments: int) -> None:
     network, told = FakeNetwork(), []
     samples = np.ones(round(seconds * SAMPLE_RATE), np.float32)
-    listen(network, samples, sr=SAMPLE_RATE, progress=told.append)
-    assert [heard.shape for heard in network.heard] == [(SEGMENT_SAMPLES,)] * segments
+    transcribe_segments(network, samples, sr=SAMPLE_RATE, progress=told.append)
+    assert [segment.shape for segment in network.segments] == [(SEGMENT_SAMPLES,)] * segments
     assert told == [Progress("transcribing", done, segments) for done in range(1, segments + 1)]
 
 
 def test_short_audio_is_padded_with_silence() -> None:
     network = FakeNetwork()
-    listen(network, np.ones(1000, np.float32), sr=SAMPLE_RATE)
-    assert network.heard[0][:1000].all()
-    assert not network.heard[0][1000:].any()
+    transcribe_segments(network, np.ones(1000, np.float32), sr=SAMPLE_RATE)
+    assert network.segments[0][:1000].all()
+    assert not network.segments[0][1000:].any()
 
 
 def test_times_are_those_of_the_whole_recording() -> None:
     samples = np.zeros(30 * SAMPLE_RATE, np.float32)
     samples[20 * SAMPLE_RATE] = 1
-    keys = listen(FakeNetwork(), samples, sr=SAMPLE_RATE).keys
+    keys = transcribe_segments(FakeNetwork(), samples, sr=SAMPLE_RATE).keys
     assert as_rows(keys) == [(20, 20.5, 60)]
 
 
@@ -97,7 +97,7 @@ def test_a_piano_between_two_keys_is_retuned_and_keeps_its_times(cents: int) -> 
     sound = np.sin(2 * np.pi * 440 * tuning.speed(cents) * t).astype(np.float32)
     sound[: 25 * SAMPLE_RATE] = 0
     network = FakeNetwork()
-    keys = listen(network, sound, sr=SAMPLE_RATE).keys
+    keys = transcribe_segments(network, sound, sr=SAMPLE_RATE).keys
     heard = network.heard[-1][: 4 * SAMPLE_RATE]
     peak = np.argmax(np.abs(np.fft.rfft(heard * np.hanning(len(heard))))) / 4
     assert peak == pytest.approx(440, abs=1)
@@ -108,34 +108,34 @@ def test_a_piano_that_is_nearly_in_tune_is_heard_as_it_is() -> None:
     t = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
     sound = np.sin(2 * np.pi * 440 * tuning.speed(18) * t).astype(np.float32)
     network = FakeNetwork()
-    listen(network, sound, sr=SAMPLE_RATE)
+    transcribe_segments(network, sound, sr=SAMPLE_RATE)
     assert np.array_equal(network.heard[0][: len(sound)], sound)
 
 
 @pytest.mark.parametrize("samples", [np.zeros(SAMPLE_RATE), np.empty(0)])
 def test_silence_has_no_notes(samples: np.ndarray) -> None:
     network = FakeNetwork()
-    performance = listen(network, samples, sr=SAMPLE_RATE)
+    performance = transcribe_segments(network, samples, sr=SAMPLE_RATE)
     assert performance.sounding().size == performance.pedal_down_s.size == 0
-    assert not network.heard
+    assert not network.segments
 
 
 def test_another_sampling_rate_is_resampled() -> None:
     network = FakeNetwork()
     sound = np.sin(np.arange(2 * 16_000)).astype(np.float32)
-    listen(network, sound, sr=16_000)
-    assert np.flatnonzero(network.heard[0])[-1] == pytest.approx(2 * SAMPLE_RATE, abs=10)
+    transcribe_segments(network, sound, sr=16_000)
+    assert np.flatnonzero(network.segments[0])[-1] == pytest.approx(2 * SAMPLE_RATE, abs=10)
 
 
 def test_samples_that_are_not_numbers_are_refused() -> None:
     samples = np.array([0, np.nan, np.inf, 0], np.float32)
     with pytest.raises(AudioError, match="2 of 4 samples are NaN or infinite"):
-        listen(FakeNetwork(), samples, sr=SAMPLE_RATE)
+        transcribe_segments(FakeNetwork(), samples, sr=SAMPLE_RATE)
 
 
 def test_stereo_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="must be mono"):
-        listen(FakeNetwork(), np.zeros((10, 2)), sr=SAMPLE_RATE)
+        transcribe_segments(FakeNetwork(), np.zeros((10, 2)), sr=SAMPLE_RATE)
 
 
 # The network with invented weights
@@ -201,18 +201,18 @@ def test_a_random_network_gives_well_formed_intervals(tiny_folder: Path) -> None
     network = Transcriber(tiny_folder)._network
     rng = np.random.default_rng(1)
     samples = rng.normal(0, 0.1, SEGMENT_SAMPLES).astype(np.float32)
-    heard = network(samples)
-    assert heard.pitch.size > 0
-    assert set(heard.pitch.tolist()) <= set(SYMBOLS)
-    assert (heard.begin_s < heard.end_s).all()
-    assert heard.begin_s.min() >= 0
-    assert heard.end_s.max() < SEGMENT_S + 0.05
-    assert 0 <= heard.velocity.min() <= heard.velocity.max() <= 127
-    for pitch in np.unique(heard.pitch):
-        begin, end = (column[heard.pitch == pitch] for column in (heard.begin_s, heard.end_s))
+    found = network(samples)
+    assert found.pitch.size > 0
+    assert set(found.pitch.tolist()) <= set(SYMBOLS)
+    assert (found.begin_s < found.end_s).all()
+    assert found.begin_s.min() >= 0
+    assert found.end_s.max() < SEGMENT_S + 0.05
+    assert 0 <= found.velocity.min() <= found.velocity.max() <= 127
+    for pitch in np.unique(found.pitch):
+        begin, end = (column[found.pitch == pitch] for column in (found.begin_s, found.end_s))
         assert (begin[1:] >= end[:-1]).all()
     again = network(samples)
-    np.testing.assert_array_equal(heard.begin_s, again.begin_s)
+    np.testing.assert_array_equal(found.begin_s, again.begin_s)
 
 
 @pytest.mark.tf
@@ -311,14 +311,14 @@ def test_the_network_equals_the_package_inside(transcriber: Transcriber) -> None
 @pytest.mark.tf
 @pytest.mark.assets
 def test_the_network_equals_the_package_in_its_notes(transcriber: Transcriber) -> None:
-    heard = transcriber._network(padded_tones())
+    found = transcriber._network(padded_tones())
     with np.load(REFERENCE) as reference:
-        np.testing.assert_array_equal(heard.pitch, reference["pitch"])
-        np.testing.assert_array_equal(heard.velocity, reference["velocity"])
-        np.testing.assert_array_equal(heard.has_begin, reference["has_begin"])
-        np.testing.assert_array_equal(heard.has_end, reference["has_end"])
-        np.testing.assert_allclose(heard.begin_s, reference["begin_s"], atol=1e-3)
-        np.testing.assert_allclose(heard.end_s, reference["end_s"], atol=3e-3)
+        np.testing.assert_array_equal(found.pitch, reference["pitch"])
+        np.testing.assert_array_equal(found.velocity, reference["velocity"])
+        np.testing.assert_array_equal(found.has_begin, reference["has_begin"])
+        np.testing.assert_array_equal(found.has_end, reference["has_end"])
+        np.testing.assert_allclose(found.begin_s, reference["begin_s"], atol=1e-3)
+        np.testing.assert_allclose(found.end_s, reference["end_s"], atol=3e-3)
 
 
 @pytest.mark.tf

@@ -22,7 +22,7 @@ from deep_piano.prepare.dry_run import preview
 from deep_piano.prepare.plan import Known, plan, reading_digest
 from deep_piano.prepare.sources import Source
 from deep_piano.prepare.tasks import build_shard
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import (
     write_half,
@@ -71,7 +71,10 @@ def prepared(corpus, dataset):
         sources = [Source(e.name, e.size, hashes[e.name]) for e in entries[:files]]
         shards = [
             build_shard(
-                *(corpus, dataset, one, settings), rejects={}, rows_in={}, transcribe=listener()
+                *(corpus, dataset, one, settings),
+                rejects={},
+                rows_in={},
+                transcribe=fake_transcriber(),
             )
             for one in plan(sources, Known(reading_digest(settings)), settings)
         ]
@@ -108,13 +111,13 @@ def test_files_hours_shards_bytes_and_time_are_said(look, corpus):
     size_mb = sum(path.stat().st_size for path in corpus.root.glob("[0-9s].*")) / 1e6
     assert first == (
         f"5 files that are recordings by their names, {size_mb:.1f} MB; "
-        "1 others, left alone (1 .txt)"
+        "1 others are ignored (1 .txt)"
     )
-    assert second == "0 of them known from before, 5 new or changed: 0.02 hours as they claim"
+    assert second == "0 of them already read, 5 new or changed: 0.02 hours by their headers"
     assert others[0].startswith("shards: at most 1, about 0.")
     assert re.fullmatch(
-        r"time: about \d+ s on \d+ CPUs, measured on 5 files; transcribing comes on top "
-        r"\(its weights are not here yet\)",
+        r"time: about \d+ s on \d+ CPUs, measured on 5 files; the time of transcription is not "
+        r"included \(its weights are not fetched yet\)",
         others[1],
     )
     assert len(others) == 2
@@ -218,7 +221,7 @@ def test_files_of_the_same_size_are_no_duplicates(look, corpus):
 def test_what_was_read_before_is_known(look, prepared, dataset):
     shards = prepared(PrepareConfig())
     text = look()
-    assert "5 of them known from before, 0 new or changed: 0.00 hours" in text
+    assert "5 of them already read, 0 new or changed: 0.00 hours" in text
     assert f"about {sum(facts.bytes for facts in shards) / 1e6:,.1f} MB" in text
     assert "time: about 0 s" in text
 
@@ -227,19 +230,19 @@ def test_a_new_file_that_repeats_a_known_one_is_a_duplicate(look, prepared, corp
     prepared(PrepareConfig())
     shutil.copy(corpus.root / "s.wav", corpus.root / "z.wav")
     text = look()
-    assert "5 of them known from before, 1 new or changed: 0.00 hours" in text
+    assert "5 of them already read, 1 new or changed: 0.00 hours" in text
     assert "would be left out as duplicate: 1 (z.wav)" in text
 
 
 def test_of_a_killed_run_only_what_it_had_read_is_known(look, prepared):
     prepared(PrepareConfig(), finished=False, files=2)  # though all were hashed
-    assert "2 of them known from before, 3 new or changed: 0.01 hours" in look()
+    assert "2 of them already read, 3 new or changed: 0.01 hours" in look()
 
 
 def test_another_layout_reads_nothing_again_and_other_filters_everything(look, prepared):
     prepared(PrepareConfig())
-    assert "5 of them known" in look(rebuild=True, shard_mb=1)
-    assert "0 of them known from before, 5 new or changed" in look(rebuild=True, min_notes=50)
+    assert "5 of them already read" in look(rebuild=True, shard_mb=1)
+    assert "0 of them already read, 5 new or changed" in look(rebuild=True, min_notes=50)
 
 
 def test_of_many_files_a_sample_stands_for_all(look, corpus, monkeypatch):
@@ -280,21 +283,21 @@ def test_progress_is_said_stage_by_stage(look, prepared, corpus):
 def test_transcribing_is_measured_where_the_weights_are(look, corpus, monkeypatch, tmp_path):
     """A file whose beginning cannot be decoded is not the one to measure with."""
     write_half(corpus.root / "broken.flac")
-    heard = []
+    lengths_s = []
 
     class Fake:
         def __init__(self, folder):
             assert folder == tmp_path
 
         def __call__(self, samples, *, sr):
-            heard.append(round(len(samples) / sr))
+            lengths_s.append(round(len(samples) / sr))
             return make_notes(np.arange(70), np.arange(70) + 1, [60] * 70, [60] * 70)
 
     monkeypatch.setattr("deep_piano.infra.assets.cache.path", lambda name: tmp_path)
     monkeypatch.setattr("deep_piano.music.transcription.Transcriber", Fake)
     monkeypatch.setattr(module.time, "process_time", iter(range(0, 10**9, 7000)).__next__)
     text = look(workers=1)
-    assert heard == [1, 14]
+    assert lengths_s == [1, 14]
     # 500 s for a second of sound, of 14 + 20 s.
     assert 14 * 500 / 60 < number_in(r"about ([\d.]+) minutes", text) < 36 * 500 / 60
     assert "transcribing" not in text
@@ -305,7 +308,7 @@ def test_without_weights_transcribing_is_not_measured(look, monkeypatch):
         raise AssertionError("there are no weights")
 
     monkeypatch.setattr("deep_piano.music.transcription.Transcriber", never)
-    assert "transcribing comes on top (its weights are not here yet)" in look()
+    assert "the time of transcription is not included (its weights are not fetched yet)" in look()
 
 
 def test_a_corpus_of_nothing_useful_has_an_estimate_too(tmp_path, dataset):
@@ -322,7 +325,7 @@ def test_a_corpus_of_nothing_useful_has_an_estimate_too(tmp_path, dataset):
 @pytest.mark.parametrize(
     ("dataset_name", "settings", "message"),
     [
-        ("corpus/inside", {}, "lie in one another"),
+        ("corpus/inside", {}, "contain each other"),
         ("dataset", {"min_notes": 50}, r"made with other settings \(min_notes 64 -> 50\)"),
         ("broken", {}, "manifest.json is broken"),
         ("dataset", {"split": "metadata"}, "made with other settings"),

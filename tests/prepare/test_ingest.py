@@ -28,7 +28,7 @@ from deep_piano.music.notes import make_notes
 from deep_piano.prepare import ingest as module
 from deep_piano.prepare.ingest import TranscriberLostError, ingest, reason_of, split_of
 from deep_piano.prepare.sources import Source
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import (
     ffmpeg,
@@ -63,7 +63,7 @@ def read(tmp_path):
             tmp_path / name,
             source or Source(name, 1, "the file's hash"),
             PrepareConfig(**{"codec": "mulaw", **settings}),
-            transcribe=transcribe or listener(),
+            transcribe=transcribe or fake_transcriber(),
         )
 
     return call
@@ -134,7 +134,7 @@ def test_the_transcriber_is_given_the_codecs_rate_or_the_one_asked_for(sound, re
 
     def hear(samples, sr):
         given.append((sr, round(len(samples) / sr)))
-        return listener()(samples, sr)
+        return fake_transcriber()(samples, sr)
 
     read("take.wav", codec="notes", transcribe=hear)
     read("take.wav", codec="notes", transcribe=hear, sr=SR)

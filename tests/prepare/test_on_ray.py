@@ -19,7 +19,7 @@ from deep_piano.music.midi import read_midi, write_midi
 from deep_piano.prepare import tasks
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import contents, one_node
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import SR, write_sound
 
@@ -60,7 +60,7 @@ def run(tmp_path, corpus):
             load_config(None, {"prepare": small | settings}),
             rebuild=rebuild,
             retry_failures=retry_failures,
-            transcriber=listener,
+            transcriber=fake_transcriber,
         )
 
     return call
@@ -194,7 +194,7 @@ def test_other_settings_are_refused_and_named_before_any_work(run):
     run()
     with pytest.raises(InputError, match=r"min_notes 64 -> 50\): every recording would be read"):
         run(min_notes=50)
-    with pytest.raises(InputError, match=r"test_share 0.2 -> 0.3\): its shards would be laid out"):
+    with pytest.raises(InputError, match=r"test_share 0.2 -> 0.3\): its shards would be writ"):
         run(test_share=0.3)
 
 
@@ -323,7 +323,7 @@ def test_progress_counts_up_to_all(corpus, tmp_path):
         open_folder(corpus),
         open_folder(tmp_path / "dataset"),
         load_config(),
-        transcriber=listener,
+        transcriber=fake_transcriber,
         progress=seen.append,
     )
     assert {now.what for now in seen} == {"looking", "preparing"}

@@ -11,7 +11,7 @@ from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.midi import write_midi
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import one_node
-from tests.support.fakes import listener, mortal_listener
+from tests.support.fakes import crashing_transcriber, fake_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import SR, write_ffmpeg, write_sound
 
@@ -51,12 +51,12 @@ def test_a_file_that_kills_its_reader_is_a_failure_and_the_rest_is_not(
     tmp_path, corpus, ray_with_deadly_ffmpeg
 ):
     write_sound(corpus / "deadly.wav", played(improvised(random_state=5)), sr=SR)
-    manifest = run(tmp_path, listener)
+    manifest = run(tmp_path, fake_transcriber)
     [reject] = manifest.rejects
     assert (reject.name, reject.kind) == ("deadly.wav", "failure")
     assert reject.rule == "crashed"
     assert manifest.totals.recordings == 3
-    assert run(tmp_path, listener) == manifest
+    assert run(tmp_path, fake_transcriber) == manifest
 
 
 def test_a_recording_that_kills_the_transcribers_costs_itself_only(
@@ -64,7 +64,7 @@ def test_a_recording_that_kills_the_transcribers_costs_itself_only(
 ):
     short = played(improvised(12.0, random_state=5), seconds=12.0)
     write_sound(corpus / "short.wav", short, sr=SR)
-    manifest = run(tmp_path, mortal_listener)
+    manifest = run(tmp_path, crashing_transcriber)
     [reject] = manifest.rejects
     assert (reject.name, reject.rule) == ("short.wav", "crashed")
     assert manifest.totals.recordings == 3

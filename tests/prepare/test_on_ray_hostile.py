@@ -16,7 +16,7 @@ from deep_piano.errors import DeepPianoError
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import contents, one_node
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 from tests.support.hostile import for_sound, write_hanging_ffmpeg, write_hostile_corpus
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -66,7 +66,7 @@ def run(hostile, folder, **settings):
         open_folder(hostile[0]),
         open_folder(folder),
         load_config(None, {"prepare": small | settings}),
-        transcriber=listener,
+        transcriber=fake_transcriber,
     )
 
 

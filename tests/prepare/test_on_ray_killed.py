@@ -13,7 +13,7 @@ from deep_piano.music.midi import write_midi
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import contents, killing, several_nodes
 from tests.support.commands import in_a_process
-from tests.support.fakes import slow_listener
+from tests.support.fakes import slow_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import SR, write_sound
 
@@ -58,7 +58,7 @@ def run(corpus, folder, *, disturb=None, **settings):
         open_folder(corpus),
         open_folder(folder),
         load_config(None, {"prepare": SETTINGS | settings}),
-        transcriber=slow_listener,
+        transcriber=slow_transcriber,
         progress=watch,
     )
     assert not waiting, "the run was disturbed"

@@ -18,7 +18,7 @@ from deep_piano.music.midi import write_midi
 from deep_piano.prepare import on_ray as stage
 from tests.support.bucket import UNWANTED, free_port, serve
 from tests.support.clusters import contents, one_node
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import SR, write_sound
 
@@ -63,7 +63,7 @@ def prepare(corpus, dataset, *, endpoint=None, progress=lambda _: None, **settin
         open_folder(corpus, endpoint=endpoint),
         open_folder(dataset, endpoint=endpoint),
         load_config(None, {"prepare": SETTINGS | settings}),
-        transcriber=listener,
+        transcriber=fake_transcriber,
         progress=progress,
     )
 
@@ -179,7 +179,7 @@ def test_a_bucket_that_is_missing_is_named(s3, corpus, tmp_path):
 
 def test_a_dataset_within_its_corpus_is_refused(s3, corpus):
     source = upload(s3, corpus)
-    with pytest.raises(InputError, match="lie in one another"):
+    with pytest.raises(InputError, match="contain each other"):
         prepare(source, f"{source}/set")
     assert set(stored(source)) == set(contents(corpus))
 

@@ -200,7 +200,7 @@ def test_shares_are_kept():
 )
 def test_a_dataset_may_not_lie_in_its_corpus_nor_around_it(one, other, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="lie in one another"):
+    with pytest.raises(InputError, match="contain each other"):
         require_apart(open_folder(one), open_folder(other))
 
 

@@ -21,7 +21,7 @@ from deep_piano.prepare.ingest import TranscriberLostError
 from deep_piano.prepare.plan import ShardPlan, reading_digest
 from deep_piano.prepare.sources import Source
 from deep_piano.prepare.tasks import build_shard, hash_files, look_up
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import write_sound
 from tests.support.rows import note_row, reject, sha
@@ -54,7 +54,7 @@ def make(corpus, dataset):
             SETTINGS,
             rejects=rejects or {},
             rows_in=rows_in or {},
-            transcribe=transcribe or listener(),
+            transcribe=transcribe or fake_transcriber(),
         )
         return facts, {row.name: row for row in read_rows(dataset.root / "shards" / NAME)}
 
@@ -255,7 +255,7 @@ def test_rows_of_a_shard_that_broke_or_left_are_read_again(corpus, dataset, make
         assert {name: len(row.sequence) for name, row in again.items()} == {
             name: len(row.sequence) for name, row in fresh.items()
         }
-        assert f"{OLD} is broken, its recordings are read again" in caplog.text
+        assert f"{OLD} is broken; its recordings are read again" in caplog.text
 
 
 def test_a_file_that_vanished_since_it_was_hashed_is_a_failure(corpus, make, tmp_path):
@@ -278,11 +278,11 @@ def test_a_shard_may_hold_nothing_at_all(make):
 def test_without_a_transcriber_there_is_no_shard(corpus, dataset, make, error):
     write_sound(corpus.root / "s.wav", played(improvised(random_state=9), sr=16_000), sr=16_000)
 
-    def hear(samples, sr):
+    def transcribe(samples, sr):
         raise error
 
     with pytest.raises(type(error)):
-        make([source_of(corpus, "s.wav")], transcribe=hear)
+        make([source_of(corpus, "s.wav")], transcribe=transcribe)
     assert dataset.entries("shards") == []
 
 

@@ -9,9 +9,9 @@ from deep_piano.config.sections import PrepareConfig
 from deep_piano.prepare.ingest import TranscriberLostError
 from deep_piano.prepare.plan import ShardPlan
 from deep_piano.prepare.sources import Source
-from deep_piano.prepare.transcribers import Pool, no_ears
+from deep_piano.prepare.transcribers import Pool, no_transcriber
 from tests.support.clusters import one_node
-from tests.support.fakes import listener
+from tests.support.fakes import fake_transcriber
 
 pytestmark = pytest.mark.ray
 
@@ -38,30 +38,30 @@ def _ray():
     ],
 )
 def test_transcribers_share_gpus_or_hold_cpus(settings, transcribers, cpus_beside):
-    with Pool(listener, PrepareConfig(**settings)) as pool:
+    with Pool(fake_transcriber, PrepareConfig(**settings)) as pool:
         pool.start_for([SOUND])
         assert pool.in_flight == 2 * transcribers
         assert pool.cpus_beside == cpus_beside
-        ears = [pool.take(shard(str(n))) for n in range(4)]
+        handles = [pool.take(shard(str(n))) for n in range(4)]
         tone = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000).astype(np.float32)
-        notes, pedal = ears[0](tone, 16_000)
+        notes, pedal = handles[0](tone, 16_000)
         assert (len(notes) > 0, pedal) == (True, 0.5)
-        assert pool.heard_s() == [1.0]
+        assert pool.transcribed_s() == [1.0]
         pool.release(shard("0"))
-        assert pool.heard_s() == []
+        assert pool.transcribed_s() == []
 
 
 @pytest.mark.parametrize(
     ("codec", "sources"), [("notes", [MIDI]), ("notes", []), ("mulaw", [SOUND])]
 )
 def test_nothing_is_started_where_nothing_is_to_be_transcribed(codec, sources):
-    with Pool(listener, PrepareConfig(codec=codec)) as pool:
+    with Pool(fake_transcriber, PrepareConfig(codec=codec)) as pool:
         pool.start_for(sources)
         assert pool.in_flight == 0
         assert pool.take(shard("0")) is None
-        assert pool.heard_s() == []
+        assert pool.transcribed_s() == []
 
 
-def test_without_a_pool_nobody_hears():
+def test_without_a_pool_nothing_is_transcribed():
     with pytest.raises(TranscriberLostError):
-        no_ears(np.zeros(1, np.float32), 16_000)
+        no_transcriber(np.zeros(1, np.float32), 16_000)

@@ -34,14 +34,14 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def transcriber(monkeypatch, tmp_path):
-    """A network that hears two notes and one pedal in everything; return what it was given."""
+    """A network that finds two notes and one pedal in everything; return its inputs."""
     given = []
 
     class Fake:
         def __init__(self, folder):
             assert folder == tmp_path / "weights"
 
-        def listen(self, samples, *, sr, progress):
+        def performance(self, samples, *, sr, progress):
             given.append((len(samples), sr))
             progress(Progress("transcribing", 1, 1))
             keys = make_notes([0, 1], [0.5, 2], [60, 64], [80, 90])
@@ -140,7 +140,7 @@ def test_midi_is_drawn_with_its_descriptors(tmp_path, monkeypatch):
     assert drawn["note_features"].notes == 112
 
 
-def test_sound_is_described_heard_and_drawn(tmp_path, transcriber):
+def test_sound_is_described_transcribed_and_drawn(tmp_path, transcriber):
     write_sound(tmp_path / "take.wav", played(improvised(random_state=1)))
     seen = []
     card, pictures = inspect_recording(tmp_path / "take.wav", tmp_path, progress=seen.append)

@@ -43,8 +43,8 @@ def arpeggios(
     return make_notes(onset, onset + rng.uniform(0.2, 0.6, count), pitch, velocity)
 
 
-def listener():
-    """Return a `Transcribe` without a network: it hears the loudest key of each tenth second."""
+def fake_transcriber():
+    """Return a `Transcribe` without a network: it finds the loudest key of each tenth second."""
 
     def transcribe(samples, sr):
         hop = sr // 10
@@ -52,33 +52,35 @@ def listener():
         spectra = np.abs(np.fft.rfft(frames, 4 * hop))
         hz = np.arange(1, spectra.shape[1]) * sr / (4 * hop)
         keys = np.rint(69 + 12 * np.log2(hz / 440)).astype(int)
-        heard = keys[spectra[:, 1:].argmax(axis=1)]
+        keys_found = keys[spectra[:, 1:].argmax(axis=1)]
         onset = np.arange(len(frames)) / 10
         loud = spectra.max(axis=1) > 1e-3 * spectra.max(initial=1e-9)
-        return make_notes(onset[loud], onset[loud] + 0.1, heard[loud], np.full(loud.sum(), 64)), 0.5
+        return make_notes(
+            onset[loud], onset[loud] + 0.1, keys_found[loud], np.full(loud.sum(), 64)
+        ), 0.5
 
     return transcribe
 
 
-def slow_listener():
-    """Return a `listener` that takes half a second more, so that there is time to kill it."""
-    hear = listener()
+def slow_transcriber():
+    """Return a `fake_transcriber` that takes half a second more, so that it can be killed."""
+    inner = fake_transcriber()
 
     def transcribe(samples, sr):
         time.sleep(0.5)
-        return hear(samples, sr)
+        return inner(samples, sr)
 
     return transcribe
 
 
-def mortal_listener():
-    """Return a `listener` whose process ends when it hears less than 13 seconds."""
-    hear = listener()
+def crashing_transcriber():
+    """Return a `fake_transcriber` whose process ends when it gets less than 13 seconds."""
+    inner = fake_transcriber()
 
     def transcribe(samples, sr):
         if len(samples) < 13 * sr:
             os._exit(1)
-        return hear(samples, sr)
+        return inner(samples, sr)
 
     return transcribe
 

@@ -64,15 +64,15 @@ class Expectation:
     what: str
 
 
-def write_hostile_corpus(folder: Path, *, hears_notes: bool = True) -> dict[str, Expectation]:
+def write_hostile_corpus(folder: Path, *, encodes_notes: bool = True) -> dict[str, Expectation]:
     """Fill a new folder; return what to expect of each file, by its name within the folder.
 
     Parameters
     ----------
     folder : Path
         Must not exist yet.
-    hears_notes : bool
-        Whether the codec hears notes; one that hears sound drops all MIDI files.
+    encodes_notes : bool
+        Whether the codec encodes notes; one for sound drops all MIDI files.
 
     Returns
     -------
@@ -93,11 +93,11 @@ def write_hostile_corpus(folder: Path, *, hears_notes: bool = True) -> dict[str,
     _again(corpus)
     _midi(corpus)
     _no_music(corpus)
-    return corpus.expected if hears_notes else for_sound(folder, corpus.expected)
+    return corpus.expected if encodes_notes else for_sound(folder, corpus.expected)
 
 
 def for_sound(folder: Path, expected: dict[str, Expectation]) -> dict[str, Expectation]:
-    """Return what to expect of the same files where the codec hears sound.
+    """Return what to expect of the same files where the codec encodes sound.
 
     It drops all MIDI files that are files and not empty.
     """

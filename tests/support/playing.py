@@ -1,4 +1,4 @@
-"""Notes to play on a synthesised piano, and how what is heard is measured."""
+"""Notes to play on a synthesised piano, and measurements of the sound."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ def test_unigram_is_the_frequency_with_a_little_left_for_the_rest():
 
 
 def test_order_two_knows_what_order_zero_cannot():
-    heard = sequence(np.resize([0, 1, 2, 2], 400), np.resize([0, 1], 400))
-    nats = [MarkovChain(SPEC, order=k).learn([heard]).nats([heard]) for k in (0, 1, 2)]
+    learned = sequence(np.resize([0, 1, 2, 2], 400), np.resize([0, 1], 400))
+    nats = [MarkovChain(SPEC, order=k).learn([learned]).nats([learned]) for k in (0, 1, 2)]
     assert nats[2][0] < 0.05 < nats[1][0] < nats[0][0]
     assert nats[2][1] < 0.05
 
@@ -32,8 +32,8 @@ def test_order_two_knows_what_order_zero_cannot():
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 2]))
 def test_probabilities_of_every_context_add_up_to_one(seed, order):
     rng = np.random.default_rng(seed)
-    heard = [sequence(rng.integers(0, 3, n), rng.integers(0, 2, n)) for n in (1, 2, 30)]
-    chain = MarkovChain(SPEC, order=order).learn(heard)
+    learned = [sequence(rng.integers(0, 3, n), rng.integers(0, 2, n)) for n in (1, 2, 30)]
+    chain = MarkovChain(SPEC, order=order).learn(learned)
     for counts in chain._counts:
         for level in chain._probabilities(counts):
             np.testing.assert_allclose(level.sum(-1), 1)
@@ -49,9 +49,9 @@ def test_short_sequences_are_scored_by_what_is_known(length):
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_a_chain_holds_the_shorter_ones(order, rng):
-    heard = [sequence(rng.integers(0, 3, n), rng.integers(0, 2, n)) for n in (5, 40)]
-    inner = MarkovChain(SPEC, order=2).learn(heard).nats(heard, order=order)
-    alone = MarkovChain(SPEC, order=order).learn(heard).nats(heard)
+    learned = [sequence(rng.integers(0, 3, n), rng.integers(0, 2, n)) for n in (5, 40)]
+    inner = MarkovChain(SPEC, order=2).learn(learned).nats(learned, order=order)
+    alone = MarkovChain(SPEC, order=order).learn(learned).nats(learned)
     np.testing.assert_array_equal(inner, alone)
 
 
@@ -106,14 +106,3 @@ def test_a_predicted_class_is_worth_more_than_its_frequency(rng):
     assert count == 980
     frequencies = MarkovChain(spec, order=0).learn(sequences[:1]).nats(sequences[1:])
     assert 0 < total / count < 0.5 * frequencies[0]
-
-
-def test_several_values_ahead_are_predicted_together(rng):
-    wave = np.sin(np.arange(3000) / 7)[:, None]
-    fitted = LinearPrediction(8, ahead=3).learn([wave])
-    assert fitted.weights.shape == (8, 3)
-    rows = np.lib.stride_tricks.sliding_window_view(wave[:, 0], 11)
-    np.testing.assert_allclose(rows[:, :8] @ fitted.weights, rows[:, 8:], atol=1e-3)
-    total, count = fitted.errors([wave])["linear AR(8)"]
-    assert count == 3 * len(rows)
-    assert total / count < 1e-6

@@ -135,10 +135,10 @@ def test_losses_are_those_of_the_engine_step_by_step(dataset, trained):
     context.start(0)
     expected = np.zeros(4)
     for step, target in itertools.pairwise(excerpt(sequence, 0).astype(np.int32)):
-        heard = engine.step(state, classes(step[None]), context.advance(step[None]))
+        hidden = engine.step(state, classes(step[None]), context.advance(step[None]))
         for index, field in enumerate(SPEC.fields):
             known, candidates = context.of_field(np.zeros(1, np.int64), target[None, :index])
-            logits = engine.logits(heard, classes(target[None, :index]), known)
+            logits = engine.logits(hidden, classes(target[None, :index]), known)
             mine, copied = classes(target[None])[:, index], candidates == target[index]
             expected[index] += nats(field, LOG_WIDTHS[index], logits, mine, copied)[0]
     assert sums / steps == pytest.approx(expected / steps, abs=1e-3)
@@ -221,7 +221,7 @@ def test_a_loss_that_is_no_number_stops_the_run(dataset, tmp_path, monkeypatch):
         return known._replace(features=known.features * np.nan)
 
     monkeypatch.setattr(NoteContext, "window", poisoned)
-    with pytest.raises(TrainingError, match=r"not a number any more at update 1\. Lower"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at update 1\. Lower"):
         train(dataset, tmp_path / "run")
 
 
@@ -235,7 +235,7 @@ def test_running_out_of_memory_says_what_to_lower(dataset, tmp_path, monkeypatch
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     monkeypatch.setattr(Trainer, "train", exhausted)
-    with pytest.raises(DeepPianoError, match=r"memory ran out with 8 windows of 16.*train\.batch"):
+    with pytest.raises(DeepPianoError, match=r"out of memory with 8 windows of 16.*train\.batch"):
         train(dataset, tmp_path / "run")
 
 
@@ -254,7 +254,7 @@ def test_workers_that_drift_apart_are_noticed(dataset, tmp_path, monkeypatch):
 @pytest.mark.parametrize("codec", ["mulaw", "samples"])
 def test_sound_is_trained_on_by_the_same_loop(tmp_path, codec):
     rows = [sound_row(codec, f"{n}", split=s) for n, s in enumerate(["train"] * 3 + ["validation"])]
-    for row in rows:  # a tone that can be foreseen
+    for row in rows:  # a predictable tone
         wave = np.sin(np.arange(len(row.sequence)) / 9).astype(np.float32)[:, None] * 0.5
         row.sequence[:] = wave if codec == "samples" else CODECS[codec].encode(wave[:, 0])
     dataset = Dataset(write_dataset(tmp_path / "dataset", rows, codec=codec))

@@ -53,7 +53,7 @@ def same(a, b):
 
 def test_held_out_recordings_are_played_once_and_in_order(rng):
     sequences = [encode(arpeggios(seconds, rng=rng)) for seconds in (8, 30, 17)]
-    heard: dict[int, list[np.ndarray]] = {}
+    played: dict[int, list[np.ndarray]] = {}
     playing = {}
     for batch, places in held_out_batches(sequences, NOTES, batch=2, window=16):
         for slot in range(2):
@@ -62,15 +62,15 @@ def test_held_out_recordings_are_played_once_and_in_order(rng):
             assert (places[slot] >= 0) == batch.weights[slot].any()
             length = int(batch.weights[slot].sum())
             if length:
-                heard.setdefault(playing[slot], []).append(batch.targets[slot, :length])
+                played.setdefault(playing[slot], []).append(batch.targets[slot, :length])
                 assert (batch.steps[slot, 1:length] == batch.targets[slot, : length - 1]).all()
-    assert list(heard) == [1, 2, 0]  # the longest first
+    assert list(played) == [1, 2, 0]  # the longest first
     for index, sequence in enumerate(sequences):
-        np.testing.assert_array_equal(np.concatenate(heard[index]), classes(sequence[1:]))
+        np.testing.assert_array_equal(np.concatenate(played[index]), classes(sequence[1:]))
 
 
 @pytest.mark.parametrize("given", [2, 16, 17, 18, 33, 100])
-def test_given_steps_are_heard_and_are_no_targets(rng, given):
+def test_given_steps_are_input_but_not_targets(rng, given):
     sequences = [encode(arpeggios(seconds, rng=rng)) for seconds in (30, 8)]
     targets: dict[int, list[np.ndarray]] = {0: [], 1: []}
     for batch, places in held_out_batches(sequences, NOTES, batch=2, window=16, given=given):
@@ -85,11 +85,11 @@ def test_context_is_that_of_the_step_before_the_target(rng):
     batch, _ = next(held_out_batches([sequence], NOTES, batch=1, window=20))
     context = NoteContext(1)
     context.start(0)
-    heard = excerpt(sequence, 0)
+    played = excerpt(sequence, 0)
     for place in range(20):
-        known = [context.advance(heard[place : place + 1])]
+        known = [context.advance(played[place : place + 1])]
         known += [
-            context.of_field(np.zeros(1, np.int64), heard[place + 1 : place + 2, :count])[0]
+            context.of_field(np.zeros(1, np.int64), played[place + 1 : place + 2, :count])[0]
             for count in range(1, 4)
         ]
         for row, parts in zip(batch.known[:2], zip(*known, strict=True), strict=True):
@@ -123,7 +123,7 @@ def test_missed_notes_leave_every_play_as_many_windows_as_before(dataset):
     assert sum(b.weights.sum() for b in missed) < sum(b.weights.sum() for b in plain)
 
 
-def test_half_of_the_plays_are_heard_with_errors_and_foretold_as_they_are(dataset):
+def test_half_of_the_plays_have_noise_in_the_input_and_none_in_the_targets(dataset):
     noisy = PLAIN.model_copy(update={"input_noise": 0.3, "window": 64})
     right, wrong = [], []
     for batch in first(40, dataset, noisy):
@@ -166,7 +166,7 @@ def test_workers_read_row_groups_of_their_own_where_there_are_enough(tmp_path, m
 def test_every_recording_is_played_before_any_is_played_again(tmp_path):
     rows = [note_row(f"{n}.mid", seconds=20, seed=n) for n in range(24)]
     for n, row in enumerate(rows):
-        row.sequence[:, PITCH] = n  # a name that can be heard
+        row.sequence[:, PITCH] = n  # marks the recording
     dataset = Dataset(write_dataset(tmp_path, rows))
     settings = PLAIN.model_copy(update={"batch": 1, "window": 128})
     order = [int(batch.steps[0, 0, PITCH]) for batch in first(48, dataset, settings)]

@@ -54,7 +54,7 @@ from deep_piano.train import runs
 from deep_piano.train.start import begin
 from deep_piano.train.windows import training_batches
 from tests.support.damage import damaged, odd_json, odd_table
-from tests.support.fakes import listener, random_checkpoint
+from tests.support.fakes import fake_transcriber, random_checkpoint
 from tests.support.hostile import improvised, played
 from tests.support.recordings import ffmpeg, write_sound
 from tests.support.rows import arpeggio_rows, write_dataset
@@ -65,7 +65,7 @@ LIMIT_S = 10.0
 """Of FFmpeg, for each file."""
 MEMORY, LONGEST_S = 2 * 2**30, 60
 SOUNDS = ("wav", "mp3", "flac", "ogg", "m4a", "opus", "aiff", "wv")
-HEARD = PrepareConfig(
+TRANSCRIBED = PrepareConfig(
     codec="mulaw", time_limit_seconds=LIMIT_S, min_seconds=1, descriptor_seconds=1
 )
 NOTES = PrepareConfig(time_limit_seconds=LIMIT_S, min_notes=16, min_seconds=1)
@@ -103,7 +103,7 @@ def good(tmp_path_factory):
     return SimpleNamespace(folder=folder, files=files, shard=shard.name, dataset=place, rows=known)
 
 
-def prepare_sound(rng, good, place, settings=HEARD):
+def prepare_sound(rng, good, place, settings=TRANSCRIBED):
     """One file of sound is read as a task of PREPARE does."""
     suffix = str(rng.choice(SOUNDS))
     other = good.files[str(rng.choice([*SOUNDS, "mid"]))]
@@ -118,7 +118,7 @@ def read_one(path, data, settings):
     """Have one file read as a task of PREPARE does."""
     path.write_bytes(data)
     source = Source(path.name, len(data), hashlib.sha256(data).hexdigest())
-    outcome = tasks.read(open_folder(path.parent), source, settings, transcribe=listener())
+    outcome = tasks.read(open_folder(path.parent), source, settings, transcribe=fake_transcriber())
     assert isinstance(outcome, Row | Reject)
     if isinstance(outcome, Reject):
         assert outcome.reason.isprintable()
@@ -163,7 +163,7 @@ def prepare_shard(rng, good, place):
             settings,
             rejects=known.rejects,
             rows_in=known.shard_of,
-            transcribe=listener(),
+            transcribe=fake_transcriber(),
         )
 
 
@@ -389,10 +389,10 @@ def state(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_damaged_inputs_end_well(stage, good, tmp_path, monkeypatch):
-    hear = listener()
+    transcribe = fake_transcriber()
     monkeypatch.setattr(
         "deep_piano.music.transcription.transcribe",
-        lambda samples, sr, progress: hear(samples, sr)[0],
+        lambda samples, sr, progress: transcribe(samples, sr)[0],
     )
     monkeypatch.setattr("deep_piano.infra.assets.cache.ensure", lambda *_, **__: None)
     continued(good.folder / "take.mid", tmp_path)  # compiles, which takes a while

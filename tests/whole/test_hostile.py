@@ -61,13 +61,13 @@ def test_good_recordings_can_be_read_and_all_differ(corpus):
     folder, _ = corpus
     seen = {}
     for name in [*outcomes(corpus, "recording"), HANGS]:
-        heard = read(folder, name)
+        content = read(folder, name)
         if is_midi(name):
-            assert len(heard) >= 64, name
+            assert len(content) >= 64, name
         else:
-            assert SECONDS - 2.1 < len(heard) / SR <= SECONDS + 0.1, name
-            assert 0.3 < np.abs(heard).max() < 0.8, name
-        assert seen.setdefault(digest(heard), name) == name
+            assert SECONDS - 2.1 < len(content) / SR <= SECONDS + 0.1, name
+            assert 0.3 < np.abs(content).max() < 0.8, name
+        assert seen.setdefault(digest(content), name) == name
 
 
 def test_failures_are_errors_made_for_people(corpus):
@@ -135,7 +135,7 @@ SAME_SOUND = {
 }
 
 
-def test_copies_are_heard_as_the_same(corpus):
+def test_copies_are_the_same(corpus):
     folder, expected = corpus
     for name, original in (COPIES | SAME_SOUND).items():
         same_bytes = (folder / name).read_bytes() == (folder / original).read_bytes()
@@ -167,7 +167,7 @@ def test_names_are_awkward(corpus):
 
 def test_the_same_corpus_every_time_whatever_the_codec(corpus, tmp_path):
     folder, for_notes = corpus
-    for_sound = write_hostile_corpus(tmp_path / "again", hears_notes=False)
+    for_sound = write_hostile_corpus(tmp_path / "again", encodes_notes=False)
     first, second = open_folder(folder), open_folder(tmp_path / "again")
     for entry in first.entries():
         if not entry.problem and entry.name != "unreadable.wav":

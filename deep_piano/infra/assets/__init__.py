@@ -1,4 +1,4 @@
-"""Weights and sounds of others: what there is, and where it lies."""
+"""Third-party weights and sounds: the catalogue, and the cache."""
 
 from deep_piano.infra.assets.cache import ensure, fetch, list_assets
 from deep_piano.infra.assets.catalogue import ASSETS, Asset

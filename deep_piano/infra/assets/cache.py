@@ -1,8 +1,9 @@
 """The cache of third-party weights and sounds: fetched at set-up, checked, never committed.
 
-It is `$DEEP_PIANO_HOME`, else `$XDG_CACHE_HOME/deep_piano`, else `~/.cache/deep_piano`. An asset's
-folder in it appears whole or not at all, and may be copied to another machine as it is. This
-module knows the cache folder; it knows neither package clients nor what an asset is used for.
+It is `$DEEP_PIANO_HOME`, else `deep_piano` in the user's cache folder: `$XDG_CACHE_HOME` or
+`~/.cache` on Linux, `~/Library/Caches` on macOS. An asset's folder in it appears whole or not at
+all, and may be copied to another machine as it is. This module knows the cache folder; it knows
+neither package clients nor what an asset is used for.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from platformdirs import user_cache_path
 
 from deep_piano.errors import AssetError
 from deep_piano.infra.assets import packages
 from deep_piano.infra.assets.catalogue import (
-    ASSETS,  # who asks for an asset may ask what there is
+    ASSETS,
     Archive,
     Asset,
 )
@@ -35,24 +36,22 @@ _STALE_AFTER_S = 24 * 3600
 
 @dataclass(frozen=True)
 class AssetState:
-    """An asset, and the folder where it lies; None where it is not fetched."""
+    """An asset and its folder; None where it is not fetched."""
 
     asset: Asset
     folder: Path | None
 
 
 def cache_dir() -> Path:
-    """Return the folder under which everything fetched is kept; it may not exist yet."""
+    """Return the cache folder; it may not exist yet."""
     home = os.environ.get("DEEP_PIANO_HOME")
     if home:
         return Path(home).expanduser().absolute()
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says to ignore a relative path.
-    return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "deep_piano"
+    return user_cache_path("deep_piano", appauthor=False)
 
 
 def list_assets() -> list[AssetState]:
-    """Return every asset there is, fetched or not."""
+    """Return all assets, fetched or not."""
     return [AssetState(asset, path(name)) for name, asset in ASSETS.items()]
 
 
@@ -76,7 +75,7 @@ def path(name: str) -> Path | None:
 
 
 def ensure(name: str, *, progress: Tell = no_progress) -> Path:
-    """Return an asset's folder; fetch it first where it is missing.
+    """Return an asset's folder; fetch the asset first where it is missing.
 
     Raises
     ------
@@ -87,7 +86,7 @@ def ensure(name: str, *, progress: Tell = no_progress) -> Path:
 
 
 def fetch(name: str, *, progress: Tell = no_progress) -> Path:
-    """Bring an asset into the cache, unless it is there.
+    """Fetch an asset into the cache, unless it is there.
 
     Packages that were fetched before an interruption are not fetched again. Two processes may
     fetch the same asset at once: one does the work.
@@ -102,19 +101,21 @@ def fetch(name: str, *, progress: Tell = no_progress) -> Path:
     Returns
     -------
     Path
-        The asset's folder. `asset.json` in it says what it is, whose, and under which terms.
+        The asset's folder. Its `asset.json` has name, source, licence and files.
 
     Raises
     ------
     AssetError
-        No such asset; no package client; no network; a package with another SHA-256 than the one
-        pinned; a cache folder that cannot be written to.
+        No such asset; no package client; no network; a package with another SHA-256 than the
+        pinned one; a cache folder that is not writable.
     """
+    from filelock import FileLock
+
     asset = _known(name)
     folder = _folder(asset)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(folder.with_name(f".{name}.lock")):
+        with FileLock(folder.with_name(f".{name}.lock")):
             found = path(name)
             if found:
                 return found
@@ -176,7 +177,7 @@ def _fill(folder: Path, asset: Asset, tell: Tell) -> None:
 
 
 def _write_record(asset: Asset, folder: Path) -> None:
-    """Say beside the files what they are, whose, and what makes the folder complete."""
+    """Write `asset.json`: source and licence, and the files that make the folder complete."""
     record = {
         "name": asset.name,
         "what": asset.what,
@@ -189,7 +190,7 @@ def _write_record(asset: Asset, folder: Path) -> None:
 
 
 def _put_in_place(staging: Path, folder: Path) -> None:
-    """Rename the finished folder to its place; what is broken there makes way."""
+    """Move the finished folder to its place; remove a broken one that is there."""
     if folder.exists():
         broken = staging.with_name(staging.name + ".old")
         folder.rename(broken)
@@ -198,20 +199,7 @@ def _put_in_place(staging: Path, folder: Path) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what processes that were killed left behind."""
+    """Remove leftovers of killed processes."""
     for leftover in folder.glob(".*.*"):
         if leftover.is_dir() and time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Wait until no other process holds `lock`; only where the system can lock files."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: both processes fetch, the later one finds the folder in place
-        yield
-        return
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

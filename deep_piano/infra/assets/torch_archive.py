@@ -1,8 +1,8 @@
-"""Reading weights out of a PyTorch checkpoint without PyTorch, and without trusting it.
+"""Reads weights from a PyTorch checkpoint without PyTorch, and without trusting the file.
 
 A checkpoint is a zip: `NAME/data.pkl` describes tensors, `NAME/data/KEY` holds their bytes. A
-pickle is a program, so this one runs in an unpickler that knows four harmless functions and
-refuses all others. This module knows the file format; it knows nothing of any model.
+pickle is a program, so it runs in an unpickler with four harmless functions that refuses all
+others. This module knows the file format; it knows nothing of any model.
 
 Format: https://pytorch.org/docs/stable/notes/serialization.html
 """
@@ -47,8 +47,8 @@ def read_torch_archive(path: Path) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict of str to ndarray
-        Nested dictionaries are flattened, with dots between their keys. What is no tensor (epochs,
-        settings) is left out. The arrays are read-only.
+        Nested dictionaries are flattened, with dots between their keys. Other values than tensors
+        (epochs, settings) are left out. The arrays are read-only.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def read_torch_archive(path: Path) -> dict[str, NDArray[Any]]:
             return dict(_flatten(_unpickle(archive)))
     except AssetError as error:
         raise AssetError(f"{path}: {error} Fetch it again from its publisher.") from error
-    except Exception as error:  # a hostile or broken file can fail in any way at all
+    except Exception as error:  # a hostile or broken file can raise anything
         raise AssetError(
             f"{path} is not a readable PyTorch checkpoint ({type(error).__name__}: {error}). "
             "Fetch it again from its publisher."
@@ -71,8 +71,8 @@ def read_torch_archive(path: Path) -> dict[str, NDArray[Any]]:
 def torch_archive_to_safetensors(source: Path, target: Path) -> None:
     """Write the inference weights of a checkpoint as float32 safetensors.
 
-    Of a checkpoint that holds more than one state (the optimiser's, the last beside the best), the
-    best model state is kept. The arrays keep the checkpoint's own names.
+    Where a checkpoint holds several states (the optimizer's, the last and the best), the best model
+    state is kept. The arrays keep the checkpoint's names.
 
     Parameters
     ----------

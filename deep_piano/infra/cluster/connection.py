@@ -1,4 +1,4 @@
-"""Ray: connect to a cluster, and ask what it has."""
+"""Connects to a Ray cluster and asks for its resources."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from deep_piano.infra.logs import logs_json
 
 logger = logging.getLogger(__name__)
 
-
-_PATIENCE_S = 3.0
+POLL_S = 3.0
+"""How long to wait between two looks at a cluster."""
 
 
 @contextmanager
 def connected(*, cpus: int | None = None) -> Iterator[None]:
-    """Be connected to Ray within the block.
+    """Connect to Ray within the block.
 
-    A connection that is there is used. Else the cluster that ``RAY_ADDRESS`` names (a submitted
-    job has it), else one of this machine alone that ends with the block: never one that merely
-    happens to run here.
+    Uses an existing connection; else the cluster that ``RAY_ADDRESS`` names (it is set in a
+    submitted job); else a new one on this machine that ends with the block. It never uses another
+    cluster that happens to run here.
 
     Parameters
     ----------
     cpus : int, optional
-        CPUs of a cluster that is started here; all without it.
+        CPUs of a new cluster; all by default.
 
     Raises
     ------
@@ -40,14 +40,14 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and no warning about it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if logs_json():
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # which adds words behind workers' objects
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # it would append text to JSON lines
     import ray
     from ray.job_config import JobConfig
 
     if ray.is_initialized():
         yield
         return
-    job = JobConfig()  # of the workers alone: this process has its log set up
+    job = JobConfig()  # of the workers only: this process has set up its log
     job.set_py_logging_config(
         ray.LoggingConfig("JSON" if logs_json() else "TEXT", "INFO", ["name"])
     )
@@ -57,9 +57,9 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
         ray.init(address=address, job_config=job, logging_level=logging.ERROR, **options)
-    except Exception as error:  # a bare Exception, where a node of its own does not start in time
+    except Exception as error:  # a bare Exception where a local node does not start in time
         where = "here" if address == "local" else f"at RAY_ADDRESS={address}"
-        raise DeepPianoError(f"no Ray cluster could be used {where}: {error}") from error
+        raise DeepPianoError(f"no Ray cluster is available {where}: {error}") from error
     try:
         yield
     finally:
@@ -67,10 +67,10 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
 
 
 def ask_for(bundles: Sequence[Mapping[str, float]], *, within_s: float) -> None:
-    """Ask the autoscaler for nodes that hold these bundles of resources, and wait for them.
+    """Ask the autoscaler for nodes with these bundles of resources, and wait for them.
 
-    Returns when the cluster has as much, or after `within_s` seconds all the same. A cluster
-    without an autoscaler takes no notice.
+    Returns when the cluster has as much, or after `within_s` seconds. A cluster without an
+    autoscaler ignores the request.
     """
     from ray.autoscaler.sdk import request_resources
 
@@ -80,9 +80,9 @@ def ask_for(bundles: Sequence[Mapping[str, float]], *, within_s: float) -> None:
     request_resources(bundles=whole)
     try:
         while any(total(name) < n for name, n in asked.items()) and time.monotonic() < end:
-            time.sleep(min(_PATIENCE_S, max(0.0, end - time.monotonic())))
+            time.sleep(min(POLL_S, max(0.0, end - time.monotonic())))
     finally:
-        request_resources(bundles=[])  # nodes that came stay until they have been idle for a while
+        request_resources(bundles=[])  # new nodes stay until they have been idle for a while
 
 
 def gpus_each(asked: float | None, workers: int) -> float:
@@ -91,7 +91,7 @@ def gpus_each(asked: float | None, workers: int) -> float:
 
 
 def total(resource: str) -> float:
-    """Return how much of a resource the cluster has: "CPU", "GPU"."""
+    """Return the cluster's amount of a resource: "CPU", "GPU"."""
     import ray
 
     return float(ray.cluster_resources().get(resource, 0.0))

@@ -1,7 +1,7 @@
-"""A stage as a job of a cluster: what travels there, its log back here, and its exit code.
+"""Runs a stage as a job of a cluster: sends the code, shows the log, returns the exit code.
 
-This module knows Ray's job server; it knows nothing of what a stage does. No credentials are sent:
-jobs have those of the cluster's machines.
+This module knows Ray's job server; it knows nothing of what a stage does. It sends no credentials:
+jobs use those of the cluster's machines.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _PAUSE_S = 2.0
 
 
 def entrypoint(stage: str, arguments: Sequence[str]) -> str:
-    """Return the command line that the cluster runs."""
+    """Return the command line to run on the cluster."""
     return shlex.join(["python", "-m", f"jobs.{stage}", *arguments])
 
 
 def ray_command(address: str, stage: str, arguments: Sequence[str]) -> str:
-    """Return what does the same with Ray's own command line, from the same folder."""
+    """Return the equivalent command of Ray's own command line, from the same folder."""
     environment = json.dumps({"excludes": list(EXCLUDES)})
     words = ["ray", "job", "submit", "--address", address, "--working-dir", "."]
     words += ["--runtime-env-json", environment, "--", *shlex.split(entrypoint(stage, arguments))]
@@ -47,12 +47,12 @@ def ray_command(address: str, stage: str, arguments: Sequence[str]) -> str:
 
 
 def require_checkout(folder: Path) -> None:
-    """Raise `InputError` where a folder does not hold what a job needs."""
+    """Raise `InputError` where a folder lacks a package that a job needs."""
     for name in _PACKED:
         if not (folder / name).is_dir():
             raise InputError(
-                f"{one_line(folder)} holds no {name}/, which travels to the cluster. Run this in "
-                "the repository."
+                f"{one_line(folder)} has no folder {name}/, which the job needs. Run this in the "
+                "repository."
             )
 
 
@@ -76,16 +76,16 @@ def submit(
     arguments : sequence of str
         Of the stage's command.
     folder : Path
-        The repository; of it only code and the settings beside it are sent.
+        The repository; only code and YAML files are sent.
     show : callable
-        Called with each piece of the log.
+        Called with each part of the log.
     client : callable, optional
-        Makes the client of an address; Ray's own where not given.
+        Makes the client of an address; Ray's own by default.
 
     Returns
     -------
     int
-        The job's exit code; 1 where it has none, because it was stopped or never ran.
+        The job's exit code; 1 where it has none because it was stopped or never ran.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def submit(
     from ray.exceptions import AuthenticationError
 
     if not logger.isEnabledFor(logging.DEBUG):
-        logging.getLogger("ray").setLevel(logging.ERROR)  # what it packs, and what not
+        logging.getLogger("ray").setLevel(logging.ERROR)  # it lists what it packs
     try:
         server = (client or _connect)(address)
         job = server.submit_job(
@@ -112,7 +112,7 @@ def submit(
         info = server.get_job_info(job)
     except AuthenticationError as error:
         raise DeepPianoError(
-            f"the cluster at {one_line(address)} asks for its token, and RAY_AUTH_TOKEN is "
+            f"the cluster at {one_line(address)} requires its token, and RAY_AUTH_TOKEN is "
             f"{'another one' if os.environ.get('RAY_AUTH_TOKEN') else 'not set'}. Set it to the "
             "cluster's (cluster/README.md)."
         ) from error
@@ -131,14 +131,14 @@ def submit(
 def _connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    if not logger.isEnabledFor(logging.DEBUG):  # they have levels of their own
+    if not logger.isEnabledFor(logging.DEBUG):  # these loggers have their own levels
         for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(name).setLevel(logging.ERROR)
     return JobSubmissionClient(address)
 
 
 async def _follow(server: Any, job: str, show: Callable[[str], None]) -> None:
-    """Show a job's log until the job has ended, though the connection may be lost meanwhile."""
+    """Show a job's log until the job has ended, even if the connection is lost meanwhile."""
     shown = 0
     while True:
         passed = 0

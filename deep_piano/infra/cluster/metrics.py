@@ -1,7 +1,7 @@
-"""What Prometheus can read of a stage at work: counts and levels, through Ray's own metrics.
+"""Metrics for Prometheus: counters and gauges, exported through Ray.
 
-All are told by the driver, which knows what became of every recording and piece. Outside Ray
-nothing is told. This module knows the measures' names; it knows nothing of how work is done.
+The driver sets all of them, since it knows the outcome of every recording and piece. Outside Ray
+nothing is exported. This module knows the metrics' names; it knows nothing of the stages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 
 class Measure(NamedTuple):
-    """A measure: a count only grows, a level goes up and down."""
+    """A metric: a count only grows, a level rises and falls."""
 
     kind: str
     description: str
@@ -21,11 +21,11 @@ class Measure(NamedTuple):
 
 MEASURES: Final = {
     "deep_piano_recordings": Measure(
-        "count", "Recordings by what became of them: read, dropped, failed.", ("outcome",)
+        "count", "Recordings by outcome: read, dropped, failed.", ("outcome",)
     ),
     "deep_piano_music_seconds": Measure("count", "Seconds of music in the recordings read."),
     "deep_piano_pieces": Measure(
-        "count", "Pieces by what became of them: done, failed, left out.", ("outcome",)
+        "count", "Pieces by outcome: done, failed, left out.", ("outcome",)
     ),
     "deep_piano_notes": Measure("count", "Notes composed."),
     "deep_piano_pieces_on_the_way": Measure(
@@ -34,14 +34,14 @@ MEASURES: Final = {
         ("where",),
     ),
     "deep_piano_workers_lost": Measure(
-        "count", "Actors that died and were replaced: composers, transcribers.", ("kind",)
+        "count", "Actors that were lost and replaced: composers, transcribers.", ("kind",)
     ),
     "deep_piano_training_updates": Measure("level", "Updates of the training so far."),
     "deep_piano_training_steps_per_second": Measure(
-        "level", "Steps of sequences that all training workers learn from in a second."
+        "level", "Steps of sequences that all training workers process in a second."
     ),
     "deep_piano_training_loss": Measure(
-        "level", "Mean loss of a step since the last validation, and of that.", ("split",)
+        "level", "Mean training loss a step since the last validation; validation loss.", ("split",)
     ),
 }
 
@@ -59,7 +59,7 @@ def level(name: str, value: float, **tags: str) -> None:
 
 
 def exported() -> set[str]:
-    """Return the names under which Prometheus finds the measures."""
+    """Return the metrics' names in Prometheus."""
     ends = {"count": "_total", "level": ""}
     return {f"ray_{name}{ends[measure.kind]}" for name, measure in MEASURES.items()}
 

@@ -1,4 +1,4 @@
-"""A bounded number of tasks at work on Ray, and how long nothing may be heard of them."""
+"""Runs a bounded number of tasks on Ray, with a limit of time without progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from deep_piano.errors import DeepPianoError
-from deep_piano.infra.cluster.connection import _PATIENCE_S, total
+from deep_piano.infra.cluster.connection import POLL_S, total
 
 Item = TypeVar("Item")
 
@@ -16,16 +16,16 @@ _PAUSE_S = 0.25
 
 
 class Silence:
-    """Bounds how long nothing may be heard of what is at work.
+    """Limits the time without progress.
 
-    Ray starts work anew whose process or node died. A node that hangs, or a network that was cut,
-    may leave it waiting for what will never come.
+    Ray restarts work whose process or node was lost. Where a node hangs or is disconnected, Ray may
+    wait for ever.
 
     Parameters
     ----------
     limit_s : float
     setting : str
-        The setting that says so.
+        The name of the setting, for the error.
     """
 
     def __init__(self, limit_s: float, setting: str) -> None:
@@ -34,20 +34,20 @@ class Silence:
         self.end()
 
     def end(self) -> None:
-        """Say that something was heard."""
+        """Record progress."""
         self._since = time.monotonic()
 
     def require_short(self, at_work: int, sign: object = None) -> None:
-        """Raise `DeepPianoError` where it lasts too long; another `sign` than last time ends it."""
+        """Raise `DeepPianoError` past the limit; a `sign` other than the last one is progress."""
         if sign != self._sign:
             self._sign = sign
             self.end()
         if time.monotonic() - self._since > self._limit_s:
             raise DeepPianoError(
-                f"nothing was heard for {self._limit_s:g} s of the {at_work} tasks at work: a node "
-                "hangs, is cut off, or has no room for them (`ray status` shows the nodes). What "
-                "was done is kept, and the same command goes on from here; "
-                f"{self._setting} says how long to wait."
+                f"no progress for {self._limit_s:g} s of the {at_work} tasks at work: a node "
+                "hangs, is disconnected, or has no room for them (`ray status` shows the nodes). "
+                "Finished work is kept, and the same command resumes; "
+                f"{self._setting} sets the limit."
             )
 
 
@@ -59,34 +59,32 @@ def completed(
     silence: Silence,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Generator[tuple[Item, Any], None, None]:
-    """Yield items with their results as they complete, a bounded number of them at work.
+    """Yield items with their results as they complete, with a bounded number at work.
 
     Parameters
     ----------
     submit : callable
         Starts the work on an item, a task or a call of an actor, and returns its ``ObjectRef``.
     items : iterable
-        Drawn from as places become free. Where what completes decides over what comes next, None
-        says that there is nothing at this moment: it is drawn from again once something completed,
-        or a moment later.
+        Read as places become free. Where later items depend on results, it may yield None for
+        "nothing yet": it is read again once something has completed, or a moment later.
     in_flight : callable
-        Returns the most that may be at work, or wait for a worker; it may change.
+        Returns the largest number at work or waiting for a worker; it may change.
     silence : Silence
-        Bounds how long nothing may be heard of it.
+        Limits the time without progress.
     meanwhile : callable
-        Called every few seconds in which nothing completes; where it returns something else than
-        before, that is heard of the work.
+        Called every few seconds in which nothing completes; a changed return value is progress.
 
     Yields
     ------
     item, result
         The result is an exception, not raised, where Ray or the task failed. When the caller stops
-        early, tasks at work are cancelled; an actor's calls end with the actor.
+        early, the tasks at work are cancelled; calls of an actor end with the actor.
 
     Raises
     ------
     DeepPianoError
-        When nothing is heard for too long.
+        When there is no progress for too long.
     """
     import ray
 
@@ -118,28 +116,28 @@ def completed(
 
 
 def busy() -> int:
-    """Return how many tasks keep the cluster busy: one at work on a CPU, and one ready."""
+    """Return how many tasks keep the cluster busy: two for each CPU, one of them waiting."""
     return 2 * max(1, round(total("CPU")))
 
 
 def next_done(references: Iterable[Any]) -> list[Any]:
-    """Wait a few seconds for tasks or calls; return all that are done, once one is.
+    """Wait a few seconds for tasks or calls; return all finished ones, once one is.
 
-    What Ray takes to look grows with their number, so that each look must take all it finds.
+    The cost of `ray.wait` grows with the number of references, so each call takes all it finds.
     """
     import ray
 
     pending = list(references)
-    if not ray.wait(pending, num_returns=1, timeout=_PATIENCE_S)[0]:
+    if not ray.wait(pending, num_returns=1, timeout=POLL_S)[0]:
         return []
     done: list[Any] = ray.wait(pending, num_returns=len(pending), timeout=0)[0]
     return done
 
 
 def outcome(reference: Any) -> Any:
-    """Return what a completed task or call gave: its result, or the exception that it ended with.
+    """Return the result of a completed task or call, or the exception that it ended with.
 
-    Of a task that raised, that is what it raised; of one that was lost, Ray's own exception.
+    That is the task's own exception where it raised one, and Ray's where the worker was lost.
     """
     import ray
 

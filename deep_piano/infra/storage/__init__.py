@@ -1,4 +1,4 @@
-"""Folders that lie here or on S3, and files that appear whole or not at all."""
+"""Folders, local or on S3, and files that appear whole or not at all."""
 
 from deep_piano.infra.storage.atomic import atomic_path, require_free, sha256_of
 from deep_piano.infra.storage.folder import Entry, Folder

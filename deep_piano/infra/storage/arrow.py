@@ -1,4 +1,4 @@
-"""Files as Arrow opens them itself, by any path.
+"""Files that Arrow opens itself, by any path.
 
 Arrow reads ahead in threads of its own. A file that Python opened makes these ask for the
 interpreter, and one that asks while it ends aborts the process (apache/arrow#34314). Yet

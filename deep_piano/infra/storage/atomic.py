@@ -15,7 +15,7 @@ from deep_piano.errors import DeepPianoError, InputError, one_line
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a file's name, without its folder, is one of those that `atomic_path` makes."""
+    """Tell whether a file's name, without its folder, is a temporary one of `atomic_path`."""
     return re.fullmatch(r"\.[0-9a-f]{12}\.tmp(\.[^.]*)?", name) is not None
 
 
@@ -52,7 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             f"cannot write to {path.parent}: {error.strerror}. Choose another folder."
         ) from error
     try:
-        with _room_required(path):
+        with room_required(path):
             yield temporary
         temporary.replace(path)
     finally:
@@ -60,8 +60,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _room_required(path: Path) -> Iterator[None]:
-    """Say plainly that the disk was full, where what writes to a path has found that."""
+def room_required(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk in the block into one that says so."""
     try:
         yield
     except OSError as error:
@@ -73,8 +73,8 @@ def _room_required(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from every other, by whatever name; None where there is none."""
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a file, whatever its name; None where there is no file."""
     try:
         state = path.stat()
     except OSError:
@@ -92,10 +92,10 @@ def require_free(path: Path, *, force: bool, given: Collection[object] = ()) -> 
         raise InputError(f"cannot write {path}: {error.strerror}. Give another name.") from error
     if path.is_dir():
         raise InputError(f"{path} is a folder. Give the name of a file to write.")
-    if _identity(path) in given:
+    if identity_of(path) in given:
         raise InputError(
-            f"{path} would be written, but it is one of the files you gave, which are never "
-            "replaced. Give another name with -o."
+            f"{path} is one of your input files, which are never replaced. Give another name with "
+            "-o."
         )
     if not force:
-        raise InputError(f"{path} is there already. Give another name, or --force.")
+        raise InputError(f"{path} already exists. Give another name, or --force.")

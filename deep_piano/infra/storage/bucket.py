@@ -1,4 +1,4 @@
-"""Buckets and keys of S3 through boto3: one client a process, and every error in one line.
+"""Buckets and keys of S3 through boto3: one client for a process, every error in one line.
 
 This module knows what goes wrong with buckets; it knows nothing of folders or of recordings. No
 message of it holds a secret key, a token or a password.
@@ -41,7 +41,7 @@ _ONE_OBJECT = {
 _NO_BUCKET = "there is no such bucket. Check its name and the endpoint, or create it"
 _REFUSED = f"the credentials are refused. {_SET_CREDENTIALS}"
 _EXPIRED = "the credentials have expired. Renew them"
-_ELSEWHERE = "the bucket lies in another region. Give that region, or set AWS_REGION"
+_ELSEWHERE = "the bucket is in another region. Give that region, or set AWS_REGION"
 _MISTAKES = {
     **dict.fromkeys(["NoSuchBucket", "InvalidBucketName"], _NO_BUCKET),
     **dict.fromkeys(["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"], _REFUSED),
@@ -54,7 +54,7 @@ _MISTAKES = {
 
 @functools.cache
 def connect(endpoint: str | None, region: str | None, attempts: int = ATTEMPTS) -> Any:
-    """Return this process's client of an endpoint; nothing is sent yet.
+    """Return this process's client of an endpoint, without sending anything.
 
     A client takes a tenth of a second to make and may be used by several threads.
 
@@ -68,7 +68,7 @@ def connect(endpoint: str | None, region: str | None, attempts: int = ATTEMPTS) 
     Raises
     ------
     InputError
-        The endpoint is no URL, the profile is unknown, the region is no name.
+        The endpoint is not a URL, the profile is unknown, or the region is not valid.
     """
     import boto3
     from botocore.config import Config
@@ -94,7 +94,7 @@ def connect(endpoint: str | None, region: str | None, attempts: int = ATTEMPTS) 
 
 
 def _warn_of_plain_text(url: str) -> None:
-    """Say, once a client, that what goes to an endpoint is not encrypted, unless it stays here."""
+    """Warn once for each client where an endpoint has no TLS, unless it is this machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     with suppress(ValueError):  # a name, not an address
@@ -110,7 +110,7 @@ def _warn_of_plain_text(url: str) -> None:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of an endpoint. A small value: the client belongs to the process that uses it.
+    """A bucket of an endpoint. It can be pickled: the client belongs to the process.
 
     Every method raises InputError for a mistake or a permission that trying again does not mend,
     and DeepPianoError for trouble that lasted longer than the retries.
@@ -140,7 +140,7 @@ class Bucket:
                     yield item["Key"], item["Size"], f"{etag} {changed}"
 
     def download(self, key: str, path: Path, *, one_object: type[DeepPianoError]) -> None:
-        """Write an object to a file. What is cut off on the way is fetched again.
+        """Write an object to a file; repeat a transfer that breaks off.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Bucket:
             _download(client, self.name, key, path, self.attempts)
 
     def upload(self, path: Path, key: str) -> None:
-        """Store a file of at most 5 GB by one request, which S3 takes whole or not at all.
+        """Store a file of at most 5 GB in one request, which is atomic.
 
         Its type is told by its name, so that a browser shows a page and plays a sound.
         """
@@ -181,14 +181,14 @@ class Bucket:
             yield client
 
 
-_answered: set[str] = set()  # endpoints that have answered: one that then goes is no mistake
+_answered: set[str] = set()  # endpoints that have answered: their loss is not a user's mistake
 
 
 @contextmanager
 def explained(
     doing: str, client: Any, one_object: type[DeepPianoError] = InputError
 ) -> Iterator[None]:
-    """Turn what boto3 raises in the block into one line.
+    """Turn the errors of boto3 in the block into one line.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def explained(
         why = f"{one_line(without_password(str(error)))}. Check the AWS settings"
     except (ResponseParserError, KeyError, ValueError):
         why = f"{endpoint} does not answer as S3 does. Check the endpoint"
-    # What boto3 said may quote a header, and so a token: no traceback shows it.
+    # boto3's message may quote a header, and so a token: show no traceback of it.
     raise kind(f"cannot {doing}: {why}.") from None
 
 
@@ -260,7 +260,7 @@ def _download(client: Any, bucket: str, key: str, path: Path, attempts: int) -> 
     from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
     for attempt in range(attempts):
-        # boto3 repeats the request where it must, yet not the reading of the answer's body.
+        # boto3 repeats requests, but not the reading of a response's body.
         body = client.get_object(Bucket=bucket, Key=key)["Body"]
         try:
             with path.open("wb") as file, closing(body):
@@ -274,7 +274,7 @@ def _download(client: Any, bucket: str, key: str, path: Path, attempts: int) -> 
 
 
 def without_password(text: str) -> str:
-    """Return a text in which nothing stands before an @, as a password does in a URL.
+    """Return a text without the part before an @, where URLs have passwords.
 
     Examples
     --------

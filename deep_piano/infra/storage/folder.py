@@ -1,4 +1,4 @@
-"""A folder's contract, whether it lies here or on S3.
+"""The contract of a folder, local or on S3.
 
 A `Folder` is a small value that may be pickled and sent to another process or machine. This module
 knows names and errors; it knows neither audio nor MIDI nor what a dataset is.
@@ -68,11 +68,11 @@ class Folder(ABC):
         Raises
         ------
         InputError
-            There is no such folder. A sub-folder that does not exist is merely empty.
+            There is no such folder. A sub-folder that does not exist counts as empty.
         """
         under = under.rstrip("/")
         if under:
-            _require_inside(under)
+            require_inside(under)
         return sorted(self._found(under), key=lambda entry: entry.name)
 
     @abstractmethod
@@ -80,7 +80,7 @@ class Folder(ABC):
 
     @abstractmethod
     def local(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a path to read a file from; it may be gone after the block.
+        """Yield a path to read a file from, valid within the block.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Folder(ABC):
 
     @abstractmethod
     def inner(self, name: str) -> Folder:
-        """Return a folder within this one; it need not be there yet."""
+        """Return a folder within this one; it need not exist yet."""
 
     def read_bytes(self, name: str) -> bytes:
         """Return what a file holds.
@@ -116,11 +116,11 @@ class Folder(ABC):
         FileError
             As for `local`.
         """
-        with self.local(name) as path, _explained(f"read {self.place(name)}", FileError):
+        with self.local(name) as path, explained(f"read {self.place(name)}", FileError):
             return path.read_bytes()
 
     def require_writable(self) -> None:
-        """Write an empty file and remove it: better to fail now than after hours of work.
+        """Write an empty file and remove it, to fail now and not after hours of work.
 
         Raises
         ------
@@ -136,20 +136,21 @@ class Folder(ABC):
         return quote(name)
 
     def place(self, name: str) -> str:
-        """Return where a file lies, in one line for messages."""
+        """Return the place of a file, in one line for messages."""
         return one_line(f"{self.uri.rstrip('/')}/{name}")
 
 
 @contextmanager
-def _explained(doing: str, kind: type[InputError] = InputError) -> Iterator[None]:
+def explained(doing: str, kind: type[InputError] = InputError) -> Iterator[None]:
+    """Turn errors of the file system into one that says what could not be done."""
     try:
         yield
     except OSError as error:
         raise kind(f"cannot {doing}: {error.strerror}. Check it and its permissions.") from error
 
 
-def _require_inside(name: str) -> str:
-    """Return a name that stays within its folder; a ValueError says why another does not."""
+def require_inside(name: str) -> str:
+    """Return a name that stays within its folder; raise ValueError for others."""
     if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
         raise ValueError(f"{one_line(name)!r} is not the name of a file within a folder")
     name.encode()  # raises a ValueError too

@@ -1,4 +1,4 @@
-r"""Folders of this machine, or of a file system that every machine shares.
+r"""Local folders, or folders of a file system that all machines share.
 
 Local names are bytes: a byte that is not UTF-8 appears as `\xff`, and a backslash as `\x5c` only
 where it would be taken for such an escape, so every file has one name and every name finds its
@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from deep_piano.errors import FileError, InputError, one_line
 from deep_piano.infra.storage.atomic import atomic_path
-from deep_piano.infra.storage.folder import Entry, Folder, _explained, _require_inside
+from deep_piano.infra.storage.folder import Entry, Folder, explained, require_inside
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +29,12 @@ _ESCAPE = re.compile(r"\\x(5c|[89a-f][0-9a-f])")
 
 @dataclass(frozen=True)
 class LocalFolder(Folder):
-    """A folder of this machine, or of a file system that every machine shares."""
+    """A local folder, or one of a file system that all machines share."""
 
     root: Path
 
     def _path(self, name: str) -> Path:
-        return self.root / _unescape(_require_inside(name))
+        return self.root / _unescape(require_inside(name))
 
     def relative_url(self, name: str) -> str:
         """Return the URL of a file from a page within the folder: see `Folder.relative_url`."""
@@ -47,7 +47,7 @@ class LocalFolder(Folder):
     def _found(self, under: str) -> Iterator[Entry]:
         top = self._path(under) if under else self.root
         # A list of folders to visit, not recursion: a tree may be deeper than Python's stack.
-        # With each come the real places of the folders that it was reached through.
+        # Each has the real places of its parents, to detect circles of links.
         waiting: list[tuple[str, str, tuple[Path, ...]]]
         waiting = [(os.fspath(top), under, (Path(os.path.realpath(top)),))]
         while waiting:
@@ -66,7 +66,7 @@ class LocalFolder(Folder):
                     yield Entry(prefix, 0, "", f"cannot be listed: {error.strerror}")
                 continue
             for item in found:
-                name = f"{prefix}/{_escape(item.name)}" if prefix else _escape(item.name)
+                name = f"{prefix}/{escape(item.name)}" if prefix else escape(item.name)
                 try:
                     status = item.stat()
                 except OSError as error:
@@ -90,8 +90,8 @@ class LocalFolder(Folder):
     def local(self, name: str) -> Iterator[Path]:
         """Yield the file itself: see `Folder.local`."""
         path = self._path(name)
-        with _explained(f"read {self.place(name)}", FileError):
-            # Opened only where opening cannot wait, as it does for a pipe without a writer.
+        with explained(f"read {self.place(name)}", FileError):
+            # Only regular files: opening a pipe without a writer would block.
             if not stat.S_ISREG(path.stat().st_mode):
                 raise OSError(0, "not an ordinary file")
             path.open("rb").close()
@@ -103,21 +103,21 @@ class LocalFolder(Folder):
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file of that name."""
-        with _explained(f"look at {self.place(name)}"):
+        with explained(f"look at {self.place(name)}"):
             return self._path(name).is_file()
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is missing is fine."""
-        with _explained(f"remove {self.place(name)}"):
+        with explained(f"remove {self.place(name)}"):
             self._path(name).unlink(missing_ok=True)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     r"""Return a text from the file system fit for UTF-8; `_unescape` takes it back.
 
     Examples
     --------
-    >>> print(_escape(os.fsdecode(b"caf\xe9")), _escape(r"a\b"), _escape(r"\xe9"))
+    >>> print(escape(os.fsdecode(b"caf\xe9")), escape(r"a\b"), escape(r"\xe9"))
     caf\xe9 a\b \x5cxe9
     """
     text = _ESCAPE.sub(r"\\x5cx\1", text)

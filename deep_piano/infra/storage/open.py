@@ -1,4 +1,4 @@
-"""The folder that a path or URI names, and whether two folders lie apart."""
+"""Opens the folder that a path or URI names, and checks whether two folders are separate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from deep_piano.errors import InputError, one_line
 from deep_piano.infra.storage.bucket import ATTEMPTS, Bucket, without_password
 from deep_piano.infra.storage.folder import Folder
-from deep_piano.infra.storage.local import LocalFolder, _escape
+from deep_piano.infra.storage.local import LocalFolder, escape
 from deep_piano.infra.storage.s3 import S3Folder
 
 
@@ -21,7 +21,7 @@ def open_folder(
     region: str | None = None,
     attempts: int = ATTEMPTS,
 ) -> Folder:
-    """Return the folder that a path or URI names. Nothing is read, sent or made yet.
+    """Return the folder that a path or URI names, without any access to it.
 
     Parameters
     ----------
@@ -47,13 +47,13 @@ def open_folder(
     shown = one_line(without_password(text))
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) or not separator:
         if not text or "\0" in text or text.startswith("s3:"):
-            raise InputError(f"{shown!r} is no folder. Give a local folder or s3://bucket/prefix.")
-        return LocalFolder(_escape(text), Path(text).absolute())
+            raise InputError(f"{shown!r} is not a folder. Give a local one or s3://bucket/prefix.")
+        return LocalFolder(escape(text), Path(text).absolute())
     if scheme.lower() == "file":
         host, slash, path = unquote(rest, errors="surrogateescape").partition("/")
         if host not in ("", "localhost") or not slash or "\0" in path:
-            raise InputError(f"{shown} is no folder of this machine. Write file:///path.")
-        return LocalFolder(_escape(text), Path("/" + path))
+            raise InputError(f"{shown} is not a folder of this machine. Write file:///path.")
+        return LocalFolder(escape(text), Path("/" + path))
     if scheme.lower() != "s3":
         raise InputError(
             f"{shown} is of an unknown kind. Give a local folder or s3://bucket/prefix."
@@ -70,16 +70,16 @@ def open_folder(
 
 
 def require_apart(corpus: Folder, dataset: Folder) -> None:
-    """Raise `InputError` where what is read and what is written lie in one another."""
+    """Raise `InputError` where the folders to read and to write contain each other."""
     if _holds(corpus, dataset) or _holds(dataset, corpus):
         raise InputError(
-            f"{dataset.uri}, to write to, and {corpus.uri}, to read from, lie in one another. "
+            f"{dataset.uri}, to write to, and {corpus.uri}, to read from, contain each other. "
             "Give what is written a folder of its own."
         )
 
 
 def _holds(outer: Folder, inner: Folder) -> bool:
-    """Say whether one folder is, or lies in, another."""
+    """Tell whether one folder is, or is within, another."""
     if isinstance(outer, LocalFolder) and isinstance(inner, LocalFolder):
         return inner.root.resolve().is_relative_to(outer.root.resolve())
     if isinstance(outer, S3Folder) and isinstance(inner, S3Folder):

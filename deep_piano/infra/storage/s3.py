@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from deep_piano.errors import DeepPianoError, FileError, InputError, one_line
-from deep_piano.infra.storage.atomic import _room_required
+from deep_piano.infra.storage.atomic import room_required
 from deep_piano.infra.storage.bucket import Bucket
-from deep_piano.infra.storage.folder import Entry, Folder, _require_inside
+from deep_piano.infra.storage.folder import Entry, Folder, require_inside
 
 _LONGEST_SUFFIX = 32
 
@@ -24,7 +24,7 @@ class S3Folder(Folder):
     prefix: str
 
     def _key(self, name: str) -> str:
-        return self.prefix + _require_inside(name)
+        return self.prefix + require_inside(name)
 
     def inner(self, name: str) -> S3Folder:
         """Return a folder within this one: see `Folder.inner`."""
@@ -39,7 +39,7 @@ class S3Folder(Folder):
             if key.endswith("/"):
                 continue  # a marker that some tools leave for a folder
             try:
-                yield Entry(_require_inside(name), size, stamp)
+                yield Entry(require_inside(name), size, stamp)
             except ValueError as error:
                 yield Entry(name, 0, "", str(error))
         if missing:
@@ -64,7 +64,7 @@ class S3Folder(Folder):
         """Publish by one upload, of at most 5 GB: see `Folder.write`."""
         key = self._key(name)
         with _temporary(name) as path:
-            with _room_required(path):  # for the copy: it is set aside in TMPDIR
+            with room_required(path):  # for the copy in TMPDIR
                 yield path
             self.bucket.upload(path, key)
 
@@ -79,7 +79,7 @@ class S3Folder(Folder):
 
 @contextmanager
 def _temporary(name: str) -> Iterator[Path]:
-    """Yield an empty file with a name's suffix, in a folder that goes with it."""
+    """Yield an empty file with a name's suffix, in a temporary folder."""
     suffix = PurePosixPath(name).suffix
     if len(suffix.encode()) > _LONGEST_SUFFIX:
         suffix = ""
