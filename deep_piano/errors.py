@@ -24,6 +24,13 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error is a library's way of saying that memory ran out."""
+    signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "MemoryError")
+    text = f"{type(error).__name__}: {error}"
+    return any(sign in text for sign in signs)
+
+
 class DeepPianoError(Exception):
     """A run failed. Root of all errors raised on purpose."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deep_piano.cli.options import PerField, SettingsFile, _open, configured
+from deep_piano.cli.options import LocalPath, PerField, SettingsFile, _open, configured
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.infra.progress import Progress, Tell, no_progress
@@ -104,20 +103,31 @@ def generate(
     of_bulk = {name: options.pop(name) for name in for_a_folder}
     sections = {"generate": options, "bulk": of_bulk, "storage": {"endpoint": endpoint}}
     settings = file.load(sections)
-    if "://" in seed or os.path.isdir(seed):  # noqa: PTH112 (of a name too long, Path raises)
-        _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
-        return
-    given = [name for name, value in of_bulk.items() if value is not None]
-    if given:
-        option = "--" + given[0].replace("_", "-")
-        raise click.UsageError(f"{option} is for a folder of seeds, and {seed!r} is none.")
+    from deep_piano.infra.storage.open import local_file
+
+    with local_file(seed, **settings.storage.model_dump()) as path:
+        if path is not None:
+            given = [name for name, value in of_bulk.items() if value is not None]
+            if given:
+                option = "--" + given[0].replace("_", "-")
+                raise click.UsageError(f"{option} is for a folder of seeds, and {seed!r} is none.")
+            _generate_from(path, out, settings, file, only_new=only_new, force=force)
+            return
+    _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
+
+
+def _generate_from(
+    seed: Path, out: str, settings: Config, file: SettingsFile, *, only_new: bool, force: bool
+) -> None:
+    """Continue one seed, in this process."""
     begun = time.monotonic()
     from deep_piano.generate.piece import make_pieces
+    from deep_piano.infra.storage.open import local_path
 
     with stages() as progress:
         pieces = make_pieces(
-            Path(seed),
-            Path(out),
+            seed,
+            local_path(out),
             settings.generate,
             only_new=only_new,
             force=force,
@@ -166,7 +176,7 @@ def _count_pieces(out: str, records: Records) -> None:
 @click.command(epilog="Example: deep-piano index dataset/ -o corpus.index")
 @click.argument("dataset")
 @click.option(
-    "-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="File to write."
+    "-o", "--output", "out", required=True, type=LocalPath(), help="File to write."
 )
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
@@ -188,7 +198,7 @@ def index(
     require_free(out, force=force)
     with Dataset(data) as opened, stages() as progress:
         found = index_of(opened, progress=progress)
-    found.save(out)
+    found.save(out, replace=force)
     click.echo(f"{one_line(out)}: {len(found.names):,} recordings, {found.notes:,} notes")
 
 
@@ -220,7 +230,7 @@ def index_of(dataset: Dataset, *, progress: Tell = no_progress) -> CorpusIndex:
 
 @click.command(epilog="Example: deep-piano gallery pieces-a/ pieces-b/ -o compare.html")
 @click.argument("folders", nargs=-1, required=True)
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="Page to write.")
+@click.option("-o", "--output", "out", type=LocalPath(), help="Page to write.")
 @click.option("--force", is_flag=True, help="Replace a page that is there.")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
@@ -244,7 +254,7 @@ def gallery(
     opened = _open(file.load({"storage": {"endpoint": endpoint}}).storage, *folders)
     if out is not None:
         require_free(out, force=force)
-        write_page_of(out, opened)
+        write_page_of(out, opened, replace=force)
         click.echo(one_line(out))
         return
     if len(opened) > 1:

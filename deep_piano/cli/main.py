@@ -12,7 +12,7 @@ import click
 from deep_piano import __version__
 from deep_piano.cli.cluster import pipeline, submit
 from deep_piano.cli.generate import gallery, generate, index
-from deep_piano.cli.options import SettingsFile
+from deep_piano.cli.options import LocalPath, SettingsFile
 from deep_piano.cli.prepare import inspect, prepare
 from deep_piano.cli.setup import assets, doctor
 from deep_piano.cli.terminal import Group
@@ -26,7 +26,7 @@ from deep_piano.infra.logs import set_up_logging
     epilog="Example: deep-piano --config ray_config.yaml generate seed.mp3 -o piece.mp3",
 )
 @click.version_option(__version__, prog_name="deep-piano")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
+@click.option("--config", type=LocalPath(), help="Settings, as ray_config.yaml.")
 @click.option(
     "--profile",
     envvar="DEEP_PIANO_PROFILE",

@@ -51,6 +51,20 @@ class PerField(click.ParamType[Any]):
             )
 
 
+class LocalPath(click.ParamType[Path]):
+    """A path of this machine, also as a `file://` URL; what is elsewhere is refused."""
+
+    name = "path"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        """Return the path."""
+        from deep_piano.infra.storage.open import local_path
+
+        return local_path(value) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class SettingsFile:
     """The file of settings that a command was given, and the profile to take of it."""
@@ -71,7 +85,7 @@ def configured(command: Command) -> Command:
     An entry point of a job is a command without the group before it.
     """
 
-    @click.option("--config", type=click.Path(path_type=Path), help="Settings, as ray_config.yaml.")
+    @click.option("--config", type=LocalPath(), help="Settings, as ray_config.yaml.")
     @click.option("--profile", help="One of the settings' profiles.")
     @click.option("--log-json", is_flag=True, help="Log as JSON, one object a line.")
     @click.pass_obj

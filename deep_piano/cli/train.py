@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deep_piano.cli.options import SettingsFile, _open, configured
+from deep_piano.cli.options import LocalPath, SettingsFile, _open, configured
 from deep_piano.cli.terminal import stages
 from deep_piano.errors import one_line
 
@@ -104,8 +104,8 @@ def runs(file: SettingsFile, /, folder: str, endpoint: str | None) -> None:
     type=click.Choice(["train", "validation", "test"]),
     help="Which recordings to score.",
 )
-@click.option("--json", "json_to", type=click.Path(path_type=Path), help="File for the figures.")
-@click.option("--plot", type=click.Path(path_type=Path), help="PNG to draw the table into.")
+@click.option("--json", "json_to", type=LocalPath(), help="File for the figures.")
+@click.option("--plot", type=LocalPath(), help="PNG to draw the table into.")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured
 def evaluate(

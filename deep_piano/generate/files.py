@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, InputError
-from deep_piano.infra.storage.atomic import _identity, require_free
+from deep_piano.infra.storage.atomic import _identity, put_in_place, require_free
 from deep_piano.music.audio import ENCODED_SUFFIXES, content_hash
 
 OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), ".mid")
@@ -29,9 +29,17 @@ class Piece:
     facts: dict[str, Any]
 
 
+class Targets(dict[str, Path]):
+    """The files of a take by their kinds, and whether others of these names may be replaced."""
+
+    def __init__(self, files: Mapping[str, Path], *, force: bool) -> None:
+        super().__init__(files)
+        self.force = force
+
+
 def targets(
     out: Path, takes: int, *, force: bool, given: Collection[Path], notes: bool = True
-) -> list[dict[str, Path]]:
+) -> list[Targets]:
     """Return the files of each take, after making sure that they may be written.
 
     Parameters
@@ -49,7 +57,7 @@ def targets(
 
     Returns
     -------
-    list of dict of str to Path
+    list of Targets
         A take: ".png", ".json", ".mid" if it has notes, and "sound" unless those alone are asked
         for.
 
@@ -69,7 +77,7 @@ def targets(
         main = {".mid" if suffix == ".mid" else "sound": out.with_name(name + out.suffix)}
         kinds = [".mid"] * notes + [".png", ".json"]
         beside = {kind: out.with_name(name + kind) for kind in kinds}
-        found.append({**beside, **main})
+        found.append(Targets({**beside, **main}, force=force))
     identities = {_identity(path) for path in _with_contents(given)} - {None}
     for path in (path for files in found for path in files.values()):
         require_free(path, force=force, given=identities)
@@ -101,19 +109,34 @@ def _require_writable(folder: Path) -> None:
 def staged(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
     """Yield paths in a hidden folder beside `files`; put all in place when the block succeeds.
 
+    Parameters
+    ----------
+    files : dict of str to Path
+        As `targets` returns them: only by their `force` is a file replaced.
+
     Raises
     ------
+    InputError
+        When one of the names was taken meanwhile.
     DeepPianoError
         When the system does not let them be written.
     """
+    force = isinstance(files, Targets) and files.force
     folder = files[".json"].parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
             temporary = {kind: Path(staging, path.name) for kind, path in files.items()}
             yield temporary
-            for kind in sorted(files, key=".json".__eq__):  # what says what they are comes last
-                temporary[kind].replace(files[kind])
+            placed: list[Path] = []
+            try:
+                for kind in sorted(files, key=".json".__eq__):  # what says what they are comes last
+                    put_in_place(temporary[kind], files[kind], replace=force)
+                    placed.append(files[kind])
+            except BaseException:
+                for path in () if force else placed:
+                    path.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise DeepPianoError(
             f"cannot write to {folder}: {error.strerror or error}. Nothing was kept of this piece."

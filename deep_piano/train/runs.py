@@ -72,8 +72,8 @@ class _Validated(_Part):
 
 
 def write_about(run: Folder, about: Mapping[str, Any]) -> None:
-    """Write what a run is."""
-    with run.write(RUN) as path:
+    """Write what a run is; an InputError is raised where another run was begun there meanwhile."""
+    with run.write(RUN, replace=False) as path:
         path.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
