@@ -5,6 +5,7 @@ The tree::
     DeepPianoError            a run failed                         exit code 1
     ├── AssetError            third-party weights or sounds are missing or broken
     ├── TrainingError         a training that trying again does not mend
+    ├── PictureError          a picture cannot be drawn; what it shows may be sound
     └── InputError            the caller's mistake                 exit code 2
         ├── FileError         one file is missing or may not be read
         ├── AudioError        a recording cannot be used
@@ -43,6 +44,10 @@ class AssetError(DeepPianoError):
 
 class TrainingError(DeepPianoError):
     """A training cannot go on, and would fail again: raised by all its workers at once."""
+
+
+class PictureError(DeepPianoError):
+    """A picture cannot be drawn; what it shows may be sound."""
 
 
 class InputError(DeepPianoError):

@@ -175,9 +175,7 @@ def _count_pieces(out: str, records: Records) -> None:
 
 @click.command(epilog="Example: deep-piano index dataset/ -o corpus.index")
 @click.argument("dataset")
-@click.option(
-    "-o", "--output", "out", required=True, type=LocalPath(), help="File to write."
-)
+@click.option("-o", "--output", "out", required=True, type=LocalPath(), help="File to write.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
 @configured

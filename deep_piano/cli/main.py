@@ -17,6 +17,7 @@ from deep_piano.cli.prepare import inspect, prepare
 from deep_piano.cli.setup import assets, doctor
 from deep_piano.cli.terminal import Group
 from deep_piano.cli.train import evaluate, runs, train
+from deep_piano.infra.caches import settle_libraries
 from deep_piano.infra.logs import set_up_logging
 
 
@@ -45,6 +46,7 @@ def main(
 ) -> None:
     """Ten seconds of recorded piano in, a three-minute piece that continues it out."""
     set_up_logging(debug=debug, as_json=log_json)
+    settle_libraries()
     ctx.obj = SettingsFile(config, profile)
 
 

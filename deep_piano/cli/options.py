@@ -56,9 +56,7 @@ class LocalPath(click.ParamType[Path]):
 
     name = "path"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path."""
         from deep_piano.infra.storage.open import local_path
 

@@ -53,7 +53,8 @@ class Group(click.Group):
         except OSError as error:
             if _folder_gone():
                 code = _complain("the working folder is gone. Go to another folder.", 2, error)
-            elif _output_failed():
+            elif _of_output(error):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # as above
                 code = _complain(
                     f"the result could not be written to standard output: {error.strerror}. What "
                     "was made is kept.",
@@ -90,14 +91,12 @@ def _folder_gone() -> bool:
     return False
 
 
-def _output_failed() -> bool:
-    """Say whether standard output takes no more; let nothing more be written to it then."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the last flush fails again
-        return True
-    return False
+def _of_output(error: OSError) -> bool:
+    """Say whether an error comes from writing a result to standard output."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_code is click.echo.__code__
 
 
 def _unexpected(error: Exception) -> int:

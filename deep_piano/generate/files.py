@@ -112,7 +112,8 @@ def staged(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
     Parameters
     ----------
     files : dict of str to Path
-        As `targets` returns them: only by their `force` is a file replaced.
+        As `targets` returns them: only by their `force` is a file replaced. A ".png" that was not
+        written in the block is taken out: a picture never costs a piece.
 
     Raises
     ------
@@ -129,6 +130,10 @@ def staged(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
             temporary = {kind: Path(staging, path.name) for kind, path in files.items()}
             yield temporary
             placed: list[Path] = []
+            if ".png" in files and not temporary[".png"].exists():  # it could not be drawn
+                stale = files.pop(".png")
+                if force:
+                    stale.unlink(missing_ok=True)
             try:
                 for kind in sorted(files, key=".json".__eq__):  # what says what they are comes last
                     put_in_place(temporary[kind], files[kind], replace=force)
@@ -150,4 +155,5 @@ def title_of(path: Path) -> str:
 
 def hashes(staged: Mapping[str, Path]) -> dict[str, str]:
     """Return the SHA-256 of each file by its name, but of the .json, which is to hold them."""
-    return {path.name: content_hash(path) for kind, path in staged.items() if kind != ".json"}
+    there = [path for kind, path in staged.items() if kind != ".json" and path.exists()]
+    return {path.name: content_hash(path) for path in there}

@@ -225,10 +225,11 @@ def _write(
     progress: Tell,
 ) -> Piece:
     from deep_piano.report.roll import piano_roll
+    from deep_piano.report.style import if_possible
 
     with outputs.staged(files) as staged:
         write_midi(staged[".mid"], take.notes)
-        piano_roll(
+        if_possible(piano_roll)(
             staged[".png"],
             take.notes,
             seconds=seconds,

@@ -314,6 +314,7 @@ def finish(
         The kind of device: on another one rounding, and then the sound, is another.
     """
     from deep_piano.report.charts import recording_charts
+    from deep_piano.report.style import if_possible
 
     sr = seed.sr
     begins = 0 if only_new else len(seed.samples)
@@ -341,7 +342,9 @@ def finish(
         progress(Progress("encoding", 0, 1))
         audio.encode(staged["sound"], whole, sr=sr)
         title = title_of(files["sound"])
-        recording_charts(staged[".png"], whole, sr, None, title=title, mark_s=begins / sr)
+        if_possible(recording_charts)(
+            staged[".png"], whole, sr, None, title=title, mark_s=begins / sr
+        )
         facts["files"] = hashes(staged)
         staged[".json"].write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         progress(Progress("encoding", 1, 1))

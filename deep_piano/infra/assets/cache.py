@@ -1,6 +1,6 @@
 """The cache of third-party weights and sounds: fetched at set-up, checked, never committed.
 
-It is `$DEEP_PIANO_HOME`, else `$XDG_CACHE_HOME/deep_piano`, else `~/.cache/deep_piano`. An asset's
+It is `$DEEP_PIANO_HOME`, else `deep_piano` in the user's caches (`infra.caches`). An asset's
 folder in it appears whole or not at all, and may be copied to another machine as it is. This
 module knows the cache folder; it knows neither package clients nor what an asset is used for.
 """
@@ -25,6 +25,7 @@ from deep_piano.infra.assets.catalogue import (
     Archive,
     Asset,
 )
+from deep_piano.infra.caches import user_caches
 from deep_piano.infra.progress import Progress, Tell, no_progress
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,7 @@ def cache_dir() -> Path:
     home = os.environ.get("DEEP_PIANO_HOME")
     if home:
         return Path(home).expanduser().absolute()
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says to ignore a relative path.
-    return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "deep_piano"
+    return user_caches() / "deep_piano"
 
 
 def list_assets() -> list[AssetState]:
