@@ -27,9 +27,15 @@ from deep_piano.music.notes import Notes, read_midi
 from deep_piano.report.text import markdown
 
 CERTAINTIES: Final = ("sure", "fairly sure", "unclear")
-PARTS_S: Final = {"all of it": np.inf, "the first three minutes": 180.0, "the first ten seconds": 10.0}
+PARTS_S: Final = {
+    "all of it": np.inf,
+    "the first three minutes": 180.0,
+    "the first ten seconds": 10.0,
+}
 
-_KEY = re.compile(r"\b([A-G])(?:[- ]?(flat|sharp|#|b))?[ -]?(major|minor|maj\b|min\b)", re.IGNORECASE)
+_KEY = re.compile(
+    r"\b([A-G])(?:[- ]?(flat|sharp|#|b))?[ -]?(major|minor|maj\b|min\b)", re.IGNORECASE
+)
 _OF_MOVEMENTS = re.compile(r"sonata|partita|suite|concerto|variations and fugue", re.IGNORECASE)
 _FIRST = re.compile(r"\bI[.]? ?[-.] ?|1st mov|first mov|prelude|sinfonia|toccata", re.IGNORECASE)
 _NOT_ALL = re.compile(r"complete|\bII - ", re.IGNORECASE)
@@ -125,7 +131,9 @@ def _share(right: np.ndarray, weight: np.ndarray, of: np.ndarray) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("metadata", type=Path, help="metadata.csv of MAESTRO, beside its files")
     parser.add_argument("--tempi", type=Path, help="a folder of MIDI files of one tempo each")
     given = parser.parse_args(argv)

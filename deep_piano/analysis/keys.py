@@ -134,9 +134,7 @@ def estimate_of_weights(weights: NDArray[np.float64]) -> KeyEstimate:
     correlation = profiles @ centred / norms
     next_best, best = np.sort(correlation)[-2:]
     words = {"sure": _SURE, "fairly sure": _FAIRLY_SURE}
-    fits = (
-        word for word, (fit, lead) in words.items() if best >= fit and best - next_best >= lead
-    )
+    fits = (word for word, (fit, lead) in words.items() if best >= fit and best - next_best >= lead)
     return KeyEstimate(keys[int(np.argmax(correlation))], next(fits, "unclear"))
 
 

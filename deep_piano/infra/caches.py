@@ -46,6 +46,14 @@ def settle_libraries() -> None:
         os.environ.setdefault("MPLCONFIGDIR", str(_private_folder() / "matplotlib"))
 
 
+def home_is_writable() -> bool:
+    """Say whether libraries can keep something in the user's home folder."""
+    try:
+        return _writable(Path.home())
+    except RuntimeError:
+        return False
+
+
 def _writable(folder: Path) -> bool:
     """Say whether a folder can be written to, or be made."""
     try:
