@@ -1,4 +1,4 @@
-"""`generate`, and what serves its pieces: `index` and `gallery`."""
+"""`generate`, and what serves its pieces: `index`, `gallery` and `votes`."""
 
 from __future__ import annotations
 
@@ -259,6 +259,24 @@ def gallery(
         raise click.UsageError("of several folders one page is made: say where with -o.")
     write_gallery(opened[0], known_pieces(opened[0]))
     click.echo(opened[0].place(PAGE))
+
+
+@click.command(epilog="Example: deep-piano votes votes-*.json")
+@click.argument("files", nargs=-1, required=True, type=LocalPath())
+def votes(files: tuple[Path, ...]) -> None:
+    """Sum up the votes of blind comparisons, FILES that pages of pieces have saved.
+
+    Of each two that were compared: how often the first was preferred, of the votes for either, and
+    Wilson's 95 % interval of that share. A vote counts only where both were heard.
+    """
+    from deep_piano.generate.votes import read_votes, table
+
+    comparisons, unheard = read_votes(files)
+    if not comparisons:
+        raise InputError(f"no vote counts: {unheard} were given before both pieces were heard.")
+    click.echo(table(comparisons))
+    if unheard:
+        click.echo(f"left out: {unheard} votes given before both pieces were heard")
 
 
 def _described(piece: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import click
 
 from deep_piano import __version__
 from deep_piano.cli.cluster import pipeline, submit
-from deep_piano.cli.generate import gallery, generate, index
+from deep_piano.cli.generate import gallery, generate, index, votes
 from deep_piano.cli.options import LocalPath, SettingsFile
 from deep_piano.cli.prepare import inspect, prepare
 from deep_piano.cli.setup import assets, doctor
@@ -50,7 +50,7 @@ def main(
     ctx.obj = SettingsFile(config, profile)
 
 
-for _command in (prepare, inspect, train, runs, evaluate, generate, index, gallery):
+for _command in (prepare, inspect, train, runs, evaluate, generate, index, gallery, votes):
     main.add_command(_command)
 for _command in (pipeline, submit, assets, doctor):
     main.add_command(_command)

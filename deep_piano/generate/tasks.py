@@ -29,7 +29,7 @@ from deep_piano.generate.seeds import Seed, require_room, write_seed
 from deep_piano.generate.seeds import read_seed as read_notes
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.atomic import sha256_of
-from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.folder import Folder, named
 from deep_piano.models.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def read_seed(run: Run, seeds: Folder, name: str) -> tuple[Seed, dict[str, str]]
     begun = time.monotonic()
     settings, sound = run.settings, run.sound and _fetched(run.sound)
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    with seeds.local(name) as path:
+    with _seed_file(seeds, name) as path:
         seed = read_notes(
             path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=no_progress
         )
@@ -69,6 +69,13 @@ def read_seed(run: Run, seeds: Folder, name: str) -> tuple[Seed, dict[str, str]]
         with run.pieces.write(target) as place:
             write_seed(place, path, seed, settings, sound=sound)
             return seed, {target: sha256_of(place)}
+
+
+@contextmanager
+def _seed_file(seeds: Folder, name: str) -> Iterator[Path]:
+    """Yield a seed's file; an error calls it by its name, wherever the folder or a copy lies."""
+    with named(seeds.place(name), name), seeds.local(name) as path, named(path, name):
+        yield path
 
 
 def _log_read(name: str, begun: float) -> None:
@@ -153,7 +160,7 @@ def write_recording(
 
 
 def _read_recording(run: Run, seeds: Folder, checkpoint: Checkpoint, name: str) -> wave.Seed:
-    with seeds.local(name) as path:
+    with _seed_file(seeds, name) as path:
         seed = wave.read_seed(path, run.settings, checkpoint, only_new=run.only_new)
     return replace(seed, name=name.rpartition("/")[2])
 

@@ -114,6 +114,8 @@ def test_settings_cannot_be_changed_afterwards():
         ("generate: 3", "generate must be a group of settings. Received: 3"),
         ("generate: {random_state: 0b10}", "'generate.random_state' must be a valid integer"),
         ("generate: {seconds: 1:30}", "'generate.seconds' must be a valid number"),
+        ("generate: {takes: 2, keep: 4}", r"such that keep \(4\) is at most takes \(2\)"),
+        ("generate: {keep: 2}", r"keep \(2\) is at most takes \(1\)"),
         ("generate: {takes: yes}", "'generate.takes' must be a valid integer. Received: True"),
         ("[1, 2]", r"must be a group of settings. Received: \[1, 2\]"),
         ("train: {preset: huge}", "'train.preset' must be 'tiny', 'small', 'base' or 'large'. R"),

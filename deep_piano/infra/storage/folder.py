@@ -154,7 +154,7 @@ def _explained(doing: str, kind: type[InputError] = InputError) -> Iterator[None
 
 
 @contextmanager
-def named(path: Path, name: str) -> Iterator[None]:
+def named(path: Path | str, name: str) -> Iterator[None]:
     """Let errors of the block speak of `name`, where they speak of the path that it is read from.
 
     Examples
