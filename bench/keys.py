@@ -1,6 +1,6 @@
 """How often the estimates of key and tempo are right, by how certain they are.
 
-    python -m bench.keys MAESTRO/metadata.csv [--tempi POP909/]
+    python -m bench.keys MAESTRO/metadata.csv [--tempi POP909/] [--profiles]
 
 Keys: works of MAESTRO whose titles name one, where the whole file is in that key by and large:
 pieces of one movement, and first movements. Titles are taken as they are, with their mistakes.
@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from deep_piano.analysis.keys import Key, estimate_key
+from deep_piano.analysis.keys import ALBRECHT_SHANAHAN, Key, estimate_key, weights_of
 from deep_piano.analysis.tempo import tempo_of
 from deep_piano.errors import InputError
 from deep_piano.music.notes import Notes, read_midi
@@ -31,6 +32,37 @@ PARTS_S: Final = {
     "all of it": np.inf,
     "the first three minutes": 180.0,
     "the first ten seconds": 10.0,
+}
+
+PROFILES: Final = {
+    "Krumhansl and Kessler, 1982": {
+        "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+        "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+    },
+    "Temperley, 2007": {
+        "major": (0.748, 0.060, 0.488, 0.082, 0.670, 0.460, 0.096, 0.715, 0.104, 0.366, 0.057, 0.4),
+        "minor": (
+            0.712,
+            0.084,
+            0.474,
+            0.618,
+            0.049,
+            0.460,
+            0.105,
+            0.747,
+            0.404,
+            0.067,
+            0.133,
+            0.33,
+        ),
+    },
+    "Albrecht and Shanahan, 2013": ALBRECHT_SHANAHAN,
+}
+WEIGHTS: Final[dict[str, Callable[[Notes], Any]]] = {
+    "their length": lambda notes: notes["offset"] - notes["onset"],
+    "one each": lambda notes: np.ones(len(notes)),
+    "the root of their length": lambda notes: np.sqrt(notes["offset"] - notes["onset"]),
+    "that, and more at both ends": weights_of,
 }
 
 _KEY = re.compile(
@@ -94,6 +126,28 @@ def keys_table(performances: Iterable[tuple[str, Key, Notes]]) -> str:
     return f"{len(known)} performances of {len(of_work)} works\n\n" + markdown(head, rows)
 
 
+def profiles_table(performances: Iterable[tuple[str, Key, Notes]]) -> str:
+    """Return in percent how often other profiles and weights are right."""
+    known = list(performances)
+    of_work = Counter(work for work, _, _ in known)
+    weight = np.array([1 / of_work[work] for work, _, _ in known])
+    rows = []
+    for (name, profiles), (weighing, weigh) in itertools.product(PROFILES.items(), WEIGHTS.items()):
+        keys = [Key(tonic, mode) for mode in profiles for tonic in range(12)]
+        table = np.array([np.roll(profiles[key.mode], key.tonic) for key in keys])
+        cells = []
+        for seconds in PARTS_S.values():
+            right = []
+            for _, key, notes in known:
+                heard = notes[notes["onset"] < notes["onset"][0] + seconds]
+                weights = np.bincount(heard["pitch"] % 12, weights=weigh(heard), minlength=12)
+                found = keys[int(np.argmax(np.corrcoef(table, weights)[-1, :-1]))]
+                right.append(found == key)
+            cells.append(f"{np.average(right, weights=weight):.0%}")
+        rows.append([name, weighing, *cells])
+    return markdown(["profiles", "notes weigh", *PARTS_S], rows, words=2)
+
+
 def tempi_table(paths: Iterable[Path]) -> str:
     """Return how often tempi are right, and right but for an octave, by certainty."""
     import symusic
@@ -136,8 +190,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("metadata", type=Path, help="metadata.csv of MAESTRO, beside its files")
     parser.add_argument("--tempi", type=Path, help="a folder of MIDI files of one tempo each")
+    parser.add_argument("--profiles", action="store_true", help="compare other profiles as well")
     given = parser.parse_args(argv)
     print(keys_table(works(given.metadata)))
+    if given.profiles:
+        print("\n" + profiles_table(works(given.metadata)))
     if given.tempi:
         print("\n" + tempi_table(sorted(given.tempi.rglob("*.mid"))))
 

@@ -6,7 +6,7 @@ Pure NumPy on note arrays and tables of names; knows nothing of audio, models or
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deep_piano.music.notes import Notes
 
 # How often each pitch class is struck in a key, tonic first, in the first and last bars of works.
-_ALBRECHT_SHANAHAN = {
+ALBRECHT_SHANAHAN: Final = {
     "major": (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081),
     "minor": (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052),
 }
@@ -100,10 +100,16 @@ def estimate_key(notes: Notes) -> KeyEstimate:
     """
     if not len(notes):
         return KeyEstimate(None, "none")
+    weights = np.zeros(12)
+    np.add.at(weights, notes["pitch"] % 12, weights_of(notes))
+    return estimate_of_weights(weights)
+
+
+def weights_of(notes: Notes) -> NDArray[np.float64]:
+    """Return what each note counts for the key: see `estimate_key`."""
     onset, last = notes["onset"] - notes["onset"].min(), np.ptp(notes["onset"])
     edges = np.exp(-onset / _EDGE_S) + np.exp((onset - last) / _EDGE_S)
-    weight = np.sqrt(notes["offset"] - notes["onset"]) * (1 + _EDGE_WEIGHT * edges)
-    return estimate_of_weights(np.bincount(notes["pitch"] % 12, weights=weight, minlength=12))
+    return np.sqrt(notes["offset"] - notes["onset"]) * (1 + _EDGE_WEIGHT * edges)
 
 
 def key_of(notes: Notes) -> Key | None:
@@ -127,8 +133,8 @@ def estimate_of_weights(weights: NDArray[np.float64]) -> KeyEstimate:
     centred = centred - centred.mean()
     if np.abs(centred).max() < 1e-9:
         return KeyEstimate(None, "none")
-    keys = [Key(tonic, mode) for mode in _ALBRECHT_SHANAHAN for tonic in range(12)]
-    profiles = np.array([np.roll(_ALBRECHT_SHANAHAN[key.mode], key.tonic) for key in keys])
+    keys = [Key(tonic, mode) for mode in ALBRECHT_SHANAHAN for tonic in range(12)]
+    profiles = np.array([np.roll(ALBRECHT_SHANAHAN[key.mode], key.tonic) for key in keys])
     profiles -= profiles.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(profiles, axis=1) * np.linalg.norm(centred)
     correlation = profiles @ centred / norms

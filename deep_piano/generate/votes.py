@@ -101,10 +101,10 @@ def _read(path: Path) -> _Saved:
             f"cannot read {one_line(path)}: {error.strerror}. Give a file of votes."
         ) from error
     except ValidationError as invalid:
-        [error, *_] = invalid.errors(include_url=False, include_context=False)
-        where = ".".join(map(str, error["loc"]))
+        [wrong, *_] = invalid.errors(include_url=False, include_context=False)
+        where = ".".join(map(str, wrong["loc"]))
         raise InputError(
-            f"{one_line(path)} is no file of votes: {one_line(where)}: {one_line(error['msg'])}. "
+            f"{one_line(path)} is no file of votes: {one_line(where)}: {one_line(wrong['msg'])}. "
             "Give one that a page of pieces has saved."
         ) from invalid
 

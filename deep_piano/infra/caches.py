@@ -1,4 +1,4 @@
-"""Folders for what is computed or fetched once: the user's, or others where those cannot be written.
+"""Folders for what is made or fetched once: the user's, or others where those cannot be written.
 
 A container may run as a user without a name, a service without a home. What cannot be kept for the
 user is kept among temporary files, in a folder that nobody else can write to.

@@ -122,7 +122,7 @@ SONG = [60, 64, 67, 65, 62, 67, 71, 74, 60, 64, 67, 72, 69, 65, 62, 59, 67, 60]
         (SCALE, "C major", "fairly sure"),
         (list(range(60, 72)), None, "unclear"),
         ([60, 62, 64, 66, 68, 70], None, "unclear"),
-        ([64, 67, 71], "E minor", "unclear"),
+        ([64, 67, 71], "E minor", "fairly sure"),
     ],
 )
 def test_a_key_has_a_certainty(pitches, name, certainty):

@@ -274,7 +274,7 @@ def test_two_takes_are_compared_blind_and_the_votes_saved(page):
     assert page.locator("#prefer-0").is_enabled()
     page.keyboard.press("l")
     assert page.locator("#prefer-0").is_disabled()
-    vote(page, "a")
+    cast(page, "a")
     hear_both(page)
     page.locator("#prefer-none").click()
     assert pairs.text_content() == "3 votes"
@@ -307,7 +307,7 @@ def test_two_runs_are_compared_by_seed_and_take(bulk, visit, tmp_path):
     page = visit(out)
     page.keyboard.press("b")
     for _ in range(2):  # the takes of the seed that both have
-        vote(page, "a")
+        cast(page, "a")
     votes = page.evaluate("votes")
     assert [vote["seed"] for vote in votes] == ["b.mp3"] * 2
     assert [{vote[one]["run"] for one in ("first", "second")} for vote in votes] == [
@@ -325,14 +325,14 @@ def test_of_three_runs_each_two_are_compared(bulk, visit, tmp_path):
     page = visit(out)
     page.keyboard.press("b")
     assert page.locator("#pair").text_content() == "Pair 1 of 3"
-    vote(page, "a")
+    cast(page, "a")
     page.locator("#skip").click()
-    vote(page, "l")
+    cast(page, "l")
     votes = page.evaluate("votes")
     page.reload()
     page.keyboard.press("b")
     assert page.locator("#pair").text_content() == "Pair 1 of 1"  # the one that was skipped
-    vote(page, "0")
+    cast(page, "0")
     votes = page.evaluate("votes")
     found = {frozenset(one[side]["run"] for side in ("first", "second")) for one in votes}
     assert found == {frozenset(pair) for pair in itertools.combinations(names, 2)}
@@ -358,7 +358,7 @@ def hear_both(page):
     listen(page, 1)
 
 
-def vote(page, key):
+def cast(page, key):
     """Hear both of a pair, and vote."""
     hear_both(page)
     page.keyboard.press(key)

@@ -74,7 +74,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, text):
     (tmp_path / "v.json").write_text(text)
     with pytest.raises(InputError, match=r"v\.json is no file of votes.*has saved"):
         read_votes([tmp_path / "v.json"])
-    with pytest.raises(InputError, match="cannot read .*gone"):
+    with pytest.raises(InputError, match=r"cannot read .*gone"):
         read_votes([tmp_path / "gone"])
 
 

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from subprocess import PIPE
 
 import pytest
 
@@ -40,7 +39,7 @@ def test_keras_knows_nothing_of_a_users_settings(tmp_path, settings, asked):
     env = {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
     env |= {"KERAS_BACKEND": asked} if asked else {}
     found = subprocess.run(
-        [sys.executable, "-c", ASK], env=env, stdout=PIPE, stderr=PIPE, text=True, check=False
+        [sys.executable, "-c", ASK], env=env, capture_output=True, text=True, check=False
     )
     assert found.stdout == "tensorflow float32\n", found.stderr
     assert ("torch-and-no-more" in found.stderr) == (asked == "torch-and-no-more")

@@ -91,7 +91,7 @@ def test_what_ray_says_else_is_a_failed_run(ray, monkeypatch):
 
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     ray.init = init
-    with pytest.raises(DeepPianoError, match="nothing found. Unset RAY_ADDRESS") as caught:
+    with pytest.raises(DeepPianoError, match=r"nothing found\. Unset RAY_ADDRESS") as caught:
         connect()
     assert not isinstance(caught.value, InputError)
 
