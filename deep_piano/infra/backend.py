@@ -15,10 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from deep_piano.infra.caches import NO_FOLDER
+
 logger = logging.getLogger(__name__)
 
 _BACKENDS: Final = ("tensorflow", "torch", "jax")
-_NO_FOLDER: Final = os.path.join(os.devnull, "keras")  # noqa: PTH118 (no folder can be there)
 
 
 def load_tensorflow() -> ModuleType:
@@ -67,7 +68,7 @@ def load_keras() -> ModuleType:
     Keras that is loaded already is returned as it is.
     """
     if "keras" not in sys.modules:
-        ours = {"KERAS_BACKEND": keras_backend(), "KERAS_HOME": _NO_FOLDER}
+        ours = {"KERAS_BACKEND": keras_backend(), "KERAS_HOME": NO_FOLDER}
         before = {name: os.environ.get(name) for name in ours}
         os.environ.update(ours)
         try:

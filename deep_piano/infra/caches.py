@@ -11,6 +11,10 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Final
+
+NO_FOLDER: Final = os.path.join(os.devnull, "none")  # noqa: PTH118
+"""A path where there is nothing, and nobody can make anything."""
 
 
 def user_caches() -> Path:
@@ -33,8 +37,10 @@ def settle_libraries() -> None:
     """Give Numba and matplotlib a folder for their caches, where they would find none.
 
     To be called before they are loaded. Numba refuses to load code that asks for a cache where it
-    can keep none, and librosa is such code.
+    can keep none, and librosa is such code. Keras gets no folder: what other programs have written
+    into ~/.keras/keras.json is none of our settings, in Ray's workers neither.
     """
+    os.environ["KERAS_HOME"] = NO_FOLDER
     try:
         home = Path.home()
     except RuntimeError:  # else "~" is the name of a folder for some

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
-from deep_piano.infra.backend import keras_backend, load_tensorflow
+from deep_piano.infra.backend import keras_backend, load_keras
 from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import ask_for, connected, gpus_each, total
 from deep_piano.infra.cluster.scheduling import Silence
@@ -128,9 +128,10 @@ def train(
             f"several workers train on TensorFlow only, and KERAS_BACKEND is "
             f"{os.environ['KERAS_BACKEND']!r}. Unset it, or leave --workers out."
         )
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # for Ray's trainer, which loads Keras by itself
     with connected():
         gpus = _gpus_per_worker(settings, workers)
-        load_tensorflow()  # which Ray's trainer would load less quietly
+        load_keras()  # which Ray's trainer would load less quietly
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.tensorflow import TensorflowTrainer

@@ -65,7 +65,9 @@ def bulk(tmp_path, material):
                     "pitch_class_cosine": (number * 7 % 11 + take) / 13,
                     "nats_a_note": 9.0,
                     "seed_key": "C major",
-                    "continuation_key": "C major",
+                    "seed_key_certainty": "unclear",
+                    "continuation_key": "C major" if take == 1 else "A minor",
+                    "continuation_key_certainty": "fairly sure",
                     "longest_silence_s": 1.5,
                     "longest_loop": 2,
                 }
@@ -251,6 +253,14 @@ def test_pieces_are_searched_filtered_and_sorted(page):
         for text in page.locator("dt:text-is('cosine') + dd:visible").all_text_contents()
     ]
     assert left == [cosine for cosine in cosines if cosine >= 0.5]
+
+
+@pytest.mark.browser
+def test_a_key_is_told_with_its_certainty(page):
+    told = page.locator("dt:text-is('key') + dd").all_text_contents()
+    same = "C major, fairly sure; as the seed"
+    other = "A minor, fairly sure; seed: unclear (perhaps C major)"
+    assert told == [same, other] * 3
 
 
 @pytest.mark.browser

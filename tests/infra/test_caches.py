@@ -16,7 +16,7 @@ NAMES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "NUMBA_CACHE_DIR", "MPLCON
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
-    for name in NAMES:
+    for name in (*NAMES, "KERAS_HOME"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(caches.tempfile, "gettempdir", lambda: str(tmp_path))
@@ -35,6 +35,7 @@ def test_a_home_that_can_be_written_is_used_and_nothing_is_set(tmp_path, monkeyp
     assert user_caches() == tmp_path / "me" / ".cache"
     settle_libraries()
     assert [name for name in NAMES[1:] if name in os.environ] == []
+    assert not Path(os.environ["KERAS_HOME"]).parent.is_dir()
     assert list(tmp_path.iterdir()) == []
 
 
