@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, InputError
-from deep_piano.infra.storage.atomic import identity_of, require_free
+from deep_piano.infra.storage.atomic import identity_of, put_in_place, require_free
 from deep_piano.music.audio import ENCODED_SUFFIXES, content_hash
 
 OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), ".mid")
@@ -32,17 +32,24 @@ class PieceFiles:
         A .mid; None where the piece has no notes.
     sound : Path or None
         None where notes alone are asked for.
+    force : bool
+        Whether other files of these names may be replaced.
     """
 
     picture: Path
     facts: Path
     notes: Path | None = None
     sound: Path | None = None
+    force: bool = False
 
     def __iter__(self) -> Iterator[Path]:
         """Iterate over the files that there are, the facts last."""
         every = (self.notes, self.picture, self.sound, self.facts)
         return (path for path in every if path is not None)
+
+    def written(self) -> Iterator[Path]:
+        """Iterate over the files, without a picture that could not be drawn."""
+        return (path for path in self if path != self.picture or path.exists())
 
     @property
     def main(self) -> Path:
@@ -63,11 +70,11 @@ class PieceFiles:
             return path and folder / path.name
 
         picture, facts = folder / self.picture.name, folder / self.facts.name
-        return PieceFiles(picture, facts, there(self.notes), there(self.sound))
+        return PieceFiles(picture, facts, there(self.notes), there(self.sound), self.force)
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name, but of the .json, which holds them."""
-        return {path.name: content_hash(path) for path in self if path != self.facts}
+        return {path.name: content_hash(path) for path in self.written() if path != self.facts}
 
 
 @dataclass(frozen=True)
@@ -122,9 +129,10 @@ def targets(
         main, beside = out.with_name(name + out.suffix), out.with_name(name + ".mid")
         picture, facts = out.with_name(name + ".png"), out.with_name(name + ".json")
         if suffix == ".mid":
-            found.append(PieceFiles(picture, facts, notes=main))
+            found.append(PieceFiles(picture, facts, notes=main, force=force))
         else:
-            found.append(PieceFiles(picture, facts, notes=beside if notes else None, sound=main))
+            with_notes = beside if notes else None
+            found.append(PieceFiles(picture, facts, notes=with_notes, sound=main, force=force))
     identities = {identity_of(path) for path in _with_contents(given)} - {None}
     for path in (path for files in found for path in files):
         require_free(path, force=force, given=identities)
@@ -156,8 +164,16 @@ def _require_writable(folder: Path) -> None:
 def staged(files: PieceFiles) -> Iterator[PieceFiles]:
     """Yield paths in a hidden folder beside `files`; put all in place when the block succeeds.
 
+    Parameters
+    ----------
+    files : PieceFiles
+        From `targets`. A picture that the block did not write is left out: a picture that cannot
+        be drawn costs no piece.
+
     Raises
     ------
+    InputError
+        When another run has taken one of the names meanwhile, and `files.force` is not set.
     DeepPianoError
         When the system does not let them be written.
     """
@@ -167,9 +183,23 @@ def staged(files: PieceFiles) -> Iterator[PieceFiles]:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
             temporary = files.inside(Path(staging))
             yield temporary
-            for written, target in zip(temporary, files, strict=True):
-                written.replace(target)
+            if files.force and not temporary.picture.exists():
+                files.picture.unlink(missing_ok=True)  # it shows another piece
+            _put_all_in_place(temporary, folder)
     except OSError as error:
         raise DeepPianoError(
             f"cannot write to {folder}: {error.strerror or error}. Nothing was kept of this piece."
         ) from error
+
+
+def _put_all_in_place(temporary: PieceFiles, folder: Path) -> None:
+    """Move files into a folder, the facts last; take them back where a name is taken."""
+    placed: list[Path] = []
+    try:
+        for path in temporary.written():
+            put_in_place(path, folder / path.name, replace=temporary.force)
+            placed.append(folder / path.name)
+    except BaseException:
+        for path in () if temporary.force else placed:
+            path.unlink(missing_ok=True)
+        raise

@@ -148,11 +148,12 @@ class NoteRoad:
     ) -> dict[str, Any]:
         """Write notes, piano roll and sound; return what there is to say of them."""
         from deep_piano.report.roll import piano_roll
+        from deep_piano.report.style import if_possible
 
         assert files.notes is not None
         seconds = self.settings.seconds
         write_midi(files.notes, take.notes)
-        piano_roll(
+        if_possible(piano_roll)(
             files.picture,
             take.notes,
             seconds=seconds,

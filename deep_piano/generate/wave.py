@@ -169,6 +169,7 @@ class WaveRoad:
     ) -> dict[str, Any]:
         """Write sound and charts; return what there is to say of them."""
         from deep_piano.report.charts import recording_charts
+        from deep_piano.report.style import if_possible
 
         assert files.sound is not None
         sr, new = seed.sr, codec_of(self.checkpoint.spec).to_samples(take.steps)
@@ -178,7 +179,8 @@ class WaveRoad:
         progress(Progress("encoding", 0, 1))
         audio.encode(files.sound, whole, sr=sr)
         title, mark_s = files.title, begins / sr
-        recording_charts(files.picture, whole, sr, None, title=title, mark_s=mark_s)
+        draw = if_possible(recording_charts)
+        draw(files.picture, whole, sr, None, title=title, mark_s=mark_s)
         progress(Progress("encoding", 1, 1))
         seconds = round(len(whole) / sr, 3)
         return {
