@@ -105,6 +105,8 @@ def _put_track(score: Score, name: str, notes: Notes, meter: Meter) -> None:
     for begin, end, note in zip(onset, played.release, in_ticks, strict=True):
         pitch, velocity = int(note["pitch"]), int(note["velocity"])
         track.notes.append(Note(int(begin), int(end - begin), pitch, velocity))
+    # Up at first: symusic, a reader among others, otherwise takes it for down from the beginning.
+    track.controls.append(ControlChange(0, _SUSTAIN, 0))
     for down, up in zip(played.down, played.up, strict=True):
         track.controls.append(ControlChange(int(down), _SUSTAIN, 127))
         track.controls.append(ControlChange(int(up), _SUSTAIN, 0))

@@ -67,7 +67,7 @@ def play(
     wanted = np.maximum(_next_in_hand(onset, offset, pitch, apart=chord), onset + shortest)
     for place, notes in _groups(span):
         end = int(ends[place])
-        last_end = int(ends[place - 1]) if place else -change
+        last_end = int(ends[place - 1]) if place else 0
         begin = max(last_end + min(change, (end - last_end) // 4), int(onset[notes].min()))
         if begin - last_end < _MARGIN:
             continue
