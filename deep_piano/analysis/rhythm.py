@@ -40,24 +40,42 @@ def snap(quarter: NDArray[np.float64], pitch: NDArray[np.integer]) -> list[Fract
     """
     beat = np.maximum(np.floor(quarter + _EARLY), 0).astype(int)
     found: list[Fraction] = [Fraction(0)] * len(quarter)
+    before: list[int] = []
     for here in np.unique(beat):
         notes = np.flatnonzero(beat == here)
         notes = notes[np.argsort(quarter[notes], kind="stable")]
         within = quarter[notes] - here
-        parts = min(_PARTS, key=lambda each: _cost(within, pitch[notes], *each))[0]
+        # Rounded up, the last notes of a beat have taken places in this one.
+        taken = {int(pitch[note]) for note in before if found[note] == here}
+
+        def cost(
+            each: tuple[int, float],
+            within: NDArray[np.float64] = within,
+            notes: NDArray[np.intp] = notes,
+            taken: set[int] = taken,
+        ) -> float:
+            return _cost(within, pitch[notes], *each, taken)
+
+        parts = min(_PARTS, key=cost)[0]
+        before = notes.tolist()
         for note, part in zip(notes, np.rint(within * parts).astype(int), strict=True):
             found[note] = max(Fraction(0), int(here) + Fraction(int(part), parts))
     return found
 
 
 def _cost(
-    within: NDArray[np.float64], pitch: NDArray[np.integer], parts: int, hard_to_read: float
+    within: NDArray[np.float64],
+    pitch: NDArray[np.integer],
+    parts: int,
+    hard_to_read: float,
+    taken: set[int],
 ) -> float:
     """Return how far notes are moved on average, in beats, and what else is against it."""
     place = np.rint(within * parts)
     moved = float(np.abs(within - place / parts).mean()) / 2
     merged = (np.diff(within) > _APART) & (np.diff(place) == 0)
     lost = len(place) - len(np.unique(np.c_[place, pitch], axis=0))
+    lost += len(taken.intersection(pitch[place <= 0].tolist()))
     return moved + hard_to_read + _MERGED * int(merged.sum()) + _LOST * lost
 
 

@@ -16,9 +16,10 @@ import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,9 +117,10 @@ def decode(
     sr: int,
     start_s: float = 0.0,
     seconds: float | None = None,
+    channels: Literal[1, 2] = 1,
     timeout_s: float = 60.0,
 ) -> Samples:
-    """Decode a stretch of a recording to mono.
+    """Decode a stretch of a recording, to mono unless told otherwise.
 
     Only what is asked for is decoded, so the file may be hours long.
 
@@ -130,12 +132,14 @@ def decode(
         Sampling rate of the result, in Hz.
     start_s, seconds : float
         Where to begin, and how much to decode; `seconds=None` means all (at most three hours).
+    channels : int
+        1, or 2: mono then comes out of both.
     timeout_s : float
         FFmpeg is ended after this long.
 
     Returns
     -------
-    ndarray, shape (n,), dtype float32
+    ndarray, shape (n,), or (n, 2) of two channels, dtype float32
         Samples, full scale 1.0, read-only; n <= seconds * sr, less where the recording ends
         earlier. A file may say that it holds more: no more of it is decoded.
 
@@ -159,18 +163,22 @@ def decode(
     _require_readable(path, name)
     asked_s = min(seconds or LONGEST_DECODE_S, LONGEST_DECODE_S)
     asked = round(asked_s * sr)
+    layout = "mono" if channels == 1 else "stereo"
     run = _run_ffmpeg(
         # A quarter of a second more than asked: resampling holds back its last few samples.
         *_input_options(path, start_s=start_s, seconds=asked_s + 0.25),
         # By itself FFmpeg adds float channels up, so that a stereo file at full scale overflows.
-        *("-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", "1", "-ar", str(sr)),
-        *("-af", f"aresample={sr}:rematrix_maxval=1,aformat=channel_layouts=mono"),
-        *("-c:a", "pcm_f32le", "-f", "f32le", "-fs", str(4 * (asked + sr)), "pipe:1"),
+        *("-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", str(channels), "-ar", str(sr)),
+        *("-af", f"aresample={sr}:rematrix_maxval=1,aformat=channel_layouts={layout}"),
+        *("-c:a", "pcm_f32le", "-f", "f32le", "-fs", str(4 * channels * (asked + sr)), "pipe:1"),
         timeout_s=timeout_s,
         subject=name,
     )
-    decoded = np.frombuffer(run.output, "<f4", len(run.output) // 4)[:asked]
-    samples = decoded.astype(np.float32, copy=False)
+    whole = len(run.output) // (4 * channels)
+    decoded = np.frombuffer(run.output, "<f4", whole * channels)
+    if channels > 1:
+        decoded = decoded.reshape(whole, channels)
+    samples = decoded[:asked].astype(np.float32, copy=False)
     if len(samples) < asked and run.complaints:
         _explain_shortfall(path, run, decoded_s=len(samples) / sr, start_s=start_s, asked_s=asked_s)
     if not len(samples):
@@ -197,7 +205,14 @@ def duration_s(path: Path, *, timeout_s: float = 20.0) -> float | None:
     return None
 
 
-def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -> None:
+def encode(
+    path: Path,
+    samples: Samples,
+    *,
+    sr: int,
+    tags: Mapping[str, str] | None = None,
+    timeout_s: float = 300.0,
+) -> None:
     """Write samples as .mp3, .wav, .flac or .ogg; the same samples give the same bytes.
 
     The file appears whole or not at all.
@@ -210,6 +225,8 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
         Full scale 1.0; what is beyond it is clipped.
     sr : int
         Sampling rate in Hz.
+    tags : mapping of str to str, optional
+        What players show: "title", "comment", "license", ... . A .wav has none.
     timeout_s : float
         FFmpeg is ended after this long.
 
@@ -234,6 +251,7 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
             # Without these the files carry FFmpeg's version and, in Ogg, a random serial number.
             *("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact"),
             *options,
+            *(_tag_options(tags or {}) if path.suffix.lower() != ".wav" else ()),
             "file:" + str(temporary.absolute()),
             timeout_s=timeout_s,
             subject=name,
@@ -241,6 +259,11 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
         )
         if run.code:
             raise DeepPianoError(f"FFmpeg could not write {name}: {run.reason}")
+
+
+def _tag_options(tags: Mapping[str, str]) -> tuple[str, ...]:
+    pairs = ((name, one_line(text)) for name, text in sorted(tags.items()))
+    return tuple(option for name, text in pairs for option in ("-metadata", f"{name}={text}"))
 
 
 def content_hash(path: Path) -> str:

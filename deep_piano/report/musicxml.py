@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deep_piano.analysis.hands import left_hand
 from deep_piano.analysis.keys import key_of
@@ -30,6 +31,7 @@ from deep_piano.music.pedalling import play
 
 SCORE_SUFFIX: Final = ".musicxml"
 _CHORD_S: Final = 0.04  # of onsets that are written below one another
+_BROKEN_CHORD_S: Final = 0.08  # from the first of them to the last
 _SLACK: Final = 0.1  # of a quarter: a key released so little after the beat ends on it
 _TICKS: Final = 960
 _STEPS: Final = "FCGDAEB"
@@ -107,7 +109,7 @@ def staves(notes: Notes, meter: Meter) -> tuple[list[Event], list[Event]]:
     release = play(onset, offset, notes["pitch"], ticks_per_second=_TICKS * meter.bpm / 60).release
     quarter = meter.quarters(notes["onset"])
     if len(notes):
-        chord = np.cumsum(np.diff(notes["onset"], prepend=notes["onset"][0]) > _CHORD_S)
+        chord = _chords(notes)
         quarter = (np.bincount(chord, quarter) / np.bincount(chord))[chord]
     written: dict[Fraction, dict[int, float]] = {}
     for where, pitch, until in zip(
@@ -128,6 +130,21 @@ def staves(notes: Notes, meter: Meter) -> tuple[list[Event], list[Event]]:
         ]
         hands.append(list(_without_gaps(struck, end)))
     return hands[0], hands[1]
+
+
+def _chords(notes: Notes) -> NDArray[np.int64]:
+    """Return which chord each note belongs to: struck together, and no key twice."""
+    chord = np.zeros(len(notes), np.int64)
+    keys: set[int] = set()
+    began_s, last_s = -np.inf, -np.inf
+    for place, (onset_s, pitch) in enumerate(zip(notes["onset"], notes["pitch"], strict=True)):
+        apart = onset_s - last_s > _CHORD_S or onset_s - began_s > _BROKEN_CHORD_S
+        if apart or int(pitch) in keys:
+            keys, began_s = set(), onset_s
+            chord[place:] += 1
+        keys.add(int(pitch))
+        last_s = onset_s
+    return chord - chord[:1]
 
 
 def _without_gaps(
