@@ -28,12 +28,12 @@ from bench.common import machine, output_format
 from bench.stages import Stopwatch
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import Config, GenerateConfig
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate import notes, piece
 from deep_piano.generate.files import targets
 from deep_piano.generate.on_ray import generate
-from deep_piano.generate.seeds import Seed, read_seed
+from deep_piano.generate.piece import decode_takes, road_of, write
 from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
@@ -87,22 +87,23 @@ def row_of(seconds: float, pieces: int, bound_s: float) -> list[str]:
 def stages_alone(paths: Sequence[Path], config: Config) -> dict[str, float]:
     """Return the processor seconds a piece of each stage, in this process."""
     settings, suffix = config.generate, config.bulk.format
-    engine = Engine(checkpoint.load(settings.checkpoint))
-    sound = notes.ready_sound(settings.sound, no_progress) if suffix != "mid" else None
+    road = road_of(checkpoint.load(settings.checkpoint), settings, Path(f"take.{suffix}"))
+    road = road.ready(no_progress)
+    decoder = open_decoder(road.checkpoint, settings)
     watch = Stopwatch()
     parts = {"synth.render": PLAYING, "loudness.normalise": PLAYING, "audio.encode": ENCODING}
     with tempfile.TemporaryDirectory() as folder:
 
         def make(path: Path, number: int) -> None:
             with watch.measure(READING):
-                seed = read(path, settings)
+                seed = road.read(path, no_progress)
             with watch.measure(COMPOSING):
-                takes = notes.compose(engine, seed, settings)
+                takes = decode_takes(road, decoder, seed)
             for take in takes:
                 out = Path(folder) / f"{number}-{take.index}.{suffix}"
                 [files] = targets(out, 1, force=True, given=[])
                 with watch.measure(WRITING):
-                    notes.finish(files, seed, take, settings, checkpoint_sha256="", sound=sound)
+                    write(road, files, seed, take)
 
         make(paths[0], 0)  # loads everything
         with _watched(watch, parts):
@@ -133,13 +134,6 @@ def _watched(watch: Stopwatch, parts: dict[str, str]) -> ExitStack:
 
         stack.enter_context(patch.object(getattr(notes, module), function, timed))
     return stack
-
-
-def read(path: Path, settings: GenerateConfig) -> Seed:
-    """Read a seed as GENERATE does."""
-    return read_seed(
-        path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=no_progress
-    )
 
 
 def bulk(seeds: str, config: Config) -> float:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 from deep_piano.analysis.sound_figures import likeness
 from deep_piano.codecs.registry import codec_of
-from deep_piano.decoding.wave import Stepper
-from deep_piano.generate.wave import continuation
+from deep_piano.decoding.base import Decoder
+from deep_piano.decoding.wave import WaveDecoder, WaveEngine, WaveTask
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio
@@ -93,16 +94,16 @@ def continued(
     checkpoint: Checkpoint, seed: Samples, count: int, *, temperature: float, compiled: bool
 ) -> Samples:
     """Return what a checkpoint makes to follow a recording."""
-    stepper, rng = Stepper(checkpoint), np.random.default_rng(0)
-    if not compiled:
-        return continuation(stepper, seed, count, rng, temperature=temperature)
-    from deep_piano.decoding.wave_xla import DeviceStepper
+    engine, codec = WaveEngine(checkpoint), codec_of(checkpoint.spec)
+    rng = np.random.default_rng(0)
+    prefix = engine.prefill(codec.encode(seed), rng, temperature=temperature)
+    decoder: Decoder[WaveTask, Any] = WaveDecoder(checkpoint)
+    if compiled:
+        from deep_piano.decoding.wave_xla import WaveDecoderXla
 
-    codec, device = codec_of(checkpoint.spec), DeviceStepper(checkpoint, width=1)
-    stream = stepper.begin(codec.encode(seed), rng, temperature=temperature)
-    stepper.extend_to_frame(stream)
-    device.add("it", stream, count)
-    while not (done := device.step()):
+        decoder = WaveDecoderXla(checkpoint, width=1)
+    decoder.add("it", WaveTask(prefix, count, rng))
+    while not (done := decoder.step()):
         pass
     return codec.to_samples(done["it"])
 

@@ -6,8 +6,8 @@ each number of pieces:
 - the bound: the weights that a step needs are read once (at the bandwidth of the device's memory,
   measured on an array that no cache holds), or its multiply-adds are done (at the rate of a large
   product of square float32 matrices there), whichever takes longer; the best rates of the run;
-- `DeviceComposer`, whole calls with what the host does between them;
-- `Composer`, on one thread of the CPU.
+- `NoteDecoderXla`, whole calls with what the host does between them;
+- `NoteDecoder`, on one thread of the CPU.
 
 Without a GPU the compiled loop runs on one thread of the CPU as well. Every figure is the median of
 all calls in several rounds, the ways taken in turn; compiling is left out, and said.
@@ -37,10 +37,10 @@ from bench.decode import (
 )
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import GenerateConfig
-from deep_piano.decoding.base import Commission
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.notes import Engine, NoteDecoder
+from deep_piano.decoding.open import drawing
+from deep_piano.decoding.rules import NoteTask
 from deep_piano.errors import DeepPianoError
-from deep_piano.generate.notes import composer_of, sampling_of
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.report.text import markdown
 
@@ -117,15 +117,9 @@ def compiled_round(
     weights: checkpoints.Checkpoint, settings: GenerateConfig, batch: int, calls: int
 ) -> Round:
     """Return a round: seconds a step in each call of the graph, in the midst of the pieces."""
-    from deep_piano.decoding.notes_xla import NOTES_A_CALL, DeviceComposer
+    from deep_piano.decoding.notes_xla import NOTES_A_CALL, NoteDecoderXla
 
-    composer = DeviceComposer(
-        weights,
-        sampling_of(settings),
-        settings.guidance.model_dump(),
-        settings.hold_density,
-        width=batch,
-    )
+    composer = NoteDecoderXla(weights, *drawing(settings), width=batch)
     begin(composer, batch)
     tell(f"compiled and called in {seconds_of(composer.step):.1f} s")  # the seeds are heard
 
@@ -141,7 +135,7 @@ def compiled_round(
 
 def numpy_round(engine: Engine, settings: GenerateConfig, batch: int) -> Round:
     """Return a round: seconds of each step, in the midst of the pieces."""
-    composer = composer_of(engine, settings)
+    composer = NoteDecoder(engine, *drawing(settings))
     begin(composer, batch)
     for _ in scale(SEED_S):
         composer.step()
@@ -161,7 +155,7 @@ def begin(composer: Any, batch: int) -> None:
     """Begin pieces that are so long that none ends while they are timed."""
     for number in range(batch):
         rng = np.random.default_rng(number)
-        composer.add(number, Commission(scale(SEED_S), SEED_S, 3600.0, rng))
+        composer.add(number, NoteTask(scale(SEED_S), SEED_S, 3600.0, rng))
 
 
 def require_all(composer: Any, batch: int) -> None:

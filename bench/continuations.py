@@ -14,7 +14,7 @@ random states, and every continuation is held against the real one over the same
   corpus, with the same control;
 - *common ends*: the share of notes that end exactly with another;
 - faults, over the whole piece: silence of more than 4 s, a pattern heard more than 16 times in a
-  row, one half more than twice as dense as the other;
+  row, fewer than five keys in 20 s, one half more than twice as dense as the other;
 - with an index of the training corpus, the longest run of notes that a continuation shares with it.
 
 Real notes are put on the codec's grid first, as those of the pieces are.
@@ -28,7 +28,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,8 +41,11 @@ from bench.realism import density_drift, overlapped_areas, told_apart
 from bench.recordings import find_recordings
 from deep_piano.analysis.keys import key_of
 from deep_piano.analysis.note_figures import (
+    DRONE_S,
+    FEWEST_KEYS,
     MOST_REPETITIONS,
     density_ratio,
+    fewest_keys,
     longest_loop,
     longest_silence_s,
     pitch_class_cosine,
@@ -55,11 +58,10 @@ from deep_piano.config.load import load_config
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.dataset.rows import Row
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
-from deep_piano.generate import seeds
-from deep_piano.generate.notes import compose
-from deep_piano.generate.piece import LONGEST_SILENCE_S
+from deep_piano.generate.notes import NoteRoad
+from deep_piano.generate.piece import LONGEST_SILENCE_S, decode_takes
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
@@ -134,6 +136,7 @@ class Case:
 @click.option("--top-k", type=PerField(int), help="As for deep-piano generate.")
 @click.option("--guidance", type=PerField(float), help="As for deep-piano generate.")
 @click.option("--hold-density", type=float, help="As for deep-piano generate.")
+@click.option("--candidates", type=int, help="As for deep-piano generate.")
 def main(
     dataset: str,
     pieces: int,
@@ -222,20 +225,20 @@ def made(
 def continued(job: Job) -> Case:
     """Return a case with its pieces, as `deep-piano generate` makes them."""
     case, settings, states = job
-    seed = seeds.read_seed(
-        case.path, start_s=0.0, seconds=settings.seed_seconds, progress=no_progress
-    )
+    road = NoteRoad(_weights(settings.checkpoint), settings.model_copy(update={"seed_start": 0.0}))
+    seed = road.read(case.path, no_progress)
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:
         chosen = settings.model_copy(update={"random_state": state})
-        [take] = compose(_engine(settings.checkpoint), seed, chosen)
+        road = replace(road, settings=chosen)
+        [take] = decode_takes(road, open_decoder(road.checkpoint, chosen), seed)
         case.pieces.append(take.notes[take.notes["onset"] >= take.seed_ends_s])
     return case
 
 
 @cache
-def _engine(name: str) -> Engine:
-    return Engine(checkpoint.load(name))
+def _weights(name: str) -> checkpoint.Checkpoint:
+    return checkpoint.load(name)
 
 
 @dataclass(frozen=True)
@@ -373,11 +376,12 @@ def realism_table(cases: Sequence[Case]) -> str:
     return markdown(head, rows)
 
 
-def faults(notes: Notes, start_s: float) -> tuple[bool, bool, bool]:
-    """Say of a continuation whether it is silent for long, loops, and drifts."""
+def faults(notes: Notes, start_s: float) -> tuple[bool, bool, bool, bool]:
+    """Say of a continuation whether it is silent for long, loops, drones, and drifts."""
     return (
         longest_silence_s(notes, start_s=start_s) > LONGEST_SILENCE_S,
         longest_loop(notes) > MOST_REPETITIONS,
+        fewest_keys(notes) < FEWEST_KEYS,
         density_drift(notes) > MOST_DRIFT,
     )
 
@@ -391,6 +395,7 @@ def faults_table(cases: Sequence[Case]) -> str:
         pairs = zip(ours, real, strict=True)
         rows.append([corpus, *(f"{mine:.2f} ({theirs:.2f})" for mine, theirs in pairs)])
     head = [f"silence over {LONGEST_SILENCE_S:g} s", f"more than {MOST_REPETITIONS} repetitions"]
+    head += [f"fewer than {FEWEST_KEYS} keys in {DRONE_S:g} s"]
     return markdown(["share of pieces", *head, f"density drifts over {MOST_DRIFT:g}x"], rows)
 
 
@@ -426,7 +431,8 @@ def verdict(cases: Sequence[Case]) -> str:
         f"{alike.area:.3f} ({alike.real_area:.3f}): {_verdict(alike.area >= OVERLAP_AIM)} "
         f"(aim: {OVERLAP_AIM}). "
         f"Common ends {alike.common_ends:.3f} ({alike.real_common_ends:.3f}). "
-        f"Silences {bad[0]:.2f}, loops {bad[1]:.2f}, drifts {bad[2]:.2f} of {len(parts)} pieces."
+        f"Silences {bad[0]:.2f}, loops {bad[1]:.2f}, drones {bad[2]:.2f}, "
+        f"drifts {bad[3]:.2f} of {len(parts)} pieces."
     )
 
 

@@ -2,7 +2,7 @@
 
 Compared in one run, on one thread, at each batch size:
 
-- the engine as `Composer` uses it: context, network, and one draw a field with a mask and top-p;
+- the engine as `NoteDecoder` uses it: context, network, and one draw a field with a mask and top-p;
 - the composer itself, with all its rules, over whole pieces;
 - the bound: the weights that a step needs are read once (at the bandwidth of memory, measured on
   an array that no cache holds), or its multiply-adds are done (at the rate of a large product of
@@ -38,8 +38,9 @@ from bench.common import machine  # noqa: E402
 from deep_piano.codecs.base import Part  # noqa: E402
 from deep_piano.codecs.note_context import NoteContext  # noqa: E402
 from deep_piano.codecs.notes import SPEC, VALUES, classes, encode  # noqa: E402
-from deep_piano.decoding.base import Commission, Sampling  # noqa: E402
-from deep_piano.decoding.notes import Composer, Engine  # noqa: E402
+from deep_piano.decoding.base import Sampling  # noqa: E402
+from deep_piano.decoding.notes import Engine, NoteDecoder  # noqa: E402
+from deep_piano.decoding.rules import NoteTask  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
 from deep_piano.models import checkpoint as checkpoints  # noqa: E402
 from deep_piano.music.notes import Notes, make_notes  # noqa: E402
@@ -229,7 +230,7 @@ def engine_loop(engine: Engine, batch: int, notes: int) -> Round:
         steps = np.zeros((batch, len(engine.spec.fields)), np.int32)
         marks = [time.perf_counter()]
         for _ in range(notes):
-            heard = engine.hear(state, classes(steps), context.advance(steps))
+            heard = engine.step(state, classes(steps), context.advance(steps))
             for index, values in enumerate(VALUES):
                 known, candidates = context.of_field(streams, steps[:, :index])
                 logits = engine.logits(heard, classes(steps[:, :index]), known)
@@ -248,10 +249,10 @@ def composer_loop(engine: Engine, batch: int, seconds: float) -> Round:
     seed = scale(SEED_S)
 
     def run() -> list[float]:
-        composer = Composer(engine, {field.name: SAMPLING for field in engine.spec.fields})
+        composer = NoteDecoder(engine, {field.name: SAMPLING for field in engine.spec.fields})
         for slot in range(batch):
             rng = np.random.default_rng(slot)
-            composer.add(slot, Commission(seed, SEED_S, SEED_S + seconds, rng))
+            composer.add(slot, NoteTask(seed, SEED_S, SEED_S + seconds, rng))
         for _ in seed:
             composer.step()
         marks = [time.perf_counter()]
@@ -322,7 +323,7 @@ def part_rows(engine: Engine, batch: int) -> list[list[str]]:
     for slot in range(batch):
         context.start(slot, seed_seconds=1.0, end_seconds=180.0)
     after = context.advance(steps)
-    heard = engine.hear(state, classes(steps), after)
+    heard = engine.step(state, classes(steps), after)
     chosen = [steps[:, :index] for index in range(len(engine.spec.fields))]
 
     def of_fields() -> list[Part]:
@@ -337,7 +338,7 @@ def part_rows(engine: Engine, batch: int) -> list[list[str]]:
     masks = [np.ones(field.outputs, bool) for field in engine.spec.fields]
     parts: dict[str, Callable[[], object]] = {
         "context": lambda: (context.advance(steps), of_fields()),
-        "LSTM layers": lambda: engine.hear(state, classes(steps), after),
+        "LSTM layers": lambda: engine.step(state, classes(steps), after),
         "heads": lambda: heads(known),
         "draws": lambda: [
             SAMPLING.draw_each(rows, rng.random(batch), mask)

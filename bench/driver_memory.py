@@ -34,11 +34,11 @@ from deep_piano.config.load import load_config
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.dataset.rows import Row, ShardFacts
 from deep_piano.generate import on_ray as generating
-from deep_piano.generate.notes import Take
+from deep_piano.generate.notes import NoteTake
 from deep_piano.generate.records import Key, Record, folder_of
 from deep_piano.generate.seeds import Seed
+from deep_piano.generate.tasks import Run, known_of
 from deep_piano.infra.progress import Progress
-from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import Notes, make_notes
 from deep_piano.prepare import on_ray as preparing
@@ -209,7 +209,7 @@ def music(notes: int, random_state: int = 0) -> Notes:
     return make_notes(onset, onset + length, rng.integers(36, 96, notes), velocity)
 
 
-def made_up_seed(run: Any, seeds: Folder, name: str) -> tuple[Seed, dict[str, str]]:
+def made_up_seed(run: Run, name: str) -> tuple[Seed, dict[str, str]]:
     """Return a seed as large as a real one, and the file that would be written of it."""
     digest = sha(name)
     return Seed(music(SEED_NOTES).copy(), 10.0, digest, name), {
@@ -223,15 +223,15 @@ class MadeUpComposer:
     def __init__(self, *_: Any) -> None:
         pass
 
-    def work(self, asked: Mapping[Key, Seed]) -> dict[Key, Take]:
+    def work(self, asked: Mapping[Key, Seed]) -> dict[Key, NoteTake]:
         """Return a take for each seed."""
         return {key: made_up_take(key[1]) for key in asked}
 
 
-def made_up_take(index: int) -> Take:
+def made_up_take(index: int) -> NoteTake:
     """Return a take of three minutes."""
     notes = music(PIECE_NOTES)
-    return Take(index, notes.copy(), 10.0, figures_of() | {"nats_a_note": 4.2345})
+    return NoteTake(index, notes.copy(), 10.0, figures_of() | {"nats_a_note": 4.2345})
 
 
 @cache
@@ -240,13 +240,11 @@ def figures_of() -> dict[str, Any]:
     return figures(music(SEED_NOTES), music(PIECE_NOTES), from_s=10.0)
 
 
-def made_up_record(run: Any, name: str, seed: Seed, take: Take) -> Record:
+def made_up_record(run: Run, name: str, seed: Seed, take: NoteTake) -> Record:
     """Return the record of a piece with all its files; none is written."""
     files = {f"{folder_of(name)}/take-{take.index + 1}.{kind}": sha(kind + name) for kind in KINDS}
-    known = generating.known_of(run, name, take)
-    return Record(
-        **known, status="done", seed_sha256=seed.digest, seconds=180.0, wall_s=3.25, files=files
-    )
+    known = known_of(run, name, seed, take)
+    return Record(**known, status="done", seconds=180.0, wall_s=3.25, files=files)
 
 
 KINDS = ("mp3", "mid", "png", "json")

@@ -188,23 +188,23 @@ def make_rows(
 ) -> list[Row]:
     """Make and measure every piece."""
     from deep_piano.config.load import load_config
-    from deep_piano.generate import piece
+    from deep_piano.generate import piece, seeds
     from deep_piano.generate.seeds import Seed
     from deep_piano.models import checkpoint
 
     checkpoint.find(load_config(None, {"generate": settings}).generate.checkpoint)
 
-    # Each recording is heard once, not once a random state. The notes are copied for each use.
-    read_seed, heard = piece.read_seed, {}
+    # Each recording is read once, not once a random state. The notes are copied for each use.
+    read_seed, known = seeds.read_seed, {}
 
     def read_once(path: Path, **options: Any) -> Seed:
-        if path not in heard:
-            heard[path] = read_seed(path, **options)
-        seed = heard[path]
+        if path not in known:
+            known[path] = read_seed(path, **options)
+        seed = known[path]
         return Seed(seed.notes.copy(), seed.seconds, seed.digest, seed.name)
 
     rows = []
-    piece.read_seed = read_once
+    seeds.read_seed = read_once
     try:
         with tempfile.TemporaryDirectory() as folder:
             for recording in recordings:
@@ -215,7 +215,7 @@ def make_rows(
                     out = Path(folder) / f"piece.{suffix}"
                     try:
                         piece.make_pieces(recording, out, config, force=True)
-                        measure(row, out, heard[recording])
+                        measure(row, out, known[recording])
                     except DeepPianoError as error:
                         row.error = str(error)
                     rows.append(row)
@@ -223,8 +223,8 @@ def make_rows(
                         f"{row.recording} {state}: {'; '.join(faults(row)) or 'good'}", err=True
                     )
     finally:
-        piece.read_seed = read_seed
-    compare_with_others(rows, {path.stem: seed.notes for path, seed in heard.items()})
+        seeds.read_seed = read_seed
+    compare_with_others(rows, {path.stem: seed.notes for path, seed in known.items()})
     return rows
 
 

@@ -43,7 +43,7 @@ FUNCTIONS = (
     ("deep_piano.music.transkun", "Transkun.__call__", "running the transcription network"),
     ("deep_piano.music.segments", "best_intervals", "Viterbi"),
     ("deep_piano.decoding.notes", "Engine.__init__", "preparing the weights"),
-    ("deep_piano.generate.notes", "compose", "composing"),
+    ("deep_piano.generate.piece", "decode_takes", "composing"),
     ("deep_piano.analysis.note_figures", "figures", "figures of the piece"),
     ("deep_piano.music.notes", "write_midi", "writing MIDI"),
     ("deep_piano.report.roll", "piano_roll", "drawing the piano roll"),

@@ -5,7 +5,7 @@ In one run, on one thread, the ways taken in turn; CPU time, so that other load 
 - the kernel, as `generate` uses it: hearing frames, foretelling samples, drawing;
 - the bound: the multiply-adds of the same network, those of a frame shared among its samples, at
   the rates measured for a matrix and a vector of the sizes of the LSTM's and of the head's;
-- a loop in a `tf.function` that XLA compiles, `DeviceStepper`: one stream, and several at once, the
+- a loop that XLA compiles, `WaveDecoderXla`: one stream, and several at once, the
   time divided among them;
 - `model.predict`, called once a sample with a frame of it: what the first plan was.
 
@@ -32,7 +32,7 @@ import numpy as np  # noqa: E402
 from bench.common import machine, ready_tensorflow  # noqa: E402
 from bench.decode import Round, in_turn, tell  # noqa: E402
 from deep_piano.codecs.registry import codec_of  # noqa: E402
-from deep_piano.decoding.wave import Stepper  # noqa: E402
+from deep_piano.decoding.wave import WaveEngine, WaveTask  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
 from deep_piano.models import checkpoint as checkpoints  # noqa: E402
 from deep_piano.models.checkpoint import Checkpoint  # noqa: E402
@@ -54,7 +54,7 @@ def main(checkpoint: str, samples: int, rounds: int) -> None:
     """Print microseconds a sample, and the ratios, as Markdown."""
     try:
         loaded = checkpoints.load(checkpoint)
-        stepper = Stepper(loaded)
+        stepper = WaveEngine(loaded)
     except DeepPianoError as error:
         raise click.ClickException(str(error)) from error
     sr = int(loaded.facts["sr"])
@@ -134,15 +134,15 @@ def clock(gpu: str) -> Clock:
     return time.perf_counter if gpu else time.process_time
 
 
-def kernel_loop(stepper: Stepper, samples: int) -> Round:
-    """Return a round: `Stepper.go_on` after a tenth of a second."""
+def kernel_loop(stepper: WaveEngine, samples: int) -> Round:
+    """Return a round: `WaveEngine.decode` after a tenth of a second."""
     seed = _noise(stepper.spec, 1600)
     rng = np.random.default_rng(0)
-    stepper.go_on(seed, 64, rng)  # compiles
+    stepper.decode(seed, 64, rng)  # compiles
 
     def run() -> list[float]:
-        heard = seconds_of(lambda: stepper.go_on(seed, 1, rng))
-        return [(seconds_of(lambda: stepper.go_on(seed, samples, rng)) - heard) / samples]
+        heard = seconds_of(lambda: stepper.decode(seed, 1, rng))
+        return [(seconds_of(lambda: stepper.decode(seed, samples, rng)) - heard) / samples]
 
     return run
 
@@ -165,15 +165,14 @@ def predict_loop(loaded: Checkpoint, calls: int, *, clock: Clock) -> Round:
     return lambda: [seconds_of(predict, clock) for _ in range(calls)]
 
 
-def compiled_loop(stepper: Stepper, loaded: Checkpoint, width: int, *, clock: Clock) -> Round:
+def compiled_loop(stepper: WaveEngine, loaded: Checkpoint, width: int, *, clock: Clock) -> Round:
     """Return a round: a call of the graph that steps so many streams at once."""
-    from deep_piano.decoding.wave_xla import DeviceStepper
+    from deep_piano.decoding.wave_xla import WaveDecoderXla
 
-    device = DeviceStepper(loaded, width=width, steps_a_call=STEPS_A_CALL)
-    stream = stepper.begin(_noise(stepper.spec, 1600), np.random.default_rng(0))
-    stepper.extend_to_frame(stream)
+    device = WaveDecoderXla(loaded, width=width, steps_a_call=STEPS_A_CALL)
+    prefix = stepper.prefill(_noise(stepper.spec, 1600), np.random.default_rng(0))
     for number in range(width):
-        device.add(number, stream.fork(np.random.default_rng(number)), sys.maxsize)
+        device.add(number, WaveTask(prefix, sys.maxsize, np.random.default_rng(number)))
     device.step()  # compiles
     return lambda: [seconds_of(device.step, clock) / STEPS_A_CALL / width]
 

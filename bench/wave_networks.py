@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from deep_piano.analysis.sound_figures import likeness
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
-from deep_piano.decoding.wave import Stepper
+from deep_piano.decoding.wave import WaveEngine
 from deep_piano.infra.backend import load_keras
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.checkpoint import Checkpoint, weights_of
@@ -176,7 +176,7 @@ class Memory(Network):
     def go_on(self, seed: Floats, count: int, rng: np.random.Generator) -> Floats:
         """Return what follows a seed, as `deep-piano generate` does."""
         trained = Checkpoint(self._dataset.spec, self._config, weights_of(self.model))
-        made = Stepper(trained).go_on(seed.astype(np.float32)[:, None], count, rng, hold=False)
+        made = WaveEngine(trained).decode(seed.astype(np.float32)[:, None], count, rng, hold=False)
         return made[:, 0].astype(np.float64)
 
 

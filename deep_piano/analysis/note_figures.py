@@ -16,7 +16,13 @@ from deep_piano.music.notes import Notes
 LONGEST_PATTERN_NOTES = 32
 MOST_REPETITIONS: Final = 16
 """Of one pattern in a row, as `longest_loop` counts them, in a good piece."""
+DRONE_S: Final = 20.0
+FEWEST_KEYS: Final = 5
+"""That are struck in any `DRONE_S` of a good piece, as `fewest_keys` counts them."""
 LOOP_GRID_S = 0.05  # finer than a sixteenth at 240 quarters a minute (62 ms)
+
+_FEWEST_NOTES: Final = 16
+_KEYS: Final = 88
 
 
 def pitch_class_cosine(a: Notes, b: Notes) -> float:
@@ -104,6 +110,35 @@ def longest_loop(notes: Notes) -> int:
     return most
 
 
+def fewest_keys(notes: Notes) -> int:
+    """Return how few different keys are struck within `DRONE_S`, where that is least.
+
+    A piece that is stuck on a few keys is a drone, whatever their order. Where fewer than
+    `_FEWEST_NOTES` notes are struck in that time, it is merely slow. Of 329 real recordings two
+    strike fewer than `FEWEST_KEYS`.
+
+    Returns
+    -------
+    int
+        All 88 where no such time is that full, as in a short part.
+
+    Examples
+    --------
+    >>> from deep_piano.music.notes import make_notes
+    >>> onset = np.arange(0, 30, 0.25)
+    >>> fewest_keys(make_notes(onset, onset + 0.2, np.resize([60, 64, 67], 120), [80] * 120))
+    3
+    """
+    onset = notes["onset"]
+    begin = np.arange(np.searchsorted(onset, onset[-1:] - DRONE_S, side="right").sum())
+    end = np.searchsorted(onset, onset[begin] + DRONE_S)
+    different = np.zeros(len(begin), np.int64)
+    for key in np.unique(notes["pitch"]):
+        struck = np.r_[0, np.cumsum(notes["pitch"] == key)]
+        different += struck[end] > struck[begin]
+    return int(different[end - begin >= _FEWEST_NOTES].min(initial=_KEYS))
+
+
 def figures(
     seed_notes: Notes, continuation_notes: Notes, *, from_s: float | None = None
 ) -> dict[str, float | str]:
@@ -136,6 +171,7 @@ def figures(
         "longest_silence_s": longest_silence_s(continuation_notes, start_s=from_s),
         "longest_note_s": longest_note_s(continuation_notes),
         "longest_loop": longest_loop(continuation_notes),
+        "fewest_keys": fewest_keys(continuation_notes),
     }
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in found.items()}
 

@@ -57,6 +57,11 @@ if TYPE_CHECKING:
 @click.option(
     "--hold-density", type=float, help="How strongly to stay about as dense as the seed.  [1]"
 )
+@click.option(
+    "--candidates",
+    type=int,
+    help="Ways to go on every ten seconds, of which a judge keeps one; 1 is off.  [4]",
+)
 @click.option("--random-state", type=int, help="Another number, another piece.  [0]")
 @click.option("--takes", type=int, help="Pieces to write from the same seed.  [1]")
 @click.option("--keep", type=int, help="Write only so many of the takes, the best ones.  [all]")
@@ -67,7 +72,11 @@ if TYPE_CHECKING:
 )
 @click.option("--index", help="Of a corpus: say what each piece shares with it.  [none]")
 @click.option("--format", help="Of a folder's pieces: mp3, wav, flac, ogg or mid.  [mp3]")
-@click.option("--workers", type=int, help="Composers for a folder.  [one for eight CPUs]")
+@click.option(
+    "--workers",
+    type=int,
+    help="Composers for a folder.  [one for eight CPUs, of sound one for each]",
+)
 @click.option(
     "--gpus-per-worker",
     type=float,

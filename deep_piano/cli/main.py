@@ -16,7 +16,7 @@ from deep_piano.cli.options import SettingsFile
 from deep_piano.cli.prepare import inspect, prepare
 from deep_piano.cli.setup import assets, doctor
 from deep_piano.cli.terminal import Group
-from deep_piano.cli.train import evaluate, runs, train
+from deep_piano.cli.train import evaluate, judge, runs, train
 from deep_piano.infra.logs import set_up_logging
 
 
@@ -48,7 +48,7 @@ def main(
     ctx.obj = SettingsFile(config, profile)
 
 
-for _command in (prepare, inspect, train, runs, evaluate, generate, index, gallery):
+for _command in (prepare, inspect, train, runs, evaluate, judge, generate, index, gallery):
     main.add_command(_command)
 for _command in (pipeline, submit, assets, doctor):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""`train`, and what looks at its runs: `runs` and `evaluate`."""
+"""`train`, and what follows it: `runs`, `evaluate` and `judge`."""
 
 from __future__ import annotations
 
@@ -143,3 +143,52 @@ def evaluate(
 
         totals = {group: {s.model: s.total for s in found.of(group)} for group in found.groups}
         likelihoods(plot, totals, published=found.published, unit=found.unit)
+
+
+@click.command(epilog="Example: deep-piano judge runs/first dataset/")
+@click.argument("checkpoint")
+@click.argument("dataset")
+@click.option(
+    "--recordings",
+    default=500,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="At most so many of the training split.",
+)
+@click.option("--random-state", type=int, help="Another number, other recordings.  [0]")
+@click.option("--endpoint", help="The S3 service to use, as https://HOST:PORT.")
+@configured
+def judge(
+    file: SettingsFile,
+    /,
+    checkpoint: str,
+    dataset: str,
+    recordings: int,
+    random_state: int | None,
+    endpoint: str | None,
+) -> None:
+    """Train the judge of CHECKPOINT, which chooses among candidates in `generate`.
+
+    The checkpoint continues seeds of the training split of DATASET; the judge learns to tell
+    pianists' continuations from these, and is stored with the checkpoint.
+    """
+    from deep_piano.codecs.notes import SPEC
+    from deep_piano.dataset.reader import Dataset
+    from deep_piano.models import checkpoint as checkpoints
+    from deep_piano.train.judging import train_judge
+
+    generate = {"random_state": random_state}
+    settings = file.load({"generate": generate, "storage": {"endpoint": endpoint}})
+    [data] = _open(settings.storage, dataset)
+    folder = checkpoints.find(checkpoint, settings.storage)
+    loaded = checkpoints.load(folder, codec=SPEC.codec)
+    with Dataset(data) as opened, stages() as progress:
+        trained = train_judge(
+            loaded, opened, settings.generate, recordings=recordings, progress=progress
+        )
+    checkpoints.save_judge(folder, trained.judge)
+    click.echo(
+        f"{one_line(folder.uri)}: of a real and a made moment, the judge tells the real one in "
+        f"{trained.right:.0%} of cases; {trained.moments:,} moments of {trained.recordings} "
+        "recordings"
+    )

@@ -151,6 +151,11 @@ class NoteContext:
         order = list(order)
         self.state = type(self.state)(*(rearranged(array, order) for array in self.state))
 
+    def copy(self, stream: int, to: list[int]) -> None:
+        """Put streams where one of them is."""
+        for array in self.state:
+            array[to] = array[stream]
+
     def start(
         self,
         slot: int,

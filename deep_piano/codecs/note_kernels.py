@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deep_piano.codecs import notes
 from deep_piano.codecs.notes import (
     CANDIDATES,
+    CHORD_SCALE,
     CHORD_SPAN,
     CHORD_STEPS,
     COPIES,
@@ -25,6 +26,7 @@ from deep_piano.codecs.notes import (
     GAP_BINS,
     GAP_SHARE,
     KEY_S,
+    LENGTH_SCALE,
     LONGEST_DURATION,
     LONGEST_ONSET,
     LOWEST_PITCH_CLASS,
@@ -33,6 +35,7 @@ from deep_piano.codecs.notes import (
     ONSET,
     ONSET_CLASSES,
     ONSETS,
+    PACE_SCALE,
     PITCH,
     PITCHES,
     RATE_S,
@@ -40,9 +43,11 @@ from deep_piano.codecs.notes import (
     REMEMBERED_CHORDS,
     REMEMBERED_NOTES,
     RUN_BUCKETS,
+    RUN_SCALE,
     SEED_BINS,
     SEED_DURATION_BIN,
     SEED_GAP_BIN,
+    SPREAD_SCALE,
     STEPS_PER_SECOND,
     VELOCITIES,
     VELOCITY,
@@ -286,7 +291,7 @@ def _sum_up(
     sums[(pitch + LOWEST_PITCH_CLASS) % 12] += 1
     sums[COUNT] += 1
     sums[LOUD] += loud
-    sums[LENGTH] += np.log(max(duration, 1)) / 8
+    sums[LENGTH] += np.log(max(duration, 1)) / LENGTH_SCALE
     sums[LOUD_SQUARED] += loud * loud
     sums[HIGH] += high
     sums[HIGH_SQUARED] += high * high
@@ -307,15 +312,19 @@ def _tell_of_seed(state: ContextState, s: int) -> None:
     for i in range(12):
         seed[i] = harmony * sums[i] / count
     loud, high = sums[LOUD] / count, sums[HIGH] / count
-    seed[_PACE] = pace * np.log1p(count / seconds) / 3
+    seed[_PACE] = pace * np.log1p(count / seconds) / PACE_SCALE
     seed[_TOUCH] = touch * loud
     seed[_LENGTHS] = lengths * sums[LENGTH] / count
     seed[KNOWN] = 1
-    seed[_TOUCH_SPREAD] = touch * np.sqrt(max(sums[LOUD_SQUARED] / count - loud**2, 0.0)) * 4
+    seed[_TOUCH_SPREAD] = (
+        touch * np.sqrt(max(sums[LOUD_SQUARED] / count - loud**2, 0.0)) * SPREAD_SCALE
+    )
     seed[_REGISTER] = register * high
-    seed[_REGISTER_SPREAD] = register * np.sqrt(max(sums[HIGH_SQUARED] / count - high**2, 0.0)) * 4
+    seed[_REGISTER_SPREAD] = (
+        register * np.sqrt(max(sums[HIGH_SQUARED] / count - high**2, 0.0)) * SPREAD_SCALE
+    )
     seed[_SHARED] = lengths * sums[SHARED] / count
-    seed[_CHORD_SIZE] = pace * count / sums[CHORDS] / 4
+    seed[_CHORD_SIZE] = pace * count / sums[CHORDS] / CHORD_SCALE
     bins = _CHORD_SIZE + 1
     gaps = max(sums[CHORDS] - 1, 1.0)
     for i in range(SEED_BINS):
@@ -348,7 +357,7 @@ def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
     for i in range(OF_SEED):
         features[at + i] = state.seed[s, i]
     at += OF_SEED
-    features[at] = np.log1p(state.rate[s]) / np.float32(3)
+    features[at] = np.log1p(state.rate[s]) / np.float32(PACE_SCALE)
     if state.end[s] >= 0:
         left_s = np.float32(max(state.end[s] - now, 0)) / second
         for i in range(len(END_S)):
@@ -383,7 +392,7 @@ def _promise_chords(state: ContextState, s: int, features: Any) -> None:
     lag = state.chords_recalled[s, 0]
     if lag:
         bottom = lowest[lag - 1] + lowest[0] - lowest[lag]
-        strength = np.log1p(np.float32(runs[lag] + 1)) / np.float32(2)
+        strength = np.log1p(np.float32(runs[lag] + 1)) / np.float32(RUN_SCALE)
         for above in range(CHORD_SPAN):
             key = bottom + above
             if 0 <= key < PITCHES and keys[lag - 1] >> above & 1:
@@ -391,7 +400,7 @@ def _promise_chords(state: ContextState, s: int, features: Any) -> None:
     lag = state.chords_recalled[s, 1]
     if lag:
         bottom = lowest[lag] + lowest[1] - lowest[lag + 1]
-        strength = np.log1p(np.float32(runs[lag])) / np.float32(2)
+        strength = np.log1p(np.float32(runs[lag])) / np.float32(RUN_SCALE)
         first = lowest[0] - bottom  # of the last chord's keys, counted from the promised chord's
         for above in range(CHORD_SPAN):
             struck = keys[0] >> above & 1

@@ -82,6 +82,7 @@ LOWEST_PITCH_CLASS: Final = LOWEST_PITCH % 12
 CHORD_STEPS: Final = 3  # notes this close belong to one chord
 MOST_SECONDS, KEY_S, RECENT_S, RATE_S = 30.0, 4.0, 8.0, 4.0
 END_S: Final = (2.0, 8.0, 32.0)
+LENGTH_SCALE, PACE_SCALE, SPREAD_SCALE, CHORD_SCALE, RUN_SCALE = 8, 3, 4, 4, 2  # to about 0 to 1
 GAP_BINS, GAP_SHARE = 48, 0.1
 GAP_BIN: Final = _bins(LONGEST_ONSET, GAP_BINS)
 SEED_BINS: Final = 8

@@ -97,6 +97,7 @@ class GenerateConfig(_Section):
     top_k: Annotated[TopKs, _for_all(TopKs)] = TopKs()
     guidance: Annotated[Guidances, _for_all(Guidances)] = Guidances()
     hold_density: Annotated[float, Field(ge=0, le=10)] = 1.0
+    candidates: Annotated[int, Field(ge=1, le=64)] = 4
     random_state: RandomState = 0
     takes: Annotated[int, Field(ge=1, le=100)] = 1
     keep: Annotated[int, Field(ge=1, le=100)] | None = None

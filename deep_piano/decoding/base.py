@@ -1,13 +1,14 @@
-"""What every decoder shares: the task and its result, how values are drawn, arrays of layers.
+"""What every decoder shares: its interface, how values are drawn, arrays of layers.
 
 This module knows checkpoints and draws; it steps nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,47 @@ from numpy.typing import NDArray
 from deep_piano.codecs.base import Beside
 from deep_piano.decoding.kernels import Array
 from deep_piano.models.checkpoint import Checkpoint
-from deep_piano.music.notes import Notes
-
-NORM_EPSILON = 1e-3  # Keras's default for LayerNormalization
 
 Pair = tuple[Array, Array]
+Task = TypeVar("Task")
+Continuation = TypeVar("Continuation")
+
+
+class Decoder(ABC, Generic[Task, Continuation]):
+    """Sequences decoded side by side, that begin and end independently of each other.
+
+    A sequence is the same whatever is decoded beside it. What a task and a continuation are is the
+    codec's business; how they are computed is the engine's.
+    """
+
+    @abstractmethod
+    def add(self, name: Hashable, task: Task) -> None:
+        """Begin a sequence; `step` returns its name when it is complete.
+
+        Raises
+        ------
+        ValueError
+            When as many are being decoded as the decoder has slots for.
+        """
+
+    @abstractmethod
+    def step(self) -> dict[Hashable, Continuation]:
+        """Take every sequence some steps further.
+
+        Returns
+        -------
+        dict of name to Continuation
+            Those that are complete. They are no longer being decoded.
+        """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many sequences are being decoded."""
+
+    @property
+    @abstractmethod
+    def done_s(self) -> float:
+        """How far all sequences that are being decoded have come together, in seconds."""
 
 
 class InputKernel(NamedTuple):
@@ -197,41 +234,3 @@ class Sampling:
         mass = weights.cumsum(1)
         place: NDArray[np.int64] = (mass <= chances[:, None] * mass[:, -1:]).sum(1)
         return place
-
-
-@dataclass(frozen=True)
-class Commission:
-    """A piece to compose.
-
-    Attributes
-    ----------
-    seed : ndarray, dtype `NOTE`
-        At least one note; the first onset is the piece's zero.
-    seed_seconds : float
-        When the seed ends; the continuation begins there or later.
-    seconds : float
-        When the piece ends.
-    rng : numpy.random.Generator
-        The chances of this piece; nothing else is taken from it.
-    """
-
-    seed: Notes
-    seed_seconds: float
-    seconds: float
-    rng: np.random.Generator
-
-
-class Continuation(NamedTuple):
-    """What a composer made of a seed.
-
-    Attributes
-    ----------
-    notes : ndarray, dtype `NOTE`
-        On the seed's clock.
-    nats : float
-        The mean loss of a note under the network itself, in nats on the grid of 10 ms and 32
-        velocities: how much it was surprised by what was drawn.
-    """
-
-    notes: Notes
-    nats: float

@@ -1,24 +1,24 @@
 """Products of rows with a matrix of weights, each row's the same whatever rows are beside it.
 
 A BLAS sums in another order for one row than for sixteen, so that a stream decoded in a batch would
-drift from the same stream decoded alone. Here every element of a result is summed over the
-inputs in turn, eight at a time, by the same instructions in every row. On one thread it is
-about as quick as OpenBLAS (`bench/decode.py`).
+drift from the same stream decoded alone. Here every element of a result is one chain of fused
+multiply-adds over the inputs in turn, however many rows and columns are in work at once. Weights
+that half precision holds exactly, as those of a shipped checkpoint, are read as halves: half the
+bytes, and the same results to the last bit.
+
+The product itself is `tiles.multiply`; `bench/decode.py` compares it with OpenBLAS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-_BLOCK: Final = 1024  # columns of a result that are in work at once: they stay in the first cache
-_STEP: Final = 8
+_LARGEST_HALF: Final = 2.0**15
 
 
 class Kernel:
@@ -31,56 +31,48 @@ class Kernel:
     """
 
     def __init__(self, kernel: Array, bias: Array | None = None) -> None:
-        inputs, outputs = kernel.shape
-        self._inputs = -(-inputs // _STEP) * _STEP
-        padded = np.zeros((self._inputs, outputs), np.float32)
-        padded[:inputs] = kernel
-        blocks = [padded[:, start : start + _BLOCK] for start in range(0, outputs, _BLOCK)]
-        self._weights = np.concatenate([block.ravel() for block in blocks])
-        self._bias = np.zeros(outputs, np.float32) if bias is None else bias.astype(np.float32)
+        from deep_piano.decoding.tiles import GROUP, PANEL
+
+        inputs, self._outputs = kernel.shape
+        panels = GROUP * -(-self._outputs // (GROUP * PANEL))
+        padded = np.zeros((inputs, panels * PANEL), np.float32)
+        padded[:, : self._outputs] = kernel
+        halves, factor = _as_halves(padded)
+        numbers = padded if halves is None else halves
+        # (panels, inputs, PANEL)
+        self._weights = numbers.reshape(inputs, panels, PANEL).swapaxes(0, 1).ravel()
+        # The chain of sums begins at the bias and is as large as the weights are stored.
+        self._bias = np.zeros(panels * PANEL, np.float32)
+        if bias is not None:
+            self._bias[: self._outputs] = bias * np.float32(factor)
+        self._back = np.float32(1 / factor)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of weights a product reads."""
+        return self._weights.nbytes
 
     def __call__(self, rows: Array) -> Array:
         """Return the product and the bias: (n, inputs) to (n, outputs)."""
-        if rows.shape[1] != self._inputs:
-            padded = np.zeros((len(rows), self._inputs), np.float32)
-            padded[:, : rows.shape[1]] = rows
-            rows = padded
+        from deep_piano.decoding.tiles import multiply
+
         out = np.empty((len(rows), len(self._bias)), np.float32)
-        _multiply()(np.ascontiguousarray(rows), self._weights, self._bias, out)
-        return out
+        multiply(np.ascontiguousarray(rows), self._weights, self._bias, self._back, out)
+        return out[:, : self._outputs]
 
 
-@cache
-def _multiply() -> Callable[[Array, Array, Array, Array], None]:
-    """Compile the product, which takes half a second: (rows, weights, bias, result) -> None."""
-    from numba import njit
+def _as_halves(numbers: Array) -> tuple[NDArray[np.uint16] | None, float]:
+    """Return the bits of numbers in half precision and the factor they were scaled by.
 
-    # A multiplication and an addition may become one instruction; nothing else may change.
-    compiled = njit(fastmath={"contract"}, error_model="numpy")
-
-    @compiled
-    def add_eight(out: Any, weights: Any, x: Any) -> None:
-        n = len(out)
-        w0, w1, w2 = weights[:n], weights[n : 2 * n], weights[2 * n : 3 * n]
-        w3, w4, w5 = weights[3 * n : 4 * n], weights[4 * n : 5 * n], weights[5 * n : 6 * n]
-        w6, w7 = weights[6 * n : 7 * n], weights[7 * n : 8 * n]
-        x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
-        for i in range(n):
-            some = out[i] + x0 * w0[i] + x1 * w1[i] + x2 * w2[i] + x3 * w3[i]
-            out[i] = some + x4 * w4[i] + x5 * w5[i] + x6 * w6[i] + x7 * w7[i]
-
-    @compiled
-    def multiply(rows: Any, weights: Any, bias: Any, out: Any) -> None:
-        inputs, outputs = rows.shape[1], out.shape[1]
-        for start in range(0, outputs, _BLOCK):
-            end = min(start + _BLOCK, outputs)
-            width = end - start
-            block = weights[start * inputs : end * inputs]
-            for row in range(len(rows)):
-                out[row, start:end] = bias[start:end]
-            for k in range(0, inputs, _STEP):
-                some = block[k * width : (k + _STEP) * width]
-                for row in range(len(rows)):
-                    add_eight(out[row, start:end], some, rows[row, k : k + _STEP])
-
-    return cast(Callable[[Array, Array, Array, Array], None], multiply)
+    The factor is a power of two, which brings the numbers to where halves are densest; it changes
+    no digit of a product. None and 1 where a half cannot hold one of them.
+    """
+    largest = float(np.abs(numbers).max(initial=0))
+    if not 0 < largest < np.inf:
+        return None, 1.0
+    factor = float(2 ** np.floor(np.log2(_LARGEST_HALF / largest)))
+    scaled = numbers * np.float32(factor)
+    halves = scaled.astype(np.float16)
+    if not np.array_equal(halves.astype(np.float32), scaled):
+        return None, 1.0
+    return halves.view(np.uint16), factor

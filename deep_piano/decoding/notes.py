@@ -25,20 +25,18 @@ from deep_piano.codecs.notes import (
     DURATION_CLASSES,
     LOG_WIDTHS,
     ONSET,
-    STEPS_PER_SECOND,
     VALUES,
     classes,
 )
 from deep_piano.decoding.base import (
-    NORM_EPSILON,
-    Commission,
-    Continuation,
+    Decoder,
     InputKernel,
     Sampling,
     arranged,
 )
+from deep_piano.decoding.constants import NORM_EPSILON
 from deep_piano.decoding.kernels import Array, Kernel
-from deep_piano.decoding.rules import WAITING, Piece
+from deep_piano.decoding.rules import WAITING, NoteContinuation, NoteTask, Piece
 from deep_piano.models.checkpoint import Checkpoint
 
 
@@ -52,6 +50,11 @@ class State:
     def arrange(self, order: Sequence[int]) -> None:
         """Keep the streams of these indices, in this order; -1 is a new one."""
         self.h, self.c = (rearranged(array, order, axis=1) for array in (self.h, self.c))
+
+    def copy(self, stream: int, to: Sequence[int]) -> None:
+        """Put streams where one of them is."""
+        for array in (self.h, self.c):
+            array[:, to] = array[:, [stream]]
 
 
 class Engine:
@@ -77,7 +80,7 @@ class Engine:
         shape = (self.config.layers, batch, self.config.units)
         return State(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
-    def hear(self, state: State, steps: NDArray[np.int32], known: Part) -> Array:
+    def step(self, state: State, steps: NDArray[np.int32], known: Part) -> Array:
         """Take one step into the state.
 
         Parameters
@@ -109,13 +112,13 @@ class Engine:
             x += h
         return self._hidden(_normalise(x, *self._norms[-1]))
 
-    def logits(self, heard: Array, chosen: NDArray[np.integer[Any]], known: Part) -> Array:
+    def logits(self, hidden: Array, chosen: NDArray[np.integer[Any]], known: Part) -> Array:
         """Return the logits of the next field.
 
         Parameters
         ----------
-        heard : ndarray of float32, shape (batch, fields * head_units)
-            From `hear`.
+        hidden : ndarray of float32, shape (batch, fields * head_units)
+            From `step`.
         chosen : ndarray of int, shape (batch, k)
             The classes of the first k fields of the step that is being decoded.
         known : Part, of shape (batch, ...)
@@ -127,9 +130,9 @@ class Engine:
         """
         index, width = chosen.shape[1], self.config.head_units
         field = self.spec.fields[index]
-        hidden = self._known[index](chosen, known)
-        hidden += heard[:, index * width : (index + 1) * width]
-        logits = self._heads[index](np.maximum(hidden, 0, out=hidden))
+        x = self._known[index](chosen, known)
+        x += hidden[:, index * width : (index + 1) * width]
+        logits = self._heads[index](np.maximum(x, 0, out=x))
         if field.copies:
             missing = known.classes[:, field.candidates] == field.no_candidate
             logits[:, field.size :][missing] = IMPOSSIBLE
@@ -161,8 +164,8 @@ def _normalise(x: Array, gamma: Array, beta: Array) -> Array:
     return x
 
 
-class Composer:
-    """Pieces in the making, any number of them, that come and go as they please.
+class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
+    """Pieces decoded side by side on a CPU, any number of them.
 
     Parameters
     ----------
@@ -173,7 +176,7 @@ class Composer:
         A field: how far its logits go from what the network says that knows nothing of the seed to
         what it says that does, and beyond (classifier-free guidance, Ho and Salimans 2022,
         arXiv:2207.12598). 1, also where a field is not named: as the network learned it. With any
-        other each piece is heard twice.
+        other each piece has two streams.
     hold_density : float
         How strongly a piece that leaves its seed's density is pulled back (`Piece.pull`); 0: it
         goes where it goes.
@@ -199,36 +202,56 @@ class Composer:
     def __len__(self) -> int:
         return len(self._pieces)
 
-    def add(self, name: Hashable, commission: Commission) -> None:
-        """Begin a piece; `step` says its name when it is done."""
+    def add(self, name: Hashable, task: NoteTask) -> None:
+        """Begin a piece: see `Decoder`."""
         self._arrange([*range(len(self)), -1])
-        piece = Piece(name, commission)
+        piece = Piece(name, task)
         self._pieces.append(piece)
         count = self._streams * len(self)
         piece.begin_context(self._context, range(count - self._streams, count))
 
     @property
-    def composed_s(self) -> float:
-        """How far all pieces in the making have come together, in seconds."""
-        return sum(piece.now for piece in self._pieces) / STEPS_PER_SECOND
+    def done_s(self) -> float:
+        """How far all pieces have come together, in seconds."""
+        return sum(piece.now_s for piece in self._pieces)
 
-    def step(self) -> dict[Hashable, Continuation]:
-        """Take every piece one note further.
+    def piece(self, name: Hashable) -> Piece:
+        """Return a piece that is being decoded."""
+        return self._pieces[self._index(name)]
 
-        Returns
-        -------
-        dict of name to Continuation
-            Those that are complete. They are no longer in the making.
+    def branch(self, name: Hashable, chances: Mapping[Hashable, np.random.Generator]) -> None:
+        """Put pieces where one of them is; each goes on by chances of its own.
+
+        Parameters
+        ----------
+        name : hashable
+            The piece that the others, which are being decoded too, become copies of.
+        chances : mapping of hashable to numpy.random.Generator
+            Of the pieces that go on from there.
         """
+        source = self._index(name)
+        piece, places = self._pieces[source], [self._index(twin) for twin in chances]
+        for place, (twin, rng) in zip(places, chances.items(), strict=True):
+            self._pieces[place] = piece.branch(twin, rng)
+        for stream in range(self._streams):
+            to = [place * self._streams + stream for place in places]
+            self._state.copy(source * self._streams + stream, to)
+            self._context.copy(source * self._streams + stream, to)
+
+    def _index(self, name: Hashable) -> int:
+        return next(index for index, piece in enumerate(self._pieces) if piece.name == name)
+
+    def step(self) -> dict[Hashable, NoteContinuation]:
+        """Take every piece one note further: see `Decoder`."""
         coming = [piece.coming for piece in self._pieces for _ in range(self._streams)]
         steps = np.array(coming, np.int32).reshape(-1, 4)
         known = self._context.advance(steps)
-        heard = self._engine.hear(self._state, classes(steps), known)
+        hidden = self._engine.step(self._state, classes(steps), known)
         choosing = np.array(
-            [index for index, piece in enumerate(self._pieces) if piece.heard()], np.int64
+            [index for index, piece in enumerate(self._pieces) if piece.fed()], np.int64
         )
         if len(choosing):
-            self._choose(choosing, heard)
+            self._choose(choosing, hidden)
         done = {piece.name: piece.continuation() for piece in self._pieces if piece.done}
         if done:
             left = [index for index, piece in enumerate(self._pieces) if not piece.done]
@@ -246,21 +269,21 @@ class Composer:
         self._state.arrange(streams)
         self._context.arrange(streams)
 
-    def _choose(self, choosing: NDArray[np.int64], heard: NDArray[np.float32]) -> None:
-        """Draw the next note of the pieces of these indices; `heard` has all streams' rows."""
+    def _choose(self, choosing: NDArray[np.int64], hidden: NDArray[np.float32]) -> None:
+        """Draw the next note of the pieces of these indices; `hidden` has all streams' rows."""
         nothing = np.empty((len(choosing), 0), np.int64)
-        onset = self._draw(choosing, heard, nothing, nothing)
+        onset = self._draw(choosing, hidden, nothing, nothing)
         pieces = [self._pieces[index] for index in choosing]
         steps = onset.value.tolist()
         late = [i for i, piece in enumerate(pieces) if piece.is_late(steps[i])]
         if late:  # it is time for their last chords: the time is drawn again, among theirs
             for i in late:
                 pieces[i].begin_last_chord()
-            again = self._draw(choosing[late], heard, nothing[late], nothing[late])
+            again = self._draw(choosing[late], hidden, nothing[late], nothing[late])
             onset.place[late], onset.value[late] = again
         chosen, known_classes = onset.value[:, None], onset.place[:, None]
         for _field in range(1, len(self._sampling)):
-            drawn = self._draw(choosing, heard, chosen, known_classes)
+            drawn = self._draw(choosing, hidden, chosen, known_classes)
             chosen = np.concatenate([chosen, drawn.value[:, None]], 1)
             known_classes = np.concatenate([known_classes, drawn.place[:, None]], 1)
         for piece, step in zip(pieces, chosen.tolist(), strict=True):
@@ -269,7 +292,7 @@ class Composer:
     def _draw(
         self,
         choosing: NDArray[np.int64],
-        heard: NDArray[np.float32],
+        hidden: NDArray[np.float32],
         chosen: NDArray[np.int64],
         known_classes: NDArray[np.int64],
     ) -> Drawn:
@@ -291,7 +314,7 @@ class Composer:
         if streams > 1:
             known = known.repeated(streams)
             known_classes = np.repeat(known_classes, streams, axis=0)
-        logits = self._engine.logits(heard[rows], known_classes, known)
+        logits = self._engine.logits(hidden[rows], known_classes, known)
         own = guided = logits[::streams]
         if strength != 1:
             without_seed = logits[1::2]

@@ -1,6 +1,6 @@
-"""Composing on a GPU: the whole loop, note after note, is one graph compiled by XLA.
+"""Decoding notes on a GPU: the whole loop, note after note, is one graph compiled by XLA.
 
-`notes.Composer` is the reference: the same network, rules and chances, and but for the rounding
+`notes.NoteDecoder` is the reference: the same network, rules and chances, and but for the rounding
 of sums the same pieces. Here a call of the graph takes all pieces some dozens of notes further.
 Between two calls the host begins new pieces, fills up what they need (notes of seeds, chances),
 collects what is complete, and estimates the key of a piece that is about to strike its last chord:
@@ -35,7 +35,7 @@ from deep_piano.codecs.notes import (
     VELOCITIES,
     VELOCITY,
 )
-from deep_piano.decoding.base import Commission, Continuation, InputKernel, Sampling, arranged
+from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
 from deep_piano.decoding.notes_xla_context import advance, of_field
 from deep_piano.decoding.rules import (
     FADING,
@@ -50,6 +50,8 @@ from deep_piano.decoding.rules import (
     ROLL_STEPS,
     WAITING,
     WAITS,
+    NoteContinuation,
+    NoteTask,
     Piece,
 )
 from deep_piano.decoding.xla import lstm_layers, product, where
@@ -58,14 +60,15 @@ from deep_piano.models.checkpoint import Checkpoint
 NOTES_A_CALL: Final = 64
 _FIELDS: Final = 4
 _NEVER: Final = -1
+_MANY: Final = 2**62
 
 Pair = tuple[Any, Any]
 Rows = dict[str, Any]
 """One row a piece: what its rules need to know."""
 
 
-class DeviceComposer:
-    """Pieces in the making, as `Composer` has them, in a fixed number of slots.
+class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
+    """Pieces decoded side by side, as by `NoteDecoder`, in a fixed number of slots.
 
     Parameters
     ----------
@@ -73,7 +76,7 @@ class DeviceComposer:
     sampling : mapping of str to Sampling
     guidance : mapping of str to float, optional
     hold_density : float
-        As for `Composer`.
+        As for `NoteDecoder`.
     width : int
         How many pieces there may be at once. Sums depend on it, and on nothing else.
     notes_a_call : int
@@ -109,40 +112,49 @@ class DeviceComposer:
         return sum(piece is not None for piece in self._pieces)
 
     @property
-    def composed_s(self) -> float:
-        """How far all pieces in the making have come together, in seconds."""
-        return sum(piece.now for _, piece in self._at_work()) / STEPS_PER_SECOND
+    def done_s(self) -> float:
+        """How far all pieces have come together, in seconds."""
+        return sum(piece.now_s for _, piece in self._at_work())
 
-    def add(self, name: Hashable, commission: Commission) -> None:
-        """Begin a piece; `step` says its name when it is done.
-
-        Raises
-        ------
-        ValueError
-            When no slot is free.
-        """
+    def add(self, name: Hashable, task: NoteTask) -> None:
+        """Begin a piece: see `Decoder`."""
         slot = self._pieces.index(None)
-        piece = self._pieces[slot] = Piece(name, commission)
+        piece = self._pieces[slot] = Piece(name, task)
         self._write(slot, _first_row(piece))
-        self._chances[slot] = commission.rng.random(self._chances.shape[1])
+        self._chances[slot] = task.rng.random(self._chances.shape[1])
         streams = range(slot * self._loop.streams, (slot + 1) * self._loop.streams)
         piece.begin_context(self._context, streams)
         self._fresh[streams] = True
 
-    def step(self) -> dict[Hashable, Continuation]:
-        """Take every piece some notes further.
+    def piece(self, name: Hashable) -> Piece:
+        """Return a piece that is being decoded."""
+        return next(piece for _, piece in self._at_work() if piece.name == name)
 
-        Returns
-        -------
-        dict of name to Continuation
-            Those that are complete. They are no longer in the making.
-        """
+    def branch(self, name: Hashable, chances: Mapping[Hashable, np.random.Generator]) -> None:
+        """Put pieces where one of them is: see `NoteDecoder.branch`."""
+        slots = {piece.name: slot for slot, piece in self._at_work()}
+        source, streams = slots[name], self._loop.streams
+        piece, origin = self.piece(name), np.arange(len(self._pieces) * streams)
+        for twin, rng in chances.items():
+            slot = slots[twin]
+            self._pieces[slot] = piece.branch(twin, rng)
+            for array in self._rows.values():
+                array[slot] = array[source]
+            self._chances[slot] = rng.random(self._chances.shape[1])
+            for stream in range(streams):
+                origin[slot * streams + stream] = source * streams + stream
+        self._state = tf.nest.map_structure(lambda x: tf.gather(x, origin), self._state)
+        self._context.arrange(origin)
+
+    def step(self) -> dict[Hashable, NoteContinuation]:
+        """Take every piece some notes further: see `Decoder`."""
         given = np.zeros((self._notes, len(self._pieces), _FIELDS), np.int64)
         given_count = np.zeros(len(self._pieces), np.int32)
         for slot, piece in self._at_work():
             of_seed = piece.of_seed(self._notes)
             given_count[slot] = len(of_seed)
             given[: len(of_seed), slot] = of_seed
+            self._rows["left"][slot] = min(piece.waits_at - len(piece.made), _MANY)
         self._state, context, rows, made = self._loop(
             self._state,
             self._fresh,
@@ -160,7 +172,7 @@ class DeviceComposer:
         done = {}
         for slot, piece in self._at_work():
             mine = self._chances[slot]
-            fresh = piece.commission.rng.random(used[slot])
+            fresh = piece.task.rng.random(used[slot])
             self._chances[slot] = np.concatenate([mine[used[slot] :], fresh])
             taken = made["taken"][:, slot]
             piece.now = int(rows["now"][slot])
@@ -193,11 +205,12 @@ def _on_host(tensors: Rows) -> dict[str, NDArray[Any]]:
 
 
 def _first_row(piece: Piece) -> Rows:
-    """Return what the rules know of a piece before its first note is heard."""
+    """Return what the rules know of a piece before its first note."""
     pitches, waits, runs = piece.loops.as_rows()
     return {
         "running": True,
         "late": False,  # it waits for its last chord to be begun
+        "left": _MANY,  # notes until it waits to be looked at
         "coming": np.array(piece.coming),
         "now": piece.now,
         "seed_end": piece.seed_end,
@@ -287,11 +300,12 @@ class _Loop:
             """Take every piece one note further; one that is late takes the note back."""
             steps = tf.repeat(rows["coming"], self.streams, axis=0)
             next_context, known = advance(context, steps)
-            next_state, heard = self._hear(state, steps, known)
-            choosing = rows["running"] & (t >= given_count)
-            step, nats = self._choose(rows, heard, next_context, known, chances)
+            next_state, hidden = self._step(state, steps, known)
+            at_work = rows["running"] & (rows["left"] > 0)
+            choosing = at_work & (t >= given_count)
+            step, nats = self._choose(rows, hidden, next_context, known, chances)
             late = choosing & _is_late(rows, step[:, ONSET])
-            going, taken = rows["running"] & ~late, choosing & ~late
+            going, taken = at_work & ~late, choosing & ~late
             made = {
                 name: made[name].write(t, value)
                 for name, value in (("steps", step), ("nats", nats), ("taken", taken))
@@ -300,6 +314,7 @@ class _Loop:
             rows |= {
                 "running": rows["running"] & ~late,
                 "late": rows["late"] | late,
+                "left": rows["left"] - _count(taken),
                 "coming": where(going & ~taken, given[t], rows["coming"]),
                 # One that is late has drawn an onset, and draws it again when it goes on.
                 "used": rows["used"] + fields * _count(taken) + _count(late),
@@ -313,8 +328,8 @@ class _Loop:
         )
         return state, context, rows, {name: array.stack() for name, array in made.items()}
 
-    def _hear(self, state: Any, steps: tf.Tensor, known: Pair) -> tuple[Any, tf.Tensor]:
-        """Take one step; see `Engine.hear`."""
+    def _step(self, state: Any, steps: tf.Tensor, known: Pair) -> tuple[Any, tf.Tensor]:
+        """Take one step; see `Engine.step`."""
         weights = self._weights
         classes = _in_classes(tf.unstack(steps, axis=1))
         x = _input(weights.input, classes, *known) + weights.bias
@@ -322,7 +337,7 @@ class _Loop:
         return state, product(x, weights.hidden)
 
     def _choose(
-        self, rows: Rows, heard: tf.Tensor, context: Any, known: Pair, chances: tf.Tensor
+        self, rows: Rows, hidden: tf.Tensor, context: Any, known: Pair, chances: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Draw the next note of each piece, field by field, and say what it costs in nats."""
         drawn: list[tf.Tensor] = []
@@ -341,7 +356,7 @@ class _Loop:
                 features, classes, candidates = of_field(one, drawn)
                 values = tf.tile(VALUES[index][None], [candidates.shape[0], 1])
                 values = tf.concat([values, candidates], 1)
-            logits = self._logits(heard, drawn, features, classes)
+            logits = self._logits(hidden, drawn, features, classes)
             own = guided = logits[:, 0]
             if strength != 1:
                 guided = logits[:, 1] + strength * (own - logits[:, 1])
@@ -360,15 +375,15 @@ class _Loop:
         return tf.stack(drawn, 1), total
 
     def _logits(
-        self, heard: tf.Tensor, chosen: list[tf.Tensor], features: tf.Tensor, classes: tf.Tensor
+        self, hidden: tf.Tensor, chosen: list[tf.Tensor], features: tf.Tensor, classes: tf.Tensor
     ) -> tf.Tensor:
         """Return the logits of the next field, of shape (pieces, streams, outputs)."""
         index, width, weights = len(chosen), self._head_units, self._weights
         field = self._fields[index]
-        hidden = heard[:, index * width : (index + 1) * width]
+        x = hidden[:, index * width : (index + 1) * width]
         known = _input(weights.known[index], _in_classes(chosen), features, classes)
-        hidden += tf.repeat(known, self.streams, axis=0)
-        logits = product(tf.nn.relu(hidden), weights.heads[index])
+        x += tf.repeat(known, self.streams, axis=0)
+        logits = product(tf.nn.relu(x), weights.heads[index])
         logits = tf.reshape(logits, [-1, self.streams, logits.shape[1]])
         if not field.copies:
             return logits

@@ -26,6 +26,7 @@ from deep_piano.codecs.note_kernels import (
 )
 from deep_piano.codecs.notes import (
     CANDIDATES,
+    CHORD_SCALE,
     CHORD_SPAN,
     CHORD_STEPS,
     COPIES,
@@ -37,6 +38,7 @@ from deep_piano.codecs.notes import (
     GAP_BINS,
     GAP_SHARE,
     KEY_S,
+    LENGTH_SCALE,
     LONGEST_DURATION,
     LONGEST_ONSET,
     LOWEST_PITCH_CLASS,
@@ -45,6 +47,7 @@ from deep_piano.codecs.notes import (
     ONSET,
     ONSET_CLASSES,
     ONSETS,
+    PACE_SCALE,
     PITCH,
     PITCHES,
     RATE_S,
@@ -52,10 +55,12 @@ from deep_piano.codecs.notes import (
     REMEMBERED_CHORDS,
     REMEMBERED_NOTES,
     RUN_BUCKETS,
+    RUN_SCALE,
     SEED_BINS,
     SEED_DURATION_BIN,
     SEED_GAP_BIN,
     SEED_GROUPS,
+    SPREAD_SCALE,
     STEPS_PER_SECOND,
     VELOCITIES,
     VELOCITY,
@@ -182,19 +187,19 @@ def _of_seed(
     ioi: tf.Tensor,
 ) -> Pair:
     """Add a note to the sums over the seed, and tell of it when it has ended."""
-    hearing = (state.seed_end >= 0) & (state.seed[:, KNOWN] == 0)
+    counting = (state.seed_end >= 0) & (state.seed[:, KNOWN] == 0)
     duration = tf.maximum(steps[:, DURATION], 1)
     one = tf.ones_like(state.rate)
     loud = tf.cast(steps[:, VELOCITY], tf.float32) / VELOCITIES
     high = tf.cast(steps[:, PITCH], tf.float32) / PITCHES
-    length = tf.cast(tf.math.log(tf.cast(duration, tf.float64)) / 8, tf.float32)
+    length = tf.cast(tf.math.log(tf.cast(duration, tf.float64)) / LENGTH_SCALE, tf.float32)
     flags = [tf.cast(flag, tf.float32) for flag in (shared, begins)]
     moments = tf.stack([one, loud, length, loud * loud, high, high * high, *flags], 1)
     of_gap = tf.one_hot(tf.gather(SEED_GAP_BIN, ioi), SEED_BINS)
     of_gap = where(begins & (state.sums[:, CHORDS] > 0), of_gap, tf.zeros_like(of_gap))
     of_length = tf.one_hot(tf.gather(SEED_DURATION_BIN, steps[:, DURATION]), SEED_BINS)
     note = tf.concat([pitch_class, moments, of_length, of_gap], 1)
-    sums = where(hearing, state.sums + note, state.sums)
+    sums = where(counting, state.sums + note, state.sums)
     count = tf.maximum(sums[:, COUNT : COUNT + 1], 1)
     chords = tf.maximum(sums[:, CHORDS : CHORDS + 1], 1)
     seconds = tf.maximum(_seconds(state.seed_end), 1.0)[:, None]
@@ -204,11 +209,11 @@ def _of_seed(
         return sums[:, column : column + 1] / count
 
     def spread(first: int, second: int) -> tf.Tensor:
-        return tf.sqrt(tf.maximum(mean(second) - mean(first) ** 2, 0.0)) * 4
+        return tf.sqrt(tf.maximum(mean(second) - mean(first) ** 2, 0.0)) * SPREAD_SCALE
 
     known = [
         harmony * sums[:, :12] / count,
-        pace * tf.math.log1p(count / seconds) / 3,
+        pace * tf.math.log1p(count / seconds) / PACE_SCALE,
         touch * mean(LOUD),
         lengths * mean(LENGTH),
         one[:, None],
@@ -216,12 +221,12 @@ def _of_seed(
         register * mean(HIGH),
         register * spread(HIGH, HIGH_SQUARED),
         lengths * mean(SHARED),
-        pace * count / chords / 4,
+        pace * count / chords / CHORD_SCALE,
         lengths * sums[:, OF_DURATION:OF_GAP] / count,
         pace * sums[:, OF_GAP:] / tf.maximum(chords - 1, 1),
         state.told,
     ]
-    ended = hearing & (state.now >= state.seed_end)
+    ended = counting & (state.now >= state.seed_end)
     return sums, where(ended, tf.concat(known, 1), state.seed)
 
 
@@ -236,7 +241,7 @@ def _features(state: ContextState) -> tf.Tensor:
             tf.cast(state.until > now, tf.float32),
             state.recent / tf.reduce_sum(state.recent, 1, keepdims=True),
             state.seed[:, :OF_SEED],
-            tf.math.log1p(state.rate)[:, None] / 3,
+            tf.math.log1p(state.rate)[:, None] / PACE_SCALE,
             tf.exp(-left_s / np.array(END_S, np.float32)) * known,
             known,
             state.loudness * tf.exp(age_s / -KEY_S),
@@ -259,7 +264,7 @@ def _promised_chords(state: ContextState) -> Pair:
 
     def strength(lag: tf.Tensor, more: int) -> tf.Tensor:
         run = tf.cast(at(state.chord_runs, lag), tf.float32) + more
-        return tf.where(lag > 0, tf.math.log1p(run) / 2, 0.0)[:, None]
+        return tf.where(lag > 0, tf.math.log1p(run) / RUN_SCALE, 0.0)[:, None]
 
     last = tf.maximum(whole - 1, 0)
     bottom = at(lowest, last) + lowest[:, 0] - at(lowest, whole)

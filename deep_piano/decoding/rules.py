@@ -9,10 +9,12 @@ knows nothing of networks.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +38,6 @@ from deep_piano.codecs.notes import (
     encode,
     velocity_of,
 )
-from deep_piano.decoding.base import Commission, Continuation
 from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
 LONGEST_GAP_S = 3.0  # from one onset to the next
@@ -45,9 +46,9 @@ MOST_NOTES_AT_ONCE = 16
 RING_S = 0.75  # left after the last offset for the strings to fall silent
 FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
 FINAL_CHORD_NOTES = 5
-SOFTEST_FINAL_CHORD = 32  # its velocity: it is to be heard to the end
+SOFTEST_FINAL_CHORD = 32  # its velocity: audible to the end
 ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
-DENSITY_S = 15.0  # how far back it is heard how dense a piece is,
+DENSITY_S = 15.0  # over which the density of a piece is measured,
 FREE_DENSITY = 1.5  # and the factor by which it may leave its seed's before it is pulled back
 _LEAST_DENSITY = 1.0  # notes a second: a seed that breathes is no measure
 _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long after it began
@@ -70,6 +71,44 @@ LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
 LONGEST = np.arange(SPEC.fields[DURATION].outputs) == DURATIONS - 1
 KEYS = np.arange(PITCHES)
 _CLASSES = (KEYS + LOWEST_PITCH) % 12
+
+
+@dataclass(frozen=True)
+class NoteTask:
+    """A piece to be decoded.
+
+    Attributes
+    ----------
+    seed : ndarray, dtype `NOTE`
+        At least one note; the first onset is the piece's zero.
+    seed_seconds : float
+        When the seed ends; the continuation begins there or later.
+    seconds : float
+        When the piece ends.
+    rng : numpy.random.Generator
+        For this piece alone.
+    """
+
+    seed: Notes
+    seed_seconds: float
+    seconds: float
+    rng: np.random.Generator
+
+
+class NoteContinuation(NamedTuple):
+    """What was decoded after a seed.
+
+    Attributes
+    ----------
+    notes : ndarray, dtype `NOTE`
+        On the seed's clock.
+    nats : float
+        The mean loss of a note under the network itself, in nats on the grid of 10 ms and 32
+        velocities.
+    """
+
+    notes: Notes
+    nats: float
 
 
 @dataclass
@@ -97,7 +136,7 @@ class Loops:
         self._longest = 0
 
     def take(self, step: list[int]) -> None:
-        """Hear a note."""
+        """Take in a note."""
         pitch, wait = step[PITCH], int(WAITS[step[ONSET]])
         before = zip(self._pitches, self._waits, self._runs, strict=False)
         runs = [run + 1 if (p, w) == (pitch, wait) else 0 for p, w, run in before]
@@ -141,7 +180,7 @@ class Piece:
     Attributes
     ----------
     coming : list of int
-        The note that the network is to hear next.
+        The note that the network takes in next.
     made : list of list of int
         The steps of the continuation.
     nats, nats_before : list of float, float
@@ -152,10 +191,13 @@ class Piece:
         Of the last seconds, beside the seed's.
     note_share : float
         What a note adds to it.
+    waits_at : float
+        How many notes of the continuation it may have before it is looked at; a decoder that takes
+        several notes a step stops there.
     """
 
     name: Hashable
-    commission: Commission
+    task: NoteTask
     seed: Sequence = field(init=False)
     coming: list[int] = field(init=False)
     now: int = field(init=False)
@@ -170,19 +212,20 @@ class Piece:
     density: float = 1.0
     chord: Chord | None = None
     done: bool = False
+    waits_at: float = math.inf
 
     def __post_init__(self) -> None:
-        asked = self.commission
-        self.seed = encode(asked.seed)
+        task = self.task
+        self.seed = encode(task.seed)
         self.coming = self.seed[0].tolist()
         self._position = 1
-        self.now = self._begun = round(float(asked.seed["onset"][-1]) * STEPS_PER_SECOND)
-        self.seed_end = round(asked.seed_seconds * STEPS_PER_SECOND)
-        self.end = round((asked.seconds - RING_S) * STEPS_PER_SECOND)
+        self.now = self._begun = round(float(task.seed["onset"][-1]) * STEPS_PER_SECOND)
+        self.seed_end = round(task.seed_seconds * STEPS_PER_SECOND)
+        self.end = round((task.seconds - RING_S) * STEPS_PER_SECOND)
         latest, earliest = (self.end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
         # The last chord is struck within this span, and never within the seed.
         self.final = max(earliest, self.seed_end), max(latest, self.seed_end + ROLL_STEPS)
-        seed_density = max(len(self.seed) / max(asked.seed_seconds, 1.0), _LEAST_DENSITY)
+        seed_density = max(len(self.seed) / max(task.seed_seconds, 1.0), _LEAST_DENSITY)
         self.note_share = 1 / (seed_density * DENSITY_S)
         self._chances: list[float] = []
         self.loops = Loops()
@@ -192,11 +235,11 @@ class Piece:
     def chance(self) -> float:
         """Return the next random number, at least 0 and below 1."""
         if not self._chances:
-            self._chances = self.commission.rng.random(_CHANCES_AT_ONCE)[::-1].tolist()
+            self._chances = self.task.rng.random(_CHANCES_AT_ONCE)[::-1].tolist()
         return self._chances.pop()
 
-    def heard(self) -> bool:
-        """Say that the coming note was heard, and whether the next one is to be chosen."""
+    def fed(self) -> bool:
+        """Go on to the note after `coming`; return whether that is to be chosen."""
         following = self.of_seed(1).tolist()
         if following:
             [self.coming] = following
@@ -207,6 +250,20 @@ class Piece:
         notes = self.seed[self._position : self._position + most]
         self._position += len(notes)
         return notes
+
+    def branch(self, name: Hashable, rng: np.random.Generator) -> Piece:
+        """Return a piece that goes on from here, before its last chord, by chances of its own."""
+        assert self.chord is None
+        twin = copy.copy(self)
+        twin.name, twin.task, twin._chances = name, replace(self.task, rng=rng), []
+        twin.made, twin.nats, twin.struck = list(self.made), list(self.nats), self.struck.copy()
+        twin.loops = copy.deepcopy(self.loops)
+        return twin
+
+    @property
+    def now_s(self) -> float:
+        """Where the piece is, on the seed's clock, in seconds."""
+        return self.now / STEPS_PER_SECOND
 
     def begin_context(self, context: NoteContext, streams: range) -> None:
         """Begin the piece's streams: one that knows of the seed, then those that do not."""
@@ -237,7 +294,7 @@ class Piece:
     def _allowed_onsets(self) -> Mask:
         if not self.made:
             onsets = self.now + ONSET_STEPS
-            gaps = onsets >= self.seed_end  # the seed has been heard: nothing joins it
+            gaps = onsets >= self.seed_end  # nothing joins the seed
             return gaps & (onsets <= max(onsets[gaps].min(), self.seed_end + STEPS_PER_SECOND))
         if self.struck.sum() >= MOST_NOTES_AT_ONCE:
             return NEAR & (ONSET_STEPS > 0)
@@ -259,7 +316,7 @@ class Piece:
         return self.chord is None and self.now + onset > self.final[0]
 
     def take(self, step: list[int]) -> None:
-        """Write a note down; it is the next one to be heard."""
+        """Write a note down; the network takes it in next."""
         gap = step[ONSET]
         self.now += gap
         self.density = self.density * FADING[step[ONSET]] + self.note_share
@@ -302,18 +359,19 @@ class Piece:
 
     def _tonic_triad(self) -> tuple[int, list[int]]:
         """Return the tonic and the pitch classes of its triad, by the music of the last minutes."""
-        recent = self._made_notes()[-400:] if self.made else self.commission.seed
+        recent = self.notes()[-400:] if self.made else self.task.seed
         key = key_of(recent)
         tonic = key.tonic if key else int(recent["pitch"][0]) % 12
         third = 3 if key and key.mode == "minor" else 4
         return tonic, [tonic, (tonic + third) % 12, (tonic + 7) % 12]
 
-    def continuation(self) -> Continuation:
+    def continuation(self) -> NoteContinuation:
         """Return what was made."""
-        notes = fold_pedal(self._made_notes(), [], [])
-        return Continuation(notes, self.nats_before / len(self.made))
+        notes = fold_pedal(self.notes(), [], [])
+        return NoteContinuation(notes, self.nats_before / len(self.made))
 
-    def _made_notes(self) -> Notes:
+    def notes(self) -> Notes:
+        """Return the notes that were made so far, as they stand: see `continuation`."""
         steps = np.array(self.made)
         onset = self._begun + np.cumsum(steps[:, ONSET])
         offset = onset + steps[:, DURATION]

@@ -1,297 +1,405 @@
-"""The loops that step the network of sound, compiled, and the limits that hold its energy.
+"""The loops that decode sound, compiled by Numba.
 
-`wave` calls them on the arrays that a stream carries.
+This module loads Numba when it is imported, and compiles on first use (`compiling`); `wave` calls
+it. `wave_xla` has the same in TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deep_piano.decoding.base import NORM_EPSILON
-from deep_piano.models.config import ERRORS_GAIN, LEAST_ERROR, PLACE_UNITS
+from deep_piano.decoding import constants
+from deep_piano.decoding.constants import (
+    LARGEST_ADDITION,
+    LEVEL_STEPS,
+    MOST_GAIN,
+    NORM_EPSILON,
+    ROOM,
+)
+from deep_piano.infra.compiling import compiler
+from deep_piano.models import config
+from deep_piano.models.config import (
+    COMPAND_BEND,
+    COMPAND_GAIN,
+    ERRORS_GAIN,
+    LEAST_ERROR,
+    PLACE_UNITS,
+)
 
-_ROWS = 8  # of a matrix that are taken at once
+Floats = NDArray[np.float32]
 
-# How energy is held: that of the samples, and of what is added to the linear prediction, is
-# measured over so many; what is added is multiplied by what brings both back, at most by so much.
-LEVEL_STEPS, MOST = 16_384, 2.0
-# What is added at once is at most so many of the filter's mean errors on the seed: more is a click,
-# and it rings. What is heard back may be so many times full scale: a filter that hears itself
-# clipped can lock.
-LARGEST, ROOM = 10.0, 16.0
+ROWS = 8  # of a matrix that are taken at once: they are a multiple of it, with zeros below
+
+_EPSILON, _LEAST, _ERRORS = map(np.float32, (NORM_EPSILON, LEAST_ERROR, ERRORS_GAIN))
+_HALF, _ONE, _ZERO = map(np.float32, (0.5, 1, 0))
 
 
-@cache
-def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
-    """Compile the loops over numbers and over classes, which takes a few seconds."""
-    from numba import njit
+class Lstm(NamedTuple):
+    """The LSTM layers; their kernels and biases have the gates as `base.arranged_layers` does."""
 
-    # A multiplication and an addition may become one instruction; nothing else may change.
-    compiled = njit(fastmath={"contract"}, error_model="numpy", nogil=True)
-    summing = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)
-    places_units, rows = PLACE_UNITS, _ROWS
-    level_steps, most, largest, room = LEVEL_STEPS, MOST, LARGEST, ROOM
-    errors_gain, least_error = np.float32(ERRORS_GAIN), np.float32(LEAST_ERROR)
+    input_kernel: Floats
+    input_bias: Floats
+    kernels: Floats
+    biases: Floats
+    gamma: Floats
+    beta: Floats
 
-    @compiled
-    def add_eight(out: Any, w: Any, x: Any) -> None:
-        w0, w1, w2, w3, w4, w5, w6, w7 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
-        x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
-        for i in range(len(out)):
-            some = out[i] + x0 * w0[i] + x1 * w1[i] + x2 * w2[i] + x3 * w3[i]
-            out[i] = some + x4 * w4[i] + x5 * w5[i] + x6 * w6[i] + x7 * w7[i]
 
-    @compiled
-    def multiply(x: Any, kernel: Any, bias: Any, out: Any) -> None:
-        out[:] = bias
-        for k in range(0, len(kernel), rows):
-            add_eight(out, kernel[k : k + rows], x[k : k + rows])
+class NumberHead(NamedTuple):
+    """From the LSTM's output to the numbers of a frame."""
 
-    @summing
-    def dot(a: Any, b: Any) -> Any:
-        some = np.float32(0)
-        for i in range(len(a)):
-            some += a[i] * b[i]
-        return some
+    hidden_kernel: Floats
+    hidden_bias: Floats
+    kernel: Floats
+    bias: Floats
 
-    @compiled
-    def usual_error(lately: Any) -> Any:
-        return np.sqrt(dot(lately, lately) / np.float32(len(lately)) + least_error * least_error)
 
-    @compiled
-    def normalise(x: Any, gamma: Any, beta: Any, out: Any) -> None:
-        share = np.float32(1 / len(x))
-        mean = np.float32(0)
-        for value in x:
-            mean += value * share
-        spread = np.float32(0)
-        for value in x:
-            spread += (value - mean) * (value - mean) * share
-        factor = np.float32(1) / np.sqrt(spread + np.float32(NORM_EPSILON))
-        for i in range(len(x)):
-            out[i] = (x[i] - mean) * factor * gamma[i] + beta[i]
+class ClassHead(NamedTuple):
+    """From the LSTM's output, and the last values, to the classes of a step."""
 
-    @compiled
-    def sigmoid(x: Any) -> Any:
-        return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
+    frame_kernel: Floats
+    frame_bias: Floats
+    places_kernel: Floats
+    places_bias: Floats
+    place_kernel: Floats
+    past_kernel: Floats
+    hidden_kernel: Floats
+    hidden_bias: Floats
+    kernel: Floats
+    bias: Floats
+    levels: Floats
+    log_widths: Floats
+    edges: NDArray[np.float64]
 
-    @compiled
-    def gain(level: Any, loudest: Any) -> Any:
-        """Return what is multiplied by it to hold the energy: what is added to a prediction.
 
-        Additions that are too soft are brought up by `loudest` at most.
-        """
-        if level[0] <= 0 or level[2] <= 0:
-            return 1.0
-        return min(most, min(loudest, level[0] / level[1]) * (level[2] / level[3]) ** 2)
+class Carried(NamedTuple):
+    """What a stream carries: see `wave.Stream`."""
 
-    @compiled
-    def bounded(level: Any, added: Any) -> Any:
-        """Return what is to be added to a prediction, without what would be a click."""
-        if level[0] <= 0:
-            return added
-        bound = largest * np.sqrt(level[0])
-        return min(bound, max(-bound, added))
+    linear: Floats
+    state: Floats
+    told: Floats
+    level: NDArray[np.float64]
 
-    @compiled
-    def measure(level: Any, value: Any, predicted: Any) -> None:
-        error = value - predicted
-        level[1] += (error * error - level[1]) / level_steps
-        level[3] += (value * value - level[3]) / level_steps
 
-    @compiled
-    def hear(frame: Any, state: Any, lstm: Any, x: Any, joined: Any, gates: Any, out: Any) -> None:
-        """Take a frame into the state; what the LSTM makes of it goes to `out`."""
-        kernel, bias, kernels, biases, gamma, beta = lstm
-        units, layers = state.shape[2], state.shape[1]
-        multiply(frame, kernel, bias, x)
-        for layer in range(layers):
-            h, c = state[0, layer], state[1, layer]
-            normalise(x, gamma[layer], beta[layer], joined[:units])
-            joined[units : 2 * units] = h
-            multiply(joined, kernels[layer], biases[layer], gates)
-            for i in range(units):
-                kept = sigmoid(gates[units + i]) * c[i]
-                c[i] = kept + sigmoid(gates[i]) * np.tanh(gates[2 * units + i])
-                h[i] = sigmoid(gates[3 * units + i]) * np.tanh(c[i])
-                x[i] += h[i]
-        normalise(x, gamma[layers], beta[layers], out)
+class Window(NamedTuple):
+    """The steps of a call; place 0 is the last step before.
 
-    @compiled
-    def look(companded: Any, t: Any, past: Any, out: Any) -> None:
-        """Write the last values and errors, those of step t included."""
-        out[:past] = companded[0, t + 1 : t + 1 + past]
-        out[past : 2 * past] = companded[1, t + 1 : t + 1 + past]
+    Attributes
+    ----------
+    steps, loss, chances : ndarray, shape (1 + n,), (1 + n,), (n,)
+    values, errors : ndarray, shape (reach + n,)
+        With those before them.
+    predicted : ndarray, shape (n + ahead,)
+        The linear predictions.
+    """
 
-    @compiled
-    def compand(begin: Any, end: Any, values: Any, errors: Any, companded: Any) -> None:
-        """Write down how values and errors are heard; the arrays end at the same step."""
-        before = len(values) - len(errors)
-        for i in range(begin, end):
-            companded[0, i] = np.arcsinh(16 * values[before + i]) / 3
-            companded[1, i] = np.arcsinh(16 * errors_gain * errors[i]) / 3
+    steps: NDArray[Any]
+    values: Floats
+    errors: Floats
+    predicted: Floats
+    loss: NDArray[np.float64]
+    chances: NDArray[np.float64]
 
-    @compiled
-    def note(t: Any, value: Any, steps: Any, values: Any, errors: Any, predicted: Any) -> None:
-        """Write down what was made at step t, for the steps to come."""
-        reach, past = len(values) - len(steps), len(errors) - len(steps)
-        values[reach + t] = value
-        errors[past + t] = values[reach + t] - predicted[t - 1]
 
-    @compiled
-    def numbers(
-        last: Any,
-        heard: Any,
-        ready: Any,
-        judged: Any,
-        steps: Any,
-        values: Any,
-        errors: Any,
-        predicted: Any,
-        linear: Any,
-        loss: Any,
-        state: Any,
-        told: Any,
-        level: Any,
-        noise: Any,
-        scale: Any,
-        lstm: Any,
-        head: Any,
-    ) -> None:
-        hidden_kernel, hidden_bias, kernel, bias = head
-        (ahead, order), count = linear.shape, len(steps)
-        reach, past = len(values) - count, len(errors) - count
-        units, padded = state.shape[2], len(lstm[0])
-        x, out = np.zeros(units, np.float32), np.zeros(len(hidden_kernel), np.float32)
-        joined, gates = np.zeros(lstm[2].shape[1], np.float32), np.zeros(4 * units, np.float32)
-        frame = np.zeros(padded, np.float32)
-        hidden = np.zeros(len(kernel), np.float32)
-        width = len(hidden_bias)
-        companded = np.empty((2, len(errors)), np.float32)
-        compand(0, past + heard + 1, values, errors, companded)
-        for t in range(count - 1):
-            place = (last + t) % ahead
-            if place == 0:
-                look(companded, t, past, frame)
-                hear(frame, state, lstm, x, joined, gates, out[:units])
-                multiply(out, hidden_kernel, hidden_bias, hidden[:width])
-                for i in range(width):
-                    hidden[i] = max(hidden[i], np.float32(0))
-                multiply(hidden, kernel, bias, told)
-                usual = usual_error(errors[t + 1 : t + 1 + past])
-                for j in range(ahead):
-                    told[j] *= usual
-                    if t + j >= ready:
-                        lately = values[reach - order + t + 1 : reach + t + 1]
-                        predicted[t + j] = dot(linear[j], lately)
-            if judged or t >= heard:
-                foretold = predicted[t] + told[place]
-                if t >= heard:
-                    added = gain(level, 1.0) * (told[place] + noise[t])
-                    value = predicted[t] + bounded(level, added)
-                    value = min(room / scale, max(-room / scale, value))
-                    measure(level, value, predicted[t])
-                    steps[t + 1] = min(1.0, max(-1.0, value * scale))
-                    note(t + 1, value, steps, values, errors, predicted)
-                    compand(past + t + 1, past + t + 2, values, errors, companded)
-                loss[t + 1] = (foretold * scale - steps[t + 1]) ** 2
+# A multiplication and an addition may become one instruction; nothing else may change.
+compiled = compiler(__file__, constants.__file__, config.__file__, fastmath={"contract"})
+summing = compiler(__file__, fastmath={"contract", "reassoc"})
 
-    @compiled
-    def classes(
-        last: Any,
-        heard: Any,
-        ready: Any,
-        judged: Any,
-        steps: Any,
-        values: Any,
-        errors: Any,
-        predicted: Any,
-        linear: Any,
-        loss: Any,
-        state: Any,
-        told: Any,
-        level: Any,
-        chances: Any,
-        temperature: Any,
-        lstm: Any,
-        head: Any,
-    ) -> None:
-        frame_kernel, frame_bias, places_kernel, places_bias = head[:4]
-        place_kernel, _, past_kernel, _ = head[4:8]  # the frame's is the bias of both
-        hidden_kernel, hidden_bias, kernel, bias, levels, widths, edges = head[8:]
-        order, steps_in_all = linear.shape[1], len(steps)
-        reach, past = len(values) - steps_in_all, len(errors) - steps_in_all
-        size, width = len(levels), len(hidden_bias)
-        units, padded = state.shape[2], len(lstm[0])
-        count = len(told) // width  # places of a frame
-        x, out = np.zeros(units, np.float32), np.zeros(len(frame_kernel), np.float32)
-        joined, gates = np.zeros(lstm[2].shape[1], np.float32), np.zeros(4 * units, np.float32)
-        frame, places = np.zeros(padded, np.float32), np.zeros(len(places_bias), np.float32)
-        of_frame = np.zeros(width, np.float32)
-        known, first = np.zeros(len(past_kernel), np.float32), np.zeros(len(kernel), np.float32)
-        second, logits = np.zeros(len(kernel), np.float32), np.zeros(len(bias), np.float32)
-        mass = np.zeros(size, np.float64)
-        companded = np.empty((2, len(errors)), np.float32)
-        compand(0, past + heard + 1, values, errors, companded)
-        for t in range(steps_in_all - 1):
-            place = (last + t) % count
-            if place == 0:
-                look(companded, t, past, frame)
-                hear(frame, state, lstm, x, joined, gates, out[:units])
-                multiply(out, frame_kernel, frame_bias, of_frame)
-                multiply(out, places_kernel, places_bias, places)
-                for n in range(count):
-                    mine = places[n * places_units : (n + 1) * places_units]
-                    multiply(mine, place_kernel, of_frame, told[n * width : (n + 1) * width])
-            if t < heard and not judged:
-                continue
-            if t >= ready:
-                predicted[t] = dot(linear[0], values[reach - order + t + 1 : reach + t + 1])
-            usual = usual_error(errors[t + 1 : t + 1 + past])
-            look(companded, t, past, known)
-            known[2 * past] = np.arcsinh(16 * predicted[t]) / 3
-            multiply(known, past_kernel, told[place * width : (place + 1) * width], first[:width])
-            for i in range(width):
-                first[i] = max(first[i], np.float32(0))
-            multiply(first, hidden_kernel, hidden_bias, second[:width])
-            for i in range(width):
-                second[i] = max(second[i], np.float32(0))
-            multiply(second, kernel, bias, logits)
-            shift, sharp = logits[size], np.exp(logits[size + 1])
-            steep = np.float32(1) + np.log1p(np.exp(logits[size + 2]))
-            highest = np.float32(-np.inf)
-            for i in range(size):
-                apart = (levels[i] - predicted[t]) / usual - shift
-                logits[i] += widths[i] - steep * np.log1p(sharp * apart * apart)
-                highest = max(highest, logits[i])
-            total = 0.0
-            for i in range(size):
-                total += np.exp((logits[i] - highest) / temperature)
-                mass[i] = total
-            if t >= heard:
-                drawn = chances[t] * total
-                chosen = np.searchsorted(mass, drawn, side="right")
-                factor, hold = gain(level, np.inf), level[0] > 0
-                value = levels[chosen]
-                # Where in its cell it was drawn says what number it is, and that, which class it
-                # becomes. The number itself is heard: errors of rounding grow in a filter.
-                if hold:
-                    before = mass[chosen - 1] if chosen > 0 else 0.0
-                    share = (drawn - before) / (mass[chosen] - before)
-                    value = edges[chosen] + share * (edges[chosen + 1] - edges[chosen])
-                    value = predicted[t] + bounded(level, factor * (value - predicted[t]))
-                    value = min(room * edges[size], max(room * edges[0], value))
-                    chosen = np.searchsorted(edges, value, side="right") - 1
-                    chosen = min(size - 1, max(0, chosen))
-                steps[t + 1] = chosen
+
+@compiled
+def add_eight(out: Any, w: Any, x: Any) -> None:
+    """Add eight rows of a matrix, each times a number."""
+    w0, w1, w2, w3, w4, w5, w6, w7 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
+    x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
+    for i in range(len(out)):
+        some = out[i] + x0 * w0[i] + x1 * w1[i] + x2 * w2[i] + x3 * w3[i]
+        out[i] = some + x4 * w4[i] + x5 * w5[i] + x6 * w6[i] + x7 * w7[i]
+
+
+@compiled
+def multiply(x: Any, kernel: Any, bias: Any, out: Any) -> None:
+    """Write a vector times a matrix, and a bias; what is beyond the vector are rows of zeros."""
+    out[:] = bias
+    for k in range(0, len(kernel), ROWS):
+        add_eight(out, kernel[k : k + ROWS], x[k : k + ROWS])
+
+
+@compiled
+def rectify(x: Any) -> None:
+    """Apply ReLU in place."""
+    for i in range(len(x)):
+        x[i] = max(x[i], _ZERO)
+
+
+@summing
+def dot(a: Any, b: Any) -> Any:
+    """Return the product of two vectors."""
+    some = np.float32(0)
+    for i in range(len(a)):
+        some += a[i] * b[i]
+    return some
+
+
+@compiled
+def usual_error(lately: Any) -> Any:
+    """Return the root mean square of the last errors, never 0."""
+    return np.sqrt(dot(lately, lately) / np.float32(len(lately)) + _LEAST * _LEAST)
+
+
+@compiled
+def normalise(x: Any, gamma: Any, beta: Any, out: Any) -> None:
+    """Write the layer normalisation of a vector."""
+    share = np.float32(1 / len(x))
+    mean = np.float32(0)
+    for value in x:
+        mean += value * share
+    spread = np.float32(0)
+    for value in x:
+        spread += (value - mean) * (value - mean) * share
+    factor = np.float32(1) / np.sqrt(spread + _EPSILON)
+    for i in range(len(x)):
+        out[i] = (x[i] - mean) * factor * gamma[i] + beta[i]
+
+
+@compiled
+def sigmoid(halved: Any) -> Any:
+    """Return the logistic function of twice `halved`, which is how the gates are laid out."""
+    return _HALF * (np.tanh(halved) + _ONE)
+
+
+@compiled
+def gain(level: Any, loudest: Any) -> Any:
+    """Return what an addition to a prediction is multiplied by, to hold the energy.
+
+    Additions that are too soft are brought up by `loudest` at most.
+    """
+    if level[0] <= 0 or level[2] <= 0:
+        return 1.0
+    return min(MOST_GAIN, min(loudest, level[0] / level[1]) * (level[2] / level[3]) ** 2)
+
+
+@compiled
+def bounded(level: Any, added: Any) -> Any:
+    """Return what is to be added to a prediction, without what would be a click."""
+    if level[0] <= 0:
+        return added
+    bound = LARGEST_ADDITION * np.sqrt(level[0])
+    return min(bound, max(-bound, added))
+
+
+@compiled
+def measure(level: Any, value: Any, predicted: Any) -> None:
+    """Take a value into the levels."""
+    error = value - predicted
+    level[1] += (error * error - level[1]) / LEVEL_STEPS
+    level[3] += (value * value - level[3]) / LEVEL_STEPS
+
+
+@compiled
+def lstm_step(frame: Any, state: Any, lstm: Any, x: Any, joined: Any, z: Any, out: Any) -> None:
+    """Take a frame into the state; the LSTM's output goes to `out`."""
+    units, layers = state.shape[2], state.shape[1]
+    multiply(frame, lstm.input_kernel, lstm.input_bias, x)
+    for layer in range(layers):
+        h, c = state[0, layer], state[1, layer]
+        normalise(x, lstm.gamma[layer], lstm.beta[layer], joined[:units])
+        joined[units : 2 * units] = h
+        multiply(joined, lstm.kernels[layer], lstm.biases[layer], z)
+        for i in range(units):  # the gates: input, forget, output, cell
+            kept = sigmoid(z[units + i]) * c[i]
+            c[i] = kept + sigmoid(z[i]) * np.tanh(z[3 * units + i])
+            h[i] = sigmoid(z[2 * units + i]) * np.tanh(c[i])
+            x[i] += h[i]
+    normalise(x, lstm.gamma[layers], lstm.beta[layers], out)
+
+
+@compiled
+def look(companded: Any, t: Any, past: Any, out: Any) -> None:
+    """Write the last values and errors, those of step t included."""
+    out[:past] = companded[0, t + 1 : t + 1 + past]
+    out[past : 2 * past] = companded[1, t + 1 : t + 1 + past]
+
+
+@compiled
+def compand(begin: Any, end: Any, window: Any, companded: Any) -> None:
+    """Compand values and errors; the arrays end at the same step."""
+    before = len(window.values) - len(window.errors)
+    for i in range(begin, end):
+        value, error = window.values[before + i], window.errors[i]
+        companded[0, i] = np.arcsinh(COMPAND_GAIN * value) / COMPAND_BEND
+        companded[1, i] = np.arcsinh(COMPAND_GAIN * _ERRORS * error) / COMPAND_BEND
+
+
+@compiled
+def note(t: Any, value: Any, window: Any, companded: Any) -> None:
+    """Write down what was drawn at step t, for the steps to come."""
+    count = len(window.steps)
+    reach, past = len(window.values) - count, len(window.errors) - count
+    window.values[reach + t] = value
+    window.errors[past + t] = window.values[reach + t] - window.predicted[t - 1]
+    compand(past + t, past + t + 1, window, companded)
+
+
+@compiled
+def numbers(
+    last: int,
+    given: int,
+    ready: int,
+    scored: bool,
+    scale: float,
+    window: Window,
+    carried: Carried,
+    lstm: Lstm,
+    head: NumberHead,
+) -> None:
+    """Take in `given` steps, and draw the others: numbers, foretold a frame at once.
+
+    `last` is the place of the last step before, the first `ready` predictions are there, and losses
+    are told of steps that are drawn, or where `scored` of all. Numbers were divided by `scale`.
+    """
+    (ahead, order), count = carried.linear.shape, len(window.steps)
+    predicted, told, level = window.predicted, carried.told, carried.level
+    reach, past = len(window.values) - count, len(window.errors) - count
+    units, width = carried.state.shape[2], len(head.hidden_bias)
+    x, z = np.zeros(units, np.float32), np.zeros(4 * units, np.float32)
+    joined = np.zeros(lstm.kernels.shape[1], np.float32)
+    frame = np.zeros(len(lstm.input_kernel), np.float32)
+    out = np.zeros(len(head.hidden_kernel), np.float32)
+    hidden = np.zeros(len(head.kernel), np.float32)
+    companded = np.empty((2, len(window.errors)), np.float32)
+    compand(0, past + given + 1, window, companded)
+    for t in range(count - 1):
+        place = (last + t) % ahead
+        if place == 0:
+            look(companded, t, past, frame)
+            lstm_step(frame, carried.state, lstm, x, joined, z, out[:units])
+            multiply(out, head.hidden_kernel, head.hidden_bias, hidden[:width])
+            rectify(hidden[:width])
+            multiply(hidden, head.kernel, head.bias, told)
+            usual = usual_error(window.errors[t + 1 : t + 1 + past])
+            for j in range(ahead):
+                told[j] *= usual
+                if t + j >= ready:
+                    lately = window.values[reach - order + t + 1 : reach + t + 1]
+                    predicted[t + j] = dot(carried.linear[j], lately)
+        if scored or t >= given:
+            foretold = predicted[t] + told[place]
+            if t >= given:
+                added = gain(level, 1.0) * (told[place] + window.chances[t])
+                value = predicted[t] + bounded(level, added)
+                value = min(ROOM / scale, max(-ROOM / scale, value))
                 measure(level, value, predicted[t])
-                note(t + 1, value, steps, values, errors, predicted)
-                compand(past + t + 1, past + t + 2, values, errors, companded)
-            chosen = steps[t + 1]
-            loss[t + 1] = np.log(total) - (logits[chosen] - highest) / temperature
+                window.steps[t + 1] = min(1.0, max(-1.0, value * scale))
+                note(t + 1, value, window, companded)
+            window.loss[t + 1] = (foretold * scale - window.steps[t + 1]) ** 2
 
-    return cast(Any, numbers), cast(Any, classes)
+
+@compiled
+def tell(out: Any, head: Any, of_frame: Any, places: Any, told: Any) -> None:
+    """Write what the LSTM's output says of each place of the next frame."""
+    multiply(out, head.frame_kernel, head.frame_bias, of_frame)
+    multiply(out, head.places_kernel, head.places_bias, places)
+    width = len(of_frame)
+    for n in range(len(told) // width):
+        mine = places[n * PLACE_UNITS : (n + 1) * PLACE_UNITS]
+        multiply(mine, head.place_kernel, of_frame, told[n * width : (n + 1) * width])
+
+
+@compiled
+def shape(logits: Any, predicted: Any, usual: Any, head: Any) -> Any:
+    """Turn the network's outputs into logits, around the prediction; return the highest."""
+    size = len(head.levels)
+    shift, sharp = logits[size], np.exp(logits[size + 1])
+    steep = np.float32(1) + np.log1p(np.exp(logits[size + 2]))
+    highest = np.float32(-np.inf)
+    for i in range(size):
+        apart = (head.levels[i] - predicted) / usual - shift
+        logits[i] += head.log_widths[i] - steep * np.log1p(sharp * apart * apart)
+        highest = max(highest, logits[i])
+    return highest
+
+
+@compiled
+def draw(chance: Any, mass: Any, predicted: Any, level: Any, head: Any) -> Any:
+    """Return the class that is drawn, and the number that is fed back."""
+    size, edges = len(head.levels), head.edges
+    drawn = chance * mass[size - 1]
+    chosen = np.searchsorted(mass, drawn, side="right")
+    if level[0] <= 0:
+        return chosen, np.float64(head.levels[chosen])
+    # Where in its cell it was drawn says what number it is, and that, which class it becomes. The
+    # number itself is fed back: errors of rounding grow in a filter.
+    before = mass[chosen - 1] if chosen > 0 else 0.0
+    share = (drawn - before) / (mass[chosen] - before)
+    value = edges[chosen] + share * (edges[chosen + 1] - edges[chosen])
+    value = predicted + bounded(level, gain(level, np.inf) * (value - predicted))
+    value = min(ROOM * edges[size], max(ROOM * edges[0], value))
+    cell = np.searchsorted(edges, value, side="right") - 1
+    return min(size - 1, max(0, cell)), value
+
+
+@compiled
+def classes(
+    last: int,
+    given: int,
+    ready: int,
+    scored: bool,
+    temperature: float,
+    window: Window,
+    carried: Carried,
+    lstm: Lstm,
+    head: ClassHead,
+) -> None:
+    """Take in `given` steps, and draw the others: classes, foretold one after another.
+
+    As `numbers`; `temperature` divides the logits.
+    """
+    order, steps, predicted = carried.linear.shape[1], window.steps, window.predicted
+    reach, past = len(window.values) - len(steps), len(window.errors) - len(steps)
+    size, width, units = len(head.levels), len(head.hidden_bias), carried.state.shape[2]
+    told, count = carried.told, len(carried.told) // width  # places of a frame
+    x, z = np.zeros(units, np.float32), np.zeros(4 * units, np.float32)
+    joined = np.zeros(lstm.kernels.shape[1], np.float32)
+    frame = np.zeros(len(lstm.input_kernel), np.float32)
+    out = np.zeros(len(head.frame_kernel), np.float32)
+    places, of_frame = np.zeros(len(head.places_bias), np.float32), np.zeros(width, np.float32)
+    known = np.zeros(len(head.past_kernel), np.float32)
+    first, second = np.zeros(len(head.kernel), np.float32), np.zeros(len(head.kernel), np.float32)
+    logits, mass = np.zeros(len(head.bias), np.float32), np.zeros(size, np.float64)
+    companded = np.empty((2, len(window.errors)), np.float32)
+    compand(0, past + given + 1, window, companded)
+    for t in range(len(steps) - 1):
+        place = (last + t) % count
+        if place == 0:
+            look(companded, t, past, frame)
+            lstm_step(frame, carried.state, lstm, x, joined, z, out[:units])
+            tell(out, head, of_frame, places, told)
+        if t < given and not scored:
+            continue
+        if t >= ready:
+            lately = window.values[reach - order + t + 1 : reach + t + 1]
+            predicted[t] = dot(carried.linear[0], lately)
+        usual = usual_error(window.errors[t + 1 : t + 1 + past])
+        look(companded, t, past, known)
+        known[2 * past] = np.arcsinh(COMPAND_GAIN * predicted[t]) / COMPAND_BEND
+        of_place = told[place * width : (place + 1) * width]
+        multiply(known, head.past_kernel, of_place, first[:width])
+        rectify(first[:width])
+        multiply(first, head.hidden_kernel, head.hidden_bias, second[:width])
+        rectify(second[:width])
+        multiply(second, head.kernel, head.bias, logits)
+        highest = shape(logits, predicted[t], usual, head)
+        total = 0.0
+        for i in range(size):
+            total += np.exp((logits[i] - highest) / temperature)
+            mass[i] = total
+        if t >= given:
+            chosen, value = draw(window.chances[t], mass, predicted[t], carried.level, head)
+            steps[t + 1] = chosen
+            measure(carried.level, value, predicted[t])
+            note(t + 1, value, window, companded)
+        chosen = steps[t + 1]
+        window.loss[t + 1] = np.log(total) - (logits[chosen] - highest) / temperature

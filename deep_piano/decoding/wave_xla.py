@@ -1,38 +1,48 @@
-"""Stepping the network of sound on a GPU: many streams at once, in a graph compiled by XLA.
+"""Decoding sound on a GPU: many streams at once, in a graph compiled by XLA.
 
-`wave.Stepper` is the reference: the same network, rules and chances, and but for the rounding
-of sums the same sound. It hears what is to be continued, on a CPU; from the beginning of a frame on
-the streams can be stepped here. A call of the graph takes all of them a second further; between two
-calls the host begins new streams, and collects what is complete.
+`wave.WaveEngine` is the reference: the same network, rules and chances, and but for the rounding
+of sums the same sound. It prefills streams on a CPU, and takes them to the beginning of a frame;
+the graph goes on from there. A call of it takes all streams a second further; between two calls the
+host begins new ones, and collects what is complete.
 
-There is a fixed number of slots, and the empty ones are stepped too: the graph has the same shapes
+There is a fixed number of slots, and the empty ones are computed too: the graph has the same shapes
 whatever is in it, so that a stream does not depend on the streams beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, Final
+from collections.abc import Hashable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from deep_piano.decoding.base import arranged_layers
-from deep_piano.decoding.wave import Stream, require_sound
-from deep_piano.decoding.wave_kernels import LARGEST, LEVEL_STEPS, MOST, ROOM
+from deep_piano.decoding.base import Decoder, arranged_layers
+from deep_piano.decoding.constants import LARGEST_ADDITION, LEVEL_STEPS, MOST_GAIN, ROOM
+from deep_piano.decoding.wave import (
+    STEPS_A_CALL,
+    Stream,
+    WaveEngine,
+    WaveTask,
+    sampling_rate,
+)
 from deep_piano.decoding.xla import lstm_layers, product
 from deep_piano.models.checkpoint import Checkpoint
-from deep_piano.models.config import ERRORS_GAIN, LEAST_ERROR, PLACE_UNITS
-
-STEPS_A_CALL: Final = 16_384
+from deep_piano.models.config import (
+    COMPAND_BEND,
+    COMPAND_GAIN,
+    ERRORS_GAIN,
+    LEAST_ERROR,
+    PLACE_UNITS,
+)
 
 Tensors = dict[str, Any]
 """Parts of all streams, named as in `Stream`."""
 
 
-class DeviceStepper:
-    """Streams of sound in the making, in a fixed number of slots.
+class WaveDecoderXla(Decoder[WaveTask, NDArray[Any]]):
+    """Streams of sound decoded side by side, as by `WaveDecoder`, in a fixed number of slots.
 
     Parameters
     ----------
@@ -51,8 +61,9 @@ class DeviceStepper:
     def __init__(
         self, checkpoint: Checkpoint, *, width: int, steps_a_call: int = STEPS_A_CALL
     ) -> None:
-        require_sound(checkpoint)
-        self._config = config = checkpoint.config
+        self._engine, self._sr = WaveEngine(checkpoint), sampling_rate(checkpoint)
+        config = checkpoint.config
+        self._frame = config.frame
         self._steps = -(-steps_a_call // config.frame) * config.frame
         self._loop = (_Numbers if checkpoint.spec.continuous else _Classes)(checkpoint)
         self._slots: list[tuple[Hashable, Stream, int] | None] = [None] * width
@@ -73,26 +84,17 @@ class DeviceStepper:
     def __len__(self) -> int:
         return sum(slot is not None for slot in self._slots)
 
-    def add(self, name: Hashable, stream: Stream, count: int) -> None:
-        """Go on with a stream; `step` says its name when `count` steps of it have been made in all.
+    @property
+    def done_s(self) -> float:
+        """How far all streams have come together, in seconds."""
+        return sum(stream.last + 1 for _, _, stream, _ in self._at_work()) / self._sr
 
-        Parameters
-        ----------
-        name : hashable
-        stream : Stream
-            At the beginning of a frame, as `Stepper.extend_to_frame` leaves it. It is of no use
-            to a `Stepper` afterwards.
-        count : int
-
-        Raises
-        ------
-        ValueError
-            When no slot is free, or the stream is in the midst of a frame.
-        """
-        if len(stream.foretold) or stream.last % self._config.frame:
-            raise ValueError("the stream is in the midst of a frame")
+    def add(self, name: Hashable, task: WaveTask) -> None:
+        """Begin a stream: see `Decoder`."""
         slot = self._slots.index(None)
-        self._slots[slot] = name, stream, count
+        stream = task.prefix.fork(task.rng)
+        self._engine.extend_to_frame(stream)
+        self._slots[slot] = name, stream, task.count
         for layer, (h, c) in enumerate(self._carried["state"]):
             h[slot], c[slot] = stream.state[:, layer]
         for part in ("linear", "temperature"):
@@ -101,35 +103,31 @@ class DeviceStepper:
             self._carried[part][slot] = getattr(stream, part)
 
     def step(self) -> dict[Hashable, NDArray[Any]]:
-        """Take every stream about a second further.
-
-        Returns
-        -------
-        dict of name to ndarray, shape (count, 1)
-            The steps of those that are complete. They are no longer in the making.
-        """
+        """Take every stream about a second further: see `Decoder`."""
         chances = np.zeros((len(self._slots), self._steps))
-        for slot, there in enumerate(self._slots):
-            if there is not None:
-                chances[slot] = there[1].chances(self._steps)
-        shape = (-1, self._config.frame, len(self._slots))
+        for slot, _, stream, _ in self._at_work():
+            chances[slot] = stream.chances(self._steps)
+        shape = (-1, self._frame, len(self._slots))
         carried, made = self._loop(self._carried, self._fixed, chances.T.reshape(shape))
         self._carried = tf.nest.map_structure(np.array, carried)  # which may be written to
         made = made.numpy()
         done = {}
-        for slot, there in enumerate(self._slots):
-            if there is None:
-                continue
-            name, stream, count = there
+        for slot, name, stream, count in self._at_work():
             stream.made.append(made[:, slot, None].astype(stream.dtype))
-            if sum(map(len, stream.made)) >= count:
+            stream.last += self._steps
+            if stream.steps >= count:
                 done[name] = np.concatenate(stream.made)[:count]
                 self._slots[slot] = None
         return done
 
+    def _at_work(self) -> Iterator[tuple[int, Hashable, Stream, int]]:
+        for slot, there in enumerate(self._slots):
+            if there is not None:
+                yield slot, *there
+
 
 class _Loop:
-    """The graph: frame after frame heard by the LSTM, and within each one step after another."""
+    """The graph: frame after frame through the LSTM, and within each one step after another."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._config = checkpoint.config
@@ -160,9 +158,9 @@ class _Loop:
         dtype = tf.float32 if self._field.continuous else tf.int32
         made = tf.TensorArray(dtype, frames * frame, element_shape=[streams])
 
-        def hear(n: tf.Tensor, carried: Tensors, made: tf.TensorArray) -> Any:
+        def one_frame(n: tf.Tensor, carried: Tensors, made: tf.TensorArray) -> Any:
             """Take every stream a frame further."""
-            carried, told = self._hear(carried, fixed)
+            carried, told = self._step(carried, fixed)
 
             def go_on(place: tf.Tensor, carried: Tensors, made: tf.TensorArray) -> Any:
                 """Take every stream a step further."""
@@ -177,18 +175,18 @@ class _Loop:
             return n + 1, carried, made
 
         _, carried, made = tf.while_loop(
-            lambda n, *_: n < frames, hear, (tf.constant(0), carried, made)
+            lambda n, *_: n < frames, one_frame, (tf.constant(0), carried, made)
         )
         return carried, made.stack()
 
-    def _hear(self, carried: Tensors, fixed: Tensors) -> tuple[Tensors, Any]:
+    def _step(self, carried: Tensors, fixed: Tensors) -> tuple[Tensors, Any]:
         """Take a frame into the LSTM's state; return what it tells of each place of the next."""
         x = product(self._known(carried), self._pair("input"))
         state, x = lstm_layers(x, carried["state"], self._norms, self._lstms)
         return {**carried, "state": state}, self._tell(x, carried, fixed)
 
     def _known(self, carried: Tensors) -> tf.Tensor:
-        """Return the last values and errors as the network hears them."""
+        """Return the last values and errors, companded."""
         values = carried["values"][:, -self._config.past :]
         return tf.concat([_companded(values), _companded(ERRORS_GAIN * carried["errors"])], 1)
 
@@ -283,15 +281,15 @@ class _Classes(_Loop):
 
 def _noted(carried: Tensors, predicted: tf.Tensor, value: tf.Tensor) -> Tensors:
     """Return what is carried after a number was made."""
-    heard = tf.cast(value, tf.float32)
+    fed_back = tf.cast(value, tf.float32)
     error, level = value - _double(predicted), carried["level"]
     squares = tf.stack([error * error, value * value], 1)
     now = tf.stack([level[:, 1], level[:, 3]], 1)
     now += (squares - now) / LEVEL_STEPS
     return {
         **carried,
-        "values": tf.concat([carried["values"][:, 1:], heard[:, None]], 1),
-        "errors": tf.concat([carried["errors"][:, 1:], (heard - predicted)[:, None]], 1),
+        "values": tf.concat([carried["values"][:, 1:], fed_back[:, None]], 1),
+        "errors": tf.concat([carried["errors"][:, 1:], (fed_back - predicted)[:, None]], 1),
         "level": tf.stack([level[:, 0], now[:, 0], level[:, 2], now[:, 1]], 1),
     }
 
@@ -301,12 +299,12 @@ def _gain(level: tf.Tensor, *, loudest: float) -> tf.Tensor:
     held, whole, loudest = level[:, 0], level[:, 2], tf.constant(loudest, tf.float64)
     factor = tf.minimum(loudest, held / level[:, 1]) * (whole / level[:, 3]) ** 2
     one = tf.ones_like(factor)
-    return tf.where((held > 0) & (whole > 0), tf.minimum(MOST * one, factor), one)
+    return tf.where((held > 0) & (whole > 0), tf.minimum(MOST_GAIN * one, factor), one)
 
 
 def _bounded(level: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
     """Return what is to be added to a prediction, without what would be a click."""
-    bound = LARGEST * tf.sqrt(level[:, 0])
+    bound = LARGEST_ADDITION * tf.sqrt(level[:, 0])
     return tf.where(level[:, 0] > 0, tf.clip_by_value(added, -bound, bound), added)
 
 
@@ -317,7 +315,7 @@ def _usual_error(carried: Tensors) -> tf.Tensor:
 
 
 def _companded(values: tf.Tensor) -> tf.Tensor:
-    return tf.asinh(16 * values) / 3
+    return tf.asinh(COMPAND_GAIN * values) / COMPAND_BEND
 
 
 def _double(numbers: tf.Tensor) -> tf.Tensor:

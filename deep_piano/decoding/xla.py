@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from deep_piano.decoding.base import NORM_EPSILON
+from deep_piano.decoding.constants import NORM_EPSILON
 from deep_piano.errors import DeepPianoError
 
 _XLA_FLAGS: Final = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 
 
 def prepare_gpu() -> None:
-    """Make TensorFlow fit for composing on this process's GPU; to be called before anything else.
+    """Make TensorFlow fit for decoding on this process's GPU; to be called before anything else.
 
     Memory is taken as needed, so that several processes may share a GPU; products are of whole
     float32 numbers, not of TF32's; and kernels sum in one order, and are not chosen by timing them,
@@ -62,7 +62,7 @@ def lstm_layers(
     list of pair of tensor
         The state after the step.
     tensor, shape (streams, units)
-        What the heads hear.
+        The input of the heads.
     """
     after, units = [], x.shape[1]
     for (h, c), norm, kernel in zip(state, norms, lstms, strict=False):

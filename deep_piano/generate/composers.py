@@ -1,7 +1,7 @@
 """The composers of GENERATE in bulk: how many a cluster holds, the actor, and its place.
 
-A composer makes many pieces side by side. Its place outlives it: where one dies another is put, and
-what it had in the making is suspected of it.
+A composer decodes many pieces side by side. Its place outlives it: another one is put there where
+it is lost.
 """
 
 from __future__ import annotations
@@ -11,41 +11,36 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.config.sections import BulkConfig
-from deep_piano.decoding.base import Continuation
-from deep_piano.decoding.notes import Composer, Engine
+from deep_piano.decoding.base import Decoder
+from deep_piano.decoding.open import Device
 from deep_piano.errors import InputError
-from deep_piano.generate import notes, seeds, wave
+from deep_piano.generate.on_the_way import Slot
 from deep_piano.generate.records import Key
 from deep_piano.generate.tasks import Run
 from deep_piano.infra.backend import load_tensorflow
 from deep_piano.infra.cluster.connection import ask_for, gpus_each, total
 from deep_piano.infra.cluster.scheduling import outcome
-from deep_piano.models.checkpoint import Checkpoint
-
-if TYPE_CHECKING:
-    from deep_piano.decoding.notes_xla import DeviceComposer
 
 logger = logging.getLogger(__name__)
 
-EngineFactory = Callable[[Checkpoint], Engine]
-"""Makes the engine of a composer; called in the actor's own process."""
+DecoderFactory = Callable[..., Decoder[Any, Any]]
+"""Opens the decoder of a composer, as `open_decoder` does; called in the actor's own process."""
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0  # between starts, doubled each time: a node may be leaving
-_CPUS_A_COMPOSER = 8
-_BATCH = 16
 _BATCH_ON_A_GPU = 128
+# On CPUs: of notes many pieces at once are a small part of the work, as most of it is to play them;
+# of sound a core decodes one stream.
+_NOTES, _SOUND = (8, 16), (1, 1)  # CPUs a composer, and its pieces at once
 
 
 @dataclass(frozen=True)
 class Crew:
     """The composers of a run: how many, the share of a GPU that each has, and its pieces at once.
 
-    On GPUs the width of the compiled loop decides over the last bits, on CPUs nothing does. There
-    sound needs no composers.
+    On GPUs the width of the compiled loop decides over the last bits, on CPUs nothing does.
     """
 
     composers: int
@@ -58,11 +53,12 @@ class Crew:
         return f"gpu, {self.batch} at once" if self.gpus else "cpu"
 
 
-def crew_for(bulk: BulkConfig, *, pieces: int) -> Crew:
+def crew_for(bulk: BulkConfig, *, pieces: int, of_notes: bool = True) -> Crew:
     """Return the composers that the settings and the cluster allow, once its nodes are there."""
+    cpus_each, batch = _NOTES if of_notes else _SOUND
     if bulk.workers and bulk.nodes_within_seconds:
         count, share = min(bulk.workers, pieces), bulk.gpus_per_worker
-        each_cpus = [{"CPU": float(_CPUS_A_COMPOSER)}] * count
+        each_cpus = [{"CPU": float(cpus_each)}] * count
         all_gpus = [{"GPU": 1.0}] * math.ceil(count * (share or 0.0))
         ask_for(all_gpus or each_cpus, within_s=bulk.nodes_within_seconds)
     gpus, each = int(total("GPU")), gpus_each(bulk.gpus_per_worker, bulk.workers or 1)
@@ -82,7 +78,7 @@ def crew_for(bulk: BulkConfig, *, pieces: int) -> Crew:
     if each:
         return Crew(bulk.workers or room, each, bulk.batch or _BATCH_ON_A_GPU)
     cpus = max(1, round(total("CPU")))
-    return Crew(bulk.workers or -(-cpus // _CPUS_A_COMPOSER), 0.0, bulk.batch or _BATCH)
+    return Crew(bulk.workers or -(-cpus // cpus_each), 0.0, bulk.batch or batch)
 
 
 def _tensorflow_sees_gpus(each: float) -> bool:
@@ -97,17 +93,15 @@ def _sees_a_gpu() -> bool:
 
 
 class Place:
-    """A place for a composer: the actor in it, and what that has to do.
+    """A place for a composer: the actor in it, one after another where actors are lost.
 
     Attributes
     ----------
-    reference : ObjectRef or None
-        Of the call that is at work.
-    composing : set of Key
-    alone : bool
-        What it composes is suspected of having ended another composer.
-    answered_after : int or None
-        How many composers had died when this one last answered.
+    actor : actor handle
+    slot : Slot
+        What it composes.
+    asked : bool
+        It is at work on a call.
     starts : int
         How many composers were put here since one answered.
     paused_until : float
@@ -121,11 +115,7 @@ class Place:
 
     def begin(self) -> None:
         """Put a new actor into the place."""
-        self.actor = self._start()
-        self.reference: Any = None
-        self.composing: set[Key] = set()
-        self.alone = False
-        self.answered_after: int | None = None
+        self.actor, self.slot, self.asked = self._start(), Slot(), False
         pause = _PAUSE_S * 2**self.starts if self.starts else 0.0
         self.paused_until = time.monotonic() + min(pause, _LONGEST_PAUSE_S)
         self.starts += 1
@@ -138,68 +128,24 @@ class Place:
 
 
 class ComposerActor:
-    """The actor for a checkpoint of notes: pieces composed side by side, as many as it is given."""
+    """The actor: sequences decoded side by side, as many as it is given."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        index: CorpusIndex | None,
-        run: Run,
-        crew: Crew,
-        engine: EngineFactory,
-    ) -> None:
-        self._composer: Composer | DeviceComposer
-        if crew.gpus:
-            from deep_piano.decoding.notes_xla import DeviceComposer
-            from deep_piano.decoding.xla import prepare_gpu
+    def __init__(self, run: Run, crew: Crew, opened: DecoderFactory) -> None:
+        self._road = run.road
+        device: Device = "gpu" if crew.gpus else "cpu"
+        self._decoder = opened(
+            self._road.checkpoint, self._road.settings, device=device, width=crew.batch
+        )
+        self._seeds: dict[Key, Any] = {}
 
-            prepare_gpu()
-            settings = run.settings
-            self._composer = DeviceComposer(
-                checkpoint,
-                notes.sampling_of(settings),
-                settings.guidance.model_dump(),
-                settings.hold_density,
-                width=crew.batch,
-            )
-        else:
-            self._composer = notes.composer_of(engine(checkpoint), run.settings)
-        self._index, self._run = index, run
-        self._seeds: dict[Key, seeds.Seed] = {}
-
-    def work(self, asked: Mapping[Key, seeds.Seed]) -> dict[Key, notes.Take]:
-        """Begin pieces, and go on with all until some are complete; return those."""
-        settings, only_new = self._run.settings, self._run.only_new
+    def work(self, asked: Mapping[Key, Any]) -> dict[Key, Any]:
+        """Begin pieces of these seeds, and go on with all until some are decoded; return those."""
         for key, seed in asked.items():
             self._seeds[key] = seed
-            asked_for = notes.commission(seed, settings, take=key[1], only_new=only_new)
-            self._composer.add(key, asked_for)
-        done: dict[Any, Continuation] = {}
-        while len(self._composer) and not done:
-            done = self._composer.step()
-        return {
-            key: notes.take_of(
-                self._seeds.pop(key), new, take=key[1], only_new=only_new, index=self._index
-            )
-            for key, new in done.items()
-        }
-
-
-class SoundComposerActor:
-    """The actor for a checkpoint of sound: recordings continued side by side on a GPU."""
-
-    def __init__(self, checkpoint: Checkpoint, crew: Crew) -> None:
-        from deep_piano.decoding.wave_xla import DeviceStepper
-        from deep_piano.decoding.xla import prepare_gpu
-
-        prepare_gpu()
-        self._stepper = DeviceStepper(checkpoint, width=crew.batch)
-
-    def work(self, asked: Mapping[Key, wave.Heard]) -> dict[Key, wave.Take]:
-        """Begin continuations, and go on with all until some are complete; return those."""
-        for key, heard in asked.items():
-            self._stepper.add(key, heard.streams[key[1]], heard.seed.count)
+            self._decoder.add(key, self._road.task(seed, key[1]))
         done: dict[Any, Any] = {}
-        while len(self._stepper) and not done:
-            done = self._stepper.step()
-        return {key: wave.Take(key[1], steps) for key, steps in done.items()}
+        while len(self._decoder) and not done:
+            done = self._decoder.step()
+        return {
+            key: self._road.join(self._seeds.pop(key), new, key[1]) for key, new in done.items()
+        }

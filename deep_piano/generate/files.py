@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +21,71 @@ OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), ".mid")
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What was made: the files that were written, and the facts that stand in the JSON."""
+class PieceFiles:
+    """The files of a piece.
 
-    path: Path
-    files: tuple[Path, ...]
+    Attributes
+    ----------
+    picture, facts : Path
+        A .png, and the .json that says what the piece is made of.
+    notes : Path or None
+        A .mid; None where the piece has no notes.
+    sound : Path or None
+        None where notes alone are asked for.
+    """
+
+    picture: Path
+    facts: Path
+    notes: Path | None = None
+    sound: Path | None = None
+
+    def __iter__(self) -> Iterator[Path]:
+        """Iterate over the files that there are, the facts last."""
+        every = (self.notes, self.picture, self.sound, self.facts)
+        return (path for path in every if path is not None)
+
+    @property
+    def main(self) -> Path:
+        """The one that was asked for."""
+        main = self.sound or self.notes
+        assert main is not None
+        return main
+
+    @property
+    def title(self) -> str:
+        """The name as text: it may hold bytes that no font can draw."""
+        return os.fsencode(self.main.stem).decode("utf-8", "replace")
+
+    def inside(self, folder: Path) -> PieceFiles:
+        """Return files of the same names in another folder."""
+
+        def there(path: Path | None) -> Path | None:
+            return path and folder / path.name
+
+        picture, facts = folder / self.picture.name, folder / self.facts.name
+        return PieceFiles(picture, facts, there(self.notes), there(self.sound))
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of each file by its name, but of the .json, which holds them."""
+        return {path.name: content_hash(path) for path in self if path != self.facts}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece that was written: its files, and the facts that stand in the .json."""
+
+    files: PieceFiles
     facts: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """The file that was asked for."""
+        return self.files.main
 
 
 def targets(
     out: Path, takes: int, *, force: bool, given: Collection[Path], notes: bool = True
-) -> list[dict[str, Path]]:
+) -> list[PieceFiles]:
     """Return the files of each take, after making sure that they may be written.
 
     Parameters
@@ -49,9 +103,8 @@ def targets(
 
     Returns
     -------
-    list of dict of str to Path
-        A take: ".png", ".json", ".mid" if it has notes, and "sound" unless those alone are asked
-        for.
+    list of PieceFiles
+        One a take.
 
     Raises
     ------
@@ -66,12 +119,14 @@ def targets(
     found = []
     for take in range(takes):
         name = out.stem if takes == 1 else f"{out.stem}-{take + 1}"
-        main = {".mid" if suffix == ".mid" else "sound": out.with_name(name + out.suffix)}
-        kinds = [".mid"] * notes + [".png", ".json"]
-        beside = {kind: out.with_name(name + kind) for kind in kinds}
-        found.append({**beside, **main})
+        main, beside = out.with_name(name + out.suffix), out.with_name(name + ".mid")
+        picture, facts = out.with_name(name + ".png"), out.with_name(name + ".json")
+        if suffix == ".mid":
+            found.append(PieceFiles(picture, facts, notes=main))
+        else:
+            found.append(PieceFiles(picture, facts, notes=beside if notes else None, sound=main))
     identities = {_identity(path) for path in _with_contents(given)} - {None}
-    for path in (path for files in found for path in files.values()):
+    for path in (path for files in found for path in files):
         require_free(path, force=force, given=identities)
     _require_writable(out.parent)
     return found
@@ -98,7 +153,7 @@ def _require_writable(folder: Path) -> None:
 
 
 @contextmanager
-def staged(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
+def staged(files: PieceFiles) -> Iterator[PieceFiles]:
     """Yield paths in a hidden folder beside `files`; put all in place when the block succeeds.
 
     Raises
@@ -106,25 +161,15 @@ def staged(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
     DeepPianoError
         When the system does not let them be written.
     """
-    folder = files[".json"].parent
+    folder = files.facts.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
-            temporary = {kind: Path(staging, path.name) for kind, path in files.items()}
+            temporary = files.inside(Path(staging))
             yield temporary
-            for kind in sorted(files, key=".json".__eq__):  # what says what they are comes last
-                temporary[kind].replace(files[kind])
+            for written, target in zip(temporary, files, strict=True):
+                written.replace(target)
     except OSError as error:
         raise DeepPianoError(
             f"cannot write to {folder}: {error.strerror or error}. Nothing was kept of this piece."
         ) from error
-
-
-def title_of(path: Path) -> str:
-    """Return the name of a piece's file as text: it may hold bytes that no font can draw."""
-    return os.fsencode(path.stem).decode("utf-8", "replace")
-
-
-def hashes(staged: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file by its name, but of the .json, which is to hold them."""
-    return {path.name: content_hash(path) for kind, path in staged.items() if kind != ".json"}

@@ -1,36 +1,34 @@
-"""The road from a seed to a piece in notes: compose, put together, write.
+"""The road of a piece in notes: what differs from that of a piece in sound.
 
-Each stretch of it is another module's business.
+Each stretch of it is another module's business; `piece` walks it.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from deep_piano import versions
 from deep_piano.analysis import note_figures
 from deep_piano.analysis.originality import CorpusIndex, SharedRun
-from deep_piano.codecs.notes import SPEC, encode
+from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
-from deep_piano.decoding.base import Commission, Continuation, Sampling
-from deep_piano.decoding.notes import Composer, Engine
-from deep_piano.generate import files as outputs
-from deep_piano.generate.files import Piece, hashes, title_of
-from deep_piano.generate.seeds import SR, Seed, _fetch
+from deep_piano.decoding.rules import NoteContinuation, NoteTask
+from deep_piano.generate import seeds
+from deep_piano.generate.files import PieceFiles
+from deep_piano.generate.seeds import SR, Seed, rng_of
 from deep_piano.infra.assets import cache
-from deep_piano.infra.progress import Progress, Tell, no_progress
+from deep_piano.infra.progress import Progress, Tell
+from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness, synth
 from deep_piano.music.notes import NOTE, Notes, fold_pedal, write_midi
 from deep_piano.music.sounds import SOUND_NAMES, default_sound
 
 
 @dataclass(frozen=True)
-class Take:
+class NoteTake:
     """A piece in notes.
 
     Attributes
@@ -53,213 +51,146 @@ class Take:
     figures: dict[str, float | str]
     shared: SharedRun | None = None
 
+    @property
+    def new_notes(self) -> int:
+        """How many notes follow the seed."""
+        return int((self.notes["onset"] >= self.seed_ends_s).sum())
 
-def ready_sound(asked: str | None, progress: Tell) -> str:
-    """Return the sound to play with, fetched and known to work before anything is composed."""
-    sound = asked or default_sound()
-    if sound in SOUND_NAMES:
-        _fetch(sound, progress)
-    synth.render(np.empty(0, NOTE), sound=sound, seconds=0.0, sr=SR)
-    return sound
+    @property
+    def known(self) -> dict[str, Any]:
+        """What a `Record` says of it, whether it is written or not."""
+        return {
+            "notes": len(self.notes),
+            "figures": self.figures,
+            "shared_run_notes": self.shared.notes if self.shared is not None else None,
+        }
 
 
-def compose(
-    engine: Engine,
-    seed: Seed,
-    settings: GenerateConfig,
-    *,
-    only_new: bool = False,
-    index: CorpusIndex | None = None,
-    progress: Tell = no_progress,
-) -> list[Take]:
-    """Continue a seed in notes, all its takes side by side.
+@dataclass(frozen=True)
+class NoteRoad:
+    """The steps that `piece.Road` describes, for a checkpoint of notes.
 
-    Parameters
+    Attributes
     ----------
-    engine : Engine
-    seed : Seed
+    checkpoint : Checkpoint
     settings : GenerateConfig
     only_new : bool
-        Leave the seed out: the piece is the continuation alone, as long as asked.
     index : CorpusIndex, optional
         To compare each continuation with.
-    progress : callable, optional
-
-    Returns
-    -------
-    list of Take
+    mute : bool
+        Only notes are written.
+    sound : str or None
+        What the piece is played on, once it is `ready`.
     """
-    composer = composer_of(engine, settings)
-    for take in range(settings.takes):
-        composer.add(take, commission(seed, settings, take=take, only_new=only_new))
-    whole_s = (settings.seconds + (seed.seconds if only_new else 0)) * settings.takes
-    done: dict[Any, Continuation] = {}
-    while len(composer):
-        composed_s = composer.composed_s + whole_s * len(done) / settings.takes
-        progress(Progress("composing", composed_s, whole_s))
-        done |= composer.step()
-    progress(Progress("composing", whole_s, whole_s))
-    return [
-        take_of(seed, done[take], take=take, only_new=only_new, index=index)
-        for take in range(settings.takes)
-    ]
 
+    of_notes: ClassVar[bool] = True
 
-def composer_of(engine: Engine, settings: GenerateConfig) -> Composer:
-    """Return a composer that draws as the settings say."""
-    guidance = settings.guidance.model_dump()
-    return Composer(engine, sampling_of(settings), guidance, settings.hold_density)
+    checkpoint: Checkpoint
+    settings: GenerateConfig
+    only_new: bool = False
+    index: CorpusIndex | None = None
+    mute: bool = False
+    sound: str | None = None
 
-
-def sampling_of(settings: GenerateConfig) -> dict[str, Sampling]:
-    """Return how each field is drawn."""
-    return {
-        field.name: Sampling(
-            temperature=getattr(settings.temperature, field.name),
-            top_k=getattr(settings.top_k, field.name),
-            top_p=getattr(settings.top_p, field.name),
+    def ready(self, progress: Tell) -> NoteRoad:
+        """Return the same road with the sound that is to be played, which is there and works."""
+        return (
+            self if self.mute else replace(self, sound=ready_sound(self.settings.sound, progress))
         )
-        for field in SPEC.fields
-    }
 
+    def read(self, path: Path, progress: Tell) -> Seed:
+        """Read a recording or a MIDI file; see `piece.Road`."""
+        settings = self.settings
+        seed = seeds.read_seed(
+            path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=progress
+        )
+        seeds.require_room(seed, settings, only_new=self.only_new)
+        return seed
 
-def commission(
-    seed: Seed, settings: GenerateConfig, *, take: int = 0, only_new: bool = False
-) -> Commission:
-    """Return what the composer is to do for a take."""
-    return Commission(
-        seed.notes,
-        seed_seconds=seed.seconds,
-        seconds=settings.seconds + (seed.seconds if only_new else 0),
-        # The seed's content is part of it, so that two seeds do not share their chances.
-        rng=np.random.default_rng([settings.random_state, take, int(seed.digest[:16], 16)]),
-    )
+    def write_seed(self, out: Path, path: Path, seed: Seed) -> None:
+        """Write a seed as sound; see `seeds.write_seed`."""
+        assert self.sound is not None
+        seeds.write_seed(out, path, seed, self.settings, sound=self.sound)
 
+    def task(self, seed: Seed, take: int) -> NoteTask:
+        """Return what a decoder is to do for a take."""
+        seconds = self.settings.seconds + (seed.seconds if self.only_new else 0)
+        return NoteTask(seed.notes, seed.seconds, seconds, rng_of(self.settings, seed.digest, take))
 
-def take_of(
-    seed: Seed,
-    continuation: Continuation,
-    *,
-    take: int,
-    only_new: bool = False,
-    index: CorpusIndex | None = None,
-) -> Take:
-    """Put a seed and its continuation together, and measure what came of it."""
-    notes = continuation.notes
-    if only_new:
-        whole, seed_ends_s = notes.copy(), 0.0
-        whole["onset"] -= seed.seconds
-        whole["offset"] -= seed.seconds
-    else:
-        # Folded again: a key that still sounds from the seed is let go where it is struck anew.
-        whole, seed_ends_s = fold_pedal(np.concatenate([seed.notes, notes]), [], []), seed.seconds
-    old = whole["onset"] < seed_ends_s
-    figures = note_figures.figures(
-        seed.notes if only_new else whole[old],
-        whole[~old],
-        from_s=0.0 if only_new else float(whole["offset"][old].max()),
-    )
-    figures["nats_a_note"] = round(continuation.nats, 4)
-    shared = index.longest_run(encode(notes)) if index is not None else None
-    return Take(take, whole, seed_ends_s, figures, shared)
+    def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
+        """Put a seed and its continuation together, and measure the piece."""
+        notes = continuation.notes
+        if self.only_new:
+            whole, seed_ends_s = notes.copy(), 0.0
+            whole["onset"] -= seed.seconds
+            whole["offset"] -= seed.seconds
+        else:
+            # Folded again: a key that still sounds from the seed is let go where it is struck anew.
+            whole = fold_pedal(np.concatenate([seed.notes, notes]), [], [])
+            seed_ends_s = seed.seconds
+        old = whole["onset"] < seed_ends_s
+        figures = note_figures.figures(
+            seed.notes if self.only_new else whole[old],
+            whole[~old],
+            from_s=0.0 if self.only_new else float(whole["offset"][old].max()),
+        )
+        figures["nats_a_note"] = round(continuation.nats, 4)
+        shared = self.index.longest_run(encode(notes)) if self.index is not None else None
+        return NoteTake(take, whole, seed_ends_s, figures, shared)
 
+    def used(self) -> dict[str, Any]:
+        """Return the settings that stand in the facts."""
+        return self.settings.model_dump(exclude={"takes", "keep"})
 
-def finish(
-    files: dict[str, Path],
-    seed: Seed,
-    take: Take,
-    settings: GenerateConfig,
-    *,
-    checkpoint_sha256: str,
-    composed_on: str = "cpu",
-    only_new: bool = False,
-    sound: str | None = None,
-    progress: Tell = no_progress,
-) -> Piece:
-    """Write all files of a piece, or none.
+    def write(
+        self, files: PieceFiles, seed: Seed, take: NoteTake, progress: Tell
+    ) -> dict[str, Any]:
+        """Write notes, piano roll and sound; return what there is to say of them."""
+        from deep_piano.report.roll import piano_roll
 
-    Parameters
-    ----------
-    files : dict of str to Path
-        As `files.targets` returns them.
-    seed : Seed
-    take : Take
-    settings : GenerateConfig
-    checkpoint_sha256 : str
-    composed_on : str
-        The kind of device: on another one the last bits, and then the notes, may differ.
-    only_new : bool
-    sound : str, optional
-        From `ready_sound`; None: no sound is written.
-    progress : callable, optional
-    """
-    facts = {
-        "seed": {
-            "file": seed.name,
-            "sha256": seed.digest,
-            "seconds": round(seed.seconds, 3),
-            "notes": len(seed.notes),
-        },
-        "checkpoint": {"name": settings.checkpoint, "sha256": checkpoint_sha256},
-        "settings": {**settings.model_dump(exclude={"takes", "keep"}), "only_new": only_new},
-        "random_state": settings.random_state,
-        "composed_on": composed_on,
-        "versions": versions.of_a_piece(),
-        "take": take.index + 1,
-        "piece": {"seconds": settings.seconds, "notes": len(take.notes), **take.figures},
-    }
-    if take.shared is not None:
-        facts["originality"] = {
-            "longest_shared_run_notes": take.shared.notes,
-            "recording": take.shared.recording or None,
-        }
-    return _write(files, take, facts, settings.seconds, sound, progress)
-
-
-def _write(
-    files: dict[str, Path],
-    take: Take,
-    facts: dict[str, Any],
-    seconds: float,
-    sound: str | None,
-    progress: Tell,
-) -> Piece:
-    from deep_piano.report.roll import piano_roll
-
-    with outputs.staged(files) as staged:
-        write_midi(staged[".mid"], take.notes)
+        assert files.notes is not None
+        seconds = self.settings.seconds
+        write_midi(files.notes, take.notes)
         piano_roll(
-            staged[".png"],
+            files.picture,
             take.notes,
             seconds=seconds,
             seed_seconds=take.seed_ends_s,
-            title=title_of(files[".mid"]),
+            title=files.title,
         )
-        if sound is not None:
-            facts["sound"] = _render(staged["sound"], take.notes, seconds, sound, progress)
-        facts["files"] = hashes(staged)
-        text = json.dumps(facts, indent=2) + "\n"
-        staged[".json"].write_text(text, encoding="utf-8")
-    main = files.get("sound", files[".mid"])
-    return Piece(main, tuple(files.values()), facts)
+        facts: dict[str, Any] = {
+            "piece": {"seconds": seconds, "notes": len(take.notes), **take.figures}
+        }
+        if take.shared is not None:
+            facts["originality"] = {
+                "longest_shared_run_notes": take.shared.notes,
+                "recording": take.shared.recording or None,
+            }
+        if files.sound is not None:
+            facts["sound"] = self._play(files.sound, take.notes, progress)
+        return facts
+
+    def _play(self, path: Path, notes: Notes, progress: Tell) -> dict[str, Any]:
+        sound, seconds = self.sound, self.settings.seconds
+        assert sound is not None
+        folder = cache.path(sound) if sound in SOUND_NAMES else None
+        samples = synth.render(notes, sound=sound, seconds=seconds, sr=SR, progress=progress)
+        samples = loudness.normalise(samples, sr=SR)
+        progress(Progress("encoding", 0, 1))
+        audio.encode(path, samples, sr=SR)
+        progress(Progress("encoding", 1, 1))
+        return {
+            "name": sound,
+            "asset": folder.name if folder else None,
+            "sr": SR,
+            **loudness.figures(samples, sr=SR),
+        }
 
 
-def _render(path: Path, notes: Notes, seconds: float, sound: str, progress: Tell) -> dict[str, Any]:
-    folder = cache.path(sound) if sound in SOUND_NAMES else None
-    samples = synth.render(
-        notes,
-        sound=sound,
-        seconds=seconds,
-        sr=SR,
-        progress=progress,
-    )
-    samples = loudness.normalise(samples, sr=SR)
-    progress(Progress("encoding", 0, 1))
-    audio.encode(path, samples, sr=SR)
-    progress(Progress("encoding", 1, 1))
-    return {
-        "name": sound,
-        "asset": folder.name if folder else None,
-        "sr": SR,
-        **loudness.figures(samples, sr=SR),
-    }
+def ready_sound(asked: str | None, progress: Tell) -> str:
+    """Return the sound to play with, fetched and known to work before anything is decoded."""
+    sound = asked or default_sound()
+    if sound in SOUND_NAMES:
+        cache.ensure(sound, progress=progress)
+    synth.render(np.empty(0, NOTE), sound=sound, seconds=0.0, sr=SR)
+    return sound

@@ -1,30 +1,113 @@
-"""A seed becomes a piece, in this process: one recording in, sound, notes, picture and facts out.
+"""The one road from a seed to a piece: read, decode, join, write.
 
-The only module that knows the whole road; each stretch of it is another module's business.
+What differs between notes and sound is a `Road`'s: `notes.NoteRoad`, `wave.WaveRoad`. In bulk the
+same steps are walked by Ray's tasks and composers (`on_ray`).
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from deep_piano import versions
 from deep_piano.analysis.note_figures import MOST_REPETITIONS
 from deep_piano.analysis.originality import CorpusIndex
-from deep_piano.codecs.registry import CODECS, codec_of
+from deep_piano.codecs.notes import SPEC
+from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import GenerateConfig, StorageConfig
-from deep_piano.decoding.notes import Engine
-from deep_piano.generate import files as outputs
-from deep_piano.generate import wave
-from deep_piano.generate.files import Piece
-from deep_piano.generate.notes import compose, finish, ready_sound
-from deep_piano.generate.seeds import read_seed, require_room
-from deep_piano.infra.progress import Tell, no_progress
+from deep_piano.decoding.base import Decoder
+from deep_piano.decoding.open import open_decoder
+from deep_piano.decoding.wave import require_sound
+from deep_piano.generate.files import Piece, PieceFiles, staged, targets
+from deep_piano.generate.notes import NoteRoad
+from deep_piano.generate.wave import WaveRoad, require_no_notes
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.models import checkpoint
+from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music.sounds import SOUND_NAMES
 
 LONGEST_SILENCE_S: Final = 4.0
+
+
+class Road(Protocol):
+    """The steps from a seed to a piece, as a checkpoint's codec takes them.
+
+    Seeds, takes, tasks and continuations are passed from step to step; nobody else looks into them
+    but for a seed's `name`, `digest`, `seconds` and `facts`, and a take's `index`, `figures`,
+    `new_notes` and `known`. All of it can be pickled.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+    settings : GenerateConfig
+    only_new : bool
+        Leave the seed out of the piece.
+    sound : str or None
+        What notes are played on.
+    of_notes : bool
+    """
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...  # noqa: D102
+    @property
+    def settings(self) -> GenerateConfig: ...  # noqa: D102
+    @property
+    def only_new(self) -> bool: ...  # noqa: D102
+    @property
+    def sound(self) -> str | None: ...  # noqa: D102
+    @property
+    def of_notes(self) -> bool: ...  # noqa: D102
+
+    def ready(self, progress: Tell) -> Road:
+        """Return the same road once what it plays with is there, and known to work."""
+
+    def read(self, path: Path, progress: Tell) -> Any:
+        """Read a seed, and make sure that the piece has room for more; an `InputError` else."""
+
+    def write_seed(self, out: Path, path: Path, seed: Any) -> None:
+        """Write a seed as sound, where there is a `sound`."""
+
+    def task(self, seed: Any, take: int) -> Any:
+        """Return what a decoder is to do for a take, counted from 0."""
+
+    def join(self, seed: Any, continuation: Any, take: int) -> Any:
+        """Put a seed and its continuation together."""
+
+    def used(self) -> dict[str, Any]:
+        """Return the settings that stand in the facts."""
+
+    def write(self, files: PieceFiles, seed: Any, take: Any, progress: Tell) -> dict[str, Any]:
+        """Write all files of a piece but the facts; return what there is to say of them."""
+
+
+def road_of(
+    checkpoint: Checkpoint, settings: GenerateConfig, out: Path, *, only_new: bool = False
+) -> Road:
+    """Return the road of a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    settings : GenerateConfig
+    out : Path
+        Its suffix decides what is written.
+    only_new : bool
+
+    Raises
+    ------
+    InputError
+        When something is asked for that only notes have, or the index cannot be read.
+    """
+    if checkpoint.spec.codec != SPEC.codec:
+        require_sound(checkpoint)
+        require_no_notes(out, settings)
+        return WaveRoad(checkpoint, settings, only_new)
+    index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
+    return NoteRoad(checkpoint, settings, only_new, index, mute=out.suffix.lower() == ".mid")
 
 
 def best_first(takes: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -117,44 +200,72 @@ def make_pieces(
     if settings.index is not None:
         given.append(Path(settings.index))
     known = [codec.spec.codec for codec in CODECS.values()]
-    weights = checkpoint.load(found, codec=known)
-    if not codec_of(weights.spec).hears_notes:
-        return wave.make_pieces(
-            seed_path,
-            out,
-            settings,
-            weights,
-            only_new=only_new,
-            force=force,
-            given=given,
-            progress=progress,
-        )
+    road = road_of(checkpoint.load(found, codec=known), settings, out, only_new=only_new)
     kept = min(settings.keep or settings.takes, settings.takes)
-    targets = outputs.targets(out, kept, force=force, given=given)
-    index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
-    seed = read_seed(
-        seed_path,
-        start_s=settings.seed_start,
-        seconds=settings.seed_seconds,
-        progress=progress,
-    )
-    require_room(seed, settings, only_new=only_new)
-    sound = ready_sound(settings.sound, progress) if "sound" in targets[0] else None
-    takes = compose(
-        Engine(weights), seed, settings, only_new=only_new, index=index, progress=progress
-    )
+    places = targets(out, kept, force=force, given=given, notes=road.of_notes)
+    seed = road.read(seed_path, progress)
+    road = road.ready(progress)
+    decoder = open_decoder(road.checkpoint, settings, width=os.cpu_count() or 1)
+    takes = decode_takes(road, decoder, seed, progress=progress)
     if settings.keep is not None:
         takes = [takes[place] for place in best_first([take.figures for take in takes])]
     return [
-        finish(
-            files,
-            seed,
-            take,
-            settings,
-            checkpoint_sha256=weights.digest,
-            only_new=only_new,
-            sound=sound,
-            progress=progress,
-        )
-        for files, take in zip(targets, takes, strict=False)
+        write(road, files, seed, take, progress=progress)
+        for files, take in zip(places, takes, strict=False)
     ]
+
+
+def decode_takes(
+    road: Road, decoder: Decoder[Any, Any], seed: Any, *, progress: Tell = no_progress
+) -> list[Any]:
+    """Return all takes of a seed, decoded side by side by a decoder that has nothing else to do."""
+    settings = road.settings
+    for take in range(settings.takes):
+        decoder.add(take, road.task(seed, take))
+    whole_s = (settings.seconds + (seed.seconds if road.only_new else 0)) * settings.takes
+    done: dict[Any, Any] = {}
+    while len(decoder):
+        done_s = decoder.done_s + whole_s * len(done) / settings.takes
+        progress(Progress("composing", done_s, whole_s))
+        done |= decoder.step()
+    progress(Progress("composing", whole_s, whole_s))
+    return [road.join(seed, done[take], take) for take in range(settings.takes)]
+
+
+def write(
+    road: Road,
+    files: PieceFiles,
+    seed: Any,
+    take: Any,
+    *,
+    composed_on: str = "cpu",
+    progress: Tell = no_progress,
+) -> Piece:
+    """Write all files of a piece, or none.
+
+    Parameters
+    ----------
+    road : Road
+    files : PieceFiles
+        From `files.targets`.
+    seed, take
+        Of the road's.
+    composed_on : str
+        The kind of device: on another one the last bits, and then the music, may differ.
+    progress : callable, optional
+    """
+    settings = road.settings
+    facts = {
+        "seed": seed.facts,
+        "checkpoint": {"name": settings.checkpoint, "sha256": road.checkpoint.digest},
+        "settings": {**road.used(), "only_new": road.only_new},
+        "random_state": settings.random_state,
+        "composed_on": composed_on,
+        "versions": versions.of_a_piece(),
+        "take": take.index + 1,
+    }
+    with staged(files) as hidden:
+        facts |= road.write(hidden, seed, take, progress)
+        facts["files"] = hidden.hashes()
+        hidden.facts.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return Piece(files, facts)

@@ -1,7 +1,7 @@
 """What a bulk run has made: one record a piece, kept so that a rerun does only what is missing.
 
 The folder of pieces holds ``run.json`` (what all pieces have in common), ``pieces/SEED/take-N.*``
-(each piece's files, its .json last), ``pieces/SEED/seed.*`` where they are to be heard, and the
+(each piece's files, its .json last), ``pieces/SEED/seed.*`` where it is written as sound, and the
 manifest: ``pieces.parquet`` and ``pieces.jsonl``. While a run is at work its records are kept in
 ``records/``, a file for each batch of them. This module knows folders and records; it knows nothing
 of how pieces are made.
@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import islice
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -37,6 +37,8 @@ _NESTED = ("figures", "files")
 _ROWS_AT_ONCE = 10_000
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
+Status = Literal["done", "failed", "left out"]
+
 
 @dataclass(frozen=True)
 class Record:
@@ -49,7 +51,7 @@ class Record:
     take : int
         From 1, as in the names of files.
     status : str
-        "done", "failed", or "left out" where better takes of the seed are kept.
+        "left out" where better takes of the seed are kept.
     reason : str
         Why it is not there; "" where it is.
     seed_stamp : str
@@ -66,13 +68,12 @@ class Record:
     wall_s : float
         What finishing it took: rendering, encoding, writing.
     files : dict of str to str
-        SHA-256 of each file, the seed's that is to be heard too, by its name within the folder of
-        pieces.
+        SHA-256 of each file, the seed's sound too, by its name within the folder of pieces.
     """
 
     seed: str
     take: Annotated[int, Field(ge=1, lt=2**31)]
-    status: str
+    status: Status
     reason: str = ""
     seed_stamp: str = ""
     seed_sha256: str = ""

@@ -1,10 +1,11 @@
-"""Seeds: read from a recording or a MIDI file, checked, and written to be heard."""
+"""Seeds: read from a recording or a MIDI file, checked, and written as sound."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,22 @@ class Seed:
     digest: str
     name: str
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the facts of its pieces say of it."""
+        seconds = round(self.seconds, 3)
+        return {
+            "file": self.name,
+            "sha256": self.digest,
+            "seconds": seconds,
+            "notes": len(self.notes),
+        }
+
+
+def rng_of(settings: GenerateConfig, digest: str, take: int) -> np.random.Generator:
+    """Return the randomness of a take; two seeds do not share it, as their contents differ."""
+    return np.random.default_rng([settings.random_state, take, int(digest[:16], 16)])
+
 
 def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> Seed:
     """Read the notes of a seed from a recording or a MIDI file.
@@ -93,32 +110,32 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
         error = MidiError
         progress(Progress("reading", 0, 1))
         notes = excerpt(read_midi(path), start_s, start_s + seconds)
-        heard_s = min(seconds, float(notes["offset"].max())) if len(notes) else seconds
+        length_s = min(seconds, float(notes["offset"].max())) if len(notes) else seconds
         progress(Progress("reading", 1, 1))
-        if heard_s < SHORTEST_SEED_S:
+        if length_s < SHORTEST_SEED_S:
             raise error(
-                f"the seed is too short: {heard_s:.2f} s of notes from where it starts. Give at "
+                f"the seed is too short: {length_s:.2f} s of notes from where it starts. Give at "
                 f"least {SHORTEST_SEED_S:g} s, ten are best."
             )
     else:
         error = AudioError
-        notes, heard_s = _hear(path, start_s, seconds, progress)
+        notes, length_s = _transcribe(path, start_s, seconds, progress)
     if len(notes) < FEWEST_SEED_NOTES:
         raise error(
-            f"only {len(notes)} piano note{'s' * (len(notes) != 1)} found in {heard_s:.1f} s of "
+            f"only {len(notes)} piano note{'s' * (len(notes) != 1)} found in {length_s:.1f} s of "
             f"{path} from {start_s:g} s on; at least {FEWEST_SEED_NOTES} are needed. "
             "Give a recording of a piano, or start elsewhere with --seed-start."
         )
     sounding_s = float((notes["offset"] - notes["onset"]).sum())
-    if error is AudioError and sounding_s < LEAST_SOUNDING_SHARE * heard_s:
+    if error is AudioError and sounding_s < LEAST_SOUNDING_SHARE * length_s:
         raise error(
-            f"{len(notes)} piano notes were found in {heard_s:.1f} s of {path} from {start_s:g} s "
+            f"{len(notes)} piano notes were found in {length_s:.1f} s of {path} from {start_s:g} s "
             f"on, but they sound for {sounding_s:.1f} s altogether, as in speech or noise. "
             "Give a recording of a piano, or start elsewhere with --seed-start."
         )
     # Silence before the first note and long after the last one is not music to be continued.
     begins = float(notes["onset"][0])
-    ends = min(heard_s, float(notes["onset"][-1]) + LONGEST_TRAILING_SILENCE_S) - begins
+    ends = min(length_s, float(notes["onset"][-1]) + LONGEST_TRAILING_SILENCE_S) - begins
     ends = math.ceil(round(ends * STEPS_PER_SECOND, 3)) / STEPS_PER_SECOND  # on the codec's grid
     notes["onset"] -= begins
     notes["offset"] -= begins
@@ -127,7 +144,7 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
 
 
 def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, sound: str) -> None:
-    """Write a seed to be heard beside its pieces, as loud as they are.
+    """Write a seed as sound beside its pieces, as loud as they are.
 
     Parameters
     ----------
@@ -167,21 +184,16 @@ def _is_midi(path: Path) -> bool:
         return file.read(4) == b"MThd"
 
 
-def _hear(path: Path, start_s: float, seconds: float, progress: Tell) -> tuple[Notes, float]:
+def _transcribe(path: Path, start_s: float, seconds: float, progress: Tell) -> tuple[Notes, float]:
     from deep_piano.music import transcription
 
     progress(Progress("transcribing", 0, 1))
     samples = audio.decode(path, sr=transcription.SAMPLE_RATE, start_s=start_s, seconds=seconds)
     check_seed(samples, sr=transcription.SAMPLE_RATE)
-    _fetch("transkun", progress)
+    cache.ensure("transkun", progress=progress)
     notes = transcription.transcribe(
         samples,
         sr=transcription.SAMPLE_RATE,
         progress=progress,
     )
     return notes, len(samples) / transcription.SAMPLE_RATE
-
-
-def _fetch(name: str, progress: Tell) -> None:
-    """Make sure that an asset is there, and show it when that takes a while."""
-    cache.ensure(name, progress=progress)

@@ -1,7 +1,8 @@
 """A checkpoint: one folder with the weights, the codec's specification and the configuration.
 
-``checkpoint.json`` names the other files: ``weights-….safetensors``, and in a checkpoint to resume
-from ``training-….safetensors``, each named after its content. It is written last, so that the
+``checkpoint.json`` names the other files: ``weights-….safetensors``, where it has a judge
+``judge-….safetensors``, and in a checkpoint to resume from ``training-….safetensors``, each named
+after its content. It is written last, so that the
 folder, local or in S3, holds the old checkpoint or the new one and nothing between. Loading
 executes nothing.
 """
@@ -19,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.analysis.judge import Judge
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.config.sections import StorageConfig
 from deep_piano.errors import CheckpointError, FileError, InputError, one_line
@@ -34,7 +36,7 @@ BEST_OF_RUN: Final = "checkpoint/best"
 """Within a run."""
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
-_FILE_NAME = re.compile(r"(weights|training)-[0-9a-f]{16}\.safetensors")
+_FILE_NAME = re.compile(r"(weights|judge|training)-[0-9a-f]{16}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Checkpoint:
         SHA-256 of the weights' file ("" before it is saved).
     facts : mapping
         Where it comes from: step, figures; JSON-ready.
+    judge : Judge, optional
+        Chooses among candidates while a piece is decoded.
     """
 
     spec: SequenceSpec
@@ -57,6 +61,7 @@ class Checkpoint:
     weights: Mapping[str, NDArray[np.float32]]
     digest: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    judge: Judge | None = None
 
 
 def save(
@@ -84,7 +89,10 @@ def save(
     """
     folder = place if isinstance(place, Folder) else open_folder(place)
     dtype = np.float16 if half else np.float32
+    arrays: dict[str, dict[str, NDArray[Any]]]
     arrays = {"weights": {name: a.astype(dtype) for name, a in checkpoint.weights.items()}}
+    if checkpoint.judge is not None:
+        arrays["judge"] = checkpoint.judge.arrays()
     if training is not None:
         arrays["training"] = dict(training)
     card = {
@@ -93,6 +101,29 @@ def save(
         "facts": dict(checkpoint.facts),
         "files": {kind: _write(folder, kind, named) for kind, named in arrays.items()},
     }
+    _write_card(folder, card)
+
+
+def save_judge(folder: Folder, judge: Judge) -> None:
+    """Give a checkpoint a judge; one that it has is replaced.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no checkpoint, or it is damaged.
+    InputError
+        When the folder cannot be written to.
+    """
+    card = _read_card(folder)
+    try:
+        card["files"]["judge"] = _write(folder, "judge", judge.arrays())
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder, error) from error
+    _write_card(folder, card)
+
+
+def _write_card(folder: Folder, card: Mapping[str, Any]) -> None:
+    """Make a checkpoint of the files that a card names; others of its kind go."""
     with folder.write(CARD) as path:
         path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     named = {file["name"] for file in card["files"].values()}
@@ -183,6 +214,7 @@ def load(
         weights = {name: a.astype(np.float32) for name, a in _read(folder, card, "weights").items()}
         digest, facts = str(card["files"]["weights"]["sha256"]), dict(card["facts"])
         shapes = weight_shapes(spec, config)
+        judge = Judge.of(_read(folder, card, "judge")) if "judge" in card["files"] else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(folder, error) from error
     wanted = [codec] if isinstance(codec, str) else codec
@@ -197,7 +229,7 @@ def load(
             raise _damaged(folder, f"{name} is {found}, and should be {shape}")
         if not np.isfinite(weights[name]).all():
             raise _damaged(folder, f"{name} holds numbers that are none")
-    return Checkpoint(spec, config, weights, digest, facts)
+    return Checkpoint(spec, config, weights, digest, facts, judge)
 
 
 def load_training(folder: Folder) -> dict[str, NDArray[Any]]:

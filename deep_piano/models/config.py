@@ -104,6 +104,8 @@ ERRORS_GAIN: Final = 8.0
 """What errors of prediction are multiplied by before they are heard: they are so much smaller."""
 LEAST_ERROR: Final = 1e-4
 """The smallest usual error that is believed, in scaled numbers."""
+COMPAND_GAIN, COMPAND_BEND = 16, 3
+"""What the network takes in of a scaled sample is ``arcsinh(gain * sample) / bend``."""
 
 
 def weight_shapes(spec: SequenceSpec, config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -21,6 +21,8 @@ from keras import layers, ops
 
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.models.config import (
+    COMPAND_BEND,
+    COMPAND_GAIN,
     ERRORS_GAIN,
     LEAST_ERROR,
     PLACE_UNITS,
@@ -155,7 +157,7 @@ def foretell(more: Any, usual: Any, context: Any, config: ModelConfig) -> Any:
 
 def compand(values: Any) -> Any:
     """Return scaled samples with soft ones brought near loud ones."""
-    return ops.arcsinh(16 * values) / 3
+    return ops.arcsinh(COMPAND_GAIN * values) / COMPAND_BEND
 
 
 def _windows(values: Any, past: int, hop: int, count: int) -> Any:

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 _FILES_A_TASK, _BYTES_A_TASK = 256, 256e6
 _RETRIES, _LOSSES = 3, 3
-_MOURNING_S = 2
+_UNTIL_KNOWN_S = 2  # that a process has died
 
 
 def prepare(
@@ -314,24 +314,24 @@ class _Run:
     def _isolate(self, one: ShardPlan, error: Exception) -> bool:
         """Find the files that end what reads them; say whether there are any."""
         logger.warning("the work on %s died, each file alone now: %s", one.name, one_line(error))
-        guilty = []
+        quarantined = []
         for source in self._known.unread(one):
-            # Twice: it may have been handed a transcriber that another one's victim was.
+            # Twice: its transcriber may have been lost with another file.
             if self._kills(one, source) and self._kills(one, source):
-                guilty.append(source)
-        for source in guilty:
+                quarantined.append(source)
+        for source in quarantined:
             reason = "what read it died, again and again"
             reject = Reject(source.name, "failure", "crashed", reason, source_sha256=source.sha256)
             self._known.rejects[source.sha256] = reject
             _tell(reject)
-        return bool(guilty)
+        return bool(quarantined)
 
     def _kills(self, one: ShardPlan, source: Source) -> bool:
         """Read a file with nothing else of its shard at work; say whether a process died of it."""
         task = _remote(_try, cpus=self._pool.cpus_beside, retries=1)
-        ears = self._pool.take(one) or no_ears
+        transcribe = self._pool.take(one) or no_ears
         [(_, result)] = completed(
-            lambda source: task.remote(self._corpus, source, self._settings, ears),
+            lambda source: task.remote(self._corpus, source, self._settings, transcribe),
             [source],
             in_flight=lambda: 1,
             silence=self._silence,
@@ -340,7 +340,7 @@ class _Run:
         if not _crashed(result):
             _raised(result)
             return False
-        time.sleep(_MOURNING_S)  # until its death is known
+        time.sleep(_UNTIL_KNOWN_S)
         return True
 
     def _in_flight(self) -> int:
@@ -412,8 +412,8 @@ def _tell(reject: Reject) -> None:
     metrics.count("deep_piano_recordings", outcome=outcome)
 
 
-def _try(corpus: Folder, source: Source, settings: PrepareConfig, ears: Transcribe) -> None:
-    tasks.read(corpus, source, settings, transcribe=ears)
+def _try(corpus: Folder, source: Source, settings: PrepareConfig, transcribe: Transcribe) -> None:
+    tasks.read(corpus, source, settings, transcribe=transcribe)
 
 
 def _remote(function: Callable[..., Any], *, cpus: float = 1, retries: int = _RETRIES) -> Any:

@@ -13,6 +13,7 @@ from deep_piano.analysis.keys import Key, key_of, pitch_class_histogram
 from deep_piano.analysis.note_figures import (
     density_per_s,
     density_ratio,
+    fewest_keys,
     figures,
     longest_loop,
     longest_note_s,
@@ -241,3 +242,19 @@ def test_density_drifts_by_how_much_denser_one_half_is():
 @pytest.mark.parametrize("notes", [EMPTY, melody([60])])
 def test_next_to_nothing_does_not_drift(notes):
     assert density_drift(notes) == 1.0
+
+
+def test_a_drone_is_counted_wherever_it_stands(rng):
+    onset = np.arange(0, 90, 0.25)
+    pitch = rng.integers(40, 80, len(onset))
+    pitch[(onset >= 30) & (onset < 52)] = rng.choice([60, 62, 67], 88)
+    assert fewest_keys(make_notes(onset, onset + 0.2, pitch, np.full(len(onset), 70))) == 3
+
+
+def test_slow_notes_and_short_parts_are_no_drone():
+    onset = np.arange(0, 90, 2.0)
+    slow = make_notes(onset, onset + 1, np.resize([60, 64], 45), np.full(45, 70))
+    assert fewest_keys(slow) == 88
+    assert fewest_keys(slow[:0]) == 88
+    onset = np.arange(0, 19, 0.25)
+    assert fewest_keys(make_notes(onset, onset + 0.2, [60] * 76, [70] * 76)) == 88

@@ -12,8 +12,8 @@ from deep_piano.analysis.note_figures import (
     pitch_class_cosine,
 )
 from deep_piano.codecs.notes import LOG_WIDTHS, STEPS_PER_SECOND
-from deep_piano.decoding.base import Commission, Sampling
-from deep_piano.decoding.notes import Composer, Engine
+from deep_piano.decoding.base import Sampling
+from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.rules import (
     FINAL_CHORD_S,
     FREE_DENSITY,
@@ -21,6 +21,7 @@ from deep_piano.decoding.rules import (
     LONGEST_NOTE_S,
     MOST_NOTES_AT_ONCE,
     RING_S,
+    NoteTask,
     Piece,
 )
 from deep_piano.models.config import ModelConfig
@@ -32,19 +33,19 @@ FIELDS = [field.name for field in ENGINE.spec.fields]
 
 
 def compose(seed, *, seconds=40.0, random_state=0, sampling=None, engine=ENGINE, seed_seconds=8.0):
-    composer = Composer(engine, sampling or dict.fromkeys(FIELDS, Sampling()))
-    composer.add("mine", commission(seed, seed_seconds, seconds, random_state))
-    return finished(composer)["mine"].notes
+    decoder = NoteDecoder(engine, sampling or dict.fromkeys(FIELDS, Sampling()))
+    decoder.add("mine", task(seed, seed_seconds, seconds, random_state))
+    return finished(decoder)["mine"].notes
 
 
-def commission(seed, seed_seconds=8.0, seconds=40.0, random_state=0):
-    return Commission(seed, seed_seconds, seconds, np.random.default_rng(random_state))
+def task(seed, seed_seconds=8.0, seconds=40.0, random_state=0):
+    return NoteTask(seed, seed_seconds, seconds, np.random.default_rng(random_state))
 
 
-def finished(composer):
+def finished(decoder):
     done = {}
-    while len(composer):
-        done |= composer.step()
+    while len(decoder):
+        done |= decoder.step()
     return done
 
 
@@ -107,12 +108,12 @@ def test_the_shortest_piece_is_the_last_chord(rng):
 
 
 def test_progress_goes_forward(rng):
-    composer = Composer(ENGINE, dict.fromkeys(FIELDS, Sampling()))
-    composer.add(1, commission(arpeggios(8, rng=rng), seconds=30.0))
+    decoder = NoteDecoder(ENGINE, dict.fromkeys(FIELDS, Sampling()))
+    decoder.add(1, task(arpeggios(8, rng=rng), seconds=30.0))
     told = []
-    while len(composer):
-        told.append(composer.composed_s)
-        composer.step()
+    while len(decoder):
+        told.append(decoder.done_s)
+        decoder.step()
     assert told == sorted(told)
     assert 7 <= told[0] < told[-1] <= 30
 
@@ -121,15 +122,15 @@ def test_the_surprise_is_that_of_the_network_itself(rng):
     """In a piece of which the end is far, no rule excludes anything likely."""
     seed = arpeggios(8, rng=rng)
     checkpoint = random_checkpoint(scale=0.2)
-    composer = Composer(Engine(checkpoint), dict.fromkeys(FIELDS, Sampling()))
-    composer.add(0, commission(seed, 8.0, 60.0))
-    nats = finished(composer)[0].nats
+    decoder = NoteDecoder(Engine(checkpoint), dict.fromkeys(FIELDS, Sampling()))
+    decoder.add(0, task(seed, 8.0, 60.0))
+    nats = finished(decoder)[0].nats
     mean_width = np.mean([LOG_WIDTHS[0].mean(), LOG_WIDTHS[3].mean()])
     near_uniform = sum(np.log(field.size) for field in Engine(checkpoint).spec.fields)
     assert near_uniform - 1 < nats < near_uniform + 4 * mean_width
-    composer = Composer(Engine(checkpoint), dict.fromkeys(FIELDS, Sampling(temperature=0.1)))
-    composer.add(0, commission(seed, 8.0, 60.0))
-    assert finished(composer)[0].nats < nats  # the likeliest notes surprise least
+    decoder = NoteDecoder(Engine(checkpoint), dict.fromkeys(FIELDS, Sampling(temperature=0.1)))
+    decoder.add(0, task(seed, 8.0, 60.0))
+    assert finished(decoder)[0].nats < nats  # the likeliest notes surprise least
 
 
 @pytest.mark.parametrize(("hurry", "step_s"), [(0.0, 0.1), (5.0, 0.5)])
@@ -140,9 +141,9 @@ def test_a_piece_is_held_to_the_density_of_its_seed(hurry, step_s):
 
     def beside_the_seed(strength):
         draws = dict.fromkeys(FIELDS, Sampling())
-        composer = Composer(Engine(checkpoint), draws, hold_density=strength)
-        composer.add(0, commission(seed, 8.0, 120.0))
-        return abs(np.log(len(finished(composer)[0].notes) / 112 / (len(seed) / 8)))
+        decoder = NoteDecoder(Engine(checkpoint), draws, hold_density=strength)
+        decoder.add(0, task(seed, 8.0, 120.0))
+        return abs(np.log(len(finished(decoder)[0].notes) / 112 / (len(seed) / 8)))
 
     loose, tight, tighter = map(beside_the_seed, (0, 1, 4))
     assert tighter < tight < loose
@@ -151,7 +152,7 @@ def test_a_piece_is_held_to_the_density_of_its_seed(hurry, step_s):
 
 def test_near_the_density_of_the_seed_nothing_is_pulled():
     seed = arpeggios(8, rng=np.random.default_rng(1), step_s=0.2)  # five notes a second
-    piece = Piece("mine", commission(seed))
+    piece = Piece("mine", task(seed))
     wait, note = 20, 1
     assert piece.pull() == 0
     pulls = []
@@ -173,10 +174,10 @@ def test_near_the_density_of_the_seed_nothing_is_pulled():
 
 
 def guided(strength, *, engine=ENGINE, random_state=0):
-    composer = Composer(engine, dict.fromkeys(FIELDS, Sampling()), {"pitch": strength})
+    decoder = NoteDecoder(engine, dict.fromkeys(FIELDS, Sampling()), {"pitch": strength})
     seed = arpeggios(8, rng=np.random.default_rng(1))
-    composer.add(0, commission(seed, 8.0, 60.0, random_state))
-    return finished(composer)[0].notes
+    decoder.add(0, task(seed, 8.0, 60.0, random_state))
+    return finished(decoder)[0].notes
 
 
 def test_guidance_of_one_is_none_and_of_almost_one_nearly_so():
@@ -220,22 +221,21 @@ def test_a_piece_is_the_same_whatever_pieces_come_and_go_beside_it(random_state)
     sampling = dict.fromkeys(FIELDS, Sampling(top_p=0.95))
     guidance = {"pitch": 2.0, "onset": 0.5} if random_state % 2 else {}
     seeds = [arpeggios(rng.uniform(2, 9), rng=rng, tonic=48 + n) for n in range(7)]
-    commissions = [
-        lambda n=n: commission(seeds[n], 9.0, seconds=12.0 + 4 * n, random_state=n)
-        for n in range(7)
+    tasks = [
+        lambda n=n: task(seeds[n], 9.0, seconds=12.0 + 4 * n, random_state=n) for n in range(7)
     ]
     alone = {}
-    for n, make in enumerate(commissions):
-        composer = Composer(engine, sampling, guidance)
-        composer.add(n, make())
-        alone |= finished(composer)
+    for n, make in enumerate(tasks):
+        decoder = NoteDecoder(engine, sampling, guidance)
+        decoder.add(n, make())
+        alone |= finished(decoder)
     together, coming = {}, rng.permutation(7).tolist()
-    composer = Composer(engine, sampling, guidance)
-    while coming or len(composer):
-        while coming and len(composer) < 3:  # the next takes the place of one that ends
+    decoder = NoteDecoder(engine, sampling, guidance)
+    while coming or len(decoder):
+        while coming and len(decoder) < 3:  # the next takes the place of one that ends
             n = coming.pop()
-            composer.add(n, commissions[n]())
-        together |= composer.step()
+            decoder.add(n, tasks[n]())
+        together |= decoder.step()
     assert together.keys() == alone.keys()
     for n, (notes, nats) in alone.items():
         np.testing.assert_array_equal(notes, together[n].notes)
@@ -256,8 +256,8 @@ def test_a_network_stuck_in_a_loop_is_led_out_of_it(period):
     seed = make_notes(onset, onset + 0.15, pattern, np.full(count, 64))
 
     class Stuck(Engine):
-        def logits(self, heard, chosen, known):
-            logits = super().logits(heard, chosen, known)
+        def logits(self, hidden, chosen, known):
+            logits = super().logits(hidden, chosen, known)
             if chosen.shape[1] == 0:
                 logits[:, 20] += 1000  # 0.2 s
             if chosen.shape[1] == 1:

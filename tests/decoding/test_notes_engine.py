@@ -30,7 +30,7 @@ def test_the_engine_gives_the_logits_of_the_keras_model(rng):
     engine = Engine(checkpoint)
     state = engine.start(3)
     for t in range(50):
-        heard = engine.hear(state, steps[:, t], part(inputs, ALL, t, 0, 2))
+        heard = engine.step(state, steps[:, t], part(inputs, ALL, t, 0, 2))
         for index in range(len(SPEC.fields)):
             known = part(inputs, ALL, t, index + 1, index + 2)
             logits = engine.logits(heard, targets[:, t, :index], known)
@@ -48,8 +48,8 @@ def test_a_stream_is_the_same_to_the_last_bit_whatever_streams_are_beside_it(see
     own_rows = slice(mine, mine + 1)
     together, alone = engine.start(batch), engine.start(1)
     for t in range(6):
-        both = engine.hear(together, steps[:, t], part(inputs, ALL, t, 0, 2))
-        one = engine.hear(alone, steps[own_rows, t], part(inputs, own_rows, t, 0, 2))
+        both = engine.step(together, steps[:, t], part(inputs, ALL, t, 0, 2))
+        one = engine.step(alone, steps[own_rows, t], part(inputs, own_rows, t, 0, 2))
         np.testing.assert_array_equal(both[mine], one[0])
         for index in range(len(SPEC.fields)):
             known = [part(inputs, rows, t, index + 1, index + 2) for rows in (ALL, own_rows)]
@@ -63,14 +63,14 @@ def test_streams_keep_their_state_when_others_come_and_go(rng):
     inputs = random_inputs(rng, batch=3, window=2)
     steps = inputs[0]
     state = engine.start(3)
-    engine.hear(state, steps[:, 0], part(inputs, ALL, 0, 0, 2))
-    expected = engine.hear(state, steps[:, 1], part(inputs, ALL, 1, 0, 2))
+    engine.step(state, steps[:, 0], part(inputs, ALL, 0, 0, 2))
+    expected = engine.step(state, steps[:, 1], part(inputs, ALL, 1, 0, 2))
     other = engine.start(3)
-    engine.hear(other, steps[:, 0], part(inputs, ALL, 0, 0, 2))
+    engine.step(other, steps[:, 0], part(inputs, ALL, 0, 0, 2))
     other.arrange([2, -1, 0])
     assert not other.h[:, 1].any()
     rows = [2, 1, 0]
-    found = engine.hear(other, steps[rows, 1], part(inputs, rows, 1, 0, 2))
+    found = engine.step(other, steps[rows, 1], part(inputs, rows, 1, 0, 2))
     np.testing.assert_array_equal(found[[0, 2]], expected[[2, 0]])
 
 

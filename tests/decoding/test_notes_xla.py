@@ -1,4 +1,4 @@
-"""The compiled loop beside the reference, `decoding.notes.Composer`, here on the CPU."""
+"""The compiled loop beside the reference, `decoding.notes.NoteDecoder`, here on the CPU."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from deep_piano.analysis.note_figures import MOST_REPETITIONS, longest_loop
-from deep_piano.decoding.base import Commission, Sampling
-from deep_piano.decoding.notes import Composer, Engine
-from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE
+from deep_piano.decoding.base import Sampling
+from deep_piano.decoding.notes import Engine, NoteDecoder
+from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE, NoteTask
 from tests.support.fakes import arpeggios, random_checkpoint
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
@@ -26,32 +26,32 @@ HASTY.weights["onset/bias"][0] += 8  # it wants all notes at one moment
 
 @pytest.fixture(scope="module")
 def plain():
-    from deep_piano.decoding.notes_xla import DeviceComposer
+    from deep_piano.decoding.notes_xla import NoteDecoderXla
 
-    return DeviceComposer(HASTY, *PLAIN, width=WIDTH, notes_a_call=16)
+    return NoteDecoderXla(HASTY, *PLAIN, width=WIDTH, notes_a_call=16)
 
 
 @pytest.fixture(scope="module")
 def guided():
-    from deep_piano.decoding.notes_xla import DeviceComposer
+    from deep_piano.decoding.notes_xla import NoteDecoderXla
 
-    return DeviceComposer(STUBBORN, *GUIDED, width=WIDTH, notes_a_call=16)
+    return NoteDecoderXla(STUBBORN, *GUIDED, width=WIDTH, notes_a_call=16)
 
 
-def commission(number, seconds=None):
+def task(number, seconds=None):
     rng = np.random.default_rng(number)
     seed = arpeggios(2 + number % 8, rng=rng, tonic=48 + number % 12)
-    return Commission(seed, 9.0, seconds or 12.0 + 2.5 * number, np.random.default_rng(number))
+    return NoteTask(seed, 9.0, seconds or 12.0 + 2.5 * number, np.random.default_rng(number))
 
 
-def composed(composer, numbers, *, at_once=WIDTH):
-    """Return the pieces of some commissions, each begun as soon as there is a place."""
+def composed(decoder, numbers, *, at_once=WIDTH):
+    """Return the pieces of some tasks, each begun as soon as there is a place."""
     waiting, done = list(numbers), {}
-    while waiting or len(composer):
-        while waiting and len(composer) < at_once:
+    while waiting or len(decoder):
+        while waiting and len(decoder) < at_once:
             number = waiting.pop(0)
-            composer.add(number, commission(number))
-        done |= composer.step()
+            decoder.add(number, task(number))
+        done |= decoder.step()
     return done
 
 
@@ -63,14 +63,14 @@ def require_the_same(found, expected):
 
 
 def test_pieces_are_those_of_the_reference(plain):
-    expected = composed(Composer(Engine(HASTY), *PLAIN), range(12))
+    expected = composed(NoteDecoder(Engine(HASTY), *PLAIN), range(12))
     require_the_same(composed(plain, range(12)), expected)
     onsets = [np.unique(piece.notes["onset"], return_counts=True)[1] for piece in expected.values()]
     assert max(map(max, onsets)) >= MOST_NOTES_AT_ONCE  # a rule that was needed
 
 
 def test_guided_pieces_are_those_of_the_reference(guided):
-    expected = composed(Composer(Engine(STUBBORN), *GUIDED), range(12))
+    expected = composed(NoteDecoder(Engine(STUBBORN), *GUIDED), range(12))
     require_the_same(composed(guided, range(12)), expected)
     loops = [longest_loop(piece.notes) for piece in expected.values()]
     assert max(loops) == MOST_REPETITIONS  # so too
@@ -78,11 +78,11 @@ def test_guided_pieces_are_those_of_the_reference(guided):
 
 @pytest.mark.parametrize("name", ["plain", "guided"])
 def test_a_piece_is_the_same_to_the_last_bit_in_any_slot_and_company(name, request):
-    composer = request.getfixturevalue(name)
-    expected = composed(composer, range(10))
+    decoder = request.getfixturevalue(name)
+    expected = composed(decoder, range(10))
     found = {}
     for at_once, numbers in ((1, [3]), (WIDTH, [9, 4, 3, 8, 0]), (2, [7, 6, 5, 2, 1])):
-        found |= composed(composer, numbers, at_once=at_once)
+        found |= composed(decoder, numbers, at_once=at_once)
     for number, (notes, nats) in expected.items():
         np.testing.assert_array_equal(found[number].notes, notes)
         assert found[number].nats == nats
@@ -91,24 +91,24 @@ def test_a_piece_is_the_same_to_the_last_bit_in_any_slot_and_company(name, reque
 def test_a_long_seed_is_heard_over_several_calls(guided):
     def long_one():
         seed = arpeggios(20, rng=np.random.default_rng(0))  # a hundred notes
-        return Commission(seed, 20.5, 40.0, np.random.default_rng(5))
+        return NoteTask(seed, 20.5, 40.0, np.random.default_rng(5))
 
-    reference, found = Composer(Engine(STUBBORN), *GUIDED), {}
-    for composer in (reference, guided):
-        composer.add("long", long_one())
-        while len(composer):
-            found.setdefault(composer, {}).update(composer.step())
+    reference, found = NoteDecoder(Engine(STUBBORN), *GUIDED), {}
+    for decoder in (reference, guided):
+        decoder.add("long", long_one())
+        while len(decoder):
+            found.setdefault(decoder, {}).update(decoder.step())
     require_the_same(found[guided], found[reference])
 
 
 def test_progress_goes_forward_and_there_is_no_slot_too_many(plain):
     for number in range(WIDTH):
-        plain.add(number, commission(number, seconds=30.0))
+        plain.add(number, task(number, seconds=30.0))
     with pytest.raises(ValueError, match="not in list"):
-        plain.add("one more", commission(9))
+        plain.add("one more", task(9))
     told = []
     while len(plain):
-        told.append((len(plain), plain.composed_s))
+        told.append((len(plain), plain.done_s))
         plain.step()
     assert told[0][0] == WIDTH
     whole = [seconds for count, seconds in told if count == WIDTH]

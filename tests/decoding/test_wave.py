@@ -5,7 +5,7 @@ import pytest
 
 from deep_piano.codecs.notes import SPEC
 from deep_piano.codecs.registry import CODECS
-from deep_piano.decoding.wave import Stepper
+from deep_piano.decoding.wave import WaveEngine
 from deep_piano.errors import CheckpointError
 from deep_piano.models.checkpoint import Checkpoint, assign_weights
 from deep_piano.models.config import ModelConfig, weight_shapes
@@ -32,17 +32,17 @@ def test_it_foresees_what_the_keras_model_foresees(codec, frame):
     sums, steps = losses(
         model, CODECS[codec], [sequence], context_of(CODECS[codec], checkpoint.config)
     )
-    mine = Stepper(checkpoint).losses(sequence)
+    mine = WaveEngine(checkpoint).losses(sequence)
     assert len(mine) == steps[0]
     assert mine.sum() == pytest.approx(sums[0, 0], rel=1e-4)
 
 
 @pytest.mark.parametrize(("codec", "frame"), CASES)
 def test_the_same_chances_make_the_same_steps(codec, frame):
-    stepper, sequence = Stepper(sound_checkpoint(codec, frame=frame)), noise(codec, 61)
+    engine, sequence = WaveEngine(sound_checkpoint(codec, frame=frame)), noise(codec, 61)
 
     def made(seed, **more):
-        return stepper.go_on(sequence, 300, np.random.default_rng(seed), **more)
+        return engine.decode(sequence, 300, np.random.default_rng(seed), **more)
 
     assert made(3).shape == (300, 1)
     assert made(3).dtype == sequence.dtype
@@ -52,28 +52,28 @@ def test_the_same_chances_make_the_same_steps(codec, frame):
 
 
 def test_what_was_made_is_as_likely_as_it_was_drawn():
-    stepper, sequence = Stepper(sound_checkpoint("mulaw", frame=4)), noise("mulaw", 61)
-    made = stepper.go_on(sequence, 400, np.random.default_rng(0))
-    cold = stepper.go_on(sequence, 400, np.random.default_rng(0), temperature=0.2)
-    nats = [stepper.losses(np.concatenate([sequence, s]))[60:].mean() for s in (made, cold)]
+    engine, sequence = WaveEngine(sound_checkpoint("mulaw", frame=4)), noise("mulaw", 61)
+    made = engine.decode(sequence, 400, np.random.default_rng(0))
+    cold = engine.decode(sequence, 400, np.random.default_rng(0), temperature=0.2)
+    nats = [engine.losses(np.concatenate([sequence, s]))[60:].mean() for s in (made, cold)]
     assert nats[1] < nats[0] < np.log(256)
 
 
 @pytest.mark.parametrize(("codec", "frame"), CASES)
 def test_it_goes_on_where_it_stopped_and_forks_by_other_chances(codec, frame):
-    stepper, sequence = Stepper(sound_checkpoint(codec, frame=frame)), noise(codec, 62)
-    expected = stepper.go_on(sequence, 100, np.random.default_rng(3))
-    stream = stepper.begin(sequence, np.random.default_rng(3))
+    engine, sequence = WaveEngine(sound_checkpoint(codec, frame=frame)), noise(codec, 62)
+    expected = engine.decode(sequence, 100, np.random.default_rng(3))
+    stream = engine.prefill(sequence, np.random.default_rng(3))
     for count in (1, 0, 6, 13):
-        stepper.extend(stream, count)
+        engine.extend(stream, count)
     other = stream.fork(np.random.default_rng(4))
-    stepper.extend(other, 80)
-    stepper.extend(stream, 80)
+    engine.extend(other, 80)
+    engine.extend(stream, 80)
     np.testing.assert_array_equal(np.concatenate(stream.made), expected)
     found = np.concatenate(other.made)
     np.testing.assert_array_equal(found[:20], expected[:20])
     assert (found[20:] != expected[20:]).any()
-    stepper.extend_to_frame(other)
+    engine.extend_to_frame(other)
     assert other.last % frame == 0
     assert other.last == 61 + sum(map(len, other.made))
 
@@ -86,12 +86,12 @@ def chords_continued(codec, *, spread):
     config = ModelConfig(1, 8, 8, frame=8, past=64, order=512, scale=0.1, spectrum=(0.0, -40.0))
     shapes, rng = weight_shapes(CODECS[codec].spec, config), np.random.default_rng(2)
     weights = {name: rng.normal(0, spread, shape).astype("f4") for name, shape in shapes.items()}
-    stepper = Stepper(Checkpoint(CODECS[codec].spec, config, weights))
+    engine = WaveEngine(Checkpoint(CODECS[codec].spec, config, weights))
     t = np.arange(10 * 16_000) / 16_000
     seed = (np.sin(2 * np.pi * HZ[:, None] * t) * np.exp(-2 * (t % 1))).sum(0) * 0.1
     seed += np.random.default_rng(1).normal(0, 1e-3, len(seed))
     heard = CODECS[codec].encode(seed.astype(np.float32))
-    return seed, CODECS[codec].to_samples(stepper.go_on(heard, 80_000, np.random.default_rng(0)))
+    return seed, CODECS[codec].to_samples(engine.decode(heard, 80_000, np.random.default_rng(0)))
 
 
 def louder_db(made, seed):
@@ -117,5 +117,5 @@ def test_a_wild_network_neither_runs_away_nor_clicks(codec):
 
 def test_notes_are_refused():
     with pytest.raises(CheckpointError, match="'notes-2', which is no sound wave"):
-        Stepper(random_checkpoint())
+        WaveEngine(random_checkpoint())
     assert SPEC.codec == "notes-2"

@@ -1,4 +1,4 @@
-"""The compiled loop over sound beside the reference, `decoding.wave.Stepper`, here on the CPU."""
+"""The compiled loop over sound beside its reference, `decoding.wave`, here on the CPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from deep_piano.decoding.wave import Stepper
+from deep_piano.decoding.wave import WaveEngine, WaveTask
 from deep_piano.errors import CheckpointError
 from tests.decoding.test_wave import CASES, noise
 from tests.support.fakes import random_checkpoint, sound_checkpoint
@@ -19,28 +19,27 @@ WIDTH, CALL = 3, 100
 
 @cache
 def loops(codec, frame):
-    from deep_piano.decoding.wave_xla import DeviceStepper
+    from deep_piano.decoding.wave_xla import WaveDecoderXla
 
     checkpoint = sound_checkpoint(codec, frame=frame)
-    return Stepper(checkpoint), DeviceStepper(checkpoint, width=WIDTH, steps_a_call=CALL)
+    return WaveEngine(checkpoint), WaveDecoderXla(checkpoint, width=WIDTH, steps_a_call=CALL)
 
 
-def begun(stepper, sequence, number=0, **more):
-    stream = stepper.begin(sequence, np.random.default_rng(number), **more)
-    stepper.extend_to_frame(stream)
-    return stream
+def task(engine, sequence, number=0, *, count, **more):
+    rng = np.random.default_rng(number)
+    return WaveTask(engine.prefill(sequence, rng, **more), count, rng)
 
 
 def continued(codec, frame, numbers, *, at_once=WIDTH, count=350):
     """Continue noise of several lengths, each begun as soon as there is a slot."""
-    stepper, device = loops(codec, frame)
+    engine, decoder = loops(codec, frame)
     waiting, done = list(numbers), {}
-    while waiting or len(device):
-        while waiting and len(device) < at_once:
+    while waiting or len(decoder):
+        while waiting and len(decoder) < at_once:
             number = waiting.pop(0)
-            stream = begun(stepper, noise(codec, 40 + number), number, temperature=0.9)
-            device.add(number, stream, count + 30 * number)
-        done |= device.step()
+            sequence, each = noise(codec, 40 + number), count + 30 * number
+            decoder.add(number, task(engine, sequence, number, count=each, temperature=0.9))
+        done |= decoder.step()
     return done
 
 
@@ -55,13 +54,13 @@ def require_alike(found, expected):
 
 @pytest.mark.parametrize(("codec", "frame"), [*CASES, ("samples", 8)])
 def test_steps_are_those_of_the_reference(codec, frame):
-    stepper, _ = loops(codec, frame)
+    engine, _ = loops(codec, frame)
     found = continued(codec, frame, range(7))
     assert found.keys() == set(range(7))
     for number, steps in found.items():
         sequence, rng = noise(codec, 40 + number), np.random.default_rng(number)
         count = 350 + 30 * number
-        require_alike(steps, stepper.go_on(sequence, count, rng, temperature=0.9))
+        require_alike(steps, engine.decode(sequence, count, rng, temperature=0.9))
 
 
 RULES = {
@@ -78,17 +77,17 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("codec", "frame"), CASES)
 def test_rules_are_those_of_the_reference(codec, frame, rule):
-    stepper, device = loops(codec, frame)
-    stream = begun(stepper, noise(codec, 75))
+    engine, decoder = loops(codec, frame)
+    stream = engine.prefill(noise(codec, 75), np.random.default_rng(0))
     plain = stream.fork(np.random.default_rng(1))
     levels, factor = RULES[rule]
     stream.level *= levels
     stream.values *= np.float32(factor)
     changed = stream.fork(np.random.default_rng(1))
-    device.add("changed", changed.fork(np.random.default_rng(1)), 80)
-    [found] = device.step().values()
+    decoder.add("changed", WaveTask(stream, 80, np.random.default_rng(1)))
+    [found] = decoder.step().values()
     for one in (plain, changed):
-        stepper.extend(one, 80)
+        engine.extend(one, 80)
     expected = np.concatenate(changed.made)[:80]
     require_alike(found, expected)
     if not (rule == "more is added" and codec == "samples"):  # a rule for classes only
@@ -97,14 +96,14 @@ def test_rules_are_those_of_the_reference(codec, frame, rule):
 
 @pytest.mark.parametrize(("codec", "frame"), CASES)
 def test_after_silence_nothing_is_held(codec, frame):
-    stepper, device = loops(codec, frame)
+    engine, decoder = loops(codec, frame)
     silence = np.full_like(noise(codec, 50), 128 if codec == "mulaw" else 0)
-    stream = begun(stepper, silence)
+    silent = task(engine, silence, count=90)
     if codec == "samples":
-        assert stream.level[0] == 0
-    device.add("silence", stream, 90)
-    [found] = device.step().values()
-    require_alike(found, stepper.go_on(silence, 90, np.random.default_rng(0)))
+        assert silent.prefix.level[0] == 0
+    decoder.add("silence", silent)
+    [found] = decoder.step().values()
+    require_alike(found, engine.decode(silence, 90, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize(("codec", "frame"), CASES)
@@ -117,26 +116,21 @@ def test_a_stream_is_the_same_to_the_last_bit_in_any_slot_and_company(codec, fra
         np.testing.assert_array_equal(found[number], steps)
 
 
-def test_a_stream_begins_at_a_frame_and_there_is_no_slot_too_many():
-    stepper, device = loops("mulaw", 4)
-    sequence = noise("mulaw", 62)
-    heard = stepper.begin(sequence, np.random.default_rng(0))
-    within = begun(stepper, sequence)
-    stepper.extend(within, 1)
-    for stream in (heard, within):
-        with pytest.raises(ValueError, match="in the midst of a frame"):
-            device.add("early", stream, 100)
+def test_there_is_no_slot_too_many_and_progress_goes_forward():
+    engine, decoder = loops("mulaw", 4)
+    waiting = task(engine, noise("mulaw", 62), count=CALL)
     for number in range(WIDTH):
-        device.add(number, begun(stepper, sequence), CALL)
+        decoder.add(number, waiting)
     with pytest.raises(ValueError, match="not in list"):
-        device.add("one more", begun(stepper, sequence), 100)
-    assert len(device) == WIDTH
-    assert {len(steps) for steps in device.step().values()} == {CALL}
-    assert len(device) == 0
+        decoder.add("one more", waiting)
+    assert len(decoder) == WIDTH
+    assert WIDTH * 62 <= decoder.done_s * 16_000 <= WIDTH * 66  # to the next frame
+    assert {len(steps) for steps in decoder.step().values()} == {CALL}
+    assert len(decoder) == decoder.done_s == 0
 
 
 def test_notes_are_refused():
-    from deep_piano.decoding.wave_xla import DeviceStepper
+    from deep_piano.decoding.wave_xla import WaveDecoderXla
 
     with pytest.raises(CheckpointError, match="'notes-2', which is no sound wave"):
-        DeviceStepper(random_checkpoint(), width=1)
+        WaveDecoderXla(random_checkpoint(), width=1)

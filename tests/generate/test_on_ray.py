@@ -17,7 +17,8 @@ import soundfile
 
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.config.load import load_config
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.notes import Engine, NoteDecoder
+from deep_piano.decoding.open import drawing, open_decoder
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.generate.gallery import PAGE
 from deep_piano.generate.on_ray import generate
@@ -61,7 +62,7 @@ def seeds(tmp_path_factory):
 def bulk(weights):
     """Return a function that makes pieces; `disturb` is called when some are there."""
 
-    def bulk(seeds, pieces, *, disturb=None, engine=Engine, force=False, batch=4, **settings):
+    def bulk(seeds, pieces, *, disturb=None, opened=open_decoder, force=False, batch=4, **settings):
         waiting = [disturb] if disturb else []
 
         def watch(report):
@@ -78,7 +79,7 @@ def bulk(weights):
             open_folder(seeds),
             open_folder(pieces),
             load_config(None, {"generate": settings, "bulk": of_bulk}),
-            engine=engine,
+            opened=opened,
             force=force,
             progress=watch,
         )
@@ -242,12 +243,16 @@ def test_a_process_that_dies_is_replaced_and_its_pieces_are_the_same(
 
 
 class Mortal(Engine):
-    """An engine whose process ends when it hears the highest key there is."""
+    """An engine whose process ends at the highest key there is."""
 
-    def hear(self, state, steps, context):
+    def step(self, state, steps, known):
         if (steps[:, 1] == 87).any():
             os._exit(1)
-        return super().hear(state, steps, context)
+        return super().step(state, steps, known)
+
+
+def mortal(checkpoint, settings, **_):
+    return NoteDecoder(Mortal(checkpoint), *drawing(settings))
 
 
 def test_a_seed_that_ends_its_composer_is_set_aside(undisturbed, seeds, bulk, tmp_path):
@@ -256,7 +261,7 @@ def test_a_seed_that_ends_its_composer_is_set_aside(undisturbed, seeds, bulk, tm
     poison = arpeggios(9, rng=np.random.default_rng(0))
     poison["pitch"][-3] = 108
     write_midi(mine / "poison.mid", poison)
-    records = bulk(mine, tmp_path / "pieces", engine=Mortal, top_k={"pitch": 1}, takes=1)
+    records = bulk(mine, tmp_path / "pieces", opened=mortal, top_k={"pitch": 1}, takes=1)
     failed = [key for key, record in records.items() if not record.done]
     assert failed == [("poison.mid", 0)]
     assert "died" in records["poison.mid", 0].reason
@@ -273,18 +278,18 @@ def test_a_composer_that_never_starts_ends_the_run_with_the_reason(
     cluster, seeds, bulk, tmp_path, monkeypatch
 ):
     with pytest.raises(DeepPianoError, match=r"a composer failed: .*no such weights"):
-        bulk(seeds, tmp_path / "a", engine=unable)
+        bulk(seeds, tmp_path / "a", opened=unable)
     monkeypatch.setattr("deep_piano.generate.on_ray._STARTS", 2)
     with pytest.raises(DeepPianoError, match="a composer failed: ActorDiedError"):
-        bulk(seeds, tmp_path / "b", engine=stillborn)
+        bulk(seeds, tmp_path / "b", opened=stillborn)
     assert not files(tmp_path)
 
 
-def unable(checkpoint):
+def unable(*_, **__):
     raise ValueError("no such weights")
 
 
-def stillborn(checkpoint):
+def stillborn(*_, **__):
     os._exit(1)
 
 

@@ -13,11 +13,12 @@ from deep_piano.codecs.notes import SPEC
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import BulkConfig
 from deep_piano.decoding import notes_xla, xla
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError, InputError
-from deep_piano.generate import composers, piece, seeds
+from deep_piano.generate import composers, piece
 from deep_piano.generate import on_ray as bulk
 from deep_piano.generate.composers import ComposerActor, Crew, crew_for
+from deep_piano.generate.notes import NoteRoad
 from deep_piano.generate.on_ray import generate
 from deep_piano.generate.tasks import Run
 from deep_piano.infra.progress import no_progress
@@ -54,6 +55,7 @@ def test_composers_share_the_gpus_that_tensorflow_sees(seen):
     assert crew(gpus_per_worker=0.5, workers=2).device == "gpu, 128 at once"
     assert crew(gpus_per_worker=0) == Crew(1, 0.0, 16)
     assert crew(workers=2) == Crew(2, 0.0, 16)  # not a GPU for each
+    assert crew_for(BulkConfig(gpus_per_worker=0), pieces=9, of_notes=False) == Crew(2, 0.0, 1)
     with pytest.raises(InputError, match=r"2 composers with 0.6 .* cluster's 1 GPUs.*--gpus-per"):
         crew(gpus_per_worker=0.6, workers=2)
 
@@ -84,17 +86,16 @@ def test_a_composer_without_its_gpu_ends_the_run_with_its_reason(seen, weights, 
 def test_the_actor_composes_on_its_gpu_what_one_composes_on_a_cpu(monkeypatch, weights, tmp_path):
     monkeypatch.setattr(xla, "prepare_gpu", lambda: None)
     write_midi(tmp_path / "0.mid", arpeggios(9, rng=np.random.default_rng(0)))
-    seed = seeds.read_seed(tmp_path / "0.mid", start_s=0, seconds=10, progress=no_progress)
     settings = load_config(None, {"generate": {"checkpoint": str(weights), "seconds": 25.0}})
-    run = Run(open_folder(tmp_path), settings.generate, "mid", None, "", False)
+    road = NoteRoad(load(str(weights), codec=SPEC.codec), settings.generate)
+    seed = road.read(tmp_path / "0.mid", no_progress)
+    run = Run(open_folder(tmp_path), open_folder(tmp_path), "mid", road)
     made = {}
     for gpus in (0.0, 1.0):
-        actor = ComposerActor(
-            load(str(weights), codec=SPEC.codec), None, run, Crew(1, gpus, 2), Engine
-        )
-        assert isinstance(actor._composer, notes_xla.DeviceComposer) == bool(gpus)
+        actor = ComposerActor(run, Crew(1, gpus, 2), open_decoder)
+        assert isinstance(actor._decoder, notes_xla.NoteDecoderXla) == bool(gpus)
         made[gpus] = actor.work({("0.mid", take): seed for take in (0, 1)})
-        while len(actor._composer):
+        while len(actor._decoder):
             made[gpus] |= actor.work({})
     assert made[0.0].keys() == made[1.0].keys() == {("0.mid", 0), ("0.mid", 1)}
     for key, take in made[0.0].items():
@@ -102,7 +103,7 @@ def test_the_actor_composes_on_its_gpu_what_one_composes_on_a_cpu(monkeypatch, w
 
 
 def test_recordings_are_continued_on_gpus(seen, monkeypatch, tmp_path):
-    monkeypatch.setattr(bulk, "SoundComposerActor", ComposerWithoutGpu)
+    monkeypatch.setattr(bulk, "ComposerActor", ComposerWithoutGpu)
     checkpoints.save(tmp_path / "sound", sound_checkpoint("mulaw", frame=4))
     (tmp_path / "seeds").mkdir()
     for number, pitch in enumerate((60, 64, 67)):

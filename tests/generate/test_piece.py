@@ -18,7 +18,7 @@ from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
 from deep_piano.generate import notes as in_notes
-from deep_piano.generate import seeds
+from deep_piano.generate import piece, seeds
 from deep_piano.generate.piece import best_first, make_pieces
 from deep_piano.generate.seeds import read_seed
 from deep_piano.infra.assets import cache
@@ -279,7 +279,7 @@ def test_a_take_that_fails_leaves_those_before_it(make, tmp_path, monkeypatch):
 
 
 def test_a_sound_that_cannot_be_played_is_refused_before_composing(make, monkeypatch):
-    monkeypatch.setattr(in_notes, "Composer", None)
+    monkeypatch.setattr(piece, "open_decoder", None)
     with pytest.raises(InputError, match="there is no sound 'kazoo'"):
         make(sound="kazoo")
 

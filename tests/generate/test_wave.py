@@ -5,13 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from deep_piano.codecs.registry import codec_of
 from deep_piano.config.sections import GenerateConfig
-from deep_piano.decoding.wave import Stepper
 from deep_piano.errors import InputError
-from deep_piano.generate import files as outputs
 from deep_piano.generate.piece import make_pieces
-from deep_piano.generate.wave import finish, hear, read_seed
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.music import audio
 from tests.support.fakes import sound_checkpoint
@@ -63,24 +59,6 @@ def test_the_same_bytes_and_other_takes(recording, trained, tmp_path):
     read = {path.name: path.read_bytes() for path in tmp_path.glob("*.wav")}
     assert read["a-1.wav"] == read["b-1.wav"]
     assert read["a-2.wav"] == read["b-2.wav"] != read["a-1.wav"]
-
-
-def test_what_is_heard_beforehand_becomes_the_same_takes(recording, trained, tmp_path):
-    made(recording, tmp_path / "alone.wav", trained, takes=2)
-    settings = GenerateConfig(checkpoint=trained, takes=2, **SECONDS)
-    checkpoint = checkpoints.load(trained)
-    stepper, codec = Stepper(checkpoint), codec_of(checkpoint.spec)
-    seed = read_seed(recording, settings, checkpoint, only_new=False)
-    heard = hear(seed, settings, checkpoint)
-    assert heard.digest == audio.content_hash(recording)
-    targets = outputs.targets(tmp_path / "heard.wav", 2, force=False, given=[], notes=False)
-    for take, (stream, files) in enumerate(zip(heard.streams, targets, strict=True)):
-        assert stream.last % checkpoint.config.frame == 0
-        stepper.extend(stream, seed.count - len(stream.made[0]))
-        new = codec.to_samples(np.concatenate(stream.made))
-        finish(files, seed, new, settings, checkpoint, take, only_new=False)
-        alone = (tmp_path / f"alone-{take + 1}.wav").read_bytes()
-        assert (tmp_path / f"heard-{take + 1}.wav").read_bytes() == alone
 
 
 @pytest.mark.parametrize(

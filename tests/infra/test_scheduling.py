@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.cluster import connection
-from deep_piano.infra.cluster.scheduling import Silence
+from deep_piano.infra.cluster.scheduling import Silence, completed
 from deep_piano.train.on_ray import _fit
 
 
@@ -105,3 +107,71 @@ def test_a_training_fails_as_its_trainer_does():
     silence = Silence(60, "train.silence_seconds")
     with pytest.raises(ValueError, match="no workers"):
         _fit(trainer, News(then=trainer.may_end.set), print, silence, 2)
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """A stand-in for Ray: each reference is its result, and is done as soon as it is waited for."""
+
+    class Failed(Exception):
+        pass
+
+    def cancel(reference, *, force):
+        if reference == "a call":
+            raise ValueError("force=True is not supported for actor tasks.")
+        fake.cancelled.append(reference)
+
+    fake = SimpleNamespace(
+        wait=lambda pending, num_returns, timeout: (pending[:1], pending[1:]),
+        get=lambda reference: reference,
+        cancel=cancel,
+        cancelled=[],
+        exceptions=SimpleNamespace(RayTaskError=Failed, RayError=Failed),
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr("deep_piano.infra.cluster.scheduling._PAUSE_S", 0)
+    return fake
+
+
+def results(items, *, most=2):
+    def submit(item):
+        return item.upper()
+
+    silence = Silence(60, "bulk.silence_seconds")
+    return completed(submit, items, in_flight=lambda: most, silence=silence)
+
+
+def test_every_item_has_its_result_and_so_many_are_at_work(ray):
+    drawn = []
+    source = (drawn.append(item) or item for item in "abcd")
+    found = []
+    for item, result in results(source):
+        found.append((item, result))
+        assert len(drawn) - len(found) <= 1
+    assert found == [(item, item.upper()) for item in "abcd"]
+
+
+def test_what_completes_decides_what_comes_next(ray):
+    waiting, done = ["a"], []
+
+    def jobs():
+        while len(done) < 3:
+            yield waiting.pop() if waiting else None
+            if done == ["a"]:
+                yield None  # nothing is at work, nor can be begun yet
+                yield "b"
+
+    for item, _ in results(jobs()):
+        done.append(item)
+        if item == "b":
+            waiting.append("c")
+    assert done == ["a", "b", "c"]
+
+
+def test_who_stops_early_leaves_no_task_and_lets_actors_be(ray):
+    silence = Silence(60, "bulk.silence_seconds")
+    items = ["x", "a call", "b"]
+    working = completed(str, items, in_flight=lambda: 9, silence=silence)
+    assert next(working) == ("x", "x")
+    working.close()
+    assert ray.cancelled == ["b"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from deep_piano.codecs.notes import SPEC
 from deep_piano.codecs.registry import CODECS
-from deep_piano.generate.composers import SoundComposerActor
+from deep_piano.generate.composers import ComposerActor
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.models.config import ModelConfig, weight_shapes
 from deep_piano.music.notes import Notes, make_notes
@@ -83,8 +83,8 @@ def mortal_listener():
     return transcribe
 
 
-class ComposerWithoutGpu(SoundComposerActor):
-    """A composer of sound that does on a CPU what it would do on a GPU."""
+class ComposerWithoutGpu(ComposerActor):
+    """A composer that does on a CPU what it would do on a GPU."""
 
     def __init__(self, *arguments) -> None:
         with mock.patch("deep_piano.decoding.xla.prepare_gpu"):

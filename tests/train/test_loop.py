@@ -136,7 +136,7 @@ def test_losses_are_those_of_the_engine_step_by_step(dataset, trained):
     context.start(0)
     expected = np.zeros(4)
     for step, target in itertools.pairwise(excerpt(sequence, 0).astype(np.int32)):
-        heard = engine.hear(state, classes(step[None]), context.advance(step[None]))
+        heard = engine.step(state, classes(step[None]), context.advance(step[None]))
         for index, field in enumerate(SPEC.fields):
             known, candidates = context.of_field(np.zeros(1, np.int64), target[None, :index])
             logits = engine.logits(heard, classes(target[None, :index]), known)

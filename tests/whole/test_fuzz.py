@@ -29,11 +29,11 @@ from deep_piano.dataset import manifest
 from deep_piano.dataset.reader import Dataset
 from deep_piano.dataset.rows import Reject, Row
 from deep_piano.dataset.shards import SHARDS
-from deep_piano.decoding.notes import Engine
+from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
-from deep_piano.generate import seeds
 from deep_piano.generate.gallery import write_gallery
-from deep_piano.generate.notes import compose
+from deep_piano.generate.notes import NoteRoad
+from deep_piano.generate.piece import decode_takes
 from deep_piano.generate.records import (
     MANIFEST,
     RUN,
@@ -248,9 +248,9 @@ def generate_sound(rng, good, place):
 
 def continued(path, place, weights=None, index=None):
     """Read a seed, compose a short piece and write its notes."""
-    seed = seeds.read_seed(path, start_s=0.0, seconds=4.0, progress=nothing)
-    seeds.require_room(seed, SHORT)
-    [take] = compose(Engine(weights or random_checkpoint()), seed, SHORT, index=index)
+    road = NoteRoad(weights or random_checkpoint(), SHORT, index=index)
+    seed = road.read(path, nothing)
+    [take] = decode_takes(road, open_decoder(road.checkpoint, SHORT), seed)
     write_midi(place / "out" / "piece.mid", take.notes)
 
 
@@ -394,7 +394,7 @@ def test_damaged_inputs_end_well(stage, good, tmp_path, monkeypatch):
         "deep_piano.music.transcription.transcribe",
         lambda samples, sr, progress: hear(samples, sr)[0],
     )
-    monkeypatch.setattr("deep_piano.generate.seeds._fetch", nothing)
+    monkeypatch.setattr("deep_piano.infra.assets.cache.ensure", lambda *_, **__: None)
     continued(good.folder / "take.mid", tmp_path)  # compiles, which takes a while
     before, targets = state(good.folder), STAGES[stage]
     given, ended = {tmp_path / "out"}, Counter()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
 from deep_piano.errors import DeepPianoError
 from deep_piano.infra.cluster.connection import _PATIENCE_S, total
 
 Item = TypeVar("Item")
+
+_PAUSE_S = 0.25
 
 
 class Silence:
@@ -50,20 +53,22 @@ class Silence:
 
 def completed(
     submit: Callable[[Item], Any],
-    items: Iterable[Item],
+    items: Iterable[Item | None],
     *,
     in_flight: Callable[[], int],
     silence: Silence,
     meanwhile: Callable[[], object] = lambda: None,
-) -> Iterator[tuple[Item, Any]]:
+) -> Generator[tuple[Item, Any], None, None]:
     """Yield items with their results as they complete, a bounded number of them at work.
 
     Parameters
     ----------
     submit : callable
-        Starts the work on an item and returns its ``ObjectRef``.
+        Starts the work on an item, a task or a call of an actor, and returns its ``ObjectRef``.
     items : iterable
-        Drawn from as places become free.
+        Drawn from as places become free. Where what completes decides over what comes next, None
+        says that there is nothing at this moment: it is drawn from again once something completed,
+        or a moment later.
     in_flight : callable
         Returns the most that may be at work, or wait for a worker; it may change.
     silence : Silence
@@ -76,7 +81,7 @@ def completed(
     ------
     item, result
         The result is an exception, not raised, where Ray or the task failed. When the caller stops
-        early, what is at work is cancelled.
+        early, tasks at work are cancelled; an actor's calls end with the actor.
 
     Raises
     ------
@@ -86,18 +91,21 @@ def completed(
     import ray
 
     waiting: dict[Any, Item] = {}
-    remaining = iter(items)
+    remaining, ended = iter(items), object()
     silence.end()
     try:
         while True:
+            item: Item | object | None = None
             while len(waiting) < in_flight():
-                try:
-                    item = next(remaining)
-                except StopIteration:
+                item = next(remaining, ended)
+                if item is None or item is ended:
                     break
-                waiting[submit(item)] = item
+                waiting[submit(cast(Item, item))] = cast(Item, item)
             if not waiting:
-                return
+                if item is ended:
+                    return
+                time.sleep(_PAUSE_S)
+                continue
             if not (done := next_done(waiting)):
                 silence.require_short(len(waiting), meanwhile())
             for reference in done:
@@ -105,7 +113,8 @@ def completed(
                 yield waiting.pop(reference), outcome(reference)
     finally:
         for reference in waiting:
-            ray.cancel(reference, force=True)
+            with suppress(ValueError):  # an actor's call
+                ray.cancel(reference, force=True)
 
 
 def busy() -> int:

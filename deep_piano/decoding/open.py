@@ -1,0 +1,95 @@
+"""A checkpoint, settings and a device: the decoder for them.
+
+The only module of this room that knows the settings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from deep_piano.analysis.judge import Judge
+from deep_piano.codecs.notes import SPEC
+from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.base import Decoder, Sampling
+from deep_piano.decoding.notes import Engine, NoteDecoder
+from deep_piano.decoding.wave import WaveDecoder
+from deep_piano.errors import CheckpointError
+from deep_piano.models.checkpoint import Checkpoint, load
+
+Device = Literal["cpu", "gpu"]
+
+
+def open_decoder(
+    checkpoint: Checkpoint, settings: GenerateConfig, *, device: Device = "cpu", width: int = 1
+) -> Decoder[Any, Any]:
+    """Return the decoder of a checkpoint: of notes or of sound, on a CPU or on a GPU.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    settings : GenerateConfig
+    device : str
+        On "gpu" this process's TensorFlow is set up for it; nothing else may have used it before.
+    width : int
+        Sequences that are decoded at the same time: on a GPU there may be no more, and sound on a
+        CPU has so many threads. Notes on a CPU take as many as come.
+
+    Raises
+    ------
+    CheckpointError
+        When the checkpoint is of a codec that is neither notes nor a sound wave.
+    DeepPianoError
+        When TensorFlow sees no GPU.
+    """
+    of_notes = checkpoint.spec.codec == SPEC.codec
+    if of_notes and settings.candidates > 1:
+        from deep_piano.decoding.choosing import ChoosingDecoder
+
+        count = settings.candidates
+        alone = settings.model_copy(update={"candidates": 1})
+        decoder: Any = open_decoder(checkpoint, alone, device=device, width=count * width)
+        return ChoosingDecoder(decoder, judge_of(checkpoint), count)
+    if device == "gpu":
+        from deep_piano.decoding.xla import prepare_gpu
+
+        prepare_gpu()
+        if not of_notes:
+            from deep_piano.decoding.wave_xla import WaveDecoderXla
+
+            return WaveDecoderXla(checkpoint, width=width)
+        from deep_piano.decoding.notes_xla import NoteDecoderXla
+
+        return NoteDecoderXla(checkpoint, *drawing(settings), width=width)
+    if of_notes:
+        return NoteDecoder(Engine(checkpoint), *drawing(settings))
+    return WaveDecoder(checkpoint, threads=width)
+
+
+def judge_of(checkpoint: Checkpoint) -> Judge:
+    """Return a checkpoint's judge; one that has none, as it was just trained, has the shipped one.
+
+    Raises
+    ------
+    CheckpointError
+        When there is neither.
+    """
+    judge = checkpoint.judge or load(GenerateConfig().checkpoint).judge
+    if judge is None:
+        raise CheckpointError(
+            "the checkpoint has no judge to choose among candidates. Train one with `deep-piano "
+            "judge`, or give --candidates 1."
+        )
+    return judge
+
+
+def drawing(settings: GenerateConfig) -> tuple[dict[str, Sampling], dict[str, float], float]:
+    """Return how notes are drawn: each field's sampling and guidance, and the hold on density."""
+    sampling = {
+        field.name: Sampling(
+            temperature=getattr(settings.temperature, field.name),
+            top_k=getattr(settings.top_k, field.name),
+            top_p=getattr(settings.top_p, field.name),
+        )
+        for field in SPEC.fields
+    }
+    return sampling, settings.guidance.model_dump(), settings.hold_density
