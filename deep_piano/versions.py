@@ -20,6 +20,7 @@ _DECISIVE = (
         "soundfile",
         "pyloudnorm",
         "matplotlib",
+        "music21",
     ),
 )
 

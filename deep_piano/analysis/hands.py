@@ -38,12 +38,11 @@ def left_hand(chords: Sequence[NDArray[np.integer]]) -> list[int]:
     counts = []
     for chord in chords:
         pitches = np.asarray(chord, float)
-
-        def effort(count: int, pitches: NDArray[np.float64] = pitches) -> float:
-            parts = (pitches[:count], left), (pitches[count:], right)
-            return sum(_effort(part, place) for part, place in parts if len(part))
-
-        count = min(range(len(pitches) + 1), key=effort)
+        parts = [
+            _effort(pitches[:count], left) + _effort(pitches[count:], right)
+            for count in range(len(pitches) + 1)
+        ]
+        count = int(np.argmin(parts))
         counts.append(count)
         if count:
             left += _FOLLOWS * (float(pitches[:count].mean()) - left)
@@ -56,5 +55,7 @@ def left_hand(chords: Sequence[NDArray[np.integer]]) -> list[int]:
 
 
 def _effort(pitches: NDArray[np.float64], place: float) -> float:
+    if not len(pitches):
+        return 0.0
     beyond = max(0.0, float(np.ptp(pitches)) - _SPAN)
     return float(np.abs(pitches - place).sum()) + _STRAIN * beyond

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.music.audio import Samples
-from deep_piano.music.loudness import integrated_lufs
+from deep_piano.music.loudness import course_lufs, integrated_lufs
 
 FADE_S: Final = 0.5
 COLOUR_S: Final = 8.0
 """How long the piano takes to get from the recording's tone to its own."""
 
 _GLIDE_S = 3.0  # the recording's level moves to that of the piano at the join
-_LARGEST_GLIDE_DB = 4.0
+_MOMENT_S = 0.8
+_LARGEST_STEP_DB = 6.0
 _LARGEST_COLOUR_DB = 9.0
 _TAPS = 2047
 _LOWEST_HZ, _BANDS_AN_OCTAVE = 50.0, 3
@@ -56,17 +57,26 @@ def join(recording: Samples, played: Samples, *, join_s: float, sr: int) -> Samp
     if not fade or not math.isfinite(gain_db):
         return played.copy()
     coloured = _coloured(recording, played, end=end, sr=sr)
-    near = slice(max(0, end - 2 * fade), end)
-    local_db = integrated_lufs(coloured[near], sr=sr) - integrated_lufs(recording[near], sr=sr)
-    if not math.isfinite(local_db):
-        local_db = gain_db
-    glide_db = np.clip(local_db - gain_db, -_LARGEST_GLIDE_DB, _LARGEST_GLIDE_DB)
-    course = np.clip((np.arange(end) / sr - (end - fade) / sr) / _GLIDE_S + 1, 0, 1)
-    own = recording * (10 ** ((gain_db + glide_db * course) / 20))[:, None].astype(np.float32)
+    wanted_db = _louder_db(alike, recording, sr=sr, about_db=gain_db)
+    course = np.clip((np.arange(end) - (end - fade)) / sr / _GLIDE_S + 1, 0, 1)
+    own = recording * _gain(gain_db + course * (wanted_db - gain_db))
     out, into = _fades(own[end - fade :], coloured[end - fade : end])
     coloured[: end - fade] = own[: end - fade]
     coloured[end - fade : end] = out * own[end - fade :] + into * coloured[end - fade : end]
     return coloured
+
+
+def _louder_db(
+    louder: Samples, softer: Samples, *, sr: int, about_db: float = 0.0
+) -> NDArray[np.float64]:
+    """Return by how much the one is louder at each moment, within limits; shape (n,)."""
+    courses = (course_lufs(each, sr=sr, window_s=_MOMENT_S) for each in (louder, softer))
+    difference = np.subtract(*courses) - about_db
+    return about_db + np.clip(difference, -_LARGEST_STEP_DB, _LARGEST_STEP_DB)
+
+
+def _gain(level_db: NDArray[np.float64]) -> Samples:
+    return (10 ** (level_db / 20))[:, None].astype(np.float32)
 
 
 def _fades(before: Samples, after: Samples) -> tuple[Samples, Samples]:
@@ -89,8 +99,8 @@ def _coloured(recording: Samples, played: Samples, *, end: int, sr: int) -> Samp
     taps = firwin2(_TAPS, points, gains, fs=sr)
     length = min(len(played), end + round(COLOUR_S * sr))
     filtered = oaconvolve(played[:length], taps[:, None], mode="same", axes=0)
-    level_db = integrated_lufs(played[:end], sr=sr) - integrated_lufs(filtered[:end], sr=sr)
-    filtered *= 10 ** ((level_db if math.isfinite(level_db) else 0.0) / 20)
+    # Another tone, but at each moment as loud.
+    filtered = filtered * _gain(_louder_db(played[:length], filtered, sr=sr))
     share = np.ones(length)
     share[end:] = (1 + np.cos(np.pi * np.arange(length - end) / (COLOUR_S * sr))) / 2
     mixed = played.copy()

@@ -92,9 +92,7 @@ def _ends_where_struck_again(
     return ends
 
 
-def _next_in_hand(
-    onset: Ticks, offset: Ticks, pitch: NDArray[np.integer], *, apart: int
-) -> Ticks:
+def _next_in_hand(onset: Ticks, offset: Ticks, pitch: NDArray[np.integer], *, apart: int) -> Ticks:
     """Return when the next note within an octave begins, at the latest when the note ends.
 
     Notes less than `apart` ticks later belong to its chord.

@@ -7,8 +7,10 @@ note belongs, and `hands` who plays it.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -29,7 +31,6 @@ from deep_piano.music.meter import Meter
 from deep_piano.music.notes import Notes, fold_pedal
 from deep_piano.music.pedalling import play
 
-SCORE_SUFFIX: Final = ".musicxml"
 _CHORD_S: Final = 0.04  # of onsets that are written below one another
 _BROKEN_CHORD_S: Final = 0.08  # from the first of them to the last
 _SLACK: Final = 0.1  # of a quarter: a key released so little after the beat ends on it
@@ -208,11 +209,13 @@ def _musicxml(
             part.getElementsByClass("Measure")[0].insert(0, tempo.MetronomeMark(number=bpm))
         part.getElementsByClass("Measure")[0].insert(0, sign)
         part.partName = "Piano"
-        part.makeNotation(inPlace=True)
+        with redirect_stderr(io.StringIO()):
+            part.makeNotation(inPlace=True)
         parts.append(part)
         score.insert(0, part)
     score.insert(0, layout.StaffGroup(parts, symbol="brace"))
-    text: str = GeneralObjectExporter().parse(score).decode("utf-8")
+    with redirect_stderr(io.StringIO()):  # it tells there of beams that it mends
+        text: str = GeneralObjectExporter().parse(score).decode("utf-8")
     # The day, and an identity by chance, are no part of it.
     text = re.sub(r"\s*<encoding-date>.*?</encoding-date>", "", text)
     return re.sub(r'(<(?:score-)?part id=)"\w+"', r'\1"P1"', text)
