@@ -81,7 +81,7 @@ def meter_of(notes: Notes) -> Meter:
         meter = Meter.steady(period_s, first_s=None if at_zero else first_s)
     else:
         meter = Meter.of_beats(_from_zero(beat_s, period_s))
-    beats = np.arange(np.ceil(meter.quarters(notes["onset"][-1])) + 1)
+    beats = np.arange(int(np.ceil(meter.quarters(notes["onset"][-1]))) + 1)
     beats_a_bar, pickup = _bars(onsets, meter.seconds(beats))
     return replace(meter, beats_a_bar=beats_a_bar, pickup=pickup)
 
@@ -164,11 +164,11 @@ def _best_path(envelope: NDArray[np.float64], period: int) -> list[int]:
         score[step + pad] = value + max(reached[best], 0.0)
         if reached[best] > 0:
             before[step] = step - lags[best]
-    step = len(envelope) - 2 * period + int(np.argmax(score[-2 * period :]))
+    here = len(envelope) - 2 * period + int(np.argmax(score[-2 * period :]))
     path = []
-    while step >= 0:
-        path.append(step)
-        step = int(before[step])
+    while here >= 0:
+        path.append(here)
+        here = int(before[here])
     return path[::-1]
 
 

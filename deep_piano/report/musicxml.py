@@ -153,8 +153,11 @@ def _without_gaps(
 ) -> Iterator[Event]:
     """Yield a hand's chords and the rests between them."""
     starts = [start for start, _ in struck]
-    if not starts or starts[0] > 0:
-        yield Event(Fraction(0), starts[0] if starts else end)
+    if not starts:
+        yield Event(Fraction(0), end)
+        return
+    if starts[0] > 0:
+        yield Event(Fraction(0), starts[0])
     for (start, keys), following in zip(struck, [*starts[1:], end], strict=True):
         released = Fraction(int(np.ceil(max(keys.values()) - _SLACK)))
         stops = max(released, Fraction(int(start) + 1))
