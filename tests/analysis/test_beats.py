@@ -33,7 +33,7 @@ def test_fingers_stray_and_the_tempo_does_not(rng):
 
 
 def test_a_tempo_that_bends_is_followed():
-    truth_s = np.cumsum(np.r_[0, 0.6 + 0.06 * np.sin(np.arange(120) / 12)])
+    truth_s = np.cumsum(np.r_[0, 0.6 + 0.03 * np.sin(np.arange(120) / 12)])
     eighth_s = (truth_s[:-1] + truth_s[1:]) / 2
     onset = np.r_[truth_s, eighth_s]
     pitch = np.r_[np.full(len(truth_s), 43), np.full(len(eighth_s), 72)]

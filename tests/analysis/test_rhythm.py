@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_pieces_follow_one_another(start, length, parts):
     pieces = written_in_one(begin, end)
     assert pieces[0][0] == begin
     assert pieces[-1][1] == end
-    assert all(before[1] == after[0] for before, after in zip(pieces, pieces[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in pairwise(pieces))
     assert all(first < last for first, last in pieces)
     for first, last in pieces:  # no piece of a triplet reaches beyond its beat
         if first.denominator % 3 == 0 or last.denominator % 3 == 0:
