@@ -177,7 +177,7 @@ def _smooth(beat_s: NDArray[np.float64]) -> NDArray[np.float64]:
     reach = 4
     place = np.arange(len(beat_s))
     smooth = np.empty(len(beat_s))
-    for k in place:
+    for k in range(len(beat_s)):
         first = min(max(0, k - reach), max(0, len(beat_s) - 2 * reach - 1))
         near = slice(first, first + 2 * reach + 1)
         slope, start = np.polyfit(place[near], beat_s[near], 1)
@@ -190,7 +190,8 @@ def _from_zero(beat_s: NDArray[np.float64], period_s: float) -> NDArray[np.float
     beat_s = beat_s[beat_s > -period_s / 4]
     ahead = round(beat_s[0] / period_s)
     lead = np.linspace(0, beat_s[0], ahead, endpoint=False)
-    return np.r_[lead, beat_s] if ahead else np.r_[0.0, beat_s[1:]]
+    beat_s = np.r_[lead, beat_s] if ahead else np.r_[0.0, beat_s[1:]]
+    return beat_s[np.r_[True, np.diff(beat_s) > period_s / 4]]
 
 
 def _bars(onsets: Onsets, beat_s: NDArray[np.float64]) -> tuple[int, int]:

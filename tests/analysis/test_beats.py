@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deep_piano.analysis.beats import meter_of, onsets_of, sharpness, track
 from deep_piano.music.notes import make_notes
@@ -58,3 +60,17 @@ def test_without_a_beat_the_tempo_is_constant(rng):
 def test_too_few_notes_have_the_default():
     assert meter_of(make_notes([], [], [], [])).bpm == 120
     assert meter_of(waltz(90, bars=1)).bpm == 120
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(8, 300), st.floats(0.5, 120), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_played_has_tempi_that_a_file_can_hold(seed, count, seconds, regular):
+    rng = np.random.default_rng(seed)
+    onset = np.sort(rng.uniform(0, seconds, count))
+    onset = np.where(rng.random(count) < regular, np.round(onset * 2) / 2, onset)
+    onset -= onset.min()
+    pitch = rng.integers(21, 109, count)
+    meter = meter_of(make_notes(onset, onset + 0.3, pitch, rng.integers(1, 128, count)))
+    assert all(0 < beat_us < 2**24 for beat_us in meter.beat_us)
+    assert meter.beats_a_bar in (3, 4)
+    assert 0 <= meter.pickup < meter.beats_a_bar
