@@ -212,16 +212,31 @@ def _musicxml(
             part.getElementsByClass("Measure")[0].insert(0, tempo.MetronomeMark(number=bpm))
         part.getElementsByClass("Measure")[0].insert(0, sign)
         part.partName = "Piano"
-        with redirect_stderr(io.StringIO()):
-            part.makeNotation(inPlace=True)
+        _finish(part)
         parts.append(part)
         score.insert(0, part)
     score.insert(0, layout.StaffGroup(parts, symbol="brace"))
-    with redirect_stderr(io.StringIO()):  # it tells there of beams that it mends
-        text: str = GeneralObjectExporter().parse(score).decode("utf-8")
+    exporter = GeneralObjectExporter()
+    exporter.makeNotation = False
+    text: str = exporter.parse(score).decode("utf-8")
     # The day, and an identity by chance, are no part of it.
     text = re.sub(r"\s*<encoding-date>.*?</encoding-date>", "", text)
     return re.sub(r'(<(?:score-)?part id=)"\w+"', r'\1"P1"', text)
+
+
+def _finish(part: Any) -> None:
+    """Add what readers see and players do not: ties, beams, brackets and accidentals.
+
+    Not by music21's `makeNotation`, which takes a key struck again in a triplet for a tie.
+    """
+    from music21.stream.makeNotation import makeTupletBrackets
+
+    part.splitAtDurations(recurse=True)
+    part.makeAccidentals(inPlace=True)
+    with redirect_stderr(io.StringIO()):  # it tells there of beams that it mends
+        part.makeBeams(inPlace=True)
+    for bar in part.getElementsByClass("Measure"):
+        makeTupletBrackets(bar, inPlace=True)
 
 
 def _bars(

@@ -128,3 +128,14 @@ def test_without_music21_it_says_what_to_install(tmp_path, minuet, monkeypatch):
     with pytest.raises(InputError, match=r"pip install 'deep-piano\[score\]'"):
         write_score(tmp_path / "x.musicxml", minuet, meter=Meter(), title="x")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_key_struck_again_in_a_triplet_is_no_tie(tmp_path):
+    music21 = pytest.importorskip("music21")
+    third = BEAT_S / 3
+    onset = np.array([*range(9), 9.5, 10, 11, 12]) * third
+    notes = make_notes(onset, onset + third / 2, [68] * 13, [70] * 13)
+    write_score(tmp_path / "a.musicxml", notes, meter=Meter.steady(BEAT_S), title="a")
+    score = music21.converter.parse(tmp_path / "a.musicxml", forceSource=True)
+    begun = [note for note in score.recurse().notes if note.tie is None or note.tie.type == "start"]
+    assert len(begun) == len(notes)
