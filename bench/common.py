@@ -88,11 +88,14 @@ def memory_watched() -> Iterator[list[Memory]]:
     done = threading.Event()
 
     def look() -> None:
-        while not done.wait(SAMPLED_EVERY_S):
-            workers = [anonymous_bytes(pid) for pid in ray_workers(os.getpid())]
-            samples.append((anonymous_bytes(os.getpid()), workers))
+        workers = [anonymous_bytes(pid) for pid in ray_workers(os.getpid())]
+        samples.append((anonymous_bytes(os.getpid()), workers))
 
-    thread = threading.Thread(target=look, daemon=True)
+    def watch() -> None:
+        while not done.wait(SAMPLED_EVERY_S):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
     if Path("/proc/self/status").is_file():
         thread.start()
     try:
@@ -100,6 +103,7 @@ def memory_watched() -> Iterator[list[Memory]]:
     finally:
         done.set()
     if thread.ident is not None:
+        look()  # however short the block was
         thread.join()
     if samples:
         peaks.append(

@@ -9,7 +9,8 @@ random states, and every continuation is held against the real one over the same
 - *same key*: the share of continuations in the key of the seed;
 - *density*: the mean |log| of the continuation's notes a second over the seed's;
 - *told apart*: how well a forest tells excerpts of 15 s from those of the real continuations; the
-  control tells half of these from the other half;
+  control tells half of these from the other half; *by habits*, by figures that no judge of
+  candidates looks at;
 - *overlapped area* of the distributions of the figures of `texture.TEXTURES`, over all pieces of a
   corpus, with the same control;
 - *common ends*: the share of notes that end exactly with another;
@@ -37,7 +38,7 @@ from typing import Any
 import click
 import numpy as np
 
-from bench.realism import density_drift, overlapped_areas, told_apart
+from bench.realism import density_drift, habits, overlapped_areas, told_apart
 from bench.recordings import find_recordings
 from deep_piano.analysis.keys import key_of
 from deep_piano.analysis.note_figures import (
@@ -296,7 +297,9 @@ class Realism:
     Attributes
     ----------
     told_apart, real_told_apart : float
-        Balanced accuracy of a forest.
+        Balanced accuracy of a forest, by the figures of `texture`.
+    otherwise, real_otherwise : float
+        The same by `habits`, which no judge of candidates looks at.
     areas, real_areas : dict of str to float
         Overlapped area of each of `TEXTURES`.
     common_ends, real_common_ends : float
@@ -304,6 +307,8 @@ class Realism:
 
     told_apart: float
     real_told_apart: float
+    otherwise: float
+    real_otherwise: float
     areas: dict[str, float]
     real_areas: dict[str, float]
     common_ends: float
@@ -328,6 +333,8 @@ def realism(cases: Sequence[Case]) -> Realism:
     return Realism(
         told_apart(real, ours),
         told_apart(*halves),
+        told_apart(real, ours, figures=habits),
+        told_apart(*halves, figures=habits),
         overlapped_areas(real, ours),
         overlapped_areas(*halves),
         _mean(map(common_ends, ours)),
@@ -362,12 +369,13 @@ def adherence_table(cases: Sequence[Case]) -> str:
 
 def realism_table(cases: Sequence[Case]) -> str:
     """Return a line a corpus: ours, and in brackets the real ones' by halves, or their own."""
-    head = ["corpus", "told apart", "common ends", "overlapped area", *TEXTURES]
+    head = ["corpus", "told apart", "by habits", "common ends", "overlapped area", *TEXTURES]
     rows = []
     for corpus, some in by_corpus(cases):
         found = realism(some)
         pairs = [
             (found.told_apart, found.real_told_apart),
+            (found.otherwise, found.real_otherwise),
             (found.common_ends, found.real_common_ends),
             (found.area, found.real_area),
             *zip(found.areas.values(), found.real_areas.values(), strict=True),
@@ -427,7 +435,8 @@ def verdict(cases: Sequence[Case]) -> str:
         f"{_verdict(gap <= ADHERENCE_AIM)} (aim: within {ADHERENCE_AIM}). "
         f"Same key {found.same_key:.2f} ({found.real_same_key:.2f}), "
         f"density {found.density:.2f} ({found.real_density:.2f}). "
-        f"Told apart {alike.told_apart:.3f} ({alike.real_told_apart:.3f}), mean overlapped area "
+        f"Told apart {alike.told_apart:.3f} ({alike.real_told_apart:.3f}), by habits "
+        f"{alike.otherwise:.3f} ({alike.real_otherwise:.3f}), mean overlapped area "
         f"{alike.area:.3f} ({alike.real_area:.3f}): {_verdict(alike.area >= OVERLAP_AIM)} "
         f"(aim: {OVERLAP_AIM}). "
         f"Common ends {alike.common_ends:.3f} ({alike.real_common_ends:.3f}). "

@@ -3,23 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.analysis.texture import TEXTURES, excerpts, texture
+from deep_piano.analysis.texture import FEWEST_NOTES, TEXTURES, excerpts, texture
 from deep_piano.music.notes import Notes
 
 FOLDS = 5
 _GRID = 512
 
+_LOG_S = np.log(np.geomspace(0.01, 4, 12))
+_INTERVALS = np.array([-18, -11, -8, -6, -4, -2, -0.5, 0.5, 2.5, 4.5, 6.5, 8.5, 11.5, 18.5])
+_LOUDER = np.array([-24, -12, -6, -2, 3, 7, 13, 25])
+_TURNS = np.array([-0.5, 0.5])
+_HABITS = sum(len(edges) + 1 for edges in (_LOG_S, _LOG_S, _INTERVALS, _LOUDER, _TURNS))
 
-def told_apart(real: Sequence[Notes], ours: Sequence[Notes], *, random_state: int = 0) -> float:
+
+def habits(notes: Notes) -> NDArray[np.float64]:
+    """Return what `texture` does not look at, and so no judge: how often an excerpt does what.
+
+    Returns
+    -------
+    ndarray of float64, shape (53,)
+        Shares of the gaps between notes and of the durations, by their logarithm; of the intervals
+        from note to note, and of the steps in velocity; and of the pairs of successive intervals
+        that go on, turn, or stay. NaN with fewer than `FEWEST_NOTES` notes.
+    """
+    if len(notes) < FEWEST_NOTES:
+        return np.full(_HABITS, np.nan)
+    gap, duration = np.diff(notes["onset"]), notes["offset"] - notes["onset"]
+    interval = np.diff(notes["pitch"].astype(int))
+    louder = np.diff(notes["velocity"].astype(int))
+    turn = np.sign(interval[1:]) * np.sign(interval[:-1])
+    pairs = (
+        (np.log(gap + 0.005), _LOG_S),
+        (np.log(duration + 0.005), _LOG_S),
+        (interval, _INTERVALS),
+        (louder, _LOUDER),
+        (turn, _TURNS),
+    )
+    return np.concatenate(
+        [
+            np.bincount(np.digitize(values, edges), minlength=len(edges) + 1) / len(values)
+            for values, edges in pairs
+        ]
+    )
+
+
+def told_apart(
+    real: Sequence[Notes],
+    ours: Sequence[Notes],
+    *,
+    figures: Callable[[Notes], NDArray[np.float64]] = texture,
+    random_state: int = 0,
+) -> float:
     """Return how well a forest tells excerpts of pieces from excerpts of real ones.
 
     A classifier two-sample test (Lopez-Paz and Oquab, ICLR 2017): balanced accuracy on pieces that
-    it has not seen, by the figures of `texture`. 0.5: it cannot tell them apart; NaN where there
+    it has not seen, by some figures of an excerpt. 0.5: it cannot tell them apart; NaN where there
     are too few pieces.
     """
     from sklearn.ensemble import RandomForestClassifier
@@ -28,9 +71,9 @@ def told_apart(real: Sequence[Notes], ours: Sequence[Notes], *, random_state: in
     rows, labels, groups = [], [], []
     for group, (label, notes) in enumerate([*((0, p) for p in real), *((1, p) for p in ours)]):
         for part in excerpts(notes):
-            figures = texture(part)
-            if np.isfinite(figures).all():
-                rows.append(figures)
+            row = figures(part)
+            if np.isfinite(row).all():
+                rows.append(row)
                 labels.append(label)
                 groups.append(group)
     if len(set(groups)) < 2 * FOLDS or len(set(labels)) < 2:

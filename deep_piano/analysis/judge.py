@@ -7,6 +7,7 @@ and trees; it knows nothing of networks or files.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Self
@@ -106,6 +107,14 @@ class Judge:
             node = below
         score = self.value[trees, node].sum(1)
         return np.where(np.isfinite(figures).all(1), score, -np.inf)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the arrays."""
+        digest = hashlib.sha256()
+        for name, array in self.arrays().items():
+            digest.update(name.encode() + str(array.shape).encode() + array.tobytes())
+        return digest.hexdigest()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name: what `of` takes."""

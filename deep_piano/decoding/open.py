@@ -5,6 +5,7 @@ The only module of this room that knows the settings.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 from deep_piano.analysis.judge import Judge
@@ -41,14 +42,15 @@ def open_decoder(
     DeepPianoError
         When TensorFlow sees no GPU.
     """
-    of_notes = checkpoint.spec.codec == SPEC.codec
-    if of_notes and settings.candidates > 1:
+    judge = judge_of(checkpoint, settings)
+    if judge is not None:
         from deep_piano.decoding.choosing import ChoosingDecoder
 
         count = settings.candidates
         alone = settings.model_copy(update={"candidates": 1})
         decoder: Any = open_decoder(checkpoint, alone, device=device, width=count * width)
-        return ChoosingDecoder(decoder, judge_of(checkpoint), count)
+        return ChoosingDecoder(decoder, judge, count)
+    of_notes = checkpoint.spec.codec == SPEC.codec
     if device == "gpu":
         from deep_piano.decoding.xla import prepare_gpu
 
@@ -65,21 +67,30 @@ def open_decoder(
     return WaveDecoder(checkpoint, threads=width)
 
 
-def judge_of(checkpoint: Checkpoint) -> Judge:
-    """Return a checkpoint's judge; one that has none, as it was just trained, has the shipped one.
+def judge_of(checkpoint: Checkpoint, settings: GenerateConfig) -> Judge | None:
+    """Return the judge that chooses among candidates; None where there are none.
+
+    A checkpoint of notes that has no judge, as it was just trained, has the shipped one.
 
     Raises
     ------
     CheckpointError
-        When there is neither.
+        When there is no judge.
     """
-    judge = checkpoint.judge or load(GenerateConfig().checkpoint).judge
+    if settings.candidates == 1 or checkpoint.spec.codec != SPEC.codec:
+        return None
+    judge = checkpoint.judge or _shipped_judge()
     if judge is None:
         raise CheckpointError(
             "the checkpoint has no judge to choose among candidates. Train one with `deep-piano "
             "judge`, or give --candidates 1."
         )
     return judge
+
+
+@cache
+def _shipped_judge() -> Judge | None:
+    return load(GenerateConfig().checkpoint).judge
 
 
 def drawing(settings: GenerateConfig) -> tuple[dict[str, Sampling], dict[str, float], float]:

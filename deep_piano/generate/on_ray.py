@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deep_piano.config.sections import Config
-from deep_piano.decoding.open import open_decoder
+from deep_piano.decoding.open import judge_of, open_decoder
 from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.generate.composers import ComposerActor, Crew, DecoderFactory, Place, crew_for
 from deep_piano.generate.gallery import write_gallery
@@ -134,6 +134,7 @@ def generate(
 def _in_common(run: Run) -> dict[str, Any]:
     """Return what decides over the bytes of all pieces, but for where they are composed."""
     settings = run.road.settings
+    judge = judge_of(run.road.checkpoint, settings)
     return {
         "settings": settings.model_dump(exclude={"takes", "keep", "checkpoint", "index"}),
         "best_of": [settings.keep, settings.takes] if settings.keep is not None else None,
@@ -141,6 +142,7 @@ def _in_common(run: Run) -> dict[str, Any]:
         "format": run.format,
         "sound": run.road.sound,
         "checkpoint_sha256": run.road.checkpoint.digest,
+        "judge_sha256": judge.digest if judge is not None else None,
     }
 
 

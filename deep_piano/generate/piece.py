@@ -19,7 +19,7 @@ from deep_piano.codecs.notes import SPEC
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import GenerateConfig, StorageConfig
 from deep_piano.decoding.base import Decoder
-from deep_piano.decoding.open import open_decoder
+from deep_piano.decoding.open import judge_of, open_decoder
 from deep_piano.decoding.wave import require_sound
 from deep_piano.errors import InputError
 from deep_piano.generate.files import (
@@ -271,10 +271,11 @@ def write(
         The kind of device: on another one the last bits, and then the music, may differ.
     progress : callable, optional
     """
-    settings = road.settings
+    settings, judge = road.settings, judge_of(road.checkpoint, road.settings)
     facts = {
         "seed": seed.facts,
         "checkpoint": {"name": settings.checkpoint, "sha256": road.checkpoint.digest},
+        "judge": {"sha256": judge.digest} if judge is not None else None,
         "settings": {**road.used(), "only_new": road.only_new},
         "random_state": settings.random_state,
         "composed_on": composed_on,

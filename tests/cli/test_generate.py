@@ -560,7 +560,7 @@ def test_a_full_disk(weights, seed, small_piano, monkeypatch):
 def test_quiet_where_there_is_no_terminal(weights, seed):
     arguments = ["generate", seed, "-o", "piece.mid", "--checkpoint", weights, "--seconds", 20]
     process = in_a_process(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=250)
     assert (process.returncode, errors) == (0, "")
     assert output.startswith("piece.mid: 0:20.0, ")
     assert output.isascii()
@@ -576,7 +576,7 @@ def test_progress_on_a_terminal_and_gone_in_the_end(weights, seed):
     while chunk := _read(ours):
         shown += chunk
     os.close(ours)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=250)
     assert process.returncode == 0
     assert b"composing" in shown
     assert b"\x1b[?25h" in shown  # the cursor is back
@@ -621,7 +621,7 @@ def test_a_request_to_end_leaves_nothing(weights, seed, small_piano, number, cod
     assert process.stdout.readline() == b"rendering\n"
     assert len(everything()) > len(before)  # it is in the middle of it
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=250)
     assert process.returncode == code
     assert b"Traceback" not in errors
     assert everything() == before
@@ -631,7 +631,7 @@ def test_a_reader_who_stops_reading_is_no_error(weights):
     process = in_a_process("generate", "--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     errors = process.stderr.read()
-    process.wait(timeout=60)
+    process.wait(timeout=250)
     process.stderr.close()
     assert errors == b""
     assert process.returncode in (0, 1)

@@ -37,7 +37,6 @@ def _files(desk):
 
 @pytest.mark.ray
 @pytest.mark.tf
-@pytest.mark.slow
 def test_a_corpus_becomes_pieces_and_each_stage_goes_on_where_it_stopped(cluster):
     result = pipeline()
     assert result.exit_code == 0, result.output

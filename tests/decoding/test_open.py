@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from unittest import mock
 
 import numpy as np
@@ -9,14 +10,18 @@ import pytest
 
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.base import Sampling
+from deep_piano.decoding.choosing import ChoosingDecoder
 from deep_piano.decoding.notes import NoteDecoder
-from deep_piano.decoding.open import drawing, open_decoder
+from deep_piano.decoding.open import drawing, judge_of, open_decoder
 from deep_piano.decoding.rules import NoteTask
 from deep_piano.decoding.wave import WaveDecoder, WaveEngine, WaveTask
 from deep_piano.errors import CheckpointError
 from tests.support.fakes import arpeggios, random_checkpoint, sound_checkpoint
 
-SETTINGS = GenerateConfig(top_p={"pitch": 0.9}, guidance={"pitch": 2.0}, hold_density=0.5)
+SETTINGS = GenerateConfig(
+    top_p={"pitch": 0.9}, guidance={"pitch": 2.0}, hold_density=0.5, candidates=1
+)
+CHOOSING = SETTINGS.model_copy(update={"candidates": 3})
 NOTES, SOUND = random_checkpoint(), sound_checkpoint("mulaw", frame=4)
 
 
@@ -59,6 +64,19 @@ def test_on_a_cpu_sequences_begin_and_end_by_themselves(checkpoint, kind):
             np.testing.assert_array_equal(found, alone[number])
 
 
+def test_candidates_of_notes_are_chosen_among_by_the_checkpoints_judge():
+    decoder = open_decoder(NOTES, CHOOSING)
+    assert isinstance(decoder, ChoosingDecoder)
+    shipped = judge_of(NOTES, CHOOSING)
+    assert shipped is not None  # random weights have no judge of their own
+    own = dataclasses.replace(shipped, value=-shipped.value)
+    assert judge_of(dataclasses.replace(NOTES, judge=own), CHOOSING) is own
+    assert own.digest != shipped.digest
+    assert judge_of(NOTES, SETTINGS) is None
+    assert judge_of(SOUND, CHOOSING) is None
+    assert isinstance(open_decoder(SOUND, CHOOSING), WaveDecoder)
+
+
 def test_notes_are_drawn_as_the_settings_say():
     sampling, guidance, hold_density = drawing(SETTINGS)
     assert list(sampling) == ["onset", "pitch", "velocity", "duration"]
@@ -79,8 +97,6 @@ def test_on_a_gpu_they_are_compiled():
 
 
 def test_a_network_of_another_codec_is_refused():
-    import dataclasses
-
     other = dataclasses.replace(NOTES, spec=dataclasses.replace(NOTES.spec, codec="notes-1"))
     with pytest.raises(CheckpointError, match="'notes-1', which is no sound wave"):
         open_decoder(other, SETTINGS)

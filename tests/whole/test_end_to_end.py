@@ -19,7 +19,7 @@ from deep_piano.music import audio
 from deep_piano.music.loudness import integrated_lufs
 from deep_piano.music.notes import read_midi
 
-pytestmark = [pytest.mark.e2e, pytest.mark.assets, pytest.mark.tf, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.assets, pytest.mark.tf]
 
 ROOT = Path(__file__).parents[2]
 SR = 44_100
@@ -106,6 +106,7 @@ def test_the_facts_are_those_of_the_piece(made):
         assert audio.content_hash(out.with_name(name)) == digest
 
 
+@pytest.mark.slow
 def test_the_installed_command_does_the_same_with_the_same_bytes(made, trained, tmp_path):
     command = [Path(sys.executable).with_name("deep-piano")]
     if not command[0].is_file():  # not installed, only on the path: what the command consists of
