@@ -230,12 +230,14 @@ def test_takes_are_numbered_and_different(make, tmp_path):
     assert alone.path.read_bytes() == pieces[0].path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["render", "piano_roll", "write_midi", "encode", "normalise"])
+@pytest.mark.parametrize(
+    "name", ["render", "piano_roll", "write_performance", "encode", "normalise"]
+)
 def test_a_failure_leaves_nothing(make, tmp_path, monkeypatch, name):
     from deep_piano.music import loudness
     from deep_piano.report import roll
 
-    where = {"render": synth, "piano_roll": roll, "write_midi": in_notes, "encode": audio}
+    where = {"render": synth, "piano_roll": roll, "write_performance": in_notes, "encode": audio}
     module = where.get(name, loudness)
     honest = getattr(module, name)
 
