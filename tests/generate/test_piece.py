@@ -268,13 +268,13 @@ def test_a_failure_leaves_what_was_there(make, tmp_path, monkeypatch):
 def test_a_take_that_fails_leaves_those_before_it(make, tmp_path, monkeypatch):
     written = []
 
-    def write(path, notes):
+    def write(path, notes, **_):
         if written:
             raise RuntimeError("broken")
         written.append(path)
         write_midi(path, notes)
 
-    monkeypatch.setattr(in_notes, "write_midi", write)
+    monkeypatch.setattr(in_notes, "write_performance", write)
     with pytest.raises(RuntimeError, match="broken"):
         make("piece.mid", takes=2)
     assert names(tmp_path / "out") == ["piece-1.json", "piece-1.mid", "piece-1.png"]
