@@ -16,7 +16,7 @@ from deep_piano.generate.seeds import SR
 from deep_piano.generate.tags import tags_of
 from deep_piano.models import checkpoint
 from deep_piano.music import audio, transcription
-from deep_piano.music.notes import read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
 from tests.support import recordings
 from tests.support.fakes import arpeggios, random_checkpoint
 
