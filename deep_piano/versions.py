@@ -11,7 +11,7 @@ import deep_piano
 _SAME = {"tensorflow": "tensorflow-cpu"}  # one module, two distributions
 _DECISIVE = (
     *("numpy", "scipy", "numba", "tensorflow"),
-    *("soxr", "soundfile", "pyloudnorm", "matplotlib"),
+    *("soxr", "soundfile", "pyloudnorm", "matplotlib", "music21"),
 )
 
 

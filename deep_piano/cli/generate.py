@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     "--output",
     "out",
     required=True,
-    help="File to write: .mp3, .wav, .flac, .ogg or .mid, with a .mid, a .png and a .json beside "
-    "it. For a folder of seeds: folder or s3:// prefix of the pieces.",
+    help="File to write: .mp3, .wav, .flac, .ogg, .mid or .musicxml, with a .mid, a .png and a "
+    ".json beside it. For a folder of seeds: folder or s3:// prefix of the pieces.",
 )
 @click.option("--seconds", type=float, help="Length of the piece, seed included.  [180]")
 @click.option("--seed-seconds", type=float, help="How much of the recording to continue.  [10]")
@@ -76,7 +76,21 @@ if TYPE_CHECKING:
     help="steinway, salamander, an .sf2 file or a folder of samples.  [the best one available]",
 )
 @click.option("--index", help="Index of a corpus to compare each piece with.  [none]")
-@click.option("--format", help="Format of a folder's pieces: mp3, wav, flac, ogg or mid.  [mp3]")
+@click.option(
+    "--midi",
+    help="pedal: key presses and a pedal in the .mid; sounding: as long as notes sound.  [pedal]",
+)
+@click.option(
+    "--two-tracks", is_flag=True, default=None, help="Seed and continuation in a MIDI track each."
+)
+@click.option("--score", is_flag=True, default=None, help="Write a score too, as MusicXML.")
+@click.option(
+    "--keep-recording",
+    is_flag=True,
+    default=None,
+    help="Begin with the recording itself, not with its notes played.",
+)
+@click.option("--format", help="Of a folder's pieces: mp3, wav, flac, ogg, mid, musicxml.  [mp3]")
 @click.option(
     "--workers",
     type=int,

@@ -103,6 +103,10 @@ class GenerateConfig(_Section):
     checkpoint: Annotated[str, Field(min_length=1)] = "notes"
     sound: Annotated[str, Field(min_length=1)] | None = None
     index: Annotated[str, Field(min_length=1)] | None = None
+    midi: Literal["pedal", "sounding"] = "pedal"
+    two_tracks: bool = False
+    score: bool = False
+    keep_recording: bool = False
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -117,7 +121,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class BulkConfig(_Section):
     """How a folder of seeds becomes a folder of pieces, in addition to `GenerateConfig`."""
 
-    format: Literal["mp3", "wav", "flac", "ogg", "mid"] = "mp3"
+    format: Literal["mp3", "wav", "flac", "ogg", "mid", "musicxml"] = "mp3"
     batch: Annotated[int, Field(ge=1, le=4096)] | None = None
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     gpus_per_worker: Share | None = None

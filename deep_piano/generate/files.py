@@ -17,7 +17,9 @@ from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.storage.atomic import identity_of, put_in_place, require_free
 from deep_piano.music.audio import ENCODED_SUFFIXES, content_hash
 
-OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), ".mid")
+SCORE_SUFFIX = ".musicxml"
+SILENT_SUFFIXES = (".mid", SCORE_SUFFIX)
+OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), *SILENT_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class PieceFiles:
         A .mid; None where the piece has no notes.
     sound : Path or None
         None where notes alone are asked for.
+    score : Path or None
+        A .musicxml, where it is asked for.
+    named : Path or None
+        The one that was asked for; the sound, else the notes, where nothing is said.
     force : bool
         Whether other files of these names may be replaced.
     """
@@ -40,11 +46,13 @@ class PieceFiles:
     facts: Path
     notes: Path | None = None
     sound: Path | None = None
+    score: Path | None = None
+    named: Path | None = None
     force: bool = False
 
     def __iter__(self) -> Iterator[Path]:
         """Iterate over the files that there are, the facts last."""
-        every = (self.notes, self.picture, self.sound, self.facts)
+        every = (self.notes, self.score, self.picture, self.sound, self.facts)
         return (path for path in every if path is not None)
 
     def written(self) -> Iterator[Path]:
@@ -54,7 +62,7 @@ class PieceFiles:
     @property
     def main(self) -> Path:
         """The one that was asked for."""
-        main = self.sound or self.notes
+        main = self.named or self.sound or self.notes
         assert main is not None
         return main
 
@@ -70,7 +78,8 @@ class PieceFiles:
             return path and folder / path.name
 
         picture, facts = folder / self.picture.name, folder / self.facts.name
-        return PieceFiles(picture, facts, there(self.notes), there(self.sound), self.force)
+        notes, sound, score = there(self.notes), there(self.sound), there(self.score)
+        return PieceFiles(picture, facts, notes, sound, score, there(self.named), self.force)
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name, but of the .json, which holds them."""
@@ -91,7 +100,13 @@ class Piece:
 
 
 def targets(
-    out: Path, takes: int, *, force: bool, given: Collection[Path], notes: bool = True
+    out: Path,
+    takes: int,
+    *,
+    force: bool,
+    given: Collection[Path],
+    notes: bool = True,
+    score: bool = False,
 ) -> list[PieceFiles]:
     """Return the files of each take, after making sure that they may be written.
 
@@ -107,6 +122,8 @@ def targets(
         Files, and folders of files, that must not be replaced, not even by force.
     notes : bool
         Whether the piece has notes, so that there is a ".mid".
+    score : bool
+        Whether there is a ".musicxml", whatever is named.
 
     Returns
     -------
@@ -128,11 +145,11 @@ def targets(
         name = out.stem if takes == 1 else f"{out.stem}-{take + 1}"
         main, beside = out.with_name(name + out.suffix), out.with_name(name + ".mid")
         picture, facts = out.with_name(name + ".png"), out.with_name(name + ".json")
-        if suffix == ".mid":
-            found.append(PieceFiles(picture, facts, notes=main, force=force))
-        else:
-            with_notes = beside if notes else None
-            found.append(PieceFiles(picture, facts, notes=with_notes, sound=main, force=force))
+        midi = main if suffix == ".mid" else beside if notes else None
+        written = out.with_name(name + SCORE_SUFFIX) if score else None
+        written = main if suffix == SCORE_SUFFIX else written
+        sound = None if suffix in SILENT_SUFFIXES else main
+        found.append(PieceFiles(picture, facts, midi, sound, written, main, force))
     identities = {identity_of(path) for path in _with_contents(given)} - {None}
     for path in (path for files in found for path in files):
         require_free(path, force=force, given=identities)

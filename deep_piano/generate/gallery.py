@@ -27,7 +27,7 @@ PAGE: Final = "index.html"
 MOST_PIECES: Final = 5_000
 """What a page shows at most; the manifest has all."""
 
-_KINDS = {".mid": "midi", ".png": "roll", ".json": "json"}
+_KINDS = {".mid": "midi", ".musicxml": "score", ".png": "roll", ".json": "json"}
 
 
 def write_gallery(pieces: Folder, records: Records) -> None:

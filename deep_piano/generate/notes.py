@@ -12,18 +12,23 @@ from typing import Any, ClassVar
 import numpy as np
 
 from deep_piano.analysis import note_figures
+from deep_piano.analysis.beats import meter_of
 from deep_piano.analysis.originality import CorpusIndex, SharedRun
+from deep_piano.analysis.signature import sure_signature
 from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.generate import seeds
 from deep_piano.generate.files import PieceFiles
 from deep_piano.generate.seeds import SR, Seed, rng_of
+from deep_piano.generate.tags import tags_of
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness, synth
+from deep_piano.music.joining import join
 from deep_piano.music.midi import write_midi
+from deep_piano.music.midi_out import write_performance
 from deep_piano.music.notes import NOTE, Notes, fold_pedal
 from deep_piano.music.sounds import SOUND_NAMES, default_sound
 
@@ -103,7 +108,11 @@ class NoteRoad:
         """Read a recording or a MIDI file; see `piece.Road`."""
         settings = self.settings
         seed = seeds.read_seed(
-            path, start_s=settings.seed_start, seconds=settings.seed_seconds, progress=progress
+            path,
+            start_s=settings.seed_start,
+            seconds=settings.seed_seconds,
+            progress=progress,
+            keep_recording=settings.keep_recording,
         )
         seeds.require_room(seed, settings, only_new=self.only_new)
         return seed
@@ -146,13 +155,13 @@ class NoteRoad:
     def write(
         self, files: PieceFiles, seed: Seed, take: NoteTake, progress: Tell
     ) -> dict[str, Any]:
-        """Write notes, piano roll and sound; return what there is to say of them."""
+        """Write notes, score, piano roll and sound; return what there is to say of them."""
         from deep_piano.report.roll import piano_roll
         from deep_piano.report.style import if_possible
 
         assert files.notes is not None
         seconds = self.settings.seconds
-        write_midi(files.notes, take.notes)
+        self._write_notes(files, take)
         if_possible(piano_roll)(
             files.picture,
             take.notes,
@@ -169,17 +178,51 @@ class NoteRoad:
                 "recording": take.shared.recording or None,
             }
         if files.sound is not None:
-            facts["sound"] = self._play(files.sound, take.notes, progress)
+            tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
+            facts["sound"] = self._play(files.sound, seed, take.notes, tags, progress)
         return facts
 
-    def _play(self, path: Path, notes: Notes, progress: Tell) -> dict[str, Any]:
+    def _write_notes(self, files: PieceFiles, take: NoteTake) -> None:
+        """Write the .mid, and the .musicxml where it is asked for."""
+        from deep_piano.report.musicxml import write_score
+
+        assert files.notes is not None
+        settings, notes = self.settings, take.notes
+        meter, signature = meter_of(notes), sure_signature(notes)
+        continuation_s = take.seed_ends_s or None
+        if settings.midi == "sounding":
+            write_midi(files.notes, notes)
+        else:
+            write_performance(
+                files.notes,
+                notes,
+                meter=meter,
+                signature=signature,
+                continuation_s=continuation_s,
+                two_tracks=settings.two_tracks,
+            )
+        if files.score is not None:
+            write_score(
+                files.score,
+                notes,
+                meter=meter,
+                title=files.title,
+                signature=signature,
+                continuation_s=continuation_s,
+            )
+
+    def _play(
+        self, path: Path, seed: Seed, notes: Notes, tags: dict[str, str], progress: Tell
+    ) -> dict[str, Any]:
         sound, seconds = self.sound, self.settings.seconds
         assert sound is not None
         folder = cache.path(sound) if sound in SOUND_NAMES else None
         samples = synth.render(notes, sound=sound, seconds=seconds, sr=SR, progress=progress)
+        if seed.recording is not None:
+            samples = join(seed.recording, samples, join_s=seed.seconds, sr=SR)
         samples = loudness.normalise(samples, sr=SR)
         progress(Progress("encoding", 0, 1))
-        audio.encode(path, samples, sr=SR)
+        audio.encode(path, samples, sr=SR, tags=tags)
         progress(Progress("encoding", 1, 1))
         return {
             "name": sound,

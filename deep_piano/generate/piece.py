@@ -21,7 +21,15 @@ from deep_piano.config.sections import GenerateConfig, StorageConfig
 from deep_piano.decoding.base import Decoder
 from deep_piano.decoding.open import judge_of, open_decoder
 from deep_piano.decoding.wave import require_sound
-from deep_piano.generate.files import Piece, PieceFiles, staged, targets
+from deep_piano.errors import InputError
+from deep_piano.generate.files import (
+    SCORE_SUFFIX,
+    SILENT_SUFFIXES,
+    Piece,
+    PieceFiles,
+    staged,
+    targets,
+)
 from deep_piano.generate.notes import NoteRoad
 from deep_piano.generate.wave import WaveRoad, require_no_notes
 from deep_piano.infra.progress import Progress, Tell, no_progress
@@ -29,6 +37,7 @@ from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.models import checkpoint
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music.sounds import SOUND_NAMES
+from deep_piano.report.musicxml import require_music21
 
 LONGEST_SILENCE_S: Final = 4.0
 
@@ -100,14 +109,21 @@ def road_of(
     Raises
     ------
     InputError
-        When something is asked for that only notes have, or the index cannot be read.
+        When something is asked for that only notes have, or that does not go together, or the
+        index cannot be read.
     """
     if checkpoint.spec.codec != SPEC.codec:
         require_sound(checkpoint)
         require_no_notes(out, settings)
         return WaveRoad(checkpoint, settings, only_new)
     index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
-    return NoteRoad(checkpoint, settings, only_new, index, mute=out.suffix.lower() == ".mid")
+    mute = out.suffix.lower() in SILENT_SUFFIXES
+    if settings.score or out.suffix.lower() == SCORE_SUFFIX:
+        require_music21()
+    if settings.keep_recording and (mute or only_new):
+        why = f"{out.name} holds no sound" if mute else "--only-new leaves it out"
+        raise InputError(f"--keep-recording keeps the seed's sound, and {why}. Leave one out.")
+    return NoteRoad(checkpoint, settings, only_new, index, mute=mute)
 
 
 def best_first(takes: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -162,7 +178,8 @@ def make_pieces(
     seed_path : Path
         A recording or a MIDI file.
     out : Path
-        Its suffix decides what is written: sound (.mp3, .wav, .flac, .ogg) or notes alone (.mid).
+        Its suffix decides what is written: sound (.mp3, .wav, .flac, .ogg) or notes alone (.mid,
+        .musicxml).
         Beside it stand ``.mid``, ``.png`` and ``.json``. With several takes, ``-1``, ``-2``, ...
         are put behind the name.
     settings : GenerateConfig
@@ -202,7 +219,7 @@ def make_pieces(
     known = [codec.spec.codec for codec in CODECS.values()]
     road = road_of(checkpoint.load(found, codec=known), settings, out, only_new=only_new)
     kept = min(settings.keep or settings.takes, settings.takes)
-    places = targets(out, kept, force=force, given=given, notes=road.of_notes)
+    places = targets(out, kept, force=force, given=given, notes=road.of_notes, score=settings.score)
     seed = road.read(seed_path, progress)
     road = road.ready(progress)
     decoder = open_decoder(road.checkpoint, settings, width=os.cpu_count() or 1)

@@ -78,7 +78,9 @@ class Seed:
     name : str
         The file's name.
     tuning_cents : int
-        How far the piano of a recording is out of tune, where that was put right to hear it.
+        How far the piano of a recording is out of tune, where that was corrected.
+    recording : ndarray, shape (n, 2), dtype float32, optional
+        Its sound from time zero on, at `SR`, where the piece is to begin with it.
     """
 
     notes: Notes
@@ -86,6 +88,7 @@ class Seed:
     digest: str
     name: str
     tuning_cents: int = 0
+    recording: Samples | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -105,19 +108,35 @@ def rng_of(settings: GenerateConfig, digest: str, take: int) -> np.random.Genera
     return np.random.default_rng([settings.random_state, take, int(digest[:16], 16)])
 
 
-def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> Seed:
+def read_seed(
+    path: Path, *, start_s: float, seconds: float, progress: Tell, keep_recording: bool = False
+) -> Seed:
     """Read the notes of a seed from a recording or a MIDI file.
+
+    Parameters
+    ----------
+    path : Path
+    start_s, seconds : float
+        Where in the file it begins, and how much of it to read.
+    progress : callable
+    keep_recording : bool
+        Read its sound, too.
 
     Raises
     ------
     AudioError, MidiError
-        When the file cannot be read, or holds too little music.
+        When the file cannot be read, holds too little music, or has no sound that is to be kept.
     """
     digest = audio.content_hash(path)
     error: type[InputError]
     cents = 0
     if holds_midi(path):
         error = MidiError
+        if keep_recording:
+            raise error(
+                f"--keep-recording keeps a recording's sound, and {path} is a MIDI file. "
+                "Leave it out, or give a recording."
+            )
         progress(Progress("reading", 0, 1))
         notes = excerpt(read_midi(path), start_s, start_s + seconds)
         length_s = min(seconds, float(notes["offset"].max())) if len(notes) else seconds
@@ -150,7 +169,11 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
     notes["onset"] -= begins
     notes["offset"] -= begins
     notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)
-    return Seed(notes, ends, digest, path.name, cents)
+    recording = None
+    if keep_recording:
+        start_s += begins
+        recording = audio.decode(path, sr=SR, start_s=start_s, seconds=ends, channels=2)
+    return Seed(notes, ends, digest, path.name, cents, recording)
 
 
 def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, sound: str) -> None:

@@ -75,7 +75,8 @@ def write_piece(run: Run, name: str, seed: Any, take: Any) -> Record:
     road = _ready(run)
     with tempfile.TemporaryDirectory(prefix="deep-piano-") as folder:
         out = Path(folder) / f"take-{take.index + 1}.{run.format}"
-        [files] = targets(out, 1, force=False, given=[], notes=road.of_notes)
+        score = road.settings.score
+        [files] = targets(out, 1, force=False, given=[], notes=road.of_notes, score=score)
         made = piece.write(road, files, seed, take, composed_on=run.composed_on)
         hashes = _publish(run, name, made)
     took_s = _since(begun)

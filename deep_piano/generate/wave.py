@@ -18,8 +18,9 @@ from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.wave import Stream, WaveEngine, WaveTask, sampling_rate
 from deep_piano.errors import InputError
 from deep_piano.generate import seeds
-from deep_piano.generate.files import PieceFiles
+from deep_piano.generate.files import SILENT_SUFFIXES, PieceFiles
 from deep_piano.generate.seeds import rng_of
+from deep_piano.generate.tags import tags_of
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness
@@ -177,7 +178,8 @@ class WaveRoad:
         whole = new if self.only_new else np.concatenate([seed.samples, new])
         whole = loudness.normalise(whole, sr=sr)
         progress(Progress("encoding", 0, 1))
-        audio.encode(files.sound, whole, sr=sr)
+        tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
+        audio.encode(files.sound, whole, sr=sr, tags=tags)
         title, mark_s = files.title, begins / sr
         draw = if_possible(recording_charts)
         draw(files.picture, whole, sr, None, title=title, mark_s=mark_s)
@@ -197,10 +199,13 @@ class WaveRoad:
 def require_no_notes(out: Path, settings: GenerateConfig) -> None:
     """Raise `InputError` where something is asked for that only notes have."""
     wrong = {
-        f"{out.name}: sound is written, and no .mid": out.suffix.lower() == ".mid",
+        f"{out.name}: sound is written, and no notes": out.suffix.lower() in SILENT_SUFFIXES,
+        "--score: there are no notes to write": settings.score,
         "--keep: takes of sound cannot be ranked": settings.keep is not None,
         "--index: sound cannot be compared with a corpus": settings.index is not None,
         "--sound: the continuation sounds by itself": settings.sound is not None,
+        "--two-tracks: there is no .mid": settings.two_tracks,
+        "--keep-recording: it is kept as it is": settings.keep_recording,
     }
     for problem in (text for text, there in wrong.items() if there):
         raise InputError(

@@ -142,6 +142,20 @@ def _write(folder: Folder, kind: str, arrays: Mapping[str, NDArray[Any]]) -> dic
     return {"name": name, "sha256": sha256}
 
 
+def licence_of(checkpoint: Checkpoint) -> str | None:
+    """Return the licence of weights that ship with the package, from their model card.
+
+    They are known by their digest, wherever they lie; of others nothing is known.
+    """
+    for card in SHIPPED.glob(f"*/{CARD}"):
+        weights = json.loads(card.read_text("utf-8"))["files"]["weights"]
+        if weights["sha256"] == checkpoint.digest:
+            text = card.with_name("README.md").read_text("utf-8")
+            found = re.search(r"^\| licen[cs]e[^|]*\|\s*([^|]+?)\s*\|", text, re.M | re.I)
+            return found[1] if found else None
+    return None
+
+
 def find(where: str, storage: StorageConfig | None = None) -> Folder:
     """Return the folder of a checkpoint.
 

@@ -11,8 +11,10 @@ import logging
 import math
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,9 +59,10 @@ def decode(
     sr: int,
     start_s: float = 0.0,
     seconds: float | None = None,
+    channels: Literal[1, 2] = 1,
     timeout_s: float = 60.0,
 ) -> Samples:
-    """Decode a stretch of a recording to mono.
+    """Decode a stretch of a recording, to mono unless told otherwise.
 
     Only what is asked for is decoded, so the file may be hours long.
 
@@ -72,12 +75,14 @@ def decode(
         Sampling rate of the result, in Hz.
     start_s, seconds : float
         Where to begin, and how much to decode; `seconds=None` means all (at most three hours).
+    channels : int
+        1, or 2: mono then comes out of both.
     timeout_s : float
         FFmpeg is ended after this long, however often it must look.
 
     Returns
     -------
-    ndarray, shape (n,), dtype float32
+    ndarray, shape (n,), or (n, 2) of two channels, dtype float32
         Samples, full scale 1.0, read-only; n <= seconds * sr, less where the recording ends
         earlier. A file may say that it holds more: no more of it is decoded.
 
@@ -106,10 +111,13 @@ def decode(
         )
     longest_s = min(seconds or LONGEST_DECODE_S, LONGEST_DECODE_S)
     wanted = _Wanted(path, sr, start_s, longest_s, until=time.monotonic() + timeout_s)
-    samples = _sounding_stream(wanted)
+    samples, stream, mix = _sounding_stream(wanted)
     if seconds is None and len(samples) == wanted.length:
         logger.warning("%s: only its first %g hours are used.", wanted, LONGEST_DECODE_S / 3600)
-    return samples
+    if channels == 1:
+        return samples
+    # Where FFmpeg's own mix is no use, the two would not be either.
+    return np.stack([samples] * 2, 1) if mix else wanted.run(stream=stream, channels=2)[0]
 
 
 @dataclass(frozen=True)
@@ -130,41 +138,56 @@ class _Wanted:
         """How many samples it has at most."""
         return round(self.seconds * self.sr)
 
-    def run(self, *, stream: int = 0, mix: str = "") -> tuple[Samples, Run]:
+    def run(
+        self, *, stream: int = 0, mix: str = "", channels: Literal[1, 2] = 1
+    ) -> tuple[Samples, Run]:
         """Decode a stream of sound, its channels mixed by a filter or in FFmpeg's own way."""
         run = run_ffmpeg(
             # A quarter of a second more than asked: resampling holds back its last few samples.
             *decoding(_url(self.path), start_s=self.start_s, seconds=self.seconds + 0.25),
-            *to_samples(self.sr, most=self.length + self.sr, stream=stream, mix=mix),
+            *to_samples(
+                self.sr, most=self.length + self.sr, stream=stream, mix=mix, channels=channels
+            ),
             timeout_s=max(0.01, round(self.until - time.monotonic(), 2)),
             subject=str(self),
         )
-        decoded = np.frombuffer(run.output, "<f4", len(run.output) // 4)[: self.length]
-        return decoded.astype(np.float32, copy=False), run
+        whole = len(run.output) // (4 * channels)
+        decoded = np.frombuffer(run.output, "<f4", whole * channels)
+        if channels > 1:
+            decoded = decoded.reshape(whole, channels)
+        return decoded[: self.length].astype(np.float32, copy=False), run
 
 
-def _sounding_stream(wanted: _Wanted) -> Samples:
+class _Chosen(NamedTuple):
+    """What was decoded, of which stream, and the filter that mixed its channels ("": FFmpeg)."""
+
+    samples: Samples
+    stream: int
+    mix: str
+
+
+def _sounding_stream(wanted: _Wanted) -> _Chosen:
     """Decode the sound that the file says is to be played, else the first that is not silent."""
     samples, run = wanted.run()
     marked = [index for index, stream in enumerate(run.streams) if stream.default]
     chosen = marked[0] if marked and 0 not in marked else 0
     if chosen:
         samples, run = wanted.run(stream=chosen)
-    samples = _mixed(wanted, samples, run, stream=chosen)
+    found = _mixed(wanted, samples, run, stream=chosen)
     others = [index for index in range(len(run.streams[:_MOST_SOUNDS])) if index != chosen]
-    for other in others if _is_silent(samples) else ():
+    for other in others if _is_silent(found.samples) else ():
         with contextlib.suppress(AudioError):
-            heard = _mixed(wanted, *wanted.run(stream=other), stream=other)
-            if not _is_silent(heard):
+            instead = _mixed(wanted, *wanted.run(stream=other), stream=other)
+            if not _is_silent(instead.samples):
                 logger.warning(
                     "%s: number %d of its %d sounds is silent, number %d is used.",
                     *(wanted, chosen + 1, len(run.streams), other + 1),
                 )
-                return heard
-    return samples
+                return instead
+    return found
 
 
-def _mixed(wanted: _Wanted, samples: Samples, run: Run, *, stream: int) -> Samples:
+def _mixed(wanted: _Wanted, samples: Samples, run: Run, *, stream: int) -> _Chosen:
     """Return what was decoded of a stream, or another mix of its channels where that is no use.
 
     Raises
@@ -173,10 +196,11 @@ def _mixed(wanted: _Wanted, samples: Samples, run: Run, *, stream: int) -> Sampl
         When it cannot be used.
     """
     here = run.streams[stream] if stream < len(run.streams) else None
-    channels = here.channels if here else 0
+    channels, mix = here.channels if here else 0, ""
     if here and not here.has_layout and 2 < channels <= _MOST_CHANNELS:
         even = "+".join(f"{1 / channels:.9f}*c{channel}" for channel in range(channels))
-        samples, run = wanted.run(stream=stream, mix=f"pan=mono|c0={even}")
+        mix = f"pan=mono|c0={even}"
+        samples, run = wanted.run(stream=stream, mix=mix)
     if len(samples) < wanted.length and run.complaints:
         _explain_shortfall(wanted, run, decoded_s=len(samples) / wanted.sr)
     if not len(samples):
@@ -190,12 +214,13 @@ def _mixed(wanted: _Wanted, samples: Samples, run: Run, *, stream: int) -> Sampl
         _tell_of(wanted, run)
     louder = _instead_of_the_mix(wanted, samples, stream=stream, channels=channels)
     if louder is None:
-        return samples
+        return _Chosen(samples, stream, mix)
     logger.warning(
         "%s: its channels cancel each other out, so that number %d of %d alone is used.",
         *(wanted, louder + 1, channels),
     )
-    return wanted.run(stream=stream, mix=_only(louder))[0]
+    mix = _only(louder)
+    return _Chosen(wanted.run(stream=stream, mix=mix)[0], stream, mix)
 
 
 def _is_silent(samples: Samples) -> bool:
@@ -246,7 +271,14 @@ def duration_s(path: Path, *, timeout_s: float = 20.0) -> float | None:
     return run_ffmpeg(*decoding(_url(path)), timeout_s=timeout_s, subject=name).said_s
 
 
-def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -> None:
+def encode(
+    path: Path,
+    samples: Samples,
+    *,
+    sr: int,
+    tags: Mapping[str, str] | None = None,
+    timeout_s: float = 300.0,
+) -> None:
     """Write samples as .mp3, .wav, .flac or .ogg; the same samples give the same bytes.
 
     The file appears whole or not at all.
@@ -259,6 +291,8 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
         Full scale 1.0; what is beyond it is clipped.
     sr : int
         Sampling rate in Hz.
+    tags : mapping of str to str, optional
+        What players show: "title", "comment", "license", ... . A .wav has none.
     timeout_s : float
         FFmpeg is ended after this long.
 
@@ -283,6 +317,7 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
             # Without these the files carry FFmpeg's version and, in Ogg, a random serial number.
             *("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact"),
             *options,
+            *(_tag_options(tags or {}) if path.suffix.lower() != ".wav" else ()),
             "file:" + str(temporary.absolute()),
             timeout_s=timeout_s,
             subject=name,
@@ -290,6 +325,11 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
         )
         if run.code:
             raise DeepPianoError(f"FFmpeg could not write {name}: {run.reason}")
+
+
+def _tag_options(tags: Mapping[str, str]) -> tuple[str, ...]:
+    pairs = ((name, one_line(text)) for name, text in sorted(tags.items()))
+    return tuple(option for name, text in pairs for option in ("-metadata", f"{name}={text}"))
 
 
 def content_hash(path: Path) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from deep_piano.errors import DecodeTimeout, DeepPianoError, one_line
 
@@ -221,8 +221,10 @@ def decoding(
     return (*guard, *start, *length, "-vn", "-guess_layout_max", "8", "-i", url)
 
 
-def to_samples(sr: int, *, most: int, stream: int = 0, mix: str = "") -> tuple[str, ...]:
-    """Return the options that make FFmpeg write a stream of sound as mono float32.
+def to_samples(
+    sr: int, *, most: int, stream: int = 0, mix: str = "", channels: Literal[1, 2] = 1
+) -> tuple[str, ...]:
+    """Return the options that make FFmpeg write a stream of sound as float32.
 
     Parameters
     ----------
@@ -234,13 +236,16 @@ def to_samples(sr: int, *, most: int, stream: int = 0, mix: str = "") -> tuple[s
         The first is 0.
     mix : str
         A filter that mixes the channels; FFmpeg's own way by default.
+    channels : int
+        Mono or stereo.
     """
+    layout = "mono" if channels == 1 else "stereo"
     # By itself FFmpeg adds float channels up, so that a stereo file at full scale overflows.
-    filters = (mix, f"aresample={sr}:rematrix_maxval=1", "aformat=channel_layouts=mono")
+    filters = (mix, f"aresample={sr}:rematrix_maxval=1", f"aformat=channel_layouts={layout}")
     return (
-        *("-map", f"0:a:{stream}", "-sn", "-dn", "-ac", "1", "-ar", str(sr)),
+        *("-map", f"0:a:{stream}", "-sn", "-dn", "-ac", str(channels), "-ar", str(sr)),
         *("-af", ",".join(filter(None, filters))),
-        *("-c:a", "pcm_f32le", "-f", "f32le", "-fs", str(4 * most), "pipe:1"),
+        *("-c:a", "pcm_f32le", "-f", "f32le", "-fs", str(4 * channels * most), "pipe:1"),
     )
 
 

@@ -9,6 +9,7 @@ import functools
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deep_piano.music.audio import Samples
 
@@ -98,6 +99,31 @@ def integrated_lufs(samples: Samples, *, sr: int) -> float:
         return -math.inf
     # It filters in float64 and keeps the result in the samples' own type: off by 1e-7 LU.
     return float(pyloudnorm.Meter(sr).integrated_loudness(samples))
+
+
+def course_lufs(samples: Samples, *, sr: int, window_s: float) -> NDArray[np.float64]:
+    """Return how loud samples are around each moment, shape (n,), in LUFS without a gate.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (n, 2) or (n,), dtype float32
+    sr : int
+        Sampling rate in Hz.
+    window_s : float
+        Length of the Hann window in which power is averaged.
+    """
+    from pyloudnorm import IIRfilter
+    from scipy.signal import oaconvolve
+
+    channels = samples[:, None] if samples.ndim == 1 else samples
+    shelf = IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, sr, "high_shelf")
+    high_pass = IIRfilter(0.0, 0.5, 38.0, sr, "high_pass")
+    power = np.zeros(len(channels))
+    for channel in channels.T.astype("f8"):
+        power += np.square(high_pass.apply_filter(shelf.apply_filter(channel)))
+    window = np.hanning(max(3, round(window_s * sr)))
+    smooth = oaconvolve(power, window / window.sum(), mode="same")[: len(power)]
+    return -0.691 + 10 * np.log10(np.maximum(smooth, 1e-12))
 
 
 def _limit(samples: Samples, ceiling: float, *, sr: int) -> Samples:

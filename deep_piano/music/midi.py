@@ -6,6 +6,7 @@ This module knows files; `midi_events` knows their bytes, and `midi_notes` what 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,11 @@ from deep_piano.music.recordings import is_midi
 logger = logging.getLogger(__name__)
 
 MAX_MIDI_BYTES: Final = 16 * 2**20
+NOTE_OFF, NOTE_ON, CONTROL, PROGRAM = 0x80, 0x90, 0xB0, 0xC0
+TRACK_NAME, MARKER = 0x03, 0x06
+
+Message = tuple[int, bytes]
+"""When, in ticks from the beginning, and what: a status byte and its data."""
 
 _TICKS_PER_QUARTER = 480  # at 120 quarters a minute: 960 ticks a second
 _TICKS_PER_SECOND = 960
@@ -113,20 +119,61 @@ def write_midi(path: Path, notes: Notes) -> None:
     onset, offset = (np.rint(notes[at] * _TICKS_PER_SECOND) for at in ("onset", "offset"))
     offset = np.maximum(offset, onset + 1)
     keys = fold_pedal(make_notes(onset, offset, notes["pitch"], notes["velocity"]), [], [])
-    # At one tick, keys are released before others are struck.
-    messages = [(round(off), 0x80, n) for n, off in enumerate(keys["offset"])]
-    messages += [(round(on), 0x90, n) for n, on in enumerate(keys["onset"])]
+    track = [tempo(0, 500_000), text(0, TRACK_NAME, "Piano"), (0, bytes((PROGRAM, 0)))]
+    write_tracks(path, [[*track, *presses(keys)]], ticks_per_quarter=_TICKS_PER_QUARTER)
+
+
+def presses(keys: Notes, *, channel: int = 0) -> list[Message]:
+    """Return the messages of keys whose times are in ticks, in order.
+
+    At one tick, keys are released before others are struck.
+    """
+    struck = [
+        (round(key[at]), status, n)
+        for n, key in enumerate(keys)
+        for at, status in (("onset", NOTE_ON), ("offset", NOTE_OFF))
+    ]
     data = keys[["pitch", "velocity"]].tolist()
-    track = bytearray(b"\0\xff\x51\3\7\xa1\x20\0\xff\3\5Piano\0\xc0\0")
-    now, running = 0, 0
-    for tick, status, n in sorted(messages):
-        track += _number(tick - now)
-        track += bytes(data[n] if status == running else (status, *data[n]))
-        now, running = tick, status
-    track += b"\1\xff\x2f\0"
-    header = b"MThd\0\0\0\6\0\1\0\1" + _TICKS_PER_QUARTER.to_bytes(2, "big")
+    return [(tick, bytes((status | channel, *data[n]))) for tick, status, n in sorted(struck)]
+
+
+def tempo(tick: int, us: int) -> Message:
+    """Return the message that a quarter lasts so many microseconds from here on."""
+    return tick, b"\xff\x51\3" + us.to_bytes(3, "big")
+
+
+def text(tick: int, kind: int, words: str) -> Message:
+    """Return a text, such as a `MARKER`."""
+    encoded = words.encode()
+    return tick, bytes((0xFF, kind)) + _number(len(encoded)) + encoded
+
+
+def write_tracks(
+    path: Path, tracks: Sequence[Sequence[Message]], *, ticks_per_quarter: int
+) -> None:
+    """Write a MIDI file (Standard MIDI Files 1.0, format 1), whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    tracks : sequence of sequence of Message
+        Those of one tick stay in their order.
+    ticks_per_quarter : int
+    """
+    data = b"MThd\0\0\0\6\0\1" + len(tracks).to_bytes(2, "big")
+    data += ticks_per_quarter.to_bytes(2, "big")
+    for messages in tracks:
+        track = bytearray()
+        now, running = 0, 0
+        for tick, message in sorted(messages, key=lambda one: one[0]):
+            track += _number(tick - now)
+            # A status that is the same as before is left out, but for those beyond channels.
+            track += message[1:] if message[0] == running else message
+            now, running = tick, message[0] if message[0] < 0xF0 else 0
+        track += b"\1\xff\x2f\0"
+        data += b"MTrk" + len(track).to_bytes(4, "big") + track
     with atomic_path(path) as temporary:
-        temporary.write_bytes(header + b"MTrk" + len(track).to_bytes(4, "big") + track)
+        temporary.write_bytes(data)
 
 
 def _number(value: int) -> bytes:

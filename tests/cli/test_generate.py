@@ -566,7 +566,7 @@ def test_a_full_disk(weights, seed, small_piano, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(notes, "write_midi", fail)
+    monkeypatch.setattr(notes, "write_performance", fail)
     before = everything()
     result = generate(weights, seed, "piece.mid")
     refused(result, "cannot write to .: No space left on device", code=1)

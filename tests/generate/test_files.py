@@ -72,6 +72,17 @@ def test_a_name_that_no_font_can_draw_has_a_title():
     assert files.title == "caf\ufffd"
 
 
+def test_a_score_may_be_what_is_named_or_beside_it(tmp_path):
+    [named] = targets(tmp_path / "a.musicxml", 1, force=False, given=[])
+    assert named.main == named.score == tmp_path / "a.musicxml"
+    assert named.notes == tmp_path / "a.mid"
+    assert named.sound is None
+    [beside] = targets(tmp_path / "a.mp3", 1, force=False, given=[], score=True)
+    assert beside.main == beside.sound == tmp_path / "a.mp3"
+    assert beside.score == tmp_path / "a.musicxml"
+    assert beside.inside(tmp_path / "x").main == tmp_path / "x" / "a.mp3"
+
+
 def write(files, text):
     with staged(files) as places:
         for place in places:

@@ -232,12 +232,14 @@ def test_takes_are_numbered_and_different(make, tmp_path):
     assert alone.path.read_bytes() == pieces[0].path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["render", "piano_roll", "write_midi", "encode", "normalise"])
+@pytest.mark.parametrize(
+    "name", ["render", "piano_roll", "write_performance", "encode", "normalise"]
+)
 def test_a_failure_leaves_nothing(make, tmp_path, monkeypatch, name):
     from deep_piano.music import loudness
     from deep_piano.report import roll
 
-    where = {"render": synth, "piano_roll": roll, "write_midi": in_notes, "encode": audio}
+    where = {"render": synth, "piano_roll": roll, "write_performance": in_notes, "encode": audio}
     module = where.get(name, loudness)
     honest = getattr(module, name)
 
@@ -268,13 +270,13 @@ def test_a_failure_leaves_what_was_there(make, tmp_path, monkeypatch):
 def test_a_take_that_fails_leaves_those_before_it(make, tmp_path, monkeypatch):
     written = []
 
-    def write(path, notes):
+    def write(path, notes, **_):
         if written:
             raise RuntimeError("broken")
         written.append(path)
         write_midi(path, notes)
 
-    monkeypatch.setattr(in_notes, "write_midi", write)
+    monkeypatch.setattr(in_notes, "write_performance", write)
     with pytest.raises(RuntimeError, match="broken"):
         make("piece.mid", takes=2)
     assert names(tmp_path / "out") == ["piece-1.json", "piece-1.mid", "piece-1.png"]

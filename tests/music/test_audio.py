@@ -678,3 +678,25 @@ def test_of_many_silent_sounds_a_few_are_listened_to(tmp_path, monkeypatch):
     assert len(limits) <= 16
     assert limits == sorted(limits, reverse=True)  # all of them share one limit
     assert limits[-1] < limits[0] <= 30
+
+
+def test_two_channels_stay_apart(tmp_path):
+    left, right = (np.sin(np.arange(8000) * step) * 0.5 for step in (0.1, 0.3))
+    soundfile.write(tmp_path / "two.wav", np.stack([left, right], axis=1), 8000)
+    both = audio.decode(tmp_path / "two.wav", sr=8000, channels=2)
+    assert both.shape == (8000, 2)
+    np.testing.assert_allclose(both, np.stack([left, right], axis=1), atol=1e-3)
+    soundfile.write(tmp_path / "one.wav", left, 8000)
+    twice = audio.decode(tmp_path / "one.wav", sr=8000, channels=2)
+    np.testing.assert_array_equal(twice[:, 0], twice[:, 1])
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac"])
+def test_tags_are_written_and_cost_no_bytes_by_chance(tmp_path, tone, suffix):
+    tags = {"title": 'Stück "1" = a\nb', "track": "2", "license": "CC0"}
+    for name in ("a", "b"):
+        audio.encode(tmp_path / f"{name}.{suffix}", tone, sr=24_000, tags=tags)
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+    read = soundfile.SoundFile(tmp_path / f"a.{suffix}").copy_metadata()
+    assert read["title"] == 'Stück "1" = a\\nb'
+    assert read["tracknumber"] == "2"

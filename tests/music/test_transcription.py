@@ -98,18 +98,18 @@ def test_a_piano_between_two_keys_is_retuned_and_keeps_its_times(cents: int) -> 
     sound[: 25 * SAMPLE_RATE] = 0
     network = FakeNetwork()
     keys = transcribe_segments(network, sound, sr=SAMPLE_RATE).keys
-    heard = network.heard[-1][: 4 * SAMPLE_RATE]
-    peak = np.argmax(np.abs(np.fft.rfft(heard * np.hanning(len(heard))))) / 4
+    given = network.segments[-1][: 4 * SAMPLE_RATE]
+    peak = np.argmax(np.abs(np.fft.rfft(given * np.hanning(len(given))))) / 4
     assert peak == pytest.approx(440, abs=1)
     assert keys["onset"][0] == pytest.approx(25, abs=0.05)  # the resampler rings before it
 
 
-def test_a_piano_that_is_nearly_in_tune_is_heard_as_it_is() -> None:
+def test_a_piano_that_is_nearly_in_tune_is_read_as_it_is() -> None:
     t = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
     sound = np.sin(2 * np.pi * 440 * tuning.speed(18) * t).astype(np.float32)
     network = FakeNetwork()
     transcribe_segments(network, sound, sr=SAMPLE_RATE)
-    assert np.array_equal(network.heard[0][: len(sound)], sound)
+    assert np.array_equal(network.segments[0][: len(sound)], sound)
 
 
 @pytest.mark.parametrize("samples", [np.zeros(SAMPLE_RATE), np.empty(0)])

@@ -63,7 +63,7 @@ def test_a_run_says_what_it_is_before_it_is_trained(dataset, run):
 
 def test_a_run_is_not_overwritten_nor_resumed_from_nothing(dataset, begun, tmp_path):
     before = begun.read_bytes("run.json")
-    with pytest.raises(InputError, match=r"holds a run already.*--resume"):
+    with pytest.raises(InputError, match=r"already holds a run.*--resume"):
         begin(dataset, begun, SETTINGS)
     assert begun.read_bytes("run.json") == before
     with pytest.raises(InputError, match="holds no run to resume"):
@@ -105,7 +105,7 @@ def test_what_this_version_cannot_go_on_with_is_said(dataset, begun, part):
     said[part] |= {"of a later version": 1}
     with begun.write("run.json") as path:
         path.write_text(json.dumps(said))
-    with pytest.raises(InputError, match=r"run\.json does not say what this version.*--init"):
+    with pytest.raises(InputError, match=r"run\.json cannot be resumed by this version.*--init"):
         begin(dataset, begun, TrainConfig(), resume=True)
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deep_piano.models import checkpoint as checkpoints
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.support.clusters import contents
 from tests.support.commands import in_a_process
 from tests.support.fakes import arpeggios, random_checkpoint, sound_checkpoint
