@@ -5,6 +5,7 @@ The tree::
     DeepPianoError            a run failed                         exit code 1
     ├── AssetError            third-party weights or sounds are missing or broken
     ├── TrainingError         a training that a retry does not repair
+    ├── PictureError          a picture cannot be drawn; its data may be valid
     └── InputError            the caller's mistake                 exit code 2
         ├── FileError         one file is missing or may not be read
         ├── AudioError        a recording cannot be used
@@ -24,6 +25,13 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of a library means that memory ran out."""
+    signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "MemoryError")
+    text = f"{type(error).__name__}: {error}"
+    return any(sign in text for sign in signs)
+
+
 class DeepPianoError(Exception):
     """A run failed. Root of all errors raised on purpose."""
 
@@ -36,6 +44,10 @@ class AssetError(DeepPianoError):
 
 class TrainingError(DeepPianoError):
     """A training failed and would fail again; all its workers raise it at once."""
+
+
+class PictureError(DeepPianoError):
+    """A picture cannot be drawn; its data may be valid."""
 
 
 class InputError(DeepPianoError):

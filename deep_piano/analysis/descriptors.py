@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.analysis import keys, note_figures
+from deep_piano.analysis.tempo import tempo_of, tempo_of_periods
 from deep_piano.music.audio import SILENCE_DBFS, Samples
 from deep_piano.music.loudness import integrated_lufs
 from deep_piano.music.notes import Notes
@@ -32,9 +33,6 @@ _SILENT_PEAK = 1e-5  # -100 dBFS: below it there is nothing but rounding to desc
 _SILENCE_FRAME_S = 0.05
 _CLIPPED = 0.99  # resampling and lossy coding make a clipped top uneven
 _SHORTEST_CLIPPED_RUN = 3
-_SLOWEST_BPM, _LIKELIEST_BPM, _FASTEST_BPM = 30.0, 120.0, 300.0
-_IOI_STEP_S = 0.01
-_MOST_NOTES_FOR_TEMPO, _MOST_BEATS = 1000, 64
 _NOTHING_HEARD: dict[str, Any] = {
     "loudness_lufs": None,
     "spectral_centroid_hz": None,
@@ -123,7 +121,7 @@ def describe_audio(samples: Samples, *, sr: int, excerpt_s: float = EXCERPT_S) -
     References
     ----------
     D. Ellis, "Beat tracking by dynamic programming", JNMR 36, 2007 (tempo, as in librosa);
-    ITU-R BS.1770-4 (loudness); `keys.key_of_histogram` (key).
+    ITU-R BS.1770-4 (loudness); `keys.estimate_of_weights` (key).
     """
     level = np.abs(samples)
     peak = float(level.max(initial=0))
@@ -160,7 +158,6 @@ def describe_notes(notes: Notes, *, pedal_share: float | None = None) -> NoteFea
     >>> describe_notes(make_notes([0, 0.5], [0.5, 2], [60, 64], [80, 90])).density_per_s
     1.0
     """
-    key = keys.key_of(notes)
     some = len(notes) > 0
     return NoteFeatures(
         notes=len(notes),
@@ -170,41 +167,18 @@ def describe_notes(notes: Notes, *, pedal_share: float | None = None) -> NoteFea
         velocity_mean=float(notes["velocity"].mean()) if some else None,
         velocity_sd=float(notes["velocity"].std()) if some else None,
         pedal_share=pedal_share,
-        tempo_bpm=_tempo_of_onsets(_middle(notes["onset"], _MOST_NOTES_FOR_TEMPO)),
-        key=key.name if key else "none",
+        tempo_bpm=tempo_of(notes["onset"]).bpm,
+        key=keys.estimate_key(notes).name,
         duration_s=float(notes["offset"].max() - notes["onset"].min()) if some else 0.0,
     )
 
 
-def pairs_apart(
-    time_s: NDArray[np.float64], near_s: float, far_s: float, *, most: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the pairs of events whose distance is from `near_s` to less than `far_s`.
-
-    Parameters
-    ----------
-    time_s : ndarray, shape (n,), ascending
-    near_s, far_s : float
-        0 < near_s < far_s.
-    most : int
-        No event is the first of more pairs than that, which are then the nearest.
-
-    Returns
-    -------
-    first, second : ndarray of int, shape (pairs,)
-        Their places in `time_s`, ordered by first, then second.
-
-    Examples
-    --------
-    >>> first, second = pairs_apart(np.array([0.0, 1.0, 2.0, 4.0]), 1, 3, most=8)
-    >>> first.tolist(), second.tolist()
-    ([0, 0, 1, 2], [1, 2, 2, 3])
-    """
-    nearest = np.searchsorted(time_s, time_s + near_s)
-    count = np.minimum(np.searchsorted(time_s, time_s + far_s) - nearest, most)
-    first = np.repeat(np.arange(len(time_s)), count)
-    begins = np.cumsum(count) - count
-    return first, np.arange(len(first)) + np.repeat(nearest - begins, count)
+def certainties(notes: Notes) -> dict[str, str]:
+    """Return in words how certain the "key" and the "tempo" of `describe_notes` are."""
+    return {
+        "key": keys.estimate_key(notes).certainty,
+        "tempo": tempo_of(notes["onset"]).certainty,
+    }
 
 
 def _describe_excerpt(excerpt: Samples, *, sr: int) -> dict[str, Any]:
@@ -239,7 +213,7 @@ def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
     by_frame = librosa.feature.chroma_stft(S=magnitude, sr=sr, n_fft=n_fft, tuning=tuning)
     chroma = by_frame.mean(axis=1).astype(float)
     chroma /= chroma.sum()
-    key = keys.key_of_histogram(chroma)
+    key = keys.estimate_of_weights(chroma)
     onset = onset_strength(S=mel_db, sr=sr, hop_length=hop)
     # Of the whole excerpt at once: librosa's tempogram, 8 s at a time, costs as much as the STFT.
     alike = librosa.autocorrelate(onset - onset.mean(), max_size=math.ceil(2 * sr / hop) + 2)
@@ -248,39 +222,10 @@ def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
         "spectral_rolloff_hz": float(librosa.feature.spectral_rolloff(S=mean, sr=sr)[0, 0]),
         "mfcc": tuple(librosa.feature.mfcc(S=mel_db, n_mfcc=MFCC).mean(axis=1).tolist()),
         "chroma": tuple(chroma.tolist()),
-        "tempo_bpm": _tempo_of_periods(alike, step_s=hop / sr),
-        "key": key.name if key else "none",
+        "tempo_bpm": tempo_of_periods(alike, step_s=hop / sr).bpm,
+        "key": key.name,
         "tuning_strength": strength,
     }
-
-
-def _tempo_of_onsets(onset_s: NDArray[np.float64]) -> float | None:
-    """Return the tempo whose quarter separates the most onsets, in quarters a minute."""
-    start, end = pairs_apart(onset_s, 60 / _FASTEST_BPM, 60 / _SLOWEST_BPM, most=_MOST_BEATS)
-    steps = np.rint((onset_s[end] - onset_s[start]) / _IOI_STEP_S).astype(int)
-    apart = np.bincount(steps, minlength=1)
-    # Two notes that belong together are up to 30 ms apart.
-    return _tempo_of_periods(np.convolve(apart, (1, 2, 3, 2, 1))[2:], step_s=_IOI_STEP_S)
-
-
-def _tempo_of_periods(support: NDArray[Any], *, step_s: float) -> float | None:
-    """Return the tempo whose period has the most support, weighted by its prior.
-
-    `support[k]` is that of `k * step_s`. Tempi are likely by their distance from 120 in octaves,
-    a normal distribution with a deviation of one, as in Ellis 2007.
-    """
-    period_s = np.arange(1, len(support)) * step_s
-    allowed = (period_s >= 60 / _FASTEST_BPM) & (period_s <= 60 / _SLOWEST_BPM)
-    octaves = np.log2(60 / period_s / _LIKELIEST_BPM)
-    weighted = np.where(allowed, support[1:] * np.exp(-0.5 * octaves**2), 0.0)
-    if not weighted.max(initial=0.0) > 0:
-        return None
-    best = int(np.argmax(weighted))
-    around = weighted[max(0, best - 1) : best + 2]
-    # The vertex of a parabola through the three, so that the step does not show.
-    curve = np.diff(around, 2)
-    shift = -0.5 * (around[2] - around[0]) / curve[0] if len(curve) and curve[0] < 0 else 0.0
-    return float(60 / (period_s[best] + np.clip(shift, -0.5, 0.5) * step_s))
 
 
 def _clipping_share(level: Samples) -> float:

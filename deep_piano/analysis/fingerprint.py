@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.analysis.descriptors import pairs_apart
+from deep_piano.analysis.tempo import pairs_apart
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import Notes
 

@@ -6,18 +6,24 @@ This module knows note arrays and names; it knows nothing of audio, models or fi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.music.notes import Notes
 
-# Mean ratings of how well each pitch class fits a key, tonic first.
-_KRUMHANSL_KESSLER = {
-    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+# How often each pitch class is struck in a key, tonic first, in the first and last bars of works.
+ALBRECHT_SHANAHAN: Final = {
+    "major": (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081),
+    "minor": (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052),
 }
+# Music begins and ends in its key, and modulates in between: the extra weight of notes there, and
+# the time constant of its decay.
+_EDGE_WEIGHT, _EDGE_S = 4.0, 10.0
+# Correlation with the best profile, and its lead over the next: by `bench.keys`, 98 % of estimates
+# above the first pair are right, and 85 % of those above the second.
+_SURE, _FAIRLY_SURE = (0.94, 0.06), (0.84, 0.04)
 # The spelling with fewer accidentals in the key signature.
 _TONICS = {
     "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
@@ -58,49 +64,83 @@ def pitch_class_histogram(notes: Notes) -> NDArray[np.float64]:
     return histogram / max(histogram.sum(), np.finfo(float).tiny)
 
 
-def key_of(notes: Notes) -> Key | None:
-    """Return the key whose profile correlates best with the pitch class histogram.
+class KeyEstimate(NamedTuple):
+    """The likeliest key of some music, and how likely it is.
 
-    See `key_of_histogram`.
+    Attributes
+    ----------
+    key : Key or None
+        None where no key fits better than any other: no notes, or all pitch classes alike.
+    certainty : str
+        "sure", "fairly sure" or "unclear"; "none" without a key.
+    """
+
+    key: Key | None
+    certainty: str
+
+    @property
+    def name(self) -> str:
+        """The key's name, such as "E minor", or "none"."""
+        return self.key.name if self.key else "none"
+
+
+def estimate_key(notes: Notes) -> KeyEstimate:
+    """Return the likeliest key of notes; every key in this project is estimated so.
+
+    The Krumhansl-Schmuckler method: the profile that correlates best with the weights of the pitch
+    classes. A note weighs as the root of its length, and up to five times as much at the beginning
+    and the end. `bench.keys` measures how often that is right, also for other profiles and weights.
 
     Examples
     --------
     >>> from deep_piano.music.notes import make_notes
-    >>> key_of(make_notes([0, 0, 0], [1, 1, 1], [64, 67, 71], [80, 80, 80])).name
-    'E minor'
+    >>> estimate_key(make_notes([0, 0, 0], [1, 1, 1], [64, 67, 71], [80, 80, 80]))
+    KeyEstimate(key=Key(tonic=4, mode='minor'), certainty='fairly sure')
     """
-    return key_of_histogram(pitch_class_histogram(notes))
+    if not len(notes):
+        return KeyEstimate(None, "none")
+    weights = np.zeros(12)
+    np.add.at(weights, notes["pitch"] % 12, weights_of(notes))
+    return estimate_of_weights(weights)
 
 
-def key_of_histogram(histogram: NDArray[np.float64]) -> Key | None:
+def weights_of(notes: Notes) -> NDArray[np.float64]:
+    """Return the weight of each note for the key: see `estimate_key`."""
+    onset, last = notes["onset"] - notes["onset"].min(), np.ptp(notes["onset"])
+    edges = np.exp(-onset / _EDGE_S) + np.exp((onset - last) / _EDGE_S)
+    return np.sqrt(notes["offset"] - notes["onset"]) * (1 + _EDGE_WEIGHT * edges)
+
+
+def key_of(notes: Notes) -> Key | None:
+    """Return the key of `estimate_key`, however certain it is."""
+    return estimate_key(notes).key
+
+
+def estimate_of_weights(weights: NDArray[np.float64]) -> KeyEstimate:
     """Return the key whose profile correlates best with the weights of the pitch classes.
 
-    The Krumhansl-Schmuckler method (C. L. Krumhansl, *Cognitive Foundations of Musical Pitch*,
-    1990) with the profiles of Krumhansl and Kessler, *Tracing the dynamic changes in perceived
-    tonal organization*, Psychological Review 89, 1982.
+    The method is that of C. L. Krumhansl, *Cognitive Foundations of Musical Pitch*, 1990; the
+    profiles are those of J. Albrecht and D. Shanahan, *The Use of Large Corpora to Train a New Type
+    of Key-Finding Algorithm*, Music Perception 31, 2013.
 
     Parameters
     ----------
-    histogram : ndarray, shape (12,)
-        From C; its sum is 1, or 0 without notes.
-
-    Returns
-    -------
-    Key or None
-        None where no key fits better than any other: no notes, or all pitch classes alike.
+    weights : ndarray, shape (12,)
+        From C; none negative.
     """
-    histogram = histogram - histogram.mean()
-    if np.abs(histogram).max() < 1e-9:
-        return None
-    keys, profiles = [], []
-    for mode, profile in _KRUMHANSL_KESSLER.items():
-        for tonic in range(12):
-            keys.append(Key(tonic, mode))
-            profiles.append(np.roll(profile, tonic))
-    centred = np.array(profiles)
-    centred -= centred.mean(axis=1, keepdims=True)
-    correlation = centred @ histogram / np.linalg.norm(centred, axis=1)
-    return keys[int(np.argmax(correlation))]
+    centred = weights / max(weights.sum(), np.finfo(float).tiny)
+    centred = centred - centred.mean()
+    if np.abs(centred).max() < 1e-9:
+        return KeyEstimate(None, "none")
+    keys = [Key(tonic, mode) for mode in ALBRECHT_SHANAHAN for tonic in range(12)]
+    profiles = np.array([np.roll(ALBRECHT_SHANAHAN[key.mode], key.tonic) for key in keys])
+    profiles -= profiles.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(profiles, axis=1) * np.linalg.norm(centred)
+    correlation = profiles @ centred / norms
+    next_best, best = np.sort(correlation)[-2:]
+    words = {"sure": _SURE, "fairly sure": _FAIRLY_SURE}
+    fits = (word for word, (fit, lead) in words.items() if best >= fit and best - next_best >= lead)
+    return KeyEstimate(keys[int(np.argmax(correlation))], next(fits, "unclear"))
 
 
 def keys_by_fifths(counts: Mapping[str, int]) -> tuple[list[tuple[KeyCount, KeyCount]], int]:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.analysis.keys import key_of, pitch_class_histogram
+from deep_piano.analysis.keys import estimate_key, pitch_class_histogram
 from deep_piano.music.notes import Notes
 
 LONGEST_PATTERN_NOTES = 32
@@ -157,13 +157,14 @@ def figures(
     dict of str to float or str
         JSON-ready and finite; keys are "none" where there is no key.
     """
-    keys = [key_of(part) for part in (seed_notes, continuation_notes)]
-    seed_key, continuation_key = (key.name if key else "none" for key in keys)
+    seed_key, continuation_key = map(estimate_key, (seed_notes, continuation_notes))
     found: dict[str, float | str] = {
         "seed_notes": len(seed_notes),
         "continuation_notes": len(continuation_notes),
-        "seed_key": seed_key,
-        "continuation_key": continuation_key,
+        "seed_key": seed_key.name,
+        "seed_key_certainty": seed_key.certainty,
+        "continuation_key": continuation_key.name,
+        "continuation_key_certainty": continuation_key.certainty,
         "pitch_class_cosine": pitch_class_cosine(seed_notes, continuation_notes),
         "seed_density_per_s": density_per_s(seed_notes),
         "continuation_density_per_s": density_per_s(continuation_notes),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from deep_piano.codecs.notes import ONSET, PITCH, PITCHES, Sequence
 from deep_piano.errors import InputError, one_line
-from deep_piano.infra.storage.open import open_folder
+from deep_piano.infra.storage.atomic import atomic_path
 
 SHORTEST_RUN: Final = 8
 """Notes; shorter runs are not looked for: any two pieces share some."""
@@ -111,13 +111,13 @@ class CorpusIndex:
         """How many notes it holds: one more than ways between them, a recording."""
         return int((self.tokens != _BETWEEN).sum()) + len(self.names)
 
-    def save(self, path: Path) -> None:
-        """Write the index to a file, whole or not at all."""
+    def save(self, path: Path, *, replace: bool = True) -> None:
+        """Write the index to a file, whole or not at all: see `atomic_path`."""
         from safetensors.numpy import save_file
 
         arrays = {"tokens": self.tokens, "order": self.order, "starts": self.starts}
         about = {"names": json.dumps(self.names), "dataset": self.dataset}
-        with open_folder(path.parent).write(path.name) as temporary:
+        with atomic_path(path, replace=replace) as temporary:
             save_file(arrays, temporary, metadata=about)
 
     @classmethod

@@ -70,7 +70,7 @@ def submit(
 
     if stage not in jobs.STAGES:
         raise click.UsageError(f"{stage!r} is not one of the stages {', '.join(jobs.STAGES)}.")
-    if not address or "://" not in address:
+    if "://" not in (address or "") and not (dry_run and not address):
         raise click.UsageError(
             f"no address of a job server: {address!r}. Give --address http://HOST:PORT, or set "
             "RAY_ADDRESS."
@@ -90,5 +90,6 @@ def submit(
     def show(text: str) -> None:
         click.echo(text, nl=False)
 
+    assert address is not None
     code = jobs.submit(address, stage, arguments, folder=Path.cwd(), show=show)
     click.get_current_context().exit(code)

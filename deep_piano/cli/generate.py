@@ -1,17 +1,16 @@
-"""The commands `generate`, `index` and `gallery`."""
+"""The commands `generate`, `index`, `gallery` and `votes`."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from deep_piano.cli.options import PerField, SettingsFile, configured, open_folders
+from deep_piano.cli.options import LocalPath, PerField, SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.infra.progress import Progress, Tell, no_progress
@@ -131,20 +130,35 @@ def generate(
     of_bulk = {name: options.pop(name) for name in for_a_folder}
     sections = {"generate": options, "bulk": of_bulk}
     settings = file.load(sections)
-    if "://" in seed or os.path.isdir(seed):  # noqa: PTH112 (of a name too long, Path raises)
-        _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
-        return
+    from deep_piano.infra.storage.open import local_file
+
+    with local_file(seed, **settings.storage.model_dump()) as path:
+        if path is not None:
+            _require_no_bulk_options(seed, of_bulk)
+            _generate_from(path, out, settings, file, only_new=only_new, force=force)
+            return
+    _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
+
+
+def _require_no_bulk_options(seed: str, of_bulk: Mapping[str, Any]) -> None:
     given = [name for name, value in of_bulk.items() if value is not None]
     if given:
         option = "--" + given[0].replace("_", "-")
         raise click.UsageError(f"{option} is for a folder of seeds, and {seed!r} is not a folder.")
+
+
+def _generate_from(
+    seed: Path, out: str, settings: Config, file: SettingsFile, *, only_new: bool, force: bool
+) -> None:
+    """Continue one seed, in this process."""
     begun = time.monotonic()
     from deep_piano.generate.piece import make_pieces
+    from deep_piano.infra.storage.open import local_path
 
     with stages() as progress:
         pieces = make_pieces(
-            Path(seed),
-            Path(out),
+            seed,
+            local_path(out),
             settings.generate,
             only_new=only_new,
             force=force,
@@ -192,9 +206,7 @@ def report_pieces(out: str, records: Records) -> None:
 
 @click.command(epilog="Example: deep-piano index dataset/ -o corpus.index")
 @click.argument("dataset")
-@click.option(
-    "-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="File to write."
-)
+@click.option("-o", "--output", "out", required=True, type=LocalPath(), help="File to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @configured
 def index(file: SettingsFile, /, dataset: str, out: Path, force: bool) -> None:
@@ -211,7 +223,7 @@ def index(file: SettingsFile, /, dataset: str, out: Path, force: bool) -> None:
     require_free(out, force=force)
     with Dataset(data) as opened, stages() as progress:
         found = index_of(opened, progress=progress)
-    found.save(out)
+    found.save(out, replace=force)
     click.echo(f"{one_line(out)}: {len(found.names):,} recordings, {found.notes:,} notes")
 
 
@@ -243,7 +255,7 @@ def index_of(dataset: Dataset, *, progress: Tell = no_progress) -> CorpusIndex:
 
 @click.command(epilog="Example: deep-piano gallery pieces-a/ pieces-b/ -o compare.html")
 @click.argument("folders", nargs=-1, required=True)
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="Page to write.")
+@click.option("-o", "--output", "out", type=LocalPath(), help="Page to write.")
 @click.option("--force", is_flag=True, help="Replace an existing page.")
 @configured
 def gallery(
@@ -265,13 +277,33 @@ def gallery(
     opened = open_folders(file.storage, *folders)
     if out is not None:
         require_free(out, force=force)
-        write_page_of(out, opened)
+        write_page_of(out, opened, replace=force)
         click.echo(one_line(out))
         return
     if len(opened) > 1:
         raise click.UsageError("several folders need one page: give its name with -o.")
     write_gallery(opened[0], known_pieces(opened[0]))
     click.echo(opened[0].place(PAGE))
+
+
+@click.command(epilog="Example: deep-piano votes votes-*.json")
+@click.argument("files", nargs=-1, required=True, type=LocalPath())
+def votes(files: tuple[Path, ...]) -> None:
+    """Sum up the votes of blind comparisons, FILES that pages of pieces have saved.
+
+    For each pair: how often the first was preferred, its share of the decided votes, and Wilson's
+    95 % interval of that share. A vote counts only where both pieces were heard.
+    """
+    from deep_piano.generate.votes import read_votes, table
+
+    comparisons, unheard = read_votes(files)
+    if not comparisons:
+        raise InputError(
+            f"no vote counts: {unheard} were given before both pieces were heard. Give other files."
+        )
+    click.echo(table(comparisons))
+    if unheard:
+        click.echo(f"left out: {unheard} votes given before both pieces were heard")
 
 
 def _described(piece: dict[str, Any]) -> str:

@@ -11,12 +11,13 @@ import click
 
 from deep_piano import __version__
 from deep_piano.cli.cluster import pipeline, submit
-from deep_piano.cli.generate import gallery, generate, index
+from deep_piano.cli.generate import gallery, generate, index, votes
 from deep_piano.cli.options import SettingsFile, settings_options
 from deep_piano.cli.prepare import inspect, prepare
 from deep_piano.cli.setup import assets, doctor
 from deep_piano.cli.terminal import Group
 from deep_piano.cli.train import evaluate, judge, runs, train
+from deep_piano.infra.caches import settle_libraries
 from deep_piano.infra.logs import set_up_logging
 
 
@@ -34,9 +35,10 @@ def main(
 ) -> None:
     """Ten seconds of recorded piano in, a three-minute piece that continues it out."""
     set_up_logging(debug=debug, as_json=log_json)
+    settle_libraries()
     ctx.obj = SettingsFile(config, profile)
 
 
-_COMMANDS = (prepare, inspect, train, runs, evaluate, judge, generate, index, gallery)
+_COMMANDS = (prepare, inspect, train, runs, evaluate, judge, generate, index, gallery, votes)
 for _command in (*_COMMANDS, pipeline, submit, assets, doctor):
     main.add_command(_command)

@@ -51,6 +51,18 @@ class PerField(click.ParamType[Any]):
             )
 
 
+class LocalPath(click.ParamType[Path]):
+    """A path on this machine, or its `file://` URL; other locations are refused."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        from deep_piano.infra.storage.open import local_path
+
+        return local_path(value) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class SettingsFile:
     """The settings file of a command, the profile to use, and the S3 service."""
@@ -80,7 +92,7 @@ def settings_options(*, environment: bool = False) -> Callable[[Command], Comman
         for option in (
             click.option("--log-json", is_flag=True, envvar=variables[1], help=_LOG_JSON),
             click.option("--profile", envvar=variables[0], help=_PROFILE),
-            click.option("--config", type=click.Path(path_type=Path), help=_CONFIG),
+            click.option("--config", type=LocalPath(), help=_CONFIG),
         ):
             command = option(command)
         return command

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from deep_piano.cli.options import SettingsFile, configured, open_folders
+from deep_piano.cli.options import LocalPath, SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import one_line
 
@@ -84,7 +84,7 @@ def prepare(
 
 @click.command(epilog="Example: deep-piano inspect dataset/ --plot pictures/")
 @click.argument("what")
-@click.option("--plot", type=click.Path(path_type=Path), help="Folder to draw pictures into.")
+@click.option("--plot", type=LocalPath(), help="Folder to draw pictures into.")
 @configured
 def inspect(file: SettingsFile, /, what: str, plot: Path | None) -> None:
     """Describe WHAT: a dataset, or one recording (audio or MIDI).
@@ -92,15 +92,17 @@ def inspect(file: SettingsFile, /, what: str, plot: Path | None) -> None:
     For a dataset, print its card: hours, notes, splits, keys, tempo, density, loudness, and the
     files left out. For a recording, print its descriptors. With --plot, also draw pictures.
     """
+    from deep_piano.infra.storage.open import local_file
     from deep_piano.report.card import encodable
     from deep_piano.report.inspection import inspect_dataset, inspect_recording
 
     storage = file.storage
-    if "://" in what or Path(what).is_dir():
-        card, pictures = inspect_dataset(what, storage, plot)
-    else:
-        with stages() as progress:
-            card, pictures = inspect_recording(Path(what), plot, progress=progress)
+    with local_file(what, **storage.model_dump()) as path:
+        if path is None:
+            card, pictures = inspect_dataset(what, storage, plot)
+        else:
+            with stages() as progress:
+                card, pictures = inspect_recording(path, plot, progress=progress)
     click.echo(encodable(card, sys.stdout.encoding))
     for picture in pictures:
         click.echo(one_line(picture))

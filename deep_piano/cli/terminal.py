@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
-from deep_piano.errors import DeepPianoError, one_line
-from deep_piano.infra.logs import logs_json
+from deep_piano.errors import DeepPianoError, one_line, ran_out_of_memory
+from deep_piano.infra.logs import logs_json, tell
 from deep_piano.infra.progress import Progress, Tell, no_progress
 
 logger = logging.getLogger("deep_piano")
@@ -33,6 +34,7 @@ class Group(click.Group):
         run: Callable[..., Any] = super().main
         if not standalone_mode:
             return run(*args, standalone_mode=False, **extra)
+        _open_standard_streams()
         try:
             with _endable():
                 code = run(*args, standalone_mode=False, **extra) or 0
@@ -48,14 +50,70 @@ class Group(click.Group):
         except BrokenPipeError:  # the reader of our output has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the last flush would fail again
             code = 1
+        except OSError as error:
+            if _folder_gone():
+                code = _complain("the working folder is gone. Go to another folder.", 2, error)
+            elif _of_output(error):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # as above
+                code = _complain(
+                    f"the result could not be written to standard output: {error.strerror}. All "
+                    "files are kept.",
+                    1,
+                )
+            else:
+                code = _unexpected(error)
         except Exception as error:
-            code = _complain(
-                f"unexpected {type(error).__name__}: {str(error) or 'no reason given'}. "
-                "Run it again with --debug before the command, and report the output.",
-                1,
-                error,
-            )
+            code = _unexpected(error)
         sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Open the null device in place of closed standard streams.
+
+    The next file to be opened would take their numbers, and messages would be written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number: this one
+            os.set_inheritable(nowhere, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def _folder_gone() -> bool:
+    """Return whether the working folder was removed."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _of_output(error: OSError) -> bool:
+    """Return whether an error comes from writing to standard output."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_code is click.echo.__code__
+
+
+def _unexpected(error: Exception) -> int:
+    """Print an unexpected error, or that memory ran out."""
+    if ran_out_of_memory(error):
+        return _complain(
+            f"memory ran out: {str(error) or 'no reason given'}. Close other programs, or use "
+            "fewer seconds, takes or workers.",
+            1,
+            error,
+        )
+    return _complain(
+        f"unexpected {type(error).__name__}: {str(error) or 'no reason given'}. "
+        "Run it again with --debug before the command, and report the output.",
+        1,
+        error,
+    )
 
 
 def _complain(message: str, code: int, error: Exception | None = None) -> int:
@@ -67,7 +125,7 @@ def _complain(message: str, code: int, error: Exception | None = None) -> int:
         return code
     if error is not None and debug:
         raise error
-    click.echo(f"deep-piano: {one_line(message)}", err=True)
+    tell(f"deep-piano: {one_line(message)}")
     return code
 
 
@@ -113,7 +171,7 @@ def reports(*, every_s: float = 10.0) -> Iterator[Tell]:
                     del told["what"], told["text"]
                     logger.info(text, extra=told)
                 else:
-                    click.echo(text, err=True)
+                    tell(text)
 
         yield show
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deep_piano.cli.options import SettingsFile, configured, open_folders
+from deep_piano.cli.options import LocalPath, SettingsFile, configured, open_folders
 from deep_piano.cli.terminal import stages
 from deep_piano.errors import one_line
 
@@ -102,8 +102,8 @@ def runs(file: SettingsFile, /, folder: str) -> None:
     type=click.Choice(["train", "validation", "test"]),
     help="Which recordings to score.",
 )
-@click.option("--json", "json_to", type=click.Path(path_type=Path), help="File for the figures.")
-@click.option("--plot", type=click.Path(path_type=Path), help="PNG to draw the table into.")
+@click.option("--json", "json_to", type=LocalPath(), help="File for the figures.")
+@click.option("--plot", type=LocalPath(), help="PNG to draw the table into.")
 @configured
 def evaluate(
     file: SettingsFile,

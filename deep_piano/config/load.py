@@ -104,7 +104,7 @@ def _lay_over(
             )
     merged = dict(own)
     for one in reversed(line):
-        merged = _merge(merged, profiles[one])
+        merged = _merge(merged, _without_empty(profiles[one], _Profile))
         laid = _validate(merged, f"the profile {one!r} of {path}", _Profile)
         merged = laid.model_dump(exclude_unset=True, exclude={"extends"})
     return _validate(merged, str(path))
@@ -135,8 +135,24 @@ def _merge(settings: Mapping[Any, Any], given: Mapping[Any, Any]) -> dict[Any, A
     return merged
 
 
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_NUMBERS = {
+    _INT: r"([-+]?\d[\d_]*|0o[0-7]+|0x[0-9a-fA-F]+)$",
+    _FLOAT: r"([-+]?(\d[\d_]*\.\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$",
+}
+
+
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, and reads 1e-3 as a number (YAML 1.2)."""
+    """A safe loader that refuses a key given twice, and reads numbers as YAML 1.2 does.
+
+    So 1e-3 is a number, 010 is ten (not octal eight), and 1:30 is text (not ninety).
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (never changed)
+        first: [(tag, pattern) for tag, pattern in pairs if tag not in _NUMBERS]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -149,12 +165,16 @@ class _Loader(yaml.SafeLoader):
             seen.add(name)
         return super().construct_mapping(node, deep=deep)
 
+    def construct_number(self, node: Any) -> int | float:
+        text = str(self.construct_scalar(node)).replace("_", "")
+        if node.tag == _INT:
+            return int(text, 0) if text[:2].lower() in ("0x", "0o") else int(text)
+        return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list("-+.0123456789"))
+    _Loader.add_constructor(_tag, _Loader.construct_number)
 
 
 def _read_yaml(path: Path) -> object:
@@ -187,10 +207,28 @@ def _validate(tree: object, source: str, kind: type[Settings]) -> Settings: ...
 
 def _validate(tree: object, source: str, kind: type[Config] = Config) -> Config:
     try:
-        return kind.model_validate(tree)
+        return kind.model_validate(_without_empty(tree, kind))
     except ValidationError as invalid:
         error = invalid.errors(include_url=False, include_context=False)[0]
         raise ConfigError(f"{_explain(error, kind)} (in {source})") from invalid
+
+
+def _without_empty(tree: Any, kind: type[BaseModel]) -> Any:
+    """Return settings without empty groups, such as those whose keys are all commented out."""
+    if not isinstance(tree, Mapping):
+        return tree
+    kept = {}
+    for name, value in tree.items():
+        field = kind.model_fields.get(name) if isinstance(name, str) else None
+        default = field.default if field else None
+        if value is None and isinstance(default, BaseModel | dict):
+            continue
+        if isinstance(default, BaseModel):
+            value = _without_empty(value, type(default))
+        elif isinstance(default, dict) and isinstance(value, Mapping):  # profiles, each a group
+            value = {key: {} if inner is None else inner for key, inner in value.items()}
+        kept[name] = value
+    return kept
 
 
 def _explain(error: Mapping[str, Any], kind: type[Config]) -> str:

@@ -108,6 +108,12 @@ class GenerateConfig(_Section):
     score: bool = False
     keep_recording: bool = False
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.keep is not None and self.keep > self.takes:
+            raise ValueError(f"such that keep ({self.keep}) is at most takes ({self.takes})")
+        return self
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

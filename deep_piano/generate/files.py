@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, InputError
-from deep_piano.infra.storage.atomic import identity_of, require_free
+from deep_piano.infra.storage.atomic import identity_of, put_in_place, require_free
 from deep_piano.music.audio import ENCODED_SUFFIXES, content_hash
 
 SCORE_SUFFIX = ".musicxml"
@@ -38,6 +38,8 @@ class PieceFiles:
         A .musicxml, where it is asked for.
     named : Path or None
         The one that was asked for; the sound, else the notes, where nothing is said.
+    force : bool
+        Whether other files of these names may be replaced.
     """
 
     picture: Path
@@ -46,11 +48,16 @@ class PieceFiles:
     sound: Path | None = None
     score: Path | None = None
     named: Path | None = None
+    force: bool = False
 
     def __iter__(self) -> Iterator[Path]:
         """Iterate over the files that there are, the facts last."""
         every = (self.notes, self.score, self.picture, self.sound, self.facts)
         return (path for path in every if path is not None)
+
+    def written(self) -> Iterator[Path]:
+        """Iterate over the files, without a picture that could not be drawn."""
+        return (path for path in self if path != self.picture or path.exists())
 
     @property
     def main(self) -> Path:
@@ -72,11 +79,11 @@ class PieceFiles:
 
         picture, facts = folder / self.picture.name, folder / self.facts.name
         rest = (there(path) for path in (self.notes, self.sound, self.score, self.named))
-        return PieceFiles(picture, facts, *rest)
+        return PieceFiles(picture, facts, *rest, force=self.force)
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name, but of the .json, which holds them."""
-        return {path.name: content_hash(path) for path in self if path != self.facts}
+        return {path.name: content_hash(path) for path in self.written() if path != self.facts}
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def targets(
         written = out.with_name(name + SCORE_SUFFIX) if score else None
         written = main if suffix == SCORE_SUFFIX else written
         sound = None if suffix in SILENT_SUFFIXES else main
-        found.append(PieceFiles(picture, facts, midi, sound, written, named=main))
+        found.append(PieceFiles(picture, facts, midi, sound, written, named=main, force=force))
     identities = {identity_of(path) for path in _with_contents(given)} - {None}
     for path in (path for files in found for path in files):
         require_free(path, force=force, given=identities)
@@ -174,8 +181,16 @@ def _require_writable(folder: Path) -> None:
 def staged(files: PieceFiles) -> Iterator[PieceFiles]:
     """Yield paths in a hidden folder beside `files`; put all in place when the block succeeds.
 
+    Parameters
+    ----------
+    files : PieceFiles
+        From `targets`. A picture that the block did not write is left out: a picture that cannot
+        be drawn costs no piece.
+
     Raises
     ------
+    InputError
+        When another run has taken one of the names meanwhile, and `files.force` is not set.
     DeepPianoError
         When the system does not let them be written.
     """
@@ -185,9 +200,23 @@ def staged(files: PieceFiles) -> Iterator[PieceFiles]:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
             temporary = files.inside(Path(staging))
             yield temporary
-            for written, target in zip(temporary, files, strict=True):
-                written.replace(target)
+            if files.force and not temporary.picture.exists():
+                files.picture.unlink(missing_ok=True)  # it shows another piece
+            _put_all_in_place(temporary, folder)
     except OSError as error:
         raise DeepPianoError(
             f"cannot write to {folder}: {error.strerror or error}. Nothing was kept of this piece."
         ) from error
+
+
+def _put_all_in_place(temporary: PieceFiles, folder: Path) -> None:
+    """Move files into a folder, the facts last; take them back where a name is taken."""
+    placed: list[Path] = []
+    try:
+        for path in temporary.written():
+            put_in_place(path, folder / path.name, replace=temporary.force)
+            placed.append(folder / path.name)
+    except BaseException:
+        for path in () if temporary.force else placed:
+            path.unlink(missing_ok=True)
+        raise

@@ -45,7 +45,7 @@ def write_gallery(pieces: Folder, records: Records) -> None:
         path.write_text(page, encoding="utf-8")
 
 
-def write_page_of(out: Path, folders: Sequence[Folder]) -> None:
+def write_page_of(out: Path, folders: Sequence[Folder], *, replace: bool = True) -> None:
     """Write a page of several bulk runs, whose pieces of the same seeds stand side by side.
 
     Parameters
@@ -54,6 +54,8 @@ def write_page_of(out: Path, folders: Sequence[Folder]) -> None:
         The page. It finds the pieces by where they lie from there.
     folders : sequence of Folder
         Of pieces, on this machine.
+    replace : bool
+        Whether an existing page may be replaced.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def write_page_of(out: Path, folders: Sequence[Folder]) -> None:
         if names.count(run["name"]) > 1:
             run["name"] += f" ({number})"
     page = _page(" and ".join(run["name"] for run in runs), runs)
-    with atomic_path(out) as path:
+    with atomic_path(out, replace=replace) as path:
         path.write_text(page, encoding="utf-8")
 
 

@@ -157,11 +157,12 @@ class NoteRoad:
     ) -> dict[str, Any]:
         """Write notes, score, piano roll and sound; return what there is to say of them."""
         from deep_piano.report.roll import piano_roll
+        from deep_piano.report.style import if_possible
 
         assert files.notes is not None
         seconds = self.settings.seconds
         self._write_notes(files, take)
-        piano_roll(
+        if_possible(piano_roll)(
             files.picture,
             take.notes,
             seconds=seconds,

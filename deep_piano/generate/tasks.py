@@ -11,6 +11,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +26,7 @@ from deep_piano.generate.piece import Road
 from deep_piano.generate.records import SEED, Record, folder_of
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.atomic import sha256_of
-from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.folder import Folder, named
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ def read_seed(run: Run, name: str) -> tuple[Any, dict[str, str]]:
     begun = time.monotonic()
     road = _ready(run)
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    with run.seeds.local(name) as path:
+    with _seed_file(run.seeds, name) as path:
         seed = replace(road.read(path, no_progress), name=name.rpartition("/")[2])
         extra = dict(stage="generate", event="read", seed=name, took_s=_since(begun))
         logger.info("%s: read", one_line(name), extra=extra)
@@ -58,6 +60,13 @@ def read_seed(run: Run, name: str) -> tuple[Any, dict[str, str]]:
         with run.pieces.write(target) as place:
             road.write_seed(place, path, seed)
             return seed, {target: sha256_of(place)}
+
+
+@contextmanager
+def _seed_file(seeds: Folder, name: str) -> Iterator[Path]:
+    """Yield a seed's file; errors name it by its path within the folder of seeds."""
+    with named(seeds.place(name), name), seeds.local(name) as path, named(path, name):
+        yield path
 
 
 def write_piece(run: Run, name: str, seed: Any, take: Any) -> Record:
@@ -99,7 +108,7 @@ def _publish(run: Run, name: str, made: Piece) -> dict[str, str]:
     """Copy a piece's files into the folder of pieces, the .json last; return their hashes."""
     known = made.facts["files"]  # the hashes of all but the .json, which holds them
     hashes = {}
-    for path in made.files:
+    for path in made.files.written():
         target = f"{folder_of(name)}/{path.name}"
         with run.pieces.write(target) as place:
             shutil.copyfile(path, place)

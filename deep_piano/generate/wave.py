@@ -170,6 +170,7 @@ class WaveRoad:
     ) -> dict[str, Any]:
         """Write sound and charts; return what there is to say of them."""
         from deep_piano.report.charts import recording_charts
+        from deep_piano.report.style import if_possible
 
         assert files.sound is not None
         sr, new = seed.sr, codec_of(self.checkpoint.spec).to_samples(take.steps)
@@ -180,7 +181,8 @@ class WaveRoad:
         tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
         audio.encode(files.sound, whole, sr=sr, tags=tags)
         title, mark_s = files.title, begins / sr
-        recording_charts(files.picture, whole, sr, None, title=title, mark_s=mark_s)
+        draw = if_possible(recording_charts)
+        draw(files.picture, whole, sr, None, title=title, mark_s=mark_s)
         progress(Progress("encoding", 1, 1))
         seconds = round(len(whole) / sr, 3)
         return {

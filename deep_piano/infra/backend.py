@@ -1,14 +1,25 @@
-"""TensorFlow and Keras, without what their native code writes to standard error on loading.
+"""TensorFlow and Keras: loaded with our own settings, and without their messages.
 
-`TF_CPP_MIN_LOG_LEVEL` alone does not silence them: some are written before logging is set up.
+`TF_CPP_MIN_LOG_LEVEL` alone does not silence them: some are written before logging
+is set up. ~/.keras/keras.json, which other programs may have written, is not read.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Final
+
+from deep_piano.infra.caches import NO_FOLDER
+
+logger = logging.getLogger(__name__)
+
+_BACKENDS: Final = ("tensorflow", "torch", "jax")
 
 
 def load_tensorflow() -> ModuleType:
@@ -34,10 +45,42 @@ def load_tensorflow() -> ModuleType:
     return tensorflow
 
 
+def keras_backend() -> str:
+    """Return the backend of Keras: `KERAS_BACKEND` if it is installed, else TensorFlow."""
+    return _usable_backend(os.environ.get("KERAS_BACKEND") or "tensorflow")
+
+
+@functools.cache
+def _usable_backend(asked: str) -> str:
+    if asked not in _BACKENDS:
+        reason = f"not one of {', '.join(_BACKENDS)}"
+    elif importlib.util.find_spec(asked) is None:
+        reason = "not installed"
+    else:
+        return asked
+    logger.warning("KERAS_BACKEND is %r, which is %s: TensorFlow is used.", asked, reason)
+    return "tensorflow"
+
+
 def load_keras() -> ModuleType:
-    """Import Keras with its backend, quietly; `KERAS_BACKEND` chooses (default: TensorFlow)."""
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-        load_tensorflow()
+    """Import Keras with the backend of `keras_backend`, quietly.
+
+    If Keras is already loaded, its backend does not change.
+    """
+    if "keras" not in sys.modules:
+        ours = {"KERAS_BACKEND": keras_backend(), "KERAS_HOME": NO_FOLDER}
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
+        try:
+            if ours["KERAS_BACKEND"] == "tensorflow":
+                load_tensorflow()
+            import keras
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
     import keras
 
     return keras

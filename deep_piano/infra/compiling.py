@@ -12,9 +12,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numba
-
 from deep_piano.infra.assets.cache import cache_dir
+from deep_piano.infra.caches import settle_libraries
+
+settle_libraries()
+
+import numba  # noqa: E402 (it reads its settings when it is loaded)
 
 Function = TypeVar("Function", bound=Callable[..., object])
 

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import warnings
+from contextlib import suppress
 
 logger = logging.getLogger("deep_piano")
 
@@ -14,12 +15,19 @@ _OF_EVERY_RECORD = ("levelname", "message", "filename", "lineno", "process", "na
 _NO_FACTS = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 
 
+def tell(line: str) -> None:
+    """Write a line to standard error; ignore a failure, as on a full disk."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
 class _ToStandardError(logging.Handler):
     """Writes to the current standard error, which a progress display may replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        sys.stderr.write(self.format(record) + "\n")
+        tell(self.format(record))
 
 
 class _AsJson(logging.Formatter):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.base import IMPOSSIBLE, Field, SequenceSpec
+from deep_piano.infra.backend import load_keras
 from deep_piano.models.config import ModelConfig
 
 
@@ -49,11 +50,11 @@ def build_model(
         fields targets (batch, window, fields), of which each head sees the earlier fields.
         Outputs, one a field: logits (batch, window, outputs) or the value itself.
     """
+    keras = load_keras()
     if config.past > 1:
         from deep_piano.models.wave_network import build_tiers
 
         return build_tiers(spec, config, batch=batch, window=window, precision=precision)
-    import keras
     from keras import layers, ops
 
     from deep_piano.models.lstm import LSTM

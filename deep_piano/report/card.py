@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
@@ -77,7 +78,11 @@ def dataset_card(manifest: Manifest, *, uri: str = "") -> str:
 
 
 def recording_card(
-    name: str, audio: AudioFeatures | None = None, notes: NoteFeatures | None = None
+    name: str,
+    audio: AudioFeatures | None = None,
+    notes: NoteFeatures | None = None,
+    *,
+    certainties: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return the descriptors of one recording, with their units.
 
@@ -87,9 +92,11 @@ def recording_card(
         The recording's name, of any characters.
     audio, notes : AudioFeatures and NoteFeatures
         None where the recording has none: of a MIDI file no sound, of a sound wave no notes.
+    certainties : mapping of str to str
+        As of `descriptors.certainties`.
     """
     sections = [_heading(name)]
-    for title, rows in (("Sound", sound_rows(audio)), ("Notes", note_rows(notes))):
+    for title, rows in feature_rows(audio, notes, certainties):
         if rows:
             lines = [f"    {label:<18}{value:>12}  {unit}" for label, value, unit in rows]
             sections.append([_INDENT + title, *(line.rstrip() for line in lines)])
@@ -144,7 +151,22 @@ def show(name: str, value: float) -> str:
     return f"{value / 60:.3g} min" if value < 3600 else f"{value / 3600:.3g} h"
 
 
-def sound_rows(audio: AudioFeatures | None) -> list[Row]:
+def feature_rows(
+    audio: AudioFeatures | None,
+    notes: NoteFeatures | None,
+    certainties: Mapping[str, str] = MappingProxyType({}),
+) -> list[tuple[str, list[Row]]]:
+    """Return titles with rows of descriptors; with notes, key and tempo are theirs alone.
+
+    Those of sound are estimated from its spectrum, where partials count as notes.
+    """
+    sound, music = _sound_rows(audio), _note_rows(notes, certainties)
+    if notes is not None:
+        sound = [row for row in sound if row[0] not in ("tempo", "key")]
+    return [("Sound", sound), ("Notes", music)]
+
+
+def _sound_rows(audio: AudioFeatures | None) -> list[Row]:
     """Return the descriptors of a sound, without MFCC and chroma."""
     if audio is None:
         return []
@@ -163,10 +185,12 @@ def sound_rows(audio: AudioFeatures | None) -> list[Row]:
     ]
 
 
-def note_rows(notes: NoteFeatures | None) -> list[Row]:
+def _note_rows(notes: NoteFeatures | None, certainties: Mapping[str, str]) -> list[Row]:
     """Return the descriptors of the notes."""
     if notes is None:
         return []
+    beat = "BPM, or half or double" if certainties else "BPM"
+    tempo = _row("tempo", notes.tempo_bpm, ".0f", beat)
     return [
         ("duration", clock(notes.duration_s), "min:s"),
         _row("notes", notes.notes, ",.0f"),
@@ -176,9 +200,19 @@ def note_rows(notes: NoteFeatures | None) -> list[Row]:
         _row("velocity, mean", notes.velocity_mean, ".1f", "of 127"),
         _row("velocity, spread", notes.velocity_sd, ".1f", "standard deviation"),
         _row("pedal down", notes.pedal_share, ".1%", "of the time"),
-        _row("tempo", notes.tempo_bpm, ".0f", "BPM"),
-        ("key", notes.key, ""),
+        _told(tempo, certainties.get("tempo")),
+        _told(("key", notes.key, ""), certainties.get("key")),
     ]
+
+
+def _told(row: Row, certainty: str | None) -> Row:
+    """Return a row with its certainty; an unclear value is marked as a guess."""
+    label, value, unit = row
+    if certainty in (None, "none"):
+        return row
+    if certainty == "unclear":
+        return label, certainty, f"perhaps {value} {unit}".rstrip()
+    return label, value, f"{unit}; {certainty}".removeprefix("; ")
 
 
 def _heading(name: str, line: str = "") -> list[str]:

@@ -22,9 +22,8 @@ from deep_piano.report.card import (
     HISTOGRAM_TITLES,
     Row,
     edge_labels,
-    note_rows,
+    feature_rows,
     show,
-    sound_rows,
     step_name,
 )
 from deep_piano.report.roll import draw_keyboard, draw_roll, pitch_range
@@ -45,6 +44,7 @@ from deep_piano.report.style import (
     PAPER,
     Shades,
     clock_ticks,
+    drawing,
     hide_spines,
     save,
     write_title,
@@ -68,6 +68,7 @@ _QUIETEST_PEAK = 1e-4
 _MEL_TICKS_HZ = (250, 500, 1000, 2000, 4000)
 
 
+@drawing()
 def dataset_charts(path: Path, manifest: Manifest) -> None:
     """Draw the keys, the splits and the histograms of a dataset.
 
@@ -81,6 +82,8 @@ def dataset_charts(path: Path, manifest: Manifest) -> None:
     ------
     InputError
         When the picture's folder cannot be written to.
+    PictureError
+        When it cannot be drawn.
     """
     from matplotlib.figure import Figure
 
@@ -101,6 +104,7 @@ def dataset_charts(path: Path, manifest: Manifest) -> None:
     save(figure, path)
 
 
+@drawing()
 def recording_charts(
     path: Path,
     samples: Samples | None,
@@ -135,6 +139,8 @@ def recording_charts(
     ------
     InputError
         When the picture's folder cannot be written to.
+    PictureError
+        When it cannot be drawn.
     """
     from matplotlib.figure import Figure
 
@@ -151,7 +157,7 @@ def recording_charts(
         low, high = pitch_range(notes)
         roll = partial(draw_roll, notes=notes, low=low, high=high, end_s=end_s)
         panels.append(("Notes, the darker the louder", _ROLL, roll))
-    facts = [rows for rows in (sound_rows(audio_features), note_rows(note_features)) if rows]
+    facts = [rows for _, rows in feature_rows(audio_features, note_features) if rows]
     height = _TITLE + _FACTS * len(facts) + sum(_CAPTION + tall for _, tall, _ in panels) + _FOOT
     figure = Figure(figsize=(_WIDTH / 100, height / 100), dpi=100, facecolor=PAPER)
     write_title(figure, one_line(title), x=_LEFT / _WIDTH, y=1 - 38 / height)

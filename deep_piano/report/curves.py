@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deep_piano.report.style import FAINT, INK, LINES, PAPER, hide_spines, save, write_title
+from deep_piano.report.style import (
+    FAINT,
+    INK,
+    LINES,
+    PAPER,
+    drawing,
+    hide_spines,
+    save,
+    write_title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@drawing()
 def history(path: Path, rows: Sequence[Mapping[str, float]], *, unit: str = "nats a note") -> None:
     """Draw the history of a training run.
 
@@ -34,6 +44,8 @@ def history(path: Path, rows: Sequence[Mapping[str, float]], *, unit: str = "nat
     ------
     InputError
         When the picture's folder cannot be written to.
+    PictureError
+        When it cannot be drawn.
     """
     from matplotlib.figure import Figure
 
@@ -55,6 +67,7 @@ def history(path: Path, rows: Sequence[Mapping[str, float]], *, unit: str = "nat
     save(figure, path)
 
 
+@drawing()
 def likelihoods(
     path: Path,
     totals: Mapping[str, Mapping[str, float]],

@@ -102,7 +102,9 @@ def inspect_recording(
             audio_features=described,
             note_features=note_features,
         )
-    return recording_card(path.name, described, note_features), pictures
+    certainties = descriptors.certainties(notes)
+    card = recording_card(path.name, described, note_features, certainties=certainties)
+    return card, pictures
 
 
 def _read_midi(path: Path) -> tuple[Notes, float]:

@@ -23,6 +23,7 @@ from deep_piano.report.style import (
     SHADE,
     Shades,
     clock_ticks,
+    drawing,
     hide_spines,
     save,
     write_title,
@@ -45,6 +46,7 @@ _FEWEST_PITCHES = 48  # four octaves: a narrow piece is not blown up to look wid
 _SHORTEST_BAR = 1 / 900  # of the picture's width: a note that can still be seen
 
 
+@drawing()
 def piano_roll(
     path: Path, notes: Notes, *, seconds: float, seed_seconds: float, title: str
 ) -> None:
@@ -68,6 +70,8 @@ def piano_roll(
     ------
     InputError
         When the picture's folder cannot be written to.
+    PictureError
+        When it cannot be drawn.
     """
     from matplotlib.figure import Figure
 

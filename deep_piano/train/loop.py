@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from deep_piano.codecs.base import loss_unit
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
-from deep_piano.errors import DeepPianoError, TrainingError
+from deep_piano.errors import DeepPianoError, TrainingError, ran_out_of_memory
 from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.models import checkpoint as checkpoints
@@ -272,9 +272,7 @@ def _memory_explained(settings: TrainConfig) -> Iterator[None]:
     except DeepPianoError:
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "MemoryError")
-        if not any(sign in text for sign in signs):
+        if not ran_out_of_memory(error):
             raise
         raise DeepPianoError(
             f"out of memory with {settings.batch} windows of {settings.window} steps and the "

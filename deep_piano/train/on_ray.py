@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
-from deep_piano.infra.backend import load_tensorflow
+from deep_piano.infra.backend import keras_backend, load_keras
 from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import ask_for, connected, gpus_each, total
 from deep_piano.infra.cluster.scheduling import Silence
@@ -122,14 +122,15 @@ def train(
         they reported nothing for `settings.silence_seconds`.
     """
     workers = settings.workers or 1
-    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    if keras_backend() != "tensorflow":
         raise InputError(
             f"several workers train on TensorFlow only, and KERAS_BACKEND is "
             f"{os.environ['KERAS_BACKEND']!r}. Unset it, or leave --workers out."
         )
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # for Ray's trainer, which loads Keras by itself
     with connected():
         gpus = _gpus_per_worker(settings, workers)
-        load_tensorflow()  # before Ray's trainer does, which does not silence its messages
+        load_keras()  # before Ray's trainer does, which does not silence its messages
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.tensorflow import TensorflowTrainer

@@ -14,6 +14,7 @@ This module knows these files, local or in S3; it knows nothing of models or bat
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deep_piano.errors import FileError, InputError, one_line
+from deep_piano.errors import FileError, InputError, PictureError, one_line
 from deep_piano.infra.storage.arrow import arrow_file
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.models.checkpoint import BEST
 from deep_piano.report.text import markdown
+
+logger = logging.getLogger(__name__)
 
 RUN: Final = "run.json"
 LAST: Final = "checkpoint/last"
@@ -72,8 +75,8 @@ class _Validated(_Part):
 
 
 def write_about(run: Folder, about: Mapping[str, Any]) -> None:
-    """Write `run.json`."""
-    with run.write(RUN) as path:
+    """Write `run.json`; raise an InputError where another run has begun there meanwhile."""
+    with run.write(RUN, replace=False) as path:
         path.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -113,8 +116,11 @@ def write_history(run: Folder, rows: Sequence[Row], *, unit: str) -> None:
 
     with run.write(_HISTORY) as path, arrow_file(path, "wb") as file:
         pq.write_table(pa.Table.from_pylist(list(rows)), file)
-    with run.write("history.png") as path:
-        draw_history(path, rows, unit=unit)
+    try:
+        with run.write("history.png") as path:
+            draw_history(path, rows, unit=unit)
+    except PictureError as error:
+        logger.warning("%s. All else is kept.", one_line(error))
     _write_events(run, rows)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from deep_piano.analysis import descriptors, keys
+from deep_piano.analysis.tempo import pairs_apart, tempo_of
 from deep_piano.music.notes import NOTE, make_notes
 from tests.support.recordings import SR as SPEECH_SR
 from tests.support.recordings import key_hz, speech_like, white_noise
@@ -248,7 +249,7 @@ def test_figures_of_any_notes_are_finite(columns):
 
 def test_pairs_apart_are_those_of_the_plain_definition(rng):
     time_s = np.sort(rng.integers(0, 40, 60) / 4)
-    first, second = descriptors.pairs_apart(time_s, 1, 2.5, most=5)
+    first, second = pairs_apart(time_s, 1, 2.5, most=5)
     expected = []
     for i, start in enumerate(time_s):
         apart = [j for j, end in enumerate(time_s) if 1 <= end - start < 2.5]
@@ -257,4 +258,24 @@ def test_pairs_apart_are_those_of_the_plain_definition(rng):
 
 
 def test_flat_weights_have_no_key():
-    assert keys.key_of_histogram(np.full(12, 1 / 12)) is None
+    assert keys.estimate_of_weights(np.full(12, 1 / 12)) == (None, "none")
+
+
+def test_a_beat_is_told_from_free_playing(rng):
+    beats = np.arange(200) * 0.5
+    even = beats + rng.normal(0, 0.01, 200)
+    assert tempo_of(np.sort(even)) == (pytest.approx(120, rel=0.02), "sure")
+    free = np.sort(rng.uniform(0, 100, 300))
+    assert tempo_of(free).certainty == "unclear"
+    assert tempo_of(beats[:8]).certainty == "unclear"  # too few to tell
+    assert tempo_of(np.array([])) == (None, "none")
+
+
+def test_certainties_are_those_of_what_is_described(rng):
+    onsets = np.arange(200) * 0.5
+    pitches = np.resize([60, 64, 67, 72], 200)
+    notes = make_notes(onsets, onsets + 0.4, pitches, [80] * 200)
+    found = descriptors.certainties(notes)
+    assert found["tempo"] == "sure"
+    assert found["key"] == keys.estimate_key(notes).certainty
+    assert descriptors.describe_notes(notes).key == keys.estimate_key(notes).name

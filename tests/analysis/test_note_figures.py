@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.realism import density_drift
-from deep_piano.analysis.keys import Key, key_of, pitch_class_histogram
+from deep_piano.analysis.keys import Key, estimate_key, key_of, pitch_class_histogram
 from deep_piano.analysis.note_figures import (
     density_per_s,
     density_ratio,
@@ -104,9 +104,43 @@ def test_a_transposed_piece_has_the_transposed_key(semitones, mode):
     assert key_of(shifted(notes, semitones=semitones)) == Key(semitones, mode)
 
 
-@pytest.mark.parametrize("notes", [EMPTY, melody(list(range(60, 72)))])
+@pytest.mark.parametrize("notes", [EMPTY, make_notes([0] * 12, [1] * 12, range(60, 72), [80] * 12)])
 def test_no_key_where_none_fits_better(notes):
     assert key_of(notes) is None
+    assert estimate_key(notes) == (None, "none")
+    assert estimate_key(notes).name == "none"
+
+
+SCALE = [60, 62, 64, 65, 67, 69, 71, 72]
+SONG = [60, 64, 67, 65, 62, 67, 71, 74, 60, 64, 67, 72, 69, 65, 62, 59, 67, 60]
+
+
+@pytest.mark.parametrize(
+    ("pitches", "name", "certainty"),
+    [
+        (SONG, "C major", "sure"),
+        ([pitch + 9 for pitch in SONG], "A major", "sure"),
+        (SCALE, "C major", "fairly sure"),
+        (list(range(60, 72)), None, "unclear"),
+        ([60, 62, 64, 66, 68, 70], None, "unclear"),
+        ([64, 67, 71], "E minor", "fairly sure"),
+    ],
+)
+def test_a_key_has_a_certainty(pitches, name, certainty):
+    found = estimate_key(melody(pitches))
+    assert found.certainty == certainty
+    assert name in (None, found.name)
+
+
+def test_the_beginning_and_the_end_say_more_of_a_key_than_the_middle():
+    cadence = [60, 64, 67, 72, 65, 69, 72, 67, 71, 74, 77, 72, 67, 64, 60]
+    away = [pitch + 7 for pitch in cadence]
+    notes = melody([*cadence * 2, *away * 5, *cadence * 2])
+    notes["onset"] *= 4
+    notes["offset"] *= 4
+    assert estimate_key(notes).name == "C major"
+    middle = notes[30:-30]
+    assert estimate_key(middle).name == "G major"
 
 
 def test_densities():

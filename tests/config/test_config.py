@@ -112,7 +112,11 @@ def test_settings_cannot_be_changed_afterwards():
         ("generate: {checkpoint: ''}", "'generate.checkpoint' must"),
         ("generate: {checkpoint: 7}", "a valid string. Received: 7"),
         ("generate: 3", "generate must be a group of settings. Received: 3"),
-        ("generate:", "generate must be a group of settings. Received: None"),
+        ("generate: {random_state: 0b10}", "'generate.random_state' must be a valid integer"),
+        ("generate: {seconds: 1:30}", "'generate.seconds' must be a valid number"),
+        ("generate: {takes: 2, keep: 4}", r"such that keep \(4\) is at most takes \(2\)"),
+        ("generate: {keep: 2}", r"keep \(2\) is at most takes \(1\)"),
+        ("generate: {takes: yes}", "'generate.takes' must be a valid integer. Received: True"),
         ("[1, 2]", r"must be a group of settings. Received: \[1, 2\]"),
         ("train: {preset: huge}", "'train.preset' must be 'tiny', 'small', 'base' or 'large'. R"),
         (
@@ -135,6 +139,49 @@ def test_a_bad_file_is_one_line_that_says_what_to_do(settings, text, message):
         load_config(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("010", 10), ("0x10", 16), ("0o10", 8), ("1_000", 1000), ("+7", 7), ("00", 0)],
+)
+def test_whole_numbers_are_those_of_yaml_1_2(settings, written, value):
+    path = settings(f"generate: {{random_state: {written}}}")
+    assert load_config(path).generate.random_state == value
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1e2", 100.0), ("12.", 12.0), ("1_0.5", 10.5), ("0e0", 0.0), ("09.5", 9.5), ("+.5e1", 5.0)],
+)
+def test_real_numbers_are_those_of_yaml_1_2(settings, written, value):
+    path = settings(f"generate: {{seed_start: {written}}}")
+    assert load_config(path).generate.seed_start == value
+
+
+@pytest.mark.parametrize("written", [".inf", "-.INF", ".nan"])
+def test_what_is_no_finite_number_is_refused(settings, written):
+    with pytest.raises(ConfigError, match="must be a finite number"):
+        load_config(settings(f"generate: {{seconds: {written}}}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "generate:\n#  seconds: 60\n",
+        "generate:\n  temperature:\n  # pitch: 0.9\n",
+        "generate:\nbulk:\nprepare:\nstorage:\ntrain:\nprofiles:\n",
+        "profiles:\n  laptop:\n    # workers: 2\n",
+        "profiles: {laptop: {generate: null}}",
+    ],
+)
+def test_a_group_in_which_all_is_commented_out_is_empty(settings, text):
+    assert load_config(settings(text)) == Config()
+
+
+def test_an_empty_group_of_a_profile_leaves_the_files_own(settings):
+    path = settings("generate: {seconds: 60}\nprofiles:\n  a:\n    generate:\n")
+    assert load_config(path, profile="a").generate.seconds == 60
 
 
 @pytest.mark.parametrize("name", ["absent.yaml", "."])

@@ -37,7 +37,7 @@ def test_takes_are_numbered_and_nothing_is_left_behind(tmp_path):
 
 def test_what_is_there_or_given_is_not_replaced(tmp_path):
     (tmp_path / "a.png").touch()
-    with pytest.raises(InputError, match=r"a\.png is there already"):
+    with pytest.raises(InputError, match=r"a\.png already exists"):
         targets(tmp_path / "a.wav", 1, force=False, given=[])
     with pytest.raises(InputError, match=r"a\.png"):
         targets(tmp_path / "a.wav", 1, force=True, given=[tmp_path])
@@ -81,3 +81,46 @@ def test_a_score_may_be_what_is_named_or_beside_it(tmp_path):
     assert beside.main == beside.sound == tmp_path / "a.mp3"
     assert beside.score == tmp_path / "a.musicxml"
     assert beside.inside(tmp_path / "x").main == tmp_path / "x" / "a.mp3"
+
+
+def write(files, text):
+    with staged(files) as places:
+        for place in places:
+            place.write_text(text)
+
+
+def test_another_run_that_was_faster_is_not_replaced(tmp_path):
+    out = tmp_path / "piece.wav"
+    [first], [second] = (targets(out, 1, force=False, given=[]) for _ in range(2))
+    write(first, "first")
+    with pytest.raises(InputError, match=r"piece\.mid appeared .*--force"):
+        write(second, "second")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"first"}
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_files_put_in_place_before_a_taken_name_are_taken_back(tmp_path):
+    [files] = targets(tmp_path / "piece.wav", 1, force=False, given=[])
+    files.sound.write_text("another's")
+    with pytest.raises(InputError, match=r"piece\.wav appeared"):
+        write(files, "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["piece.wav"]
+    assert files.sound.read_text() == "another's"
+
+
+def test_force_replaces(tmp_path):
+    [files] = targets(tmp_path / "piece.mid", 1, force=True, given=[])
+    write(files, "first")
+    write(files, "second")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"second"}
+
+
+def test_a_picture_that_was_not_drawn_is_left_out_and_an_old_one_removed(tmp_path):
+    [files] = targets(tmp_path / "piece.mid", 1, force=True, given=[])
+    write(files, "first")
+    with staged(files) as places:
+        places.notes.write_text("second")
+        places.facts.write_text("second")
+        assert list(places.hashes()) == ["piece.mid"]
+    assert [path.name for path in files.written()] == ["piece.mid", "piece.json"]
+    assert sorted(tmp_path.iterdir()) == sorted(files.written())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from deep_piano.errors import InputError
 from deep_piano.generate import gallery
 from deep_piano.generate.gallery import PAGE, known_pieces, write_gallery, write_page_of
 from deep_piano.generate.records import RUN, Record, Records, require_same_run, write_manifest
+from deep_piano.generate.votes import read_votes
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import make_notes
 from deep_piano.report.roll import piano_roll
@@ -63,7 +65,9 @@ def bulk(tmp_path, material):
                     "pitch_class_cosine": (number * 7 % 11 + take) / 13,
                     "nats_a_note": 9.0,
                     "seed_key": "C major",
-                    "continuation_key": "C major",
+                    "seed_key_certainty": "unclear",
+                    "continuation_key": "C major" if take == 1 else "A minor",
+                    "continuation_key_certainty": "fairly sure",
                     "longest_silence_s": 1.5,
                     "longest_loop": 2,
                 }
@@ -252,19 +256,41 @@ def test_pieces_are_searched_filtered_and_sorted(page):
 
 
 @pytest.mark.browser
+def test_a_key_is_told_with_its_certainty(page):
+    told = page.locator("dt:text-is('key') + dd").all_text_contents()
+    same = "C major, fairly sure; as the seed"
+    other = "A minor, fairly sure; seed: unclear (perhaps C major)"
+    assert told == [same, other] * 3
+
+
+@pytest.mark.browser
 def test_two_takes_are_compared_blind_and_the_votes_saved(page):
     page.keyboard.press("b")
     pairs = page.locator("#pair")
     assert pairs.text_content() == "Pair 1 of 3"
     assert "take" not in page.locator("#question").inner_text()
+    assert page.locator("#prefer-0").is_disabled()
     page.keyboard.press("1")
     page.wait_for_function("!sides[0].paused && sides[0].currentTime > 0.3")
     page.keyboard.press("2")
-    page.wait_for_function("sides[0].paused && heard(sides[1]) > 0.1")
+    page.wait_for_function("sides[0].paused && !sides[1].paused && sides[1].currentTime > 0.3")
+    page.keyboard.press("l")  # no vote: neither was heard beyond the seed
+    assert (pairs.text_content(), page.evaluate("votes.length")) == ("Pair 1 of 3", 0)
+    assert page.locator("#unheard").inner_text() == "Not heard yet: 1 and 2"
+    listen(page, 1)
+    assert page.locator("#unheard").inner_text() == "Not heard yet: 1"
+    assert page.locator("#prefer-none").is_disabled()
+    listen(page, 0)
+    assert page.locator("#prefer-0").is_enabled()
     page.keyboard.press("l")
-    page.keyboard.press("a")
+    assert page.locator("#prefer-0").is_disabled()
+    cast(page, "a")
+    hear_both(page)
     page.locator("#prefer-none").click()
     assert pairs.text_content() == "3 votes"
+    shown = page.locator("#revealed").inner_text()
+    assert shown.count("take 1") == shown.count("take 2") == 3
+    assert shown.count("(preferred)") == 2
     with page.expect_download() as download:
         page.locator("#export").click()
     found = json.loads(download.value.path().read_text())
@@ -277,7 +303,7 @@ def test_two_takes_are_compared_blind_and_the_votes_saved(page):
     for vote in found["votes"]:
         assert {vote["first"]["take"], vote["second"]["take"]} == {1, 2}
         assert vote["first"]["sha256"] == "ab"
-    assert min(found["votes"][0]["heard_s"]) > 0
+        assert min(vote["heard_s"]) >= min(vote["enough_s"]) > 0
     page.reload()
     page.keyboard.press("b")
     assert pairs.text_content() == "3 votes"  # kept, and no pair is asked twice
@@ -291,13 +317,61 @@ def test_two_runs_are_compared_by_seed_and_take(bulk, visit, tmp_path):
     page = visit(out)
     page.keyboard.press("b")
     for _ in range(2):  # the takes of the seed that both have
-        page.keyboard.press("a")
+        cast(page, "a")
     votes = page.evaluate("votes")
     assert [vote["seed"] for vote in votes] == ["b.mp3"] * 2
     assert [{vote[one]["run"] for one in ("first", "second")} for vote in votes] == [
         {"old", "new"}
     ] * 2
     assert all(vote["first"]["take"] == vote["second"]["take"] for vote in votes)
+
+
+@pytest.mark.browser
+def test_of_three_runs_each_two_are_compared(bulk, visit, tmp_path):
+    names = ["one", "two", "three"]
+    runs = [bulk(name, ["a.mp3"], checkpoint=name, takes=1) for name in names]
+    out = tmp_path / "compare.html"
+    write_page_of(out, runs)
+    page = visit(out)
+    page.keyboard.press("b")
+    assert page.locator("#pair").text_content() == "Pair 1 of 3"
+    cast(page, "a")
+    page.locator("#skip").click()
+    cast(page, "l")
+    votes = page.evaluate("votes")
+    page.reload()
+    page.keyboard.press("b")
+    assert page.locator("#pair").text_content() == "Pair 1 of 1"  # the one that was skipped
+    cast(page, "0")
+    votes = page.evaluate("votes")
+    found = {frozenset(one[side]["run"] for side in ("first", "second")) for one in votes}
+    assert found == {frozenset(pair) for pair in itertools.combinations(names, 2)}
+    shown = page.locator("#revealed").inner_text()
+    assert all(shown.count(f"{name}, take 1") == 2 for name in names)
+    (tmp_path / "votes.json").write_text(page.evaluate("exported()"))
+    comparisons, unheard = read_votes([tmp_path / "votes.json"])
+    assert ([sum(one.preferred) + one.undecided for one in comparisons], unheard) == ([1] * 3, 0)
+
+
+def listen(page, side):
+    """Hear as much of a side as a vote needs."""
+    page.evaluate(f"if (sides[{side}].paused) listen({side})")
+    page.wait_for_function(f"!sides[{side}].paused && sides[{side}].readyState > 0")
+    page.evaluate(f"sides[{side}].currentTime = 1.9; sides[{side}].playbackRate = 8")
+    page.wait_for_function(f"heardOf({side}) >= enough({side})")
+    page.evaluate(f"if (!sides[{side}].paused) sides[{side}].pause(); allow()")
+
+
+def hear_both(page):
+    """Hear as much of a pair as a vote needs."""
+    listen(page, 0)
+    listen(page, 1)
+
+
+def cast(page, key):
+    """Hear both of a pair, and vote."""
+    hear_both(page)
+    page.keyboard.press(key)
 
 
 @pytest.mark.browser

@@ -111,6 +111,14 @@ def test_only_code_and_settings_are_packed(checkout):
         }
 
 
+def test_a_dry_run_needs_no_address(checkout):
+    words = shlex.split(made(run("submit", "--dry-run", "train", "s3://b/set", "-o", "s3://b/run")))
+    assert words[:5] == ["ray", "job", "submit", "--working-dir", "."]
+    assert words[-4:] == ["jobs.train", "s3://b/set", "-o", "s3://b/run"]
+    refused(run("submit", "train", "s3://b/set"), "no address of a job server")
+    refused(run("submit", "--dry-run", "--address", "host:1", "train"), "no address of a job")
+
+
 def test_a_dry_run_prints_the_same_command(checkout):
     settings = ("--config", "ray_config.yaml", "--profile", "few")
     job = ("train", "s3://b/set", "-o", "a b", "--workers", "2")

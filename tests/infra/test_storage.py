@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -24,7 +25,7 @@ from deep_piano.infra.storage.atomic import atomic_path
 from deep_piano.infra.storage.bucket import ATTEMPTS, connect, without_password
 from deep_piano.infra.storage.folder import Entry
 from deep_piano.infra.storage.local import LocalFolder
-from deep_piano.infra.storage.open import open_folder
+from deep_piano.infra.storage.open import local_file, local_path, open_folder
 from tests.support.bucket import SECRET, free_port, serve
 
 ODD_NAMES = [
@@ -81,6 +82,56 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
         raise AssertionError("not reached")
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_name_that_was_taken_meanwhile_is_kept(tmp_path, monkeypatch, links):
+    if not links:  # as on exFAT
+
+        def link(source, target):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "a.txt"
+
+    def beaten() -> None:
+        with atomic_path(path, replace=False) as temporary:
+            temporary.write_text("mine")
+            path.write_text("another's")
+
+    with pytest.raises(InputError, match=r"a\.txt appeared .* is kept.*--force"):
+        beaten()
+    assert path.read_text() == "another's"
+    path.unlink()
+    with atomic_path(path, replace=False) as temporary:
+        temporary.write_text("mine")
+    assert path.read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_of_many_who_want_a_name_one_has_it(tmp_path):
+    def write(number):
+        try:
+            with atomic_path(tmp_path / "a.txt", replace=False) as temporary:
+                temporary.write_text(str(number))
+        except InputError:
+            return None
+        return str(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        [winner] = filter(None, pool.map(write, range(40)))
+    assert (tmp_path / "a.txt").read_text() == winner
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_that_goes_while_a_file_is_made(tmp_path):
+    def bereft() -> None:
+        with atomic_path(tmp_path / "new" / "a.txt") as temporary:
+            temporary.unlink()
+            temporary.parent.rmdir()
+
+    with pytest.raises(DeepPianoError, match=r"cannot write .*a\.txt.*folder removed"):
+        bereft()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
@@ -119,6 +170,51 @@ def test_what_is_written_is_found_and_read(folder):
     with folder.local("sub/a.mp3") as path:
         assert path.read_bytes() == b"some bytes"
         assert path.suffix == ".mp3"
+
+
+def test_a_name_in_a_folder_is_taken_once(folder):
+    with folder.write("a.txt", replace=False) as path:
+        path.write_bytes(b"first")
+    with pytest.raises(InputError, match="another run writes to the same name"):  # noqa: SIM117
+        with folder.write("a.txt", replace=False) as path:
+            path.write_bytes(b"second")
+    assert folder.read_bytes("a.txt") == b"first"
+    put(folder, "a.txt", b"third")
+    assert folder.read_bytes("a.txt") == b"third"
+
+
+def test_a_file_is_found_by_its_uri(folder):
+    put(folder, "deep/a b%.mid", b"notes")
+    service = {} if isinstance(folder, LocalFolder) else {"endpoint": folder.bucket.endpoint}
+    with local_file(f"{folder.uri}/deep/a b%.mid", **service) as path:
+        assert (path.name, path.read_bytes()) == ("a b%.mid", b"notes")
+    for uri in (folder.uri, f"{folder.uri}/deep", f"{folder.uri}/deep/"):
+        with local_file(uri, **service) as path:
+            assert path is None
+
+
+def test_an_error_names_the_file_and_not_its_copy(s3):
+    folder = open_folder(f"s3://{s3.bucket()}/my", endpoint=s3.endpoint)
+    put(folder, "one.mid")
+    with pytest.raises(FileError, match=r"^s3://bucket-\w+/my/one\.mid is damaged\.$"):  # noqa: SIM117
+        with local_file(f"{folder.uri}/one.mid", endpoint=s3.endpoint) as path:
+            raise FileError(f"{path} is damaged.")
+
+
+def test_paths_of_this_machine(tmp_path):
+    assert local_path("a b.mid") == Path("a b.mid")
+    assert local_path("file:///x/a%20b.mid") == Path("/x/a b.mid")
+    assert local_path("FILE://localhost/x") == Path("/x")
+    with local_file("") as path:
+        assert path == Path()
+    for uri, message in {
+        "https://me:secret@host/x.mid": r"//\.\.\.@host/x\.mid is on another machine.*Download",
+        "gs://bucket/x.mid": "is on another machine",
+        "s3://bucket/x.mid": "is in S3, and a file of this machine is needed",
+        "file://host/x": "is no folder of this machine",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            local_path(uri)
 
 
 def test_odd_names_are_found_and_read(folder):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deep_piano.analysis import descriptors
+from deep_piano.analysis.keys import estimate_key
 from deep_piano.config.sections import StorageConfig
 from deep_piano.errors import AssetError, AudioError, InputError, MidiError
 from deep_piano.infra.progress import Progress
@@ -110,6 +111,10 @@ def test_midi_is_described_without_a_network(tmp_path):
     assert "Sound" not in card
     assert line(card, "notes ") == "notes 112"
     assert line(card, "pedal down") == "pedal down 0.0% of the time"
+    key = estimate_key(improvised(random_state=1))
+    told = f"unclear perhaps {key.name}" if key.certainty == "unclear" else f"{key.name} {key[1]}"
+    assert line(card, "key") == f"key {told}"
+    assert "BPM, or half or double" in line(card, "tempo")
     assert pictures == []
 
 
@@ -149,6 +154,8 @@ def test_sound_is_described_transcribed_and_drawn(tmp_path, transcriber):
     assert line(card, "loudness").endswith("LUFS")
     assert line(card, "notes ") == "notes 2"
     assert line(card, "pedal down") == "pedal down 50.0% of the time"
+    assert line(card, "key").split()[1] in ("unclear", "C", "G", "none")  # one line: the notes'
+    assert line(card, "tempo").startswith("tempo un")
     assert pictures == [tmp_path / "take.inspect.png"]
     assert size(pictures[0])[0] > 1000  # wave, mel spectrogram, chroma and notes
 

@@ -163,6 +163,7 @@ def test_what_the_cluster_lacks_is_said(ray_here, dataset, tmp_path):
 
 def test_only_tensorflow_trains_on_several_workers(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr("deep_piano.train.on_ray.keras_backend", lambda: "jax")
     run = open_folder(tmp_path / "run")
     with pytest.raises(InputError, match=r"KERAS_BACKEND is 'jax'.*--workers"):
         train(dataset, run, *begin(dataset, run, SETTINGS))

@@ -36,6 +36,25 @@ def test_a_history_comes_back(tmp_path):
     ]
 
 
+def test_a_picture_never_costs_a_training(tmp_path, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("deep_piano.report.curves._draw_curves", fail)
+    rows = write(tmp_path, "one", [12.0])
+    assert runs.read_history(open_folder(tmp_path / "one")) == rows
+    assert (tmp_path / "one" / "tensorboard").exists()
+    assert not (tmp_path / "one" / "history.png").exists()
+    [record] = caplog.records
+    assert "no fonts" in record.getMessage()
+
+
+def test_a_run_is_begun_once(tmp_path):
+    write(tmp_path, "one", [12.0])
+    with pytest.raises(InputError, match=r"run\.json appeared"):
+        write(tmp_path, "one", [11.0])
+
+
 def test_tensorboard_can_read_its_log(tmp_path):
     write(tmp_path, "one", [12.0, 11.5])
     from tensorboardX.proto.event_pb2 import Event

@@ -1,9 +1,10 @@
 """The cache of third-party weights and sounds: fetched at set-up, checked, never committed.
 
 It is `$DEEP_PIANO_HOME`, else `deep_piano` in the user's cache folder: `$XDG_CACHE_HOME` or
-`~/.cache` on Linux, `~/Library/Caches` on macOS. An asset's folder in it appears whole or not at
-all, and may be copied to another machine as it is. This module knows the cache folder; it knows
-neither package clients nor what an asset is used for.
+`~/.cache` on Linux, `~/Library/Caches` on macOS, a private temporary folder where that cannot be
+written (`infra.caches`). An asset's folder in it appears whole or not at all, and may be copied to
+another machine as it is. This module knows the cache folder; it knows neither package clients nor
+what an asset is used for.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from platformdirs import user_cache_path
-
 from deep_piano.errors import AssetError
 from deep_piano.infra.assets import packages
 from deep_piano.infra.assets.catalogue import (
@@ -26,6 +25,7 @@ from deep_piano.infra.assets.catalogue import (
     Archive,
     Asset,
 )
+from deep_piano.infra.caches import user_cache
 from deep_piano.infra.progress import Progress, Tell, no_progress
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def cache_dir() -> Path:
     home = os.environ.get("DEEP_PIANO_HOME")
     if home:
         return Path(home).expanduser().absolute()
-    return user_cache_path("deep_piano", appauthor=False)
+    return user_cache()
 
 
 def list_assets() -> list[AssetState]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
+import socket
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from deep_piano.errors import DeepPianoError
+from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.infra.caches import home_is_writable
 from deep_piano.infra.logs import logs_json
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 3.0
 """How long to wait between two looks at a cluster."""
+_ANSWER_S = 3.0
 
 
 @contextmanager
@@ -34,6 +39,8 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
 
     Raises
     ------
+    InputError
+        When nothing answers at ``RAY_ADDRESS``, or the path of temporary files is too long.
     DeepPianoError
         When Ray cannot be reached or started.
     """
@@ -52,18 +59,66 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
         ray.LoggingConfig("JSON" if logs_json() else "TEXT", "INFO", ["name"])
     )
     address = os.environ.get("RAY_ADDRESS") or "local"
+    if address not in ("auto", "local"):
+        _require_answer(address)
     options: dict[str, Any] = {"log_to_driver": logger.isEnabledFor(logging.DEBUG)}
     if address == "local":
         options |= {"num_cpus": cpus, "include_dashboard": False}
+        if not home_is_writable():  # where Ray would keep a token for its clusters
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         ray.init(address=address, job_config=job, logging_level=logging.ERROR, **options)
+    except OSError as error:
+        if "AF_UNIX path length" in str(error):
+            raise InputError(
+                "the path of the folder for temporary files is too long for the sockets of Ray "
+                f"({_ray_folder()}). Set RAY_TMPDIR to a folder with a short path, such as "
+                "RAY_TMPDIR=/tmp."
+            ) from error
+        raise _no_cluster(address, error) from error
     except Exception as error:  # a bare Exception where a local node does not start in time
-        where = "here" if address == "local" else f"at RAY_ADDRESS={address}"
-        raise DeepPianoError(f"no Ray cluster is available {where}: {error}") from error
+        raise _no_cluster(address, error) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _ray_folder() -> str:
+    return os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+
+
+def _no_cluster(address: str, error: Exception) -> DeepPianoError:
+    if address == "local":
+        return DeepPianoError(f"no Ray cluster is available here: {error}")
+    return DeepPianoError(
+        f"no Ray cluster is available at RAY_ADDRESS={address}: {error} Unset RAY_ADDRESS to work "
+        "on this machine."
+    )
+
+
+def _require_answer(address: str) -> None:
+    """Raise `InputError` where nothing listens at an address: Ray would retry for 15 minutes."""
+    scheme, _, place = address.rpartition("://")
+    if scheme in ("http", "https"):
+        raise InputError(
+            f"RAY_ADDRESS={address} is a job server's address, where commands run as jobs: put "
+            "`submit` before this command, or unset RAY_ADDRESS to work on this machine."
+        )
+    host, _, port = place.rpartition(":")
+    end = time.monotonic() + _ANSWER_S
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S):
+                return
+        except (OSError, ValueError, OverflowError) as error:
+            if isinstance(error, ConnectionRefusedError) and time.monotonic() < end:
+                time.sleep(0.5)  # a head may be about to start
+                continue
+            raise InputError(
+                f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). Unset RAY_ADDRESS to "
+                "work on this machine, or start the cluster."
+            ) from error
 
 
 def ask_for(bundles: Sequence[Mapping[str, float]], *, within_s: float) -> None:

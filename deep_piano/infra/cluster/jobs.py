@@ -38,10 +38,14 @@ def entrypoint(stage: str, arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", f"jobs.{stage}", *arguments])
 
 
-def ray_command(address: str, stage: str, arguments: Sequence[str]) -> str:
-    """Return the equivalent command of Ray's own command line, from the same folder."""
+def ray_command(address: str | None, stage: str, arguments: Sequence[str]) -> str:
+    """Return the equivalent command of Ray's own command line, from the same folder.
+
+    Without an address, `RAY_ADDRESS` decides when the command runs.
+    """
     environment = json.dumps({"excludes": list(EXCLUDES)})
-    words = ["ray", "job", "submit", "--address", address, "--working-dir", "."]
+    words = ["ray", "job", "submit", *(("--address", address) if address else ())]
+    words += ["--working-dir", "."]
     words += ["--runtime-env-json", environment, "--", *shlex.split(entrypoint(stage, arguments))]
     return shlex.join(words)
 

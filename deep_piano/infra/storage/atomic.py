@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deep_piano.errors import DeepPianoError, InputError, one_line
@@ -26,17 +26,23 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
     The temporary name keeps the suffix, so that writers which choose a format by it work.
 
+    Parameters
+    ----------
+    path : Path
+    replace : bool
+        Whether an existing file may be replaced: see `put_in_place`.
+
     Raises
     ------
     InputError
-        When the folder cannot be written to.
+        When the folder cannot be written to, or the name is taken in the end.
     DeepPianoError
-        When the disk is full.
+        When the disk is full, or the folder is gone in the end.
 
     Examples
     --------
@@ -54,9 +60,58 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with room_required(path):
             yield temporary
-        temporary.replace(path)
+        try:
+            put_in_place(temporary, path, replace=replace)
+        except OSError as error:
+            raise DeepPianoError(
+                f"cannot write {one_line(path)}: {error.strerror}. Was its folder removed? Run the "
+                "same command again."
+            ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def put_in_place(temporary: Path, path: Path, *, replace: bool) -> None:
+    """Give a finished file its name, in one step.
+
+    Parameters
+    ----------
+    temporary : Path
+        In the same file system as `path`.
+    path : Path
+    replace : bool
+        Whether an existing file may be replaced. It may have appeared after `require_free`, when
+        another run writes to the same name.
+
+    Raises
+    ------
+    InputError
+        When the file exists and may not be replaced.
+    OSError
+        When the system does not let it be written.
+    """
+    if replace:
+        temporary.replace(path)
+        return
+    try:
+        try:
+            os.link(temporary, path)  # unlike a renaming, it fails where the name is taken
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            try:
+                temporary.replace(path)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+    except FileExistsError as error:
+        raise InputError(
+            f"{one_line(path)} appeared during this run, and is kept: another run writes to the "
+            "same name. Give another name, or --force."
+        ) from error
+    temporary.unlink(missing_ok=True)
 
 
 @contextmanager

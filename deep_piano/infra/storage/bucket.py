@@ -41,12 +41,14 @@ _ONE_OBJECT = {
 _NO_BUCKET = "there is no such bucket. Check its name and the endpoint, or create it"
 _REFUSED = f"the credentials are refused. {_SET_CREDENTIALS}"
 _EXPIRED = "the credentials have expired. Renew them"
+_TAKEN = "it exists already: another run writes to the same name. Give another name"
 _ELSEWHERE = "the bucket is in another region. Give that region, or set AWS_REGION"
 _MISTAKES = {
     **dict.fromkeys(["NoSuchBucket", "InvalidBucketName"], _NO_BUCKET),
     **dict.fromkeys(["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"], _REFUSED),
     **dict.fromkeys(["ExpiredToken", "TokenRefreshRequired"], _EXPIRED),
     **dict.fromkeys(["PermanentRedirect", "AuthorizationHeaderMalformed"], _ELSEWHERE),
+    **dict.fromkeys(["PreconditionFailed", "ConditionalRequestConflict"], _TAKEN),
     "RequestTimeTooSkewed": "the clock of this machine is wrong. Set it",
     "404": "there is nothing there. Check the bucket, the name and the endpoint",
 }
@@ -150,14 +152,16 @@ class Bucket:
         with self._explained("read", key, one_object=one_object) as client:
             _download(client, self.name, key, path, self.attempts)
 
-    def upload(self, path: Path, key: str) -> None:
+    def upload(self, path: Path, key: str, *, replace: bool = True) -> None:
         """Store a file of at most 5 GB in one request, which is atomic.
 
-        Its type is told by its name, so that a browser shows a page and plays a sound.
+        Its type is told by its name, so that a browser shows a page and plays a sound. Without
+        `replace`, an existing object of that key raises an InputError.
         """
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+        condition = {} if replace else {"IfNoneMatch": "*"}
         with self._explained("write", key) as client, path.open("rb") as body:
-            client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=kind)
+            client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=kind, **condition)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object of that key."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from deep_piano.errors import FileError, InputError, one_line
+from deep_piano.errors import DeepPianoError, FileError, InputError, one_line
 
 _PROBE = ".deep-piano-probe"
 
@@ -89,11 +89,16 @@ class Folder(ABC):
         """
 
     @abstractmethod
-    def write(self, name: str) -> AbstractContextManager[Path]:
+    def write(self, name: str, *, replace: bool = True) -> AbstractContextManager[Path]:
         """Yield a temporary path; publish it under a name when the block succeeds.
 
         Nobody sees half a file, and where the block fails nothing changes. Folders are made as
         they are needed.
+
+        Raises
+        ------
+        InputError
+            Without `replace`: the name is taken, perhaps by another run meanwhile.
         """
 
     @abstractmethod
@@ -147,6 +152,26 @@ def explained(doing: str, kind: type[InputError] = InputError) -> Iterator[None]
         yield
     except OSError as error:
         raise kind(f"cannot {doing}: {error.strerror}. Check it and its permissions.") from error
+
+
+@contextmanager
+def named(path: Path | str, name: str) -> Iterator[None]:
+    """Replace `path` by `name` in the messages of errors of the block.
+
+    Examples
+    --------
+    >>> with named(Path("/tmp/x/file.mid"), "one.mid"):
+    ...     raise FileError("/tmp/x/file.mid is damaged.")
+    Traceback (most recent call last):
+    deep_piano.errors.FileError: one.mid is damaged.
+    """
+    try:
+        yield
+    except DeepPianoError as error:
+        said, shown = str(error), one_line(name)
+        for text in (str(path), one_line(path)):
+            said = said.replace(text, shown)
+        raise type(error)(said) from error
 
 
 def require_inside(name: str) -> str:

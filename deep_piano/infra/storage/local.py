@@ -97,9 +97,9 @@ class LocalFolder(Folder):
             path.open("rb").close()
         yield path
 
-    def write(self, name: str) -> AbstractContextManager[Path]:
+    def write(self, name: str, *, replace: bool = True) -> AbstractContextManager[Path]:
         """Publish by renaming: see `Folder.write`."""
-        return atomic_path(self._path(name))
+        return atomic_path(self._path(name), replace=replace)
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file of that name."""

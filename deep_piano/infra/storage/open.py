@@ -1,15 +1,18 @@
-"""Opens the folder that a path or URI names, and checks whether two folders are separate."""
+"""Opens the folder or file of a path or URI, and checks whether two folders are separate."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from deep_piano.errors import InputError, one_line
 from deep_piano.infra.storage.bucket import ATTEMPTS, Bucket, without_password
-from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.folder import Folder, named
 from deep_piano.infra.storage.local import LocalFolder, escape
 from deep_piano.infra.storage.s3 import S3Folder
 
@@ -43,18 +46,18 @@ def open_folder(
     's3://music/piano'
     """
     text = os.fspath(uri)
-    scheme, separator, rest = text.partition("://")
+    scheme, rest = _scheme_of(text), text.partition("://")[2]
     shown = one_line(without_password(text))
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) or not separator:
+    if scheme is None:
         if not text or "\0" in text or text.startswith("s3:"):
             raise InputError(f"{shown!r} is not a folder. Give a local one or s3://bucket/prefix.")
         return LocalFolder(escape(text), Path(text).absolute())
-    if scheme.lower() == "file":
+    if scheme == "file":
         host, slash, path = unquote(rest, errors="surrogateescape").partition("/")
         if host not in ("", "localhost") or not slash or "\0" in path:
             raise InputError(f"{shown} is not a folder of this machine. Write file:///path.")
         return LocalFolder(escape(text), Path("/" + path))
-    if scheme.lower() != "s3":
+    if scheme != "s3":
         raise InputError(
             f"{shown} is of an unknown kind. Give a local folder or s3://bucket/prefix."
         )
@@ -67,6 +70,66 @@ def open_folder(
         bucket=Bucket(bucket, endpoint, region, attempts),
         prefix=prefix and prefix + "/",
     )
+
+
+@contextmanager
+def local_file(uri: str, **service: Any) -> Iterator[Path | None]:
+    """Yield the local path of the file that a path or URI names; None where it names a folder.
+
+    Parameters
+    ----------
+    uri : str
+        A local path, `file:///path` or `s3://bucket/key`. A file in S3 is copied; the copy has the
+        file's name, and is removed after the block.
+    **service
+        As for `open_folder`.
+
+    Raises
+    ------
+    InputError
+        The URI is of another kind. A local file need not exist.
+    """
+    if _scheme_of(uri) != "s3":
+        path = local_path(uri)
+        is_folder = uri and os.path.isdir(path)  # noqa: PTH112 (of a name too long, Path raises)
+        yield None if is_folder else path
+        return
+    above, _, name = uri.rpartition("/")
+    parent = open_folder(above, **service) if name and not above.endswith("/") else None
+    if parent is None or not parent.exists(name):
+        yield None
+        return
+    with parent.local(name) as path, named(path, uri):
+        yield path
+
+
+def local_path(uri: str) -> Path:
+    """Return the local path that a path or a `file://` URL names.
+
+    Raises
+    ------
+    InputError
+        It names a place elsewhere.
+    """
+    scheme, shown = _scheme_of(uri), one_line(without_password(uri))
+    if scheme is None:
+        return Path(uri)
+    if scheme == "file":
+        folder = open_folder(uri)
+        assert isinstance(folder, LocalFolder)
+        return folder.root
+    if scheme == "s3":
+        raise InputError(f"{shown} is in S3, and a file on this machine is needed. Give a path.")
+    raise InputError(
+        f"{shown} is on another machine, and nothing is downloaded from there. Download it, and "
+        "give the file's path."
+    )
+
+
+def _scheme_of(uri: str) -> str | None:
+    """Return the scheme of a URI in lower case; None for a path."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
+    return found[1].lower() if found else None
 
 
 def require_apart(corpus: Folder, dataset: Folder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -57,16 +57,18 @@ class S3Folder(Folder):
                     f"cannot keep {self.place(name)} in {path.parent}: {error.strerror}. "
                     "Make room, or set TMPDIR to another folder."
                 ) from error
+            with suppress(OSError, ValueError):  # where a file can have that name
+                path = path.rename(path.with_name(PurePosixPath(name).name))
             yield path
 
     @contextmanager
-    def write(self, name: str) -> Iterator[Path]:
+    def write(self, name: str, *, replace: bool = True) -> Iterator[Path]:
         """Publish by one upload, of at most 5 GB: see `Folder.write`."""
         key = self._key(name)
         with _temporary(name) as path:
             with room_required(path):  # for the copy in TMPDIR
                 yield path
-            self.bucket.upload(path, key)
+            self.bucket.upload(path, key, replace=replace)
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file of that name."""
