@@ -78,8 +78,8 @@ class PieceFiles:
             return path and folder / path.name
 
         picture, facts = folder / self.picture.name, folder / self.facts.name
-        rest = (there(path) for path in (self.notes, self.sound, self.score, self.named))
-        return PieceFiles(picture, facts, *rest, force=self.force)
+        notes, sound, score, named = map(there, (self.notes, self.sound, self.score, self.named))
+        return PieceFiles(picture, facts, notes, sound, score, named, self.force)
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name, but of the .json, which holds them."""

@@ -127,9 +127,8 @@ def test_the_figures_are_those_of_the_midi_file(make):
     written = read_midi(made.path)
     figures = made.facts["piece"]
     ends = made.facts["seed"]["seconds"] - TICK_S
-    again = note_figures.figures(
-        written[written["onset"] < ends], written[written["onset"] >= ends]
-    )
+    old, new = (written[part] for part in (written["onset"] < ends, written["onset"] >= ends))
+    again = note_figures.figures(old, new, from_s=float(old["offset"].max()))
     assert figures["notes"] == len(written)
     assert figures["seconds"] == SECONDS
     assert figures["seed_notes"] == again["seed_notes"] == made.facts["seed"]["notes"]
