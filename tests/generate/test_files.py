@@ -37,7 +37,7 @@ def test_takes_are_numbered_and_nothing_is_left_behind(tmp_path):
 
 def test_what_is_there_or_given_is_not_replaced(tmp_path):
     (tmp_path / "a.png").touch()
-    with pytest.raises(InputError, match=r"a\.png is there already"):
+    with pytest.raises(InputError, match=r"a\.png already exists"):
         targets(tmp_path / "a.wav", 1, force=False, given=[])
     with pytest.raises(InputError, match=r"a\.png"):
         targets(tmp_path / "a.wav", 1, force=True, given=[tmp_path])
