@@ -1,11 +1,12 @@
 # deep_piano: set up, make a piece, test. Needs make and Python 3.11 or 3.12, nothing else.
 #
-#   make piece   set up, then continue the example seed: out/piece.mp3 .mid .png .json
-#   make test    set up, then run all tests but those of the next line
-#   make chaos   break things under the three stages on a real cluster (Linux; see docs/chaos.md)
-#   make lint    set up, then check format, style and types
-#   make lock    write constraints.txt again (needs uv)
-#   make clean   remove what the other targets made (fetched assets stay in the user's cache)
+#   make piece      set up, then continue the example seed: out/piece.mp3 .mid .png .json
+#   make test       set up, then run the quick tests, which cover every room
+#   make test-all   the same and the slow ones: fuzzing, workers and nodes that die, training of sound
+#   make chaos      break things under the three stages on a real cluster (Linux; see docs/chaos.md)
+#   make lint       set up, then check format, style and types
+#   make lock       write constraints.txt again (needs uv)
+#   make clean      remove what the other targets made (fetched assets stay in the user's cache)
 
 SHELL := /bin/bash
 VENV := .venv
@@ -26,7 +27,7 @@ else \
 fi
 endef
 
-.PHONY: help piece test chaos lint lock clean
+.PHONY: help piece test test-all chaos lint lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -35,8 +36,9 @@ piece: $(VENV)/.ready
 	$(BIN)/deep-piano generate examples/seed.mp3 -o out/piece.mp3 --force
 
 # Two files at a time, in the order of `tests/conftest.py`.
-test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m 'not chaos' -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test test-all: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m 'not chaos$(if $(filter test,$@), and not slow)' \
+		-n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Networks, processes and mounts of its own, which end with it: nothing else here is touched.
 ALONE := unshare $(if $(filter 0,$(shell id -u)),,--map-root-user) --net --mount --pid --fork \

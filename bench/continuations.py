@@ -66,7 +66,8 @@ from deep_piano.generate.piece import LONGEST_SILENCE_S, decode_takes
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
-from deep_piano.music.notes import NOTE, Notes, excerpt, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import NOTE, Notes, excerpt
 from deep_piano.report.text import markdown
 
 MOST_DRIFT = 2.0

@@ -45,6 +45,7 @@ from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
+from deep_piano.music.ffmpeg import ffmpeg_version
 from deep_piano.music.recordings import survey
 from deep_piano.prepare import tasks
 from deep_piano.prepare.on_ray import prepare
@@ -137,7 +138,7 @@ def main(
         click.echo(
             f"Codec {codec}, {cores} processes, {rounds} rounds; {machine()}, "
             f"ray {metadata.version('ray')}, "
-            f"FFmpeg {audio.ffmpeg_version()}.\n"
+            f"FFmpeg {ffmpeg_version()}.\n"
         )
         print_rates(results)
         print_parts(recordings(small)[:part_files], settings)
@@ -282,7 +283,7 @@ def print_parts(paths: Sequence[Path], settings: PrepareConfig) -> None:
 
 def decode_commands(paths: Sequence[Path], settings: PrepareConfig) -> list[list[str]]:
     """Return, for each recording, the command that `audio.decode` runs, as it logs it."""
-    log = logging.getLogger("deep_piano.music.audio")
+    log = logging.getLogger("deep_piano.music.ffmpeg")
     seen: list[list[str]] = []
     level = log.level
     log.setLevel(logging.DEBUG)
@@ -300,8 +301,9 @@ def decode_commands(paths: Sequence[Path], settings: PrepareConfig) -> list[list
         log.removeFilter(keep)
         log.setLevel(level)
     first = f"file:{paths[0].absolute()}"
+    command = next(command for command in seen if first in command)
     return [
-        [f"file:{path.absolute()}" if word == first else word for word in seen[0]] for path in paths
+        [f"file:{path.absolute()}" if word == first else word for word in command] for path in paths
     ]
 
 
@@ -345,7 +347,7 @@ def survey_hashed(
 ) -> list[Source]:
     """Return the files of different content of a corpus; `over` maps the hashing of batches."""
     entries, ignored = survey(corpus)
-    splits = Splits(corpus, ignored, settings)
+    splits = Splits(corpus, entries, ignored, settings)
     names = [entry.name for entry in entries if not entry.problem]
     batches = [names[i : i + _FILES_A_TASK] for i in range(0, len(names), _FILES_A_TASK)]
     hashes = {

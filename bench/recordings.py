@@ -34,7 +34,8 @@ from deep_piano.analysis.note_figures import (
 )
 from deep_piano.cli.options import PerField
 from deep_piano.errors import DeepPianoError
-from deep_piano.music.notes import Notes, read_midi
+from deep_piano.music.midi import read_midi
+from deep_piano.music.notes import Notes
 from deep_piano.report.text import markdown
 
 SUFFIXES = frozenset({".mp3", ".wav", ".flac", ".ogg", ".m4a", ".opus"})

@@ -45,7 +45,7 @@ FUNCTIONS = (
     ("deep_piano.decoding.notes", "Engine.__init__", "preparing the weights"),
     ("deep_piano.generate.piece", "decode_takes", "composing"),
     ("deep_piano.analysis.note_figures", "figures", "figures of the piece"),
-    ("deep_piano.music.notes", "write_midi", "writing MIDI"),
+    ("deep_piano.music.midi", "write_midi", "writing MIDI"),
     ("deep_piano.report.roll", "piano_roll", "drawing the piano roll"),
     ("deep_piano.infra.assets.cache", "ensure", "looking for assets"),
     ("deep_piano.music.sounds", "load_sound", "looking for assets"),

@@ -19,7 +19,9 @@ import numpy as np
 
 from deep_piano.infra.storage.atomic import atomic_path
 from deep_piano.music import audio, loudness, synth
-from deep_piano.music.notes import MIDI_SUFFIXES, excerpt, read_midi
+from deep_piano.music.midi import read_midi
+from deep_piano.music.notes import excerpt
+from deep_piano.music.recordings import MIDI_SUFFIXES
 
 SHARE_HELD_OUT = 0.08  # of the files whose folder has no table of splits
 LUFS = -20.0

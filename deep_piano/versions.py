@@ -10,7 +10,7 @@ import deep_piano
 
 _SAME = {"tensorflow": "tensorflow-cpu"}  # one module, two distributions
 _DECISIVE = (
-    *("numpy", "scipy", "numba", "tensorflow", "symusic"),
+    *("numpy", "scipy", "numba", "tensorflow"),
     *("soxr", "soundfile", "pyloudnorm", "matplotlib"),
 )
 
@@ -31,7 +31,7 @@ def of_a_piece() -> dict[str, str | None]:
 
     Cached, since asking FFmpeg starts a process.
     """
-    from deep_piano.music.audio import ffmpeg_version
+    from deep_piano.music.ffmpeg import ffmpeg_version
 
     packages = {package: version(package) for package in _DECISIVE}
     return _ours() | packages | {"ffmpeg": ffmpeg_version()}
@@ -39,9 +39,9 @@ def of_a_piece() -> dict[str, str | None]:
 
 def of_a_dataset() -> dict[str, str | None]:
     """Return the versions that determine the bytes of a dataset."""
-    from deep_piano.music.audio import ffmpeg_version
+    from deep_piano.music.ffmpeg import ffmpeg_version
 
-    packages = ("numpy", "scipy", "librosa", "symusic", "pyarrow", "pyloudnorm", "tensorflow")
+    packages = ("numpy", "scipy", "librosa", "numba", "pyarrow", "pyloudnorm", "tensorflow")
     found = {package: version(package) for package in packages}
     return _ours() | {"ffmpeg": ffmpeg_version()} | found
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_piano.music.notes import Notes, fold_pedal, make_notes, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import Notes, fold_pedal, make_notes
 
 # One token a sixteenth, six a bar of 3/8; "-" holds the note before, "." is a rest.
 RIGHT_HAND = """

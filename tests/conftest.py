@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -14,9 +15,13 @@ import pytest
 
 from tests.support.bucket import UNWANTED, Server, serve
 
-# No test asserts a time, and a run in CI tries the same examples as the run before.
-hypothesis.settings.register_profile("local", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+# No test asserts a time, nor does Hypothesis. A run in CI tries the same examples as the last one.
+hypothesis.settings.register_profile(
+    "local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("local"), derandomize=True
+)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is loaded
@@ -35,12 +40,31 @@ def _shared_folder() -> Path:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("shared") and not _shared_folder().is_dir():
         pytest.skip(f"there is no folder {_shared_folder()} (set DEEP_PIANO_SHARED)")
+    if item.get_closest_marker("gpu") and not _tensorflow_sees_a_gpu():
+        pytest.skip("TensorFlow sees no GPU")
+
+
+@functools.cache
+def _tensorflow_sees_a_gpu() -> bool:
+    from deep_piano.infra.backend import load_tensorflow
+
+    return bool(load_tensorflow().config.list_physical_devices("GPU"))
+
+
+def pytest_runtest_teardown() -> None:
+    """End what a test that failed has left running."""
+    commands = sys.modules.get("tests.support.commands")
+    if commands:
+        commands.end_all()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have files with tests on Ray run first: the longest must not be begun last."""
-    on_ray = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in on_ray)
+    """Have files on Ray run first, then those on TensorFlow: the longest must not be begun last."""
+    paths = {
+        marker: {item.path for item in items if item.get_closest_marker(marker)}
+        for marker in ("ray", "tf")
+    }
+    items.sort(key=lambda item: [item.path not in of_marker for of_marker in paths.values()])
 
 
 @pytest.fixture
@@ -125,7 +149,16 @@ def _own_home(
 
 @pytest.fixture(scope="session")
 def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("s3") / "server.log") as server:
+    import botocore.session
+
+    with (
+        serve(tmp_path_factory.mktemp("s3") / "server.log") as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        # What botocore knows of AWS, 1 MB of JSON, is read once, and not for every client.
+        patch.setattr(
+            botocore.session, "create_loader", functools.cache(botocore.session.create_loader)
+        )
         yield server
 
 

@@ -21,6 +21,7 @@ from deep_piano.analysis import keys, note_figures
 from deep_piano.music.audio import SILENCE_DBFS, Samples
 from deep_piano.music.loudness import integrated_lufs
 from deep_piano.music.notes import Notes
+from deep_piano.music.tuning import tuning_of
 
 EXCERPT_S = 30.0
 MFCC = 13
@@ -31,10 +32,6 @@ _SILENT_PEAK = 1e-5  # -100 dBFS: below it there is nothing but rounding to desc
 _SILENCE_FRAME_S = 0.05
 _CLIPPED = 0.99  # resampling and lossy coding make a clipped top uneven
 _SHORTEST_CLIPPED_RUN = 3
-# Below 200 Hz a bin is as wide as a semitone, above 2,500 Hz a string is too stiff to be in tune.
-_TUNED_HZ = (200.0, 2500.0)
-_FAINTEST_PEAK_DB = 40.0  # below its frame's strongest
-_DB_PER_NEPER = 8.686
 _SLOWEST_BPM, _LIKELIEST_BPM, _FASTEST_BPM = 30.0, 120.0, 300.0
 _IOI_STEP_S = 0.01
 _MOST_NOTES_FOR_TEMPO, _MOST_BEATS = 1000, 64
@@ -238,7 +235,7 @@ def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
     mean = magnitude.mean(axis=1, keepdims=True)  # a mean over frames would describe its rests
     mel = librosa.feature.melspectrogram(S=power, sr=sr, n_mels=_MEL_BANDS)
     mel_db = librosa.power_to_db(mel)
-    tuning, strength = _tuning(magnitude, bin_hz=sr / n_fft)
+    tuning, strength = tuning_of(magnitude, bin_hz=sr / n_fft)
     by_frame = librosa.feature.chroma_stft(S=magnitude, sr=sr, n_fft=n_fft, tuning=tuning)
     chroma = by_frame.mean(axis=1).astype(float)
     chroma /= chroma.sum()
@@ -255,26 +252,6 @@ def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
         "key": key.name if key else "none",
         "tuning_strength": strength,
     }
-
-
-def _tuning(magnitude: NDArray[np.float32], *, bin_hz: float) -> tuple[float, float]:
-    """Return the tuning in semitones from A = 440 Hz (-0.5 to 0.5), and its strength (0 to 1)."""
-    low, high = (round(hz / bin_hz) for hz in _TUNED_HZ)
-    # One more bin on either side, to detect a peak and to place it between bins by a parabola.
-    band = np.maximum(magnitude[low - 1 : high + 1], 1e-9).T  # (frames, bins)
-    np.log(band, out=band)
-    before, here, after = band[:, :-2], band[:, 1:-1], band[:, 2:]
-    loud = here.max(axis=1, initial=-np.inf, keepdims=True) - _FAINTEST_PEAK_DB / _DB_PER_NEPER
-    frame, column = np.nonzero((here > before) & (here >= after) & (here > loud))
-    before, here, after = (part[frame, column] for part in (before, here, after))
-    offset = 0.5 * (before - after) / (before - 2 * here + after)
-    semitone = 12 * np.log2((low + column + offset) * bin_hz / 440)
-    weight = np.exp(here.astype(float))
-    if not weight.sum() > 0:
-        return 0.0, 0.0
-    angle = np.float32(2 * np.pi) * (semitone % 1).astype(np.float32)
-    mean = complex(weight @ np.cos(angle), weight @ np.sin(angle)) / weight.sum()
-    return float(np.angle(mean) / (2 * np.pi)), min(1.0, abs(mean))
 
 
 def _tempo_of_onsets(onset_s: NDArray[np.float64]) -> float | None:

@@ -28,7 +28,7 @@ LEAST_MEMORY_GB: Final = 3.0
 LEAST_DISK_GB: Final = 1.0
 
 _PACKAGES = (
-    *("tensorflow", "keras", "numpy", "scipy", "soundfile", "soxr", "symusic"),
+    *("tensorflow", "keras", "numpy", "scipy", "soundfile", "soxr"),
     *("safetensors", "pyarrow", "pydantic", "PyYAML", "click", "rich", "matplotlib"),
     *("pyloudnorm", "imageio-ffmpeg", "threadpoolctl", "ray", "librosa", "numba", "boto3"),
     *("filelock", "platformdirs", "pooch"),
@@ -141,18 +141,22 @@ def _check_packages() -> Check:
 
 
 def _check_ffmpeg() -> Check:
-    from deep_piano.music.audio import ffmpeg_binary, ffmpeg_version
+    from deep_piano.music.ffmpeg import ffmpeg_binary, ffmpeg_version
 
     try:
         binary = ffmpeg_binary()
     except DeepPianoError as error:
         return Check("ffmpeg", "missing", "none", str(error))
-    origin = "on PATH" if shutil.which("ffmpeg") else "from imageio-ffmpeg"
+    on_path = shutil.which("ffmpeg")
+    origin = "on PATH" if on_path == str(binary) else "from imageio-ffmpeg"
     number = ffmpeg_version()
     if number is None:
         advice = "Reinstall it, or remove it from PATH: imageio-ffmpeg has another."
         return Check("ffmpeg", "missing", f"{binary} ({origin}) does not run", advice)
-    return Check("ffmpeg", "ok", f"{number}, {origin} ({binary})")
+    found = f"{number}, {origin} ({binary})"
+    if on_path and origin != "on PATH":
+        return Check("ffmpeg", "warn", found, f"{on_path} does not work: mend it or remove it.")
+    return Check("ffmpeg", "ok", found)
 
 
 def _check_cores() -> Check:

@@ -49,6 +49,7 @@ def prepare(
     reason for every file left out. The same command resumes where it was stopped, and updates the
     dataset when the corpus has changed. All filters are in ray_config.yaml.
     """
+    from deep_piano.music.recordings import in_words
     from deep_piano.report.card import dataset_card, encodable
 
     settings = file.load({"prepare": options})
@@ -74,8 +75,10 @@ def prepare(
     click.echo(encodable(dataset_card(manifest, uri=dataset), sys.stdout.encoding))
     totals = manifest.totals
     click.echo(
-        f"files found: {totals.files} = {totals.recordings} recordings + "
+        f"files found: {totals.files + totals.ignored} = {totals.recordings} recordings + "
         f"{totals.drops} dropped + {totals.failures} failed"
+        + (f" + {totals.ignored} left alone" if totals.ignored else "")
+        + (f" ({in_words(totals.left_alone)})" if totals.left_alone else "")
     )
 
 

@@ -99,6 +99,7 @@ class _Corpus(_Part):
 class _Totals(Amount):
     files: _Count
     ignored: _Count
+    left_alone: dict[str, _Count] = {}
     drops: _Count
     failures: _Count
     bytes: _Count
@@ -205,8 +206,9 @@ class Manifest(_Part):
     corpus
         Where it lay, and the digest of its files.
     totals : Amount
-        Of all recordings and of each of the `splits`; `files` found, `ignored`, `drops` and
-        `failures`; the `bytes` of the shards.
+        Of all recordings and of each of the `splits`; `files` found that are recordings by their
+        names, and others, `ignored`, which are `left_alone` by kind; `drops` and `failures`; the
+        `bytes` of the shards.
     summary : Summary
     shards : list
         The `name`, `bytes` and `sha256` of each, and what its `row_groups` hold.

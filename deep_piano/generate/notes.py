@@ -23,7 +23,8 @@ from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness, synth
-from deep_piano.music.notes import NOTE, Notes, fold_pedal, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import NOTE, Notes, fold_pedal
 from deep_piano.music.sounds import SOUND_NAMES, default_sound
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,19 @@ import numpy as np
 
 from deep_piano.codecs.notes import STEPS_PER_SECOND
 from deep_piano.config.sections import GenerateConfig
-from deep_piano.errors import AudioError, InputError, MidiError
+from deep_piano.errors import AudioError, InputError, MidiError, one_line
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress, Tell
-from deep_piano.music import audio, loudness, synth
+from deep_piano.music import audio, loudness, synth, tuning
 from deep_piano.music.audio import SILENCE_DBFS, Samples
-from deep_piano.music.notes import MIDI_SUFFIXES, Notes, excerpt, read_midi
+from deep_piano.music.midi import holds_midi, read_midi
+from deep_piano.music.notes import Notes, excerpt
 
 SHORTEST_SEED_S = 2.0
 
 SR = 44_100
+
+logger = logging.getLogger(__name__)
 FEWEST_SEED_NOTES = 4
 # All notes together, in a recording's length. Recordings of pianos have 0.9 and more; synthetic
 # speech in twelve voices has at most 0.15: some give twenty notes, but each as short as a click.
@@ -54,7 +58,8 @@ def check_seed(samples: Samples, *, sr: int) -> None:
     if peak < 10 ** (SILENCE_DBFS / 20):
         level = f"its peak is {20 * math.log10(peak):.0f} dBFS" if peak else "every sample is zero"
         raise AudioError(
-            f"the seed is silent ({level}). Choose a louder stretch, or start it elsewhere."
+            f"the seed is silent ({level}). Choose a louder stretch, or start it elsewhere with "
+            "--seed-start."
         )
 
 
@@ -72,12 +77,15 @@ class Seed:
         SHA-256 of the file.
     name : str
         The file's name.
+    tuning_cents : int
+        How far the piano of a recording is out of tune, where that was put right to hear it.
     """
 
     notes: Notes
     seconds: float
     digest: str
     name: str
+    tuning_cents: int = 0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -88,6 +96,7 @@ class Seed:
             "sha256": self.digest,
             "seconds": seconds,
             "notes": len(self.notes),
+            **({"tuning_cents": self.tuning_cents} if self.tuning_cents else {}),
         }
 
 
@@ -106,7 +115,8 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
     """
     digest = audio.content_hash(path)
     error: type[InputError]
-    if _is_midi(path):
+    cents = 0
+    if holds_midi(path):
         error = MidiError
         progress(Progress("reading", 0, 1))
         notes = excerpt(read_midi(path), start_s, start_s + seconds)
@@ -119,7 +129,7 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
             )
     else:
         error = AudioError
-        notes, length_s = _transcribe(path, start_s, seconds, progress)
+        notes, length_s, cents = _transcribe(path, start_s, seconds, progress)
     if len(notes) < FEWEST_SEED_NOTES:
         raise error(
             f"only {len(notes)} piano note{'s' * (len(notes) != 1)} found in {length_s:.1f} s of "
@@ -140,7 +150,7 @@ def read_seed(path: Path, *, start_s: float, seconds: float, progress: Tell) -> 
     notes["onset"] -= begins
     notes["offset"] -= begins
     notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)
-    return Seed(notes, ends, digest, path.name)
+    return Seed(notes, ends, digest, path.name, cents)
 
 
 def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, sound: str) -> None:
@@ -158,7 +168,7 @@ def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, s
     sound : str
         From `ready_sound`.
     """
-    if _is_midi(path):
+    if holds_midi(path):
         samples = synth.render(seed.notes, sound=sound, seconds=seed.seconds, sr=SR)
     else:
         samples = audio.decode(
@@ -176,15 +186,9 @@ def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False
         )
 
 
-def _is_midi(path: Path) -> bool:
-    """Tell by the name or, whatever that says, by how the file begins."""
-    if path.suffix.lower() in MIDI_SUFFIXES:
-        return True
-    with path.open("rb") as file:
-        return file.read(4) == b"MThd"
-
-
-def _transcribe(path: Path, start_s: float, seconds: float, progress: Tell) -> tuple[Notes, float]:
+def _transcribe(
+    path: Path, start_s: float, seconds: float, progress: Tell
+) -> tuple[Notes, float, int]:
     from deep_piano.music import transcription
 
     progress(Progress("transcribing", 0, 1))
@@ -196,4 +200,11 @@ def _transcribe(path: Path, start_s: float, seconds: float, progress: Tell) -> t
         sr=transcription.SAMPLE_RATE,
         progress=progress,
     )
-    return notes, len(samples) / transcription.SAMPLE_RATE
+    cents = tuning.correction_cents(samples, sr=transcription.SAMPLE_RATE)
+    if cents:
+        logger.warning(
+            "the piano in %s is %+d cents from A = 440 Hz, between two keys: it is transcribed and "
+            "continued as if it were in tune.",
+            *(one_line(path), cents),
+        )
+    return notes, len(samples) / transcription.SAMPLE_RATE, cents

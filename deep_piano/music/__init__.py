@@ -2,7 +2,8 @@
 
 from deep_piano.music.audio import Samples, decode, encode
 from deep_piano.music.loudness import normalise
-from deep_piano.music.notes import NOTE, Notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import NOTE, Notes
 from deep_piano.music.recordings import survey
 from deep_piano.music.synth import render
 from deep_piano.music.transcription import transcribe

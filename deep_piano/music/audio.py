@@ -1,8 +1,7 @@
 """Recordings in and out, through FFmpeg.
 
-This module knows files and samples; it knows nothing of notes, pianos or loudness. FFmpeg runs
-as a program of its own, so that a file which hangs or crashes it costs only itself, and it is
-told to open nothing but the one file: no URL, no playlist, no picture that names other files.
+This module knows files and samples; it knows nothing of notes, pianos or loudness. FFmpeg is told
+to open nothing but the one file: no URL, no playlist, no picture that names other files.
 """
 
 from __future__ import annotations
@@ -10,21 +9,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import re
-import shutil
-import signal
-import subprocess
-import threading
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.errors import AudioError, DecodeTimeout, DeepPianoError, InputError, one_line
+from deep_piano.errors import AudioError, DeepPianoError, InputError, one_line
 from deep_piano.infra.storage.atomic import atomic_path, sha256_of
+from deep_piano.music.ffmpeg import (
+    Run,
+    decoding,
+    require_working,
+    run_ffmpeg,
+    to_samples,
+)
+from deep_piano.music.midi import begins_as_midi
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +36,11 @@ Samples = NDArray[np.float32]
 SILENCE_DBFS = -60.0
 LONGEST_DECODE_S = 3 * 3600.0
 
-# Containers that hold sound and cannot name other files. What is left out on purpose: hls, dash,
-# concat, imf, sdp, rtsp, image2, and everything that is only a picture or text.
-_CONTAINERS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,eac3,flac,flv,matroska,webm,mov,mp3,mpc,mpc8,"
-    "mpeg,mpegts,ogg,oma,rm,tta,w64,wav,wv"
-)
-_LARGEST_ALLOCATION = 512 * 2**20
-MOST_MEMORY = 2 * 2**30
-"""Address space of FFmpeg while it decodes, in bytes: of it an ordinary file takes 0.6 GiB, nearly
-all of that reserved and never used (0.04 GiB resident)."""
-_KEPT_OF_ERRORS = 65_536
+_MOST_CHANNELS = 64  # that FFmpeg mixes
+_MOST_PLACED = 8  # of which some may not be mixed in: more are averaged
+_MOST_SOUNDS = 8  # in one file that are listened to
+_LOOKED_AT_S = 10.0  # of a stereo recording, to see whether its channels cancel out
+_LEAST_LEFT = 0.25  # of the channels' power; where only one of them sounds, a half is left
 
 _ENCODERS = {
     ".mp3": ("-f", "mp3", "-c:a", "libmp3lame", "-q:a", "2"),
@@ -53,61 +49,6 @@ _ENCODERS = {
     ".ogg": ("-f", "ogg", "-c:a", "libvorbis", "-q:a", "6"),
 }
 ENCODED_SUFFIXES = frozenset(_ENCODERS)
-
-
-@dataclass(frozen=True)
-class _Finished:
-    """What a run of FFmpeg left: exit code, standard output, last lines of standard error."""
-
-    code: int
-    output: bytes
-    complaints: tuple[str, ...]
-
-    @property
-    def reason(self) -> str:
-        """The last complaint and the exit code, in one line."""
-        last = self.complaints[-1] if self.complaints else "no reason given"
-        last = re.sub(r" @ 0x[0-9a-f]+", "", last)  # an address, another one every time
-        return f"{last} (ffmpeg's exit code: {self.code})"
-
-
-def ffmpeg_binary() -> Path:
-    """Return the `ffmpeg` on PATH, else the one that the package imageio-ffmpeg brings.
-
-    Raises
-    ------
-    DeepPianoError
-        When there is neither.
-    """
-    found = shutil.which("ffmpeg")
-    if found:
-        return Path(found)
-    try:
-        import imageio_ffmpeg
-
-        return Path(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError) as error:
-        raise DeepPianoError(
-            "no ffmpeg was found. Install it (pip install imageio-ffmpeg, or your system's "
-            "package) or put it on PATH."
-        ) from error
-
-
-def ffmpeg_version() -> str | None:
-    """Return the version that FFmpeg says it is; None where there is none that runs."""
-    try:
-        run = subprocess.run(
-            [str(ffmpeg_binary()), "-version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError, DeepPianoError):
-        return None
-    words = run.stdout.split()
-    return words[2] if words[:2] == ["ffmpeg", "version"] else None
 
 
 def decode(
@@ -125,13 +66,14 @@ def decode(
     Parameters
     ----------
     path : Path
-        Any container FFmpeg knows that cannot refer to other files; of a video, its first sound.
+        Any container FFmpeg knows that cannot refer to other files. Of several sounds in it, the
+        one that it says is to be played, else the first that is not silent.
     sr : int
         Sampling rate of the result, in Hz.
     start_s, seconds : float
         Where to begin, and how much to decode; `seconds=None` means all (at most three hours).
     timeout_s : float
-        FFmpeg is ended after this long.
+        FFmpeg is ended after this long, however often it must look.
 
     Returns
     -------
@@ -144,7 +86,9 @@ def decode(
     AudioError
         No such file, a folder, unreadable, empty, not audio, no sound in it, `start_s` beyond
         its end, damaged within the asked stretch, NaN or infinite samples, out of time, or it
-        takes more than `MOST_MEMORY`.
+        takes more than `ffmpeg.MOST_MEMORY`.
+    DeepPianoError
+        When FFmpeg does not work, whatever the file.
 
     Examples
     --------
@@ -155,46 +99,151 @@ def decode(
         raise AudioError(f"the start must be 0 seconds or later. Received: {start_s}.")
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise AudioError(f"the length must be more than 0 seconds. Received: {seconds}.")
-    name = one_line(path)
-    _require_readable(path, name)
-    asked_s = min(seconds or LONGEST_DECODE_S, LONGEST_DECODE_S)
-    asked = round(asked_s * sr)
-    run = _run_ffmpeg(
-        # A quarter of a second more than asked: resampling holds back its last few samples.
-        *_input_options(path, start_s=start_s, seconds=asked_s + 0.25),
-        # By itself FFmpeg adds float channels up, so that a stereo file at full scale overflows.
-        *("-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", "1", "-ar", str(sr)),
-        *("-af", f"aresample={sr}:rematrix_maxval=1,aformat=channel_layouts=mono"),
-        *("-c:a", "pcm_f32le", "-f", "f32le", "-fs", str(4 * (asked + sr)), "pipe:1"),
-        timeout_s=timeout_s,
-        subject=name,
-    )
-    decoded = np.frombuffer(run.output, "<f4", len(run.output) // 4)[:asked]
-    samples = decoded.astype(np.float32, copy=False)
-    if len(samples) < asked and run.complaints:
-        _explain_shortfall(path, run, decoded_s=len(samples) / sr, start_s=start_s, asked_s=asked_s)
-    if not len(samples):
-        raise AudioError(_nothing_decoded(path, start_s))
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name} holds NaN or infinite samples. Export it again as 16-bit audio.")
-    if run.complaints:
-        logger.warning("%s is damaged, what decodes is used: %s", name, run.reason)
-    if seconds is None and len(samples) == asked:
-        logger.warning("%s: only its first %g hours are used.", name, LONGEST_DECODE_S / 3600)
+    _require_readable(path, one_line(path))
+    if begins_as_midi(path):
+        raise AudioError(
+            f"{one_line(path)} is MIDI: it holds notes, and sound is needed. Give a recording."
+        )
+    longest_s = min(seconds or LONGEST_DECODE_S, LONGEST_DECODE_S)
+    wanted = _Wanted(path, sr, start_s, longest_s, until=time.monotonic() + timeout_s)
+    samples = _sounding_stream(wanted)
+    if seconds is None and len(samples) == wanted.length:
+        logger.warning("%s: only its first %g hours are used.", wanted, LONGEST_DECODE_S / 3600)
     return samples
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A stretch of a recording, to be decoded."""
+
+    path: Path
+    sr: int
+    start_s: float
+    seconds: float
+    until: float  # of the clock `time.monotonic`: whatever it takes, it takes no longer
+
+    def __str__(self) -> str:
+        return one_line(self.path)
+
+    @property
+    def length(self) -> int:
+        """How many samples it has at most."""
+        return round(self.seconds * self.sr)
+
+    def run(self, *, stream: int = 0, mix: str = "") -> tuple[Samples, Run]:
+        """Decode a stream of sound, its channels mixed by a filter or in FFmpeg's own way."""
+        run = run_ffmpeg(
+            # A quarter of a second more than asked: resampling holds back its last few samples.
+            *decoding(_url(self.path), start_s=self.start_s, seconds=self.seconds + 0.25),
+            *to_samples(self.sr, most=self.length + self.sr, stream=stream, mix=mix),
+            timeout_s=max(0.01, round(self.until - time.monotonic(), 2)),
+            subject=str(self),
+        )
+        decoded = np.frombuffer(run.output, "<f4", len(run.output) // 4)[: self.length]
+        return decoded.astype(np.float32, copy=False), run
+
+
+def _sounding_stream(wanted: _Wanted) -> Samples:
+    """Decode the sound that the file says is to be played, else the first that is not silent."""
+    samples, run = wanted.run()
+    marked = [index for index, stream in enumerate(run.streams) if stream.default]
+    chosen = marked[0] if marked and 0 not in marked else 0
+    if chosen:
+        samples, run = wanted.run(stream=chosen)
+    samples = _mixed(wanted, samples, run, stream=chosen)
+    others = [index for index in range(len(run.streams[:_MOST_SOUNDS])) if index != chosen]
+    for other in others if _is_silent(samples) else ():
+        with contextlib.suppress(AudioError):
+            heard = _mixed(wanted, *wanted.run(stream=other), stream=other)
+            if not _is_silent(heard):
+                logger.warning(
+                    "%s: number %d of its %d sounds is silent, number %d is used.",
+                    *(wanted, chosen + 1, len(run.streams), other + 1),
+                )
+                return heard
+    return samples
+
+
+def _mixed(wanted: _Wanted, samples: Samples, run: Run, *, stream: int) -> Samples:
+    """Return what was decoded of a stream, or another mix of its channels where that is no use.
+
+    Raises
+    ------
+    AudioError
+        When it cannot be used.
+    """
+    here = run.streams[stream] if stream < len(run.streams) else None
+    channels = here.channels if here else 0
+    if here and not here.has_layout and 2 < channels <= _MOST_CHANNELS:
+        even = "+".join(f"{1 / channels:.9f}*c{channel}" for channel in range(channels))
+        samples, run = wanted.run(stream=stream, mix=f"pan=mono|c0={even}")
+    if len(samples) < wanted.length and run.complaints:
+        _explain_shortfall(wanted, run, decoded_s=len(samples) / wanted.sr)
+    if not len(samples):
+        require_working()
+        raise AudioError(_nothing_decoded(wanted, run))
+    if not np.isfinite(samples).all():
+        raise AudioError(
+            f"{wanted} holds NaN or infinite samples. Export it again as 16-bit audio."
+        )
+    if run.complaints:
+        _tell_of(wanted, run)
+    louder = _instead_of_the_mix(wanted, samples, stream=stream, channels=channels)
+    if louder is None:
+        return samples
+    logger.warning(
+        "%s: its channels cancel each other out, so that number %d of %d alone is used.",
+        *(wanted, louder + 1, channels),
+    )
+    return wanted.run(stream=stream, mix=_only(louder))[0]
+
+
+def _is_silent(samples: Samples) -> bool:
+    return bool(np.abs(samples).max(initial=0.0) < 10 ** (SILENCE_DBFS / 20))
+
+
+def _instead_of_the_mix(
+    wanted: _Wanted, samples: Samples, *, stream: int, channels: int
+) -> int | None:
+    """Return the loudest channel where channels cancel out, as where one is inverted; else None."""
+    silent = _is_silent(samples)
+    if not 2 <= channels <= _MOST_PLACED or (channels > 2 and not silent):
+        return None
+    part, mixed = (wanted, samples) if silent else _loudest_part(wanted, samples)
+    if channels == 2:
+        # With the mix (l + r) / 2 it holds all that the channels do.
+        difference, _ = part.run(stream=stream, mix="pan=mono|c0=0.5*c0-0.5*c1")
+        left = _power(mixed) / max(_power(mixed) + _power(difference), 1e-30)
+        if _is_silent(difference) or left >= _LEAST_LEFT:
+            return None
+    powers = [_power(part.run(stream=stream, mix=_only(n))[0]) for n in range(channels)]
+    loudest = int(np.argmax(powers))
+    return loudest if powers[loudest] > 0 else None
+
+
+def _loudest_part(wanted: _Wanted, samples: Samples) -> tuple[_Wanted, Samples]:
+    """Return the ten seconds, or less, from about where samples are loudest."""
+    blocks = np.array_split(samples, max(1, len(samples) // wanted.sr))
+    loudest = int(np.argmax([_power(block) for block in blocks])) * wanted.sr
+    length = min(round(_LOOKED_AT_S * wanted.sr), len(samples))
+    begin = max(0, min(loudest, len(samples) - length))
+    start_s, seconds = wanted.start_s + begin / wanted.sr, length / wanted.sr
+    return replace(wanted, start_s=start_s, seconds=seconds), samples[begin : begin + length]
+
+
+def _only(channel: int) -> str:
+    return f"pan=mono|c0=c{channel}"
+
+
+def _power(samples: Samples) -> float:
+    return float(np.square(samples, dtype=np.float64).mean()) if len(samples) else 0.0
 
 
 def duration_s(path: Path, *, timeout_s: float = 20.0) -> float | None:
     """Return how long a recording says it is, in seconds; None where it does not say."""
     name = one_line(path)
     _require_readable(path, name)
-    run = _run_ffmpeg("-loglevel", "info", *_input_options(path), timeout_s=timeout_s, subject=name)
-    for line in run.complaints:
-        found = re.search(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", line)
-        if found:
-            hours, minutes, rest = found.groups()
-            return int(hours) * 3600 + int(minutes) * 60 + float(rest)
-    return None
+    return run_ffmpeg(*decoding(_url(path)), timeout_s=timeout_s, subject=name).said_s
 
 
 def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -> None:
@@ -229,7 +278,7 @@ def encode(path: Path, samples: Samples, *, sr: int, timeout_s: float = 300.0) -
         )
     columns = np.ascontiguousarray(samples if samples.ndim == 2 else samples[:, None], "<f4")
     with atomic_path(path) as temporary:
-        run = _run_ffmpeg(
+        run = run_ffmpeg(
             *("-y", "-f", "f32le", "-ar", str(sr), "-ac", str(columns.shape[1]), "-i", "pipe:0"),
             # Without these the files carry FFmpeg's version and, in Ogg, a random serial number.
             *("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact"),
@@ -249,108 +298,47 @@ def content_hash(path: Path) -> str:
     return sha256_of(path)
 
 
-def _input_options(
-    path: Path, *, start_s: float = 0.0, seconds: float | None = None
-) -> tuple[str, ...]:
-    """Return the options that make FFmpeg open this file and nothing else."""
-    guard = (
-        *("-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS),
-        *("-max_alloc", str(_LARGEST_ALLOCATION), "-threads", "1", "-filter_threads", "1"),
-    )
-    start = ("-ss", f"{start_s:.6f}") if start_s else ()
-    length = ("-t", f"{seconds:.6f}") if seconds is not None else ()
-    # As a file: URL a name may begin with a dash or hold a colon.
-    return (*guard, *start, *length, "-i", "file:" + str(path.absolute()))
+def _url(path: Path) -> str:
+    return "file:" + str(path.absolute())
 
 
-def _run_ffmpeg(
-    *options: str, timeout_s: float, subject: str, given: bytes | None = None
-) -> _Finished:
-    """Run FFmpeg to its end or its time limit, with all that it started.
-
-    What it is `given` is our own; a file of somebody's is read with a limit of memory.
-    """
-    command = [str(ffmpeg_binary()), "-nostdin", "-hide_banner", "-loglevel", "error", *options]
-    logger.debug("running %s", command)
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    if given is None:
-        _limit_memory(process.pid)
-    errors = bytearray()
-    listener = threading.Thread(target=_keep_the_last, args=(process.stderr, errors), daemon=True)
-    process.stderr = None  # so that `communicate` leaves it to the listener
-    listener.start()
-    try:
-        output, _ = process.communicate(given, timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        kind = DecodeTimeout if given is None else DeepPianoError
-        raise kind(
-            f"FFmpeg did not finish with {subject} within {timeout_s:g} s "
-            "and was ended. Try a WAV file, or a shorter stretch."
-        ) from error
-    finally:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-        listener.join(timeout=5)
-    lines = errors.decode("utf-8", "replace").splitlines()
-    return _Finished(process.returncode, output, tuple(line.strip() for line in lines if line))
-
-
-def _limit_memory(process_id: int) -> None:
-    """Let a process take no more than `MOST_MEMORY`, where the system can be asked for that."""
-    import resource
-
-    # Not by `preexec_fn`, which may not be used beside threads; FFmpeg has hardly begun by now.
-    if hasattr(resource, "prlimit"):
-        with contextlib.suppress(OSError, ValueError):  # it has ended, or its limit is lower
-            resource.prlimit(process_id, resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-
-
-def _keep_the_last(stream: IO[bytes], kept: bytearray) -> None:
-    """Read a stream to its end, and keep its last 64 KiB: a file may cause millions of errors."""
-    with stream:
-        while block := stream.read(4096):
-            kept += block
-            del kept[:-_KEPT_OF_ERRORS]
-
-
-def _explain_shortfall(
-    path: Path, run: _Finished, *, decoded_s: float, start_s: float, asked_s: float
-) -> None:
+def _explain_shortfall(wanted: _Wanted, run: Run, *, decoded_s: float) -> None:
     """Raise the reason why less was decoded than asked for, unless the recording just ends."""
-    name, everything = one_line(path), "\n".join(run.complaints)
-    if "matches no streams" in everything:
-        raise AudioError(f"{name} holds no sound. Give a recording with an audio track.")
+    if any("matches no streams" in complaint for complaint in run.complaints):
+        raise AudioError(f"{wanted} holds no sound. Give a recording with an audio track.")
     if not decoded_s and run.code:
-        raise AudioError(f"{name} is not audio that can be read: {run.reason}")
-    said_s = duration_s(path)
+        require_working()
+        raise AudioError(f"{wanted} is not audio that can be read: {run.reason}")
     # A few lost frames in the middle of what was asked are no reason to refuse the rest.
-    there_s = min(asked_s, (said_s or math.inf) - start_s)
+    there_s = min(wanted.seconds, (run.promised_s or 0.0) - wanted.start_s)
     if decoded_s < there_s - 0.5:
-        where = f"{start_s + decoded_s:.1f} s"
+        require_working()
+        where = f"{wanted.start_s + decoded_s:.1f} s"
         raise AudioError(
-            f"{name} is damaged: it decodes only up to {where}: {run.reason}. "
+            f"{wanted} is damaged: it decodes only up to {where}: {run.reason}. "
             "Ask for a part before that, or give another copy."
         )
 
 
-def _nothing_decoded(path: Path, start_s: float) -> str:
+def _tell_of(wanted: _Wanted, run: Run) -> None:
+    """Say what FFmpeg complained of, though nothing is missing."""
+    junk = all(re.search(r"Header missing|Error submitting packet", c) for c in run.complaints)
+    if junk:  # between frames, or behind the last one: a tag, padding, a page of a server
+        logger.info("%s holds bytes that are no sound; they are left out: %s", wanted, run.reason)
+    else:
+        logger.warning("%s is damaged, what decodes is used: %s", wanted, run.reason)
+
+
+def _nothing_decoded(wanted: _Wanted, run: Run) -> str:
     """Return why an intact recording gave no sample."""
-    said_s = duration_s(path)
-    if start_s and said_s:
+    start_s = wanted.start_s
+    if start_s and run.said_s and not run.is_estimate:
         return (
-            f"{one_line(path)} is {said_s:.1f} s long: it cannot start at {start_s:g} s. "
+            f"{wanted} is {run.said_s:.1f} s long: it cannot start at {start_s:g} s. "
             "Choose an earlier start."
         )
     beyond = f" from {start_s:g} s on" if start_s else ""
-    return f"{one_line(path)} holds no samples{beyond}. Give another recording or an earlier start."
+    return f"{wanted} holds no samples{beyond}. Give another recording or an earlier start."
 
 
 def _require_readable(path: Path, name: str) -> None:

@@ -1,29 +1,19 @@
-"""The note array, and MIDI files in and out.
+"""The note array.
 
 A *note array* is a one-dimensional NumPy array of dtype `NOTE`, sorted by onset, then pitch.
-This module knows MIDI files; it knows nothing of audio, codecs or models.
+This module knows nothing of files, audio, codecs or models.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from deep_piano.errors import MidiError, one_line
-from deep_piano.infra.storage.atomic import atomic_path
 
 NOTE = np.dtype([("onset", "f8"), ("offset", "f8"), ("pitch", "u1"), ("velocity", "u1")])
 """One note: onset and offset in seconds, pitch 21-108 (MIDI), velocity 1-127."""
 
 Notes = NDArray[np.void]
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108
-MIDI_SUFFIXES = frozenset({".mid", ".midi"})
-MAX_MIDI_BYTES = 16 * 2**20
-
-_TICKS_PER_QUARTER = 480  # at 120 quarters a minute: 960 ticks a second
-_TICKS_PER_SECOND = 960
 
 
 def make_notes(onset: ArrayLike, offset: ArrayLike, pitch: ArrayLike, velocity: ArrayLike) -> Notes:
@@ -112,87 +102,7 @@ def pedal_share(notes: Notes, pedal_down_s: ArrayLike, pedal_up_s: ArrayLike) ->
     # What of each stretch lies behind everything before it.
     before = np.maximum.accumulate(np.r_[begin, up[order]])[:-1]
     held = np.maximum(0, up[order] - np.maximum(down[order], before))
-    return float(held.sum() / (end - begin))
-
-
-def read_midi(source: Path | bytes) -> Notes:
-    """Return the notes of a MIDI file as they sound; see `read_midi_and_pedal`."""
-    return read_midi_and_pedal(source)[0]
-
-
-def read_midi_and_pedal(source: Path | bytes) -> tuple[Notes, float]:
-    """Read a MIDI file, all its tracks but the drums, with the sustain pedal folded in.
-
-    Parameters
-    ----------
-    source : Path or bytes
-        A Standard MIDI File, or its content.
-
-    Returns
-    -------
-    notes : ndarray, dtype `NOTE`
-        Empty when the file holds no note of the piano's range.
-    pedal : float
-        The share of the time that a sustain pedal is down.
-
-    Raises
-    ------
-    MidiError
-        When it is not a MIDI file, or is longer than 16 MiB.
-    """
-    from symusic import Score
-
-    name = "the MIDI data" if isinstance(source, bytes) else one_line(source)
-    length = len(source) if isinstance(source, bytes) else source.stat().st_size
-    if length > MAX_MIDI_BYTES:
-        raise MidiError(f"{name} has {length} bytes; a MIDI file may have {MAX_MIDI_BYTES}.")
-    data = source if isinstance(source, bytes) else source.read_bytes()
-    if not data.startswith(b"MThd"):
-        raise MidiError(f"{name} is not a MIDI file: it does not begin with 'MThd'.")
-    try:
-        score = Score.from_midi(data, ttype="second")
-    except Exception as error:  # symusic raises whatever its parser threw
-        raise MidiError(f"{name} is a broken MIDI file: {error}") from error
-    parts, pedal_down, pedal_up = [], [], []
-    for track in score.tracks:
-        if track.is_drum or not len(track.notes):
-            continue
-        columns = track.notes.numpy()
-        # symusic keeps times as float32; rounding hides that (it writes 0.1 as 0.10000000149).
-        onset = np.round(columns["time"].astype("f8"), 6)
-        offset = np.round(onset + columns["duration"].astype("f8"), 6)
-        pedals = track.pedals.numpy()
-        down = pedals["time"].astype("f8")
-        up = down + pedals["duration"].astype("f8")
-        keys = make_notes(onset, offset, columns["pitch"], columns["velocity"])
-        parts.append(fold_pedal(keys, down, up))
-        pedal_down.append(down)
-        pedal_up.append(up)
-    if not parts:
-        return np.empty(0, NOTE), 0.0
-    notes = fold_pedal(np.sort(np.concatenate(parts), order=["onset", "pitch"]), [], [])
-    return notes, pedal_share(notes, np.concatenate(pedal_down), np.concatenate(pedal_up))
-
-
-def write_midi(path: Path, notes: Notes) -> None:
-    """Write a note array as a one-track MIDI file (120 quarters a minute, 960 ticks a second).
-
-    The file appears whole or not at all.
-    """
-    from symusic import Note, Score, Tempo, Track
-
-    score = Score(_TICKS_PER_QUARTER)
-    score.tempos.append(Tempo(0, qpm=120.0))
-    track = Track(name="Piano", program=0)
-    onset = np.rint(notes["onset"] * _TICKS_PER_SECOND).astype(int)
-    offset = np.rint(notes["offset"] * _TICKS_PER_SECOND).astype(int)
-    for start, end, note in zip(onset, offset, notes, strict=True):
-        track.notes.append(
-            Note(int(start), max(1, int(end - start)), int(note["pitch"]), int(note["velocity"]))
-        )
-    score.tracks.append(track)
-    with atomic_path(path) as temporary:
-        score.dump_midi(temporary)
+    return min(1.0, float(held.sum() / (end - begin)))  # a sum of parts may be rounded up
 
 
 def excerpt(notes: Notes, start_s: float, end_s: float) -> Notes:

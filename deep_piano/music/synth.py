@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.music.audio import Samples
-from deep_piano.music.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes
 from deep_piano.music.sounds import (
     SOUND_NAMES,  # who plays a sound may ask which
     Sound,

@@ -1,7 +1,8 @@
 """Transcribes audio to notes.
 
 The network reads exactly sixteen seconds at a time. Shorter audio is padded with silence (unpadded,
-half of its notes are lost); longer audio is cut into overlapping segments that `segments` joins.
+half of its notes are lost); longer audio is cut into overlapping segments that `segments` joins. A
+piano between two keys is retuned before (`tuning`), and its notes have the times of the recording.
 This module knows samples, segments and the weights' place; it knows nothing of audio files or of
 how the network works.
 """
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from deep_piano.errors import AssetError, AudioError
 from deep_piano.infra.backend import load_tensorflow
 from deep_piano.infra.progress import Progress, Tell, no_progress
+from deep_piano.music import tuning
 from deep_piano.music.notes import Notes
 from deep_piano.music.segments import (
     SAMPLE_RATE,
@@ -137,6 +139,10 @@ def transcribe_segments(
         import soxr
 
         audio = soxr.resample(audio, sr, SAMPLE_RATE)
+    cents = tuning.correction_cents(audio, sr=SAMPLE_RATE)
+    if cents:
+        audio = tuning.retuned(audio, sr=SAMPLE_RATE, cents=cents)
+        _logger.info("the piano is %+d cents off: it is heard as if in tune", cents)
     duration_s = audio.size / SAMPLE_RATE
     total = 1 + max(0, math.ceil((duration_s - SEGMENT_S) / SEGMENT_HOP_S))
     segments = []
@@ -147,7 +153,7 @@ def transcribe_segments(
         progress(Progress("transcribing", index + 1, total))
     performance = join_segments(segments, duration_s=duration_s)
     _logger.debug("%d key presses in %.1f s", len(performance.keys), duration_s)
-    return performance
+    return performance.faster(tuning.speed(cents)) if cents else performance
 
 
 @lru_cache(maxsize=1)

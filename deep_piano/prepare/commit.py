@@ -47,7 +47,7 @@ def make_manifest(
     *,
     corpus_digest: str,
     files: int,
-    ignored: int,
+    ignored: Mapping[str, int],
     shards: Sequence[ShardFacts],
     rejects: Iterable[Reject],
     versions: Mapping[str, str | None],
@@ -59,8 +59,10 @@ def make_manifest(
     corpus_uri : str
     settings : PrepareConfig
     corpus_digest : str
-    files, ignored : int
-        Files found that are recordings by their name, and others.
+    files : int
+        Files found that are recordings by their name.
+    ignored : mapping of str to int
+        Others, by kind.
     shards : sequence of ShardFacts
         In the order of their names.
     rejects : iterable of Reject
@@ -87,7 +89,8 @@ def make_manifest(
         "corpus": {"uri": corpus_uri, "digest": corpus_digest},
         "totals": {
             "files": files,
-            "ignored": ignored,
+            "ignored": sum(ignored.values()),
+            "left_alone": dict(ignored),
             "drops": kinds["drop"],
             "failures": kinds["failure"],
             **_sums(groups),
@@ -175,7 +178,7 @@ def require_there(dataset: Folder, shards: Iterable[ShardFacts]) -> None:
     )
 
 
-def corpus_digest(sources: Sequence[Source], ignored: int) -> str:
+def corpus_digest(sources: Sequence[Source], ignored: Mapping[str, int]) -> str:
     """Return the digest of a corpus: names, contents and given splits."""
     text = json.dumps([[asdict(source) for source in sources], ignored])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -28,8 +28,9 @@ from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.open import require_apart
 from deep_piano.music import audio
 from deep_piano.music.audio import Samples
-from deep_piano.music.notes import NOTE, Notes, read_midi
-from deep_piano.music.recordings import survey
+from deep_piano.music.midi import holds_midi, read_midi
+from deep_piano.music.notes import NOTE, Notes
+from deep_piano.music.recordings import in_words, kinds, survey
 from deep_piano.prepare import filters, tasks
 from deep_piano.prepare.commit import read_ledger, remembered, require_same_settings, shards_there
 from deep_piano.prepare.plan import Known, reading_digest, shard_bits
@@ -48,6 +49,7 @@ class _Opened:
     """A file, its length by its header, and the rule that would leave it out ("": none)."""
 
     source: Source
+    is_midi: bool
     duration_s: float | None
     rule: str
 
@@ -93,7 +95,7 @@ def preview(
     if manifest is not None and not rebuild:
         require_same_settings(manifest, settings, dataset.uri)
     entries, others = survey(corpus)
-    Splits(corpus, others, settings)
+    splits = Splits(corpus, entries, others, settings)
     hashes = remembered(entries, read_ledger(dataset))
     known = _known(dataset, settings, progress)
     lost = [entry.name for entry in entries if entry.problem]
@@ -124,13 +126,15 @@ def preview(
     about = "about " if share > 1 else ""
     lines = [
         f"{len(entries):,} files that are recordings by their names, "
-        f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others are ignored",
+        f"{sum(s.size for s in files) / 1e6:,.1f} MB; {len(others):,} others are ignored"
+        + (f" ({in_words(kinds(others))})" if others else ""),
         f"{len(files) - len(new):,} of them already read, {len(new):,} new or changed: "
         f"{about}{hours:.2f} hours by their headers",
     ]
     for rule, names in sorted(left_out.items()):
         of = f" of {len(opened)} opened" if about and rule != "duplicate" else ""
         lines += [f"would be left out as {rule}: {len(names)}{of} ({_some(names)})"] * bool(names)
+    lines += splits.doubts
     lines += [
         f"shards: at most {1 << shard_bits(files, settings):,}, about {parquet / 1e6:,.1f} MB",
         f"time: about {_minutes(cpu_s / cpus)} on {cpus} CPUs, measured on "
@@ -156,23 +160,25 @@ def _at_once(work: Callable[[T], U], things: Sequence[T]) -> Iterator[U]:
 
 
 def _open(corpus: Folder, source: Source, settings: PrepareConfig) -> _Opened:
-    if source.is_midi and not CODECS[settings.codec].encodes_notes:
-        return _Opened(source, None, "no_audio")
+    is_midi = source.is_midi
     try:
         with corpus.local(source.name) as path:
-            duration_s = _claimed_s(path, source)
+            is_midi = holds_midi(path, source.name)
+            if is_midi and not CODECS[settings.codec].encodes_notes:
+                return _Opened(source, is_midi, None, "no_audio")
+            duration_s = _claimed_s(path, is_midi=is_midi)
     except (AudioError, MidiError, FileError, OSError):
-        return _Opened(source, None, "unreadable")
+        return _Opened(source, is_midi, None, "unreadable")
     if duration_s is None:
-        return _Opened(source, None, "")
+        return _Opened(source, is_midi, None, "")
     left_s = duration_s - settings.trim_start_seconds - settings.trim_end_seconds
     broken = filters.broken_by_maximum(duration_s, settings)
     broken = broken or filters.broken_by_minimum(left_s, settings)
-    return _Opened(source, duration_s, broken.rule if broken else "")
+    return _Opened(source, is_midi, duration_s, broken.rule if broken else "")
 
 
-def _claimed_s(path: Path, source: Source) -> float | None:
-    if source.is_midi:
+def _claimed_s(path: Path, *, is_midi: bool) -> float | None:
+    if is_midi:
         return float(read_midi(path)["offset"].max(initial=0.0))
     audio.decode(path, sr=8_000, seconds=1.0)  # the header alone may be wrong
     return audio.duration_s(path)
@@ -205,7 +211,7 @@ def _measure(
     """Read a few files of each kind; return the rates by whether they are MIDI."""
     rates = {}
     for is_midi in (False, True):
-        chosen = [one for one in useful if one.source.is_midi == is_midi][:MEASURED]
+        chosen = [one for one in useful if one.is_midi == is_midi][:MEASURED]
         outcomes: list[Row | Reject] = []
         took_s: list[float] = []
         for one in chosen:

@@ -6,6 +6,7 @@ knows one recording at a time; it knows nothing of shards, of other recordings o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import re
@@ -22,9 +23,10 @@ from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.dataset.rows import Reject, Row
 from deep_piano.errors import DecodeTimeout, DeepPianoError, InputError, one_line
-from deep_piano.music import audio
+from deep_piano.music import audio, tuning
 from deep_piano.music.audio import Samples
-from deep_piano.music.notes import Notes, excerpt, read_midi_and_pedal
+from deep_piano.music.midi import holds_midi, read_midi_and_pedal
+from deep_piano.music.notes import Notes, excerpt
 from deep_piano.prepare import filters
 from deep_piano.prepare.filters import Broken
 from deep_piano.prepare.sources import Source, hash_split
@@ -37,6 +39,14 @@ _FRAME_S = 0.05  # how finely silence is trimmed
 
 Transcribe = Callable[[Samples, int], tuple[Notes, float]]
 """Takes samples and their rate in Hz; returns the notes as they sound and the pedal's share."""
+
+
+_OF_THE_MACHINE = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EAGAIN),
+        *(errno.EMFILE, errno.ENFILE),
+    }
+)
 
 
 class TranscriberLostError(Exception):
@@ -67,7 +77,7 @@ def ingest(
         When what every file needs is missing: FFmpeg, the network's weights, a transcriber.
     """
     try:
-        if source.is_midi:
+        if holds_midi(path, source.name):
             outcome = _midi(path, source, settings)
         else:
             outcome = _sound(path, source, settings, transcribe)
@@ -79,6 +89,7 @@ def ingest(
     except MemoryError:
         return _failure(source, "memory", "there is not enough memory to read it")
     except Exception as error:  # a bad file costs that file, however it goes wrong
+        raise_of_the_machine(error)
         if isinstance(error, DeepPianoError) and not isinstance(error, InputError):
             raise
         logger.info(
@@ -96,6 +107,20 @@ def ingest(
     if isinstance(outcome, Broken):
         return Reject(source.name, "drop", source_sha256=source.sha256, **vars(outcome))
     return outcome
+
+
+def raise_of_the_machine(error: BaseException | None) -> None:
+    """Raise a `DeepPianoError` where an error is the machine's, such as a full disk, and no file's.
+
+    What is said of a file is remembered with it; this must not be.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise DeepPianoError(
+                f"this machine cannot go on: {error.strerror}. No file is to blame: mend that, and "
+                "run the same command again; it goes on from here."
+            ) from error
+        error = error.__cause__
 
 
 def reason_of(error: Exception, place: object) -> str:
@@ -158,9 +183,22 @@ def _sound(
         "audio": described,
     }
     if codec.encodes_notes:
+        _tell_tuning(source, samples, sr=sr)
         return _heard(source, settings, *transcribe(samples, sr), **common)
     prints = fingerprint.of_audio(samples, sr=sr)
     return _row(source, settings, samples, fingerprint=prints, **common)
+
+
+def _tell_tuning(source: Source, samples: Samples, *, sr: int) -> None:
+    """Say where a piano is so far out of tune that the transcription puts it right."""
+    cents = tuning.correction_cents(samples, sr=sr)
+    if cents:
+        facts = dict(recording=source.name, source_sha256=source.sha256, tuning_cents=cents)
+        logger.warning(
+            "%s: the piano is %+d cents from A = 440 Hz, and is heard as if it were in tune",
+            *(one_line(source.name), cents),
+            extra=dict(stage="prepare", event="retuned", **facts),
+        )
 
 
 def _midi(path: Path, source: Source, settings: PrepareConfig) -> Row | Broken:
@@ -209,7 +247,7 @@ def _row(
         name=source.name,
         source_sha256=source.sha256,
         split=split_of(source, recording_id, settings),
-        kind="midi" if source.is_midi else "audio",
+        kind="midi" if audio is None else "audio",
         duration_s=duration_s,
         sequence=CODECS[settings.codec].encode(heard),
         fingerprint=fingerprint,

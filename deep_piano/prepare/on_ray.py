@@ -25,7 +25,7 @@ from deep_piano.infra.cluster.scheduling import Silence, busy, completed
 from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.infra.storage.folder import Entry, Folder
 from deep_piano.infra.storage.open import require_apart
-from deep_piano.music.recordings import survey
+from deep_piano.music.recordings import kinds, survey
 from deep_piano.prepare import tasks
 from deep_piano.prepare.commit import (
     Remembered,
@@ -99,14 +99,15 @@ def prepare(
     entries, ignored = survey(corpus)
     extra = dict(stage="prepare", event="begun", files=len(entries))
     logger.info("prepare: %d files", len(entries), extra=extra)
-    splits = Splits(corpus, ignored, config.prepare)
+    splits = Splits(corpus, entries, ignored, config.prepare)
+    splits.tell()
     ledger = read_ledger(dataset)
     limit = config.prepare.max_failures
     if old is not None and not retry_failures:
         known_hashes = remembered(entries, ledger)
         few = limit is None or old.totals.failures <= limit
         if few and len(known_hashes) == len(entries):
-            digest = corpus_digest(sources_of(entries, known_hashes, splits), len(ignored))
+            digest = corpus_digest(sources_of(entries, known_hashes, splits), kinds(ignored))
             if is_current(old, config.prepare, digest, dataset):
                 _ended(old, begun)
                 return old
@@ -129,9 +130,9 @@ def prepare(
         manifest = make_manifest(
             corpus.uri,
             config.prepare,
-            corpus_digest=corpus_digest(sources, len(ignored)),
+            corpus_digest=corpus_digest(sources, kinds(ignored)),
             files=len(entries),
-            ignored=len(ignored),
+            ignored=kinds(ignored),
             shards=shards,
             rejects=run.rejects,
             versions=versions.of_a_dataset(),

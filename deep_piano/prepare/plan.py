@@ -27,7 +27,7 @@ from deep_piano.music.recordings import is_midi
 from deep_piano.prepare.ingest import split_of
 from deep_piano.prepare.sources import Source, hash_share
 
-READING_VERSION: Final = 1
+READING_VERSION: Final = 2
 """Increased when the same settings read recordings differently than before."""
 
 LAYOUT: Final = frozenset(
@@ -125,7 +125,8 @@ class Known:
             sha256 = row["source_sha256"]
             self.shard_of[sha256] = facts.name
             self.duration_s[sha256] = row["duration_s"]
-            self._was_midi[sha256] = row["kind"] == "midi"
+            if row["kind"] != "midi":  # MIDI is read as such whatever its name
+                self._was_midi[sha256] = False
             self.prints[sha256] = (row["id"], np.array(row["fingerprint"], np.uint32))
         return True
 

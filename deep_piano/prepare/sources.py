@@ -5,24 +5,24 @@ This module knows names and tables of names; it opens no recording.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
+import logging
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from deep_piano.config.sections import PrepareConfig
-from deep_piano.errors import InputError
+from deep_piano.errors import InputError, one_line
 from deep_piano.infra.storage.folder import Entry, Folder
-from deep_piano.music.recordings import _suffix, is_midi
+from deep_piano.music.recordings import is_midi, is_skipped, suffix
+from deep_piano.prepare.tables import SPELLINGS, SPLITS, TABLE_SUFFIXES, Listed, read_table
 
-SPLITS: Final = ("train", "validation", "test")
+__all__ = ["SPLITS", "Source", "Splits", "hash_share", "hash_split", "sources_of"]
 
-_SPELLINGS = {**{split: split for split in SPLITS}, "valid": "validation", "val": "validation"}
 _LARGEST_TABLE = 64 * 2**20
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Source:
 
     @property
     def is_midi(self) -> bool:
-        """Whether it holds notes already."""
+        """Whether its name says that it holds notes already."""
         return is_midi(self.name)
 
 
@@ -70,39 +70,64 @@ class Splits:
     Parameters
     ----------
     folder : Folder
-    entries : iterable of Entry
-        What the folder holds. Every ``.csv`` with a column `split` is a table of splits; its
-        other columns whose name ends in ``filename``, or is ``name``, ``file`` or ``path``,
-        name files beside it.
+    recordings, others : iterable of Entry
+        What the folder holds, from `survey`. Every ``.csv`` or ``.tsv`` among the others with a
+        column of splits is a table of splits; its columns whose name ends in ``filename``, or is
+        ``name``, ``file`` or ``path``, or else any that do, name files beside it.
     settings : PrepareConfig
+
+    Attributes
+    ----------
+    doubts : list of str
+        How many rows and files did not find one another, for each table where some did not.
 
     Raises
     ------
     InputError
-        When a table names an unknown split, or there is none and the settings ask for one.
+        When a table names an unknown split or gives a file several, or when the settings ask for
+        tables and there is none, or none that names a file.
     """
 
-    def __init__(self, folder: Folder, entries: Iterable[Entry], settings: PrepareConfig) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        recordings: Iterable[Entry],
+        others: Iterable[Entry],
+        settings: PrepareConfig,
+    ) -> None:
         self._by_folder = settings.split in ("auto", "folder")
         self._pattern = re.compile(settings.group) if settings.group else None
-        self._listed: dict[str, str] = {}
+        root = posixpath.basename(folder.uri.rstrip("/"))
+        self._listed = Listed((entry.name for entry in recordings), root)
         if settings.split in ("auto", "metadata"):
-            for entry in entries:
-                if _suffix(entry.name) == ".csv" and 0 < entry.size <= _LARGEST_TABLE:
-                    self._listed |= _read_table(folder, entry.name)
-        if settings.split == "metadata" and not self._listed:
+            for entry in others:
+                if is_skipped(entry.name) or not 0 < entry.size <= _LARGEST_TABLE:
+                    continue
+                if suffix(entry.name) in TABLE_SUFFIXES:
+                    table = read_table(entry.name, folder.read_bytes(entry.name))
+                    if table is not None:
+                        self._listed.add(table)
+        self.doubts = self._listed.doubts()
+        if settings.split == "metadata" and not self._listed.matched:
+            found = "; ".join(self.doubts) or "it holds no CSV file with a column 'split'"
             raise InputError(
-                f"{folder.uri} holds no CSV file with a column 'split', and the split was to come "
-                "from one. Add it, or choose another of auto, hash and folder."
+                f"no table gives the files of {one_line(folder.uri)} their splits, and the split "
+                f"was to come from one: {found}. Mend or add it, or choose another of auto, hash "
+                "and folder."
             )
+
+    def tell(self) -> None:
+        """Warn of rows and files that did not find one another."""
+        for doubt in self.doubts:
+            logger.warning("%s. Where no row names a file, its folder or hash decides.", doubt)
 
     def of(self, name: str) -> str | None:
         """Return the split of a file, None where its hash is to decide."""
-        listed = self._listed.get(name)
+        listed = self._listed.of(name)
         if listed or not self._by_folder:
             return listed
         top, slash, _ = name.partition("/")
-        return _SPELLINGS.get(top.lower()) if slash else None
+        return SPELLINGS.get(top.lower()) if slash else None
 
     def group(self, name: str) -> str | None:
         """Return what the recordings that must share a split have in common."""
@@ -122,35 +147,3 @@ def hash_split(key: str, *, validation_share: float, test_share: float) -> str:
     if share < validation_share:
         return "validation"
     return "test" if share >= 1 - test_share else "train"
-
-
-def _read_table(folder: Folder, name: str) -> dict[str, str]:
-    """Return the splits that a CSV file gives to the files beside it; none where it is no table."""
-    data = folder.read_bytes(name)
-    if b"split" not in data.partition(b"\n")[0]:
-        return {}
-    try:
-        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{name} cannot be read as UTF-8 CSV: {error}. Mend it.") from error
-    if not rows or "split" not in rows[0]:
-        return {}
-    found = {}
-    for row in rows:
-        for column, value in row.items():
-            if value and column and _names_files(column):
-                found[posixpath.join(posixpath.dirname(name), value)] = _spelt(row["split"], name)
-    return found
-
-
-def _names_files(column: str) -> bool:
-    return column.endswith("filename") or column in ("name", "file", "path")
-
-
-def _spelt(split: str, table: str) -> str:
-    known = _SPELLINGS.get((split or "").strip().lower())
-    if known is None:
-        raise InputError(
-            f"{table} gives a file the split {split!r}. Use one of {', '.join(SPLITS)}."
-        )
-    return known

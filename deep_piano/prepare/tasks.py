@@ -21,7 +21,7 @@ from deep_piano.dataset.shards import SHARDS, read_facts, read_rows, write_shard
 from deep_piano.errors import FileError, one_line
 from deep_piano.infra.storage.atomic import sha256_of
 from deep_piano.infra.storage.folder import Folder
-from deep_piano.prepare.ingest import Transcribe, ingest, reason_of, split_of
+from deep_piano.prepare.ingest import Transcribe, ingest, raise_of_the_machine, reason_of, split_of
 from deep_piano.prepare.plan import ShardPlan, reading_digest
 from deep_piano.prepare.sources import Source
 
@@ -148,6 +148,7 @@ def read(
         with corpus.local(source.name) as path, threadpool_limits(1):
             outcome = ingest(path, source, settings, transcribe=transcribe)
     except (FileError, OSError) as error:
+        raise_of_the_machine(error)
         reason = reason_of(error, corpus.place(source.name))
         return Reject(source.name, "failure", "unreadable", reason, source_sha256=source.sha256)
     if isinstance(outcome, Row):

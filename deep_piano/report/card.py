@@ -16,6 +16,7 @@ from rich.cells import cell_len, set_cell_size
 
 from deep_piano.analysis.keys import PITCH_CLASSES, keys_by_fifths, note_name
 from deep_piano.errors import one_line
+from deep_piano.music.recordings import in_words
 from deep_piano.report.text import clock, hours, size
 
 if TYPE_CHECKING:
@@ -194,9 +195,10 @@ def _contents(manifest: Manifest) -> list[str]:
     row_groups = sum(len(shard.row_groups) for shard in shards)
     facts = {
         "corpus": manifest.corpus.uri or "unknown",
-        "files": f"{totals.files:,} = {totals.recordings:,} recordings + "
-        f"{totals.drops:,} dropped + {totals.failures:,} failed",
-        "ignored": f"{totals.ignored:,} that are neither audio nor MIDI",
+        "files": f"{totals.files + totals.ignored:,} = {totals.recordings:,} recordings + "
+        f"{totals.drops:,} dropped + {totals.failures:,} failed"
+        + (f" + {totals.ignored:,} ignored" if totals.ignored else ""),
+        "ignored": in_words(totals.left_alone) or f"{totals.ignored:,} others",
         "codec": f"{codec.codec}: {fields}",
         "shards": f"{len(shards):,} of {size(totals.bytes)} together, {row_groups:,} row groups",
     }

@@ -14,7 +14,8 @@ from deep_piano.errors import InputError, one_line
 from deep_piano.infra.progress import Tell, no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
-from deep_piano.music.notes import MIDI_SUFFIXES, Notes, read_midi_and_pedal
+from deep_piano.music.midi import holds_midi, read_midi_and_pedal
+from deep_piano.music.notes import Notes
 from deep_piano.report.card import dataset_card, recording_card
 
 _DESCRIBED_S = 300.0  # the part that the spectral figures describe; an hour takes gigabytes
@@ -76,7 +77,7 @@ def inspect_recording(
         When the transcription's weights are missing and cannot be fetched.
     """
     samples, described, sr = None, None, 0
-    if path.suffix.lower() in MIDI_SUFFIXES:
+    if holds_midi(path):
         notes, pedal = _read_midi(path)
     else:
         from deep_piano.infra.assets import cache

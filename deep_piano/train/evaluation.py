@@ -38,6 +38,9 @@ _MARKOV_CELLS = 20_000_000  # the largest table of a chain: order 2 of notes, or
 
 ALL: Final = "all"
 MINE: Final = "this checkpoint"
+_NOTHING_LEARNED = (
+    "The dataset has no training split: the baselines that are learned from one are left out."
+)
 EVENTS_PER_NOTE: Final = 4.130
 """Events of Performance RNN's vocabulary of 388 in MAESTRO v3's validation split, without pedal."""
 PUBLISHED: Final = {
@@ -97,6 +100,8 @@ class Evaluation:
     continuous : bool
         The losses are squared errors, not nats.
     scores : list of Score
+    remark : str
+        What is missing from them, and why; "" where nothing is.
     """
 
     checkpoint: str
@@ -105,6 +110,7 @@ class Evaluation:
     step_name: str
     continuous: bool
     scores: list[Score]
+    remark: str = ""
 
     @property
     def unit(self) -> str:
@@ -145,7 +151,7 @@ class Evaluation:
         for name, nats in self.published.items():
             row = ["published", name, "", _number(nats), "", _number(math.exp(nats))]
             rows.append(row + [""] * (len(head) - len(row)))
-        return markdown(head, rows, words=2)
+        return markdown(head, rows, words=2) + (f"\n\n{self.remark}" if self.remark else "")
 
     def to_json(self) -> str:
         """Return everything as JSON."""
@@ -166,7 +172,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a checkpoint and the baselines on a split, by group and together.
 
-    The baselines are fitted to the training split.
+    The baselines are fitted to the training split; where there is none, they are left out.
 
     Raises
     ------
@@ -189,14 +195,15 @@ def evaluate(
     given = checkpoint.config.given
     judge = _Judge(codec, sequences, durations, given, progress)
     judge.score_network(checkpoint)
-    train = _learnable(dataset)
-    if codec.spec.continuous:
-        judge.score_prediction(train)
-        judge.score_own_prediction(checkpoint.config)
-    else:
-        judge.score_chains(train)
+    learnable = bool(dataset.row_groups("train"))
+    if learnable and codec.spec.continuous:
+        judge.score_prediction(_learnable(dataset))
+    elif learnable:
+        judge.score_chains(_learnable(dataset))
         if not codec.encodes_notes:
             judge.score_predicted_classes(middles(dataset), checkpoint.config)
+    if codec.spec.continuous:
+        judge.score_own_prediction(checkpoint.config)
     scores, groups = judge.scores, sorted(sequences)
     if len(groups) > 1:
         scores += [_together(scores, model) for model in dict.fromkeys(s.model for s in scores)]
@@ -208,6 +215,7 @@ def evaluate(
         step_name=codec.step_name,
         continuous=codec.spec.continuous,
         scores=sorted(scores, key=lambda score: places[score.group]),
+        remark="" if learnable else _NOTHING_LEARNED,
     )
 
 

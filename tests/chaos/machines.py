@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.bucket import ENVIRONMENT, serve
+from tests.support.clusters import below
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "10.77.0"
@@ -191,10 +192,14 @@ class Cluster:
     def close(self):
         for node in list(self.nodes):
             self.lose(node)
+        started = [self._head.pid, *below(self._head.pid)]
         self._head.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._head.wait(20)
-        self._head.kill()
+        for number in started:  # those that it did not end
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        self._head.wait()
         shutil.rmtree(self._home, ignore_errors=True)
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from deep_piano.errors import DeepPianoError
 from deep_piano.infra.storage.atomic import is_temporary
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.chaos.machines import GCS, HEAD, ROOT, S3_PORT, command
 from tests.chaos.places import Place, lasting
 from tests.support.clusters import killing, processes, soon
@@ -39,7 +39,7 @@ storage: {{endpoint: "http://{HEAD}:{S3_PORT}", region: us-east-1, attempts: 15}
 prepare: {{silence_seconds: 150, shard_mb: 1.0, validation_share: 0.2, max_similarity: 1.0}}
 train:
   {{preset: tiny, batch: 8, window: 16, steps: 320, eval_every_steps: 40, warmup_steps: 4,
-    precision: float32, workers: 2, silence_seconds: 60}}
+    precision: float32, workers: 2, silence_seconds: 150}}
 generate: {{seconds: 25, takes: 3}}
 bulk: {{silence_seconds: 60, format: mid, batch: 4, workers: 2}}
 """
@@ -112,6 +112,7 @@ class Run:
             return self.process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
             pytest.fail(f"it did not end within {LIMIT_S} s: {self.said[-3000:]}")
 
 

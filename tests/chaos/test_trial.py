@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deep_piano.infra.assets import cache
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.chaos.machines import HEAD, JOB_SERVER, ROOT, S3_PORT
 from tests.chaos.places import Place, lasting
 from tests.support.clusters import contents

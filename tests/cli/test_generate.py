@@ -20,7 +20,8 @@ from deep_piano.generate import notes, piece
 from deep_piano.infra.assets import cache, catalogue
 from deep_piano.models import checkpoint
 from deep_piano.music import audio, synth, transcription
-from deep_piano.music.notes import excerpt, make_notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import excerpt, make_notes
 from tests.support import recordings
 from tests.support.commands import everything, in_a_process, made, refused, run
 from tests.support.fakes import arpeggios, random_checkpoint
@@ -126,6 +127,21 @@ def test_a_seed_that_cannot_be_used(transcriber, weights, name, write, fragments
     assert not Path("new").exists()
 
 
+@pytest.mark.parametrize("name", ["a", "a.kar", "a.mp3"])
+def test_a_midi_seed_is_told_by_its_content(weights, seed, small_piano, name):
+    Path(name).write_bytes(Path(seed).read_bytes())
+    assert generate(weights, name, "piece.mid").exit_code == 0
+    assert generate(weights, seed, "other.mid").exit_code == 0
+    assert Path("piece.mid").read_bytes() == Path("other.mid").read_bytes()
+
+
+def test_a_checkpoint_of_sound_refuses_midi_seeds(seed):
+    Path("a.mp3").write_bytes(Path(seed).read_bytes())
+    for name in (seed, "a.mp3"):
+        result = generate("mulaw", name, "new/piece.wav")
+        refused(result, f"{name} is MIDI: it holds notes, and sound is needed")
+
+
 def test_a_seed_that_is_lost_half_way(transcriber, weights):
     recordings.write_half(Path("seed.flac"))
     before = everything()
@@ -180,14 +196,14 @@ def test_a_seed_of_two_to_ten_seconds_will_do(transcriber, weights, seconds):
 def test_of_an_hour_only_the_asked_seconds_are_decoded(transcriber, weights, monkeypatch):
     recordings.write_hour(Path("hour.mp3"))
     decoded = []
-    run_ffmpeg = audio._run_ffmpeg
+    run_ffmpeg = audio.run_ffmpeg
 
     def spy(*options, **limits):
         finished = run_ffmpeg(*options, **limits)
         decoded.append(len(finished.output) / 4 / transcription.SAMPLE_RATE)
         return finished
 
-    monkeypatch.setattr(audio, "_run_ffmpeg", spy)
+    monkeypatch.setattr(audio, "run_ffmpeg", spy)
     made(generate(weights, "hour.mp3", "piece.mid", "--seed-start", 1800))
     assert len(transcriber[0]) == 10 * transcription.SAMPLE_RATE
     assert decoded == [pytest.approx(10, abs=0.5)]
@@ -560,7 +576,7 @@ def test_a_full_disk(weights, seed, small_piano, monkeypatch):
 def test_quiet_where_there_is_no_terminal(weights, seed):
     arguments = ["generate", seed, "-o", "piece.mid", "--checkpoint", weights, "--seconds", 20]
     process = in_a_process(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=250)
     assert (process.returncode, errors) == (0, "")
     assert output.startswith("piece.mid: 0:20.0, ")
     assert output.isascii()
@@ -576,7 +592,7 @@ def test_progress_on_a_terminal_and_gone_in_the_end(weights, seed):
     while chunk := _read(ours):
         shown += chunk
     os.close(ours)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=250)
     assert process.returncode == 0
     assert b"composing" in shown
     assert b"\x1b[?25h" in shown  # the cursor is back
@@ -621,7 +637,7 @@ def test_a_request_to_end_leaves_nothing(weights, seed, small_piano, number, cod
     assert process.stdout.readline() == b"rendering\n"
     assert len(everything()) > len(before)  # it is in the middle of it
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=250)
     assert process.returncode == code
     assert b"Traceback" not in errors
     assert everything() == before
@@ -631,7 +647,7 @@ def test_a_reader_who_stops_reading_is_no_error(weights):
     process = in_a_process("generate", "--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     errors = process.stderr.read()
-    process.wait(timeout=60)
+    process.wait(timeout=250)
     process.stderr.close()
     assert errors == b""
     assert process.returncode in (0, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deep_piano.models import checkpoint as checkpoints
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.support.commands import everything, refused, run
 from tests.support.fakes import arpeggios, sound_checkpoint
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.support.commands import made, refused, run
 from tests.support.fakes import arpeggios
 from tests.support.rows import note_row, sound_row, write_dataset

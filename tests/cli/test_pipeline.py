@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.support.clusters import contents
 from tests.support.commands import everything, refused, run
 from tests.support.fakes import arpeggios
@@ -37,7 +37,6 @@ def _files(desk):
 
 @pytest.mark.ray
 @pytest.mark.tf
-@pytest.mark.slow
 def test_a_corpus_becomes_pieces_and_each_stage_goes_on_where_it_stopped(cluster):
     result = pipeline()
     assert result.exit_code == 0, result.output

@@ -15,7 +15,7 @@ import pytest
 
 from deep_piano.cli import terminal
 from deep_piano.infra.progress import Progress
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.music.segments import Performance
 from tests.support.clusters import contents, one_node
 from tests.support.commands import everything, in_a_process, made, refused, run
@@ -67,6 +67,7 @@ def manifest(dataset="set"):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ray")
 class TestPrepare:
     def test_the_card_and_a_last_line_that_counts(self, corpus):
@@ -188,7 +189,7 @@ class TestPrepare:
                 cwd=ROOT,  # the cluster's workers find the package there
                 **PIPES,
             )
-            output, errors = process.communicate(timeout=120)
+            output, errors = process.communicate(timeout=250)
             assert process.returncode == code, errors
         assert output.endswith("\nfiles found: 7 = 5 recordings + 0 dropped + 2 failed\n")
         here, there = contents(Path("set")), contents(Path("job"))
@@ -213,7 +214,7 @@ def test_the_real_command_with_a_cluster_of_its_own_where_all_is_ascii(corpus):
     outputs = {}
     for name, arguments in commands.items():
         process = in_a_process(*arguments, env=ascii_only, **PIPES)
-        outputs[name], errors = process.communicate(timeout=200)
+        outputs[name], errors = process.communicate(timeout=250)
         assert process.returncode == 0, errors
         assert outputs[name].isascii()
         assert all(line.isprintable() for line in outputs[name].splitlines())

@@ -13,7 +13,7 @@ import pytest
 
 from deep_piano.models import checkpoint
 from tests.support.commands import everything, in_a_process, made, refused, run
-from tests.support.fakes import random_checkpoint
+from tests.support.fakes import random_checkpoint, sound_checkpoint
 from tests.support.rows import arpeggio_rows, note_row, sound_row, write_dataset
 
 pytestmark = pytest.mark.usefixtures("desk")
@@ -90,6 +90,31 @@ def test_what_train_cannot_use(dataset):
     }.items():
         refused(run("train", *arguments), *fragments)
         assert everything() == before, arguments
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("codec", ["notes", "mulaw", "samples"])
+def test_without_a_training_split_nothing_is_learned_from_it(tmp_path, codec):
+    rows = [
+        note_row("a.mid", split="validation")
+        if codec == "notes"
+        else sound_row(codec, "a", split="validation")
+    ]
+    write_dataset(tmp_path / "held-out", rows, codec=codec)
+    checkpoint.save(
+        Path("any"), random_checkpoint() if codec == "notes" else sound_checkpoint(codec, frame=4)
+    )
+    said = made(
+        run("evaluate", "any", tmp_path / "held-out", "--json", "f.json", "--plot", "f.png")
+    )
+    assert "this checkpoint" in said
+    assert not any(
+        word in said for word in ("unigram", "Markov", "repeat", "uniform", "last value")
+    )
+    assert said.strip().endswith(
+        "no training split: the baselines that are learned from one are left out."
+    )
+    assert "no training split" in json.loads(Path("f.json").read_text())["remark"]
 
 
 def test_what_evaluate_and_runs_cannot_use(dataset):

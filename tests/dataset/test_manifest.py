@@ -83,7 +83,7 @@ def a_manifest(shards=(), *, rejects=(), settings=SETTINGS, files=None, digest="
         settings,
         corpus_digest=digest,
         files=len(found) if files is None else files,
-        ignored=7,
+        ignored={".jpg": 4, "": 3},
         shards=shards,
         rejects=rejects,
         versions={"python": "3.11", "ffmpeg": None},
@@ -104,6 +104,7 @@ def test_a_manifest_adds_up(shard):
     manifest = a_manifest(shards, rejects=others, files=7)
     totals = manifest.totals
     assert (totals.files, totals.ignored) == (7, 7)
+    assert totals.left_alone == {".jpg": 4, "": 3}
     assert (totals.recordings, totals.drops, totals.failures) == (3, 2, 2)
     assert [r.name for r in manifest.rejects] == ["A.mp3", "bad.mp3", "twin.mid", "z.mid"]
     assert totals.bytes == sum(facts.bytes for facts in shards)

@@ -26,7 +26,7 @@ from deep_piano.generate.piece import best_first, make_pieces
 from deep_piano.generate.records import MANIFEST, RECORDS
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.support.clusters import contents, killing, several_nodes
 from tests.support.commands import in_a_process
 from tests.support.fakes import arpeggios, sound_checkpoint

@@ -25,7 +25,7 @@ from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import load
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from tests.support.clusters import contents, killing, one_node
 from tests.support.fakes import ComposerWithoutGpu, arpeggios, sound_checkpoint
 from tests.support.recordings import SR, struck, write_sound
@@ -49,7 +49,7 @@ def crew(**settings):
     return crew_for(BulkConfig(**settings), pieces=9)
 
 
-def test_composers_share_the_gpus_that_tensorflow_sees(seen):
+def test_composers_share_mocked_gpus(seen):
     assert crew() == Crew(1, 1.0, 128)
     assert crew(gpus_per_worker=0.3, batch=7) == Crew(3, 0.3, 7)
     assert crew(gpus_per_worker=0.5, workers=2).device == "gpu, 128 at once"
@@ -83,7 +83,9 @@ def test_a_composer_without_its_gpu_ends_the_run_with_its_reason(seen, weights, 
     assert all(record.done for record in generate(*folders, on_cpus, force=True).values())
 
 
-def test_the_actor_composes_on_its_gpu_what_one_composes_on_a_cpu(monkeypatch, weights, tmp_path):
+def test_the_actor_composes_on_a_mocked_gpu_what_one_composes_on_a_cpu(
+    monkeypatch, weights, tmp_path
+):
     monkeypatch.setattr(xla, "prepare_gpu", lambda: None)
     write_midi(tmp_path / "0.mid", arpeggios(9, rng=np.random.default_rng(0)))
     settings = load_config(None, {"generate": {"checkpoint": str(weights), "seconds": 25.0}})
@@ -102,7 +104,7 @@ def test_the_actor_composes_on_its_gpu_what_one_composes_on_a_cpu(monkeypatch, w
         np.testing.assert_array_equal(made[1.0][key].notes, take.notes)
 
 
-def test_recordings_are_continued_on_gpus(seen, monkeypatch, tmp_path):
+def test_recordings_are_continued_on_mocked_gpus(seen, monkeypatch, tmp_path):
     monkeypatch.setattr(bulk, "ComposerActor", ComposerWithoutGpu)
     checkpoints.save(tmp_path / "sound", sound_checkpoint("mulaw", frame=4))
     (tmp_path / "seeds").mkdir()

@@ -24,7 +24,9 @@ from deep_piano.generate.seeds import read_seed
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress
 from deep_piano.music import audio, synth, transcription
-from deep_piano.music.notes import make_notes, read_midi, write_midi
+from deep_piano.music.ffmpeg import ffmpeg_version
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import make_notes
 from tests.support import recordings
 from tests.support.fakes import arpeggios
 
@@ -112,7 +114,7 @@ def test_the_json_says_what_the_piece_is_made_of(make, tmp_path, seed, weights, 
     assert (facts["random_state"], facts["take"]) == (5, 1)
     assert facts["versions"] == {
         **versions.of_a_piece(),
-        "ffmpeg": audio.ffmpeg_version(),
+        "ffmpeg": ffmpeg_version(),
     }
     assert facts["sound"]["name"] == str(small_piano)
     for file, digest in facts["files"].items():

@@ -186,7 +186,7 @@ def test_two_processes_at_once(shop):
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=60)[0] for process in both]
+    said = [process.communicate(timeout=250)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert said[0] == said[1] == f"{cache.path('bells')}\n"
     assert len(shops.calls(shop)) == 1

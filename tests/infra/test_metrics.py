@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -16,7 +17,7 @@ from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.logs import set_up_logging
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.prepare.on_ray import prepare
 from tests.support.fakes import arpeggios
 from tests.support.hostile import improvised
@@ -73,7 +74,7 @@ def told_by_workers():
     import ray
 
     logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while True:
         lines = [line for path in logs.glob("worker-*.err") for line in path.open()]
         records = [json.loads(line) for line in lines if line.startswith("{")]
@@ -91,17 +92,19 @@ def read_by_prometheus():
     import ray
 
     place = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     found = {}
     while time.monotonic() < end and not found.items() >= COUNTED.items():
         metrics.level("deep_piano_training_updates", 7)
-        with urlopen(place) as answer:
-            for line in answer.read().decode().splitlines():
-                if line.startswith("ray_deep_piano"):
-                    name, _, rest = line.partition("{")
-                    tags, _, value = rest.rpartition("} ")
-                    ours = [t for t in tags.split(",") if t.split("=")[0] in ("outcome", "where")]
-                    found[name, *ours] = float(value)
+        said = b""
+        with suppress(OSError), urlopen(place, timeout=10) as answer:  # it may not be there yet
+            said = answer.read()
+        for line in said.decode().splitlines():
+            if line.startswith("ray_deep_piano"):
+                name, _, rest = line.partition("{")
+                tags, _, value = rest.rpartition("} ")
+                ours = [t for t in tags.split(",") if t.split("=")[0] in ("outcome", "where")]
+                found[name, *ours] = float(value)
         time.sleep(0.5)
     return found
 

@@ -74,7 +74,7 @@ class Trainer:
         self.may_end, self._outcome = threading.Event(), outcome
 
     def fit(self):
-        assert self.may_end.wait(60)
+        assert self.may_end.wait(250)
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome

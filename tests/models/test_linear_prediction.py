@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from deep_piano.codecs.registry import CODECS
-from deep_piano.config.sections import TrainConfig
-from deep_piano.dataset.reader import Dataset
-from deep_piano.errors import InputError
-from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.config import ModelConfig
 from deep_piano.models.linear_prediction import OwnPrediction, coefficients, own_prediction
-from deep_piano.train.start import begin, middles, numbers, spectrum, spread
-from tests.support.rows import arpeggio_rows, sound_row, write_dataset
 
 SPECS = {name: CODECS[name].spec for name in ("mulaw", "samples")}
 CONFIG = ModelConfig(1, 8, 8, past=16, order=32, scale=0.35, spectrum=(0.0, -20.0, -60.0))
@@ -23,23 +17,6 @@ def chord(seconds):
     t = np.arange(round(16_000 * seconds))
     wave = sum(np.sin(t / k + k) for k in (9, 13, 31)) * 0.15
     return (wave + np.random.default_rng(0).normal(0, 1e-4, len(t))).astype(np.float32)
-
-
-def tones(folder, codec):
-    rows = [sound_row(codec, f"{n}", split=s) for n, s in enumerate(["train", "validation"])]
-    wave = (np.sin(np.arange(16_000) / 9) * 0.5).astype(np.float32)
-    for row in rows:
-        row.sequence[:] = CODECS[codec].encode(wave)
-    return Dataset(write_dataset(folder, rows, codec=codec))
-
-
-@pytest.mark.parametrize("codec", ["mulaw", "samples"])
-def test_a_tone_is_measured(codec, tmp_path):
-    with tones(tmp_path, codec) as dataset:
-        assert spread(dataset) == pytest.approx(np.sqrt(0.125), rel=0.01)
-        loud = spectrum(dataset)
-        assert np.argmax(loud) / (len(loud) - 1) == pytest.approx(1 / (9 * np.pi), abs=0.01)
-        assert len(middles(dataset)) == len(list(numbers(dataset))) == 1
 
 
 def test_a_filter_is_stable_and_rings_at_the_pitches_of_the_past():
@@ -100,18 +77,3 @@ def test_windows_and_copies_predict_what_the_whole_does(codec):
         np.testing.assert_allclose(found[1][slot, :, 0], whole[4000:16_000], atol=1e-5)
     assert not found[1][2].any()
     assert not context.window(first, first).features[1, 1600:].any()  # behind the end
-
-
-def test_the_network_is_sized_by_codec_and_target(tmp_path):
-    with tones(tmp_path / "sound", "samples") as dataset:
-        settings = TrainConfig(preset="tiny", target=16)
-        _, config = begin(dataset, open_folder(tmp_path / "run"), settings)
-        assert (config.frame, config.past, config.order, config.units) == (16, 128, 1024, 64)
-        assert config.scale == pytest.approx(np.sqrt(0.125), rel=0.01)
-        assert len(config.spectrum) == 129
-        assert ModelConfig.from_json(config.to_json()) == config
-    with (
-        Dataset(write_dataset(tmp_path / "notes", arpeggio_rows(8))) as dataset,
-        pytest.raises(InputError, match=r"train\.target is 2, .* one note"),
-    ):
-        begin(dataset, open_folder(tmp_path / "other"), TrainConfig(target=2))

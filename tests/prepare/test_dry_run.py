@@ -12,7 +12,8 @@ from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import make_notes, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import make_notes
 from deep_piano.music.recordings import survey
 from deep_piano.prepare import dry_run as module
 from deep_piano.prepare import tasks
@@ -81,7 +82,7 @@ def prepared(corpus, dataset):
             *("", settings),
             corpus_digest="",
             files=len(sources),
-            ignored=0,
+            ignored={},
             shards=shards,
             rejects=(),
             versions={},
@@ -109,7 +110,8 @@ def test_files_hours_shards_bytes_and_time_are_said(look, corpus):
     first, second, *others = text.splitlines()
     size_mb = sum(path.stat().st_size for path in corpus.root.glob("[0-9s].*")) / 1e6
     assert first == (
-        f"5 files that are recordings by their names, {size_mb:.1f} MB; 1 others are ignored"
+        f"5 files that are recordings by their names, {size_mb:.1f} MB; "
+        "1 others are ignored (1 .txt)"
     )
     assert second == "0 of them already read, 5 new or changed: 0.02 hours by their headers"
     assert others[0].startswith("shards: at most 1, about 0.")
@@ -182,6 +184,14 @@ def test_a_codec_of_sound_leaves_midi_out(look):
     assert "would be left out as no_audio: 4 (" in text
     assert "measured on 1 files" in text
     assert "transcribing" not in text
+
+
+@pytest.mark.parametrize("codec", ["notes", "mulaw"])
+def test_midi_is_told_by_its_content(look, corpus, codec):
+    (corpus.root / "3.mid").rename(corpus.root / "3.mp3")
+    card = look(codec=codec)
+    assert "unreadable" not in card
+    assert ("would be left out as no_audio: 4 (" in card) == (codec == "mulaw")
 
 
 def test_what_is_cut_counts_towards_too_short(look):

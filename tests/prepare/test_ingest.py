@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from functools import cache
@@ -13,9 +14,17 @@ import pytest
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.dataset.rows import Reject, Row
-from deep_piano.errors import AssetError, AudioError, DecodeTimeout, DeepPianoError
-from deep_piano.music import audio
-from deep_piano.music.notes import make_notes, read_midi, write_midi
+from deep_piano.errors import (
+    AssetError,
+    AudioError,
+    DecodeTimeout,
+    DeepPianoError,
+    FileError,
+    InputError,
+)
+from deep_piano.music import audio, tuning
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import make_notes
 from deep_piano.prepare import ingest as module
 from deep_piano.prepare.ingest import TranscriberLostError, ingest, reason_of, split_of
 from deep_piano.prepare.sources import Source
@@ -23,6 +32,7 @@ from tests.support.fakes import fake_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import (
     ffmpeg,
+    write_ffmpeg,
     write_half,
     write_header_only,
     write_nan,
@@ -100,6 +110,16 @@ def test_a_codec_of_sound_leaves_midi_out_without_reading_it(read):
     reject = read("nowhere.mid")
     assert (reject.kind, reject.rule) == ("drop", "no_audio")
     assert reject.reason == "it holds notes, and the codec mulaw hears sound"
+
+
+@pytest.mark.parametrize("name", ["take.mp3", "take.rmi", "take.KAR"])
+def test_midi_is_told_by_its_content(tmp_path, read, name):
+    write_midi(tmp_path / "take.mid", MUSIC)
+    (tmp_path / "take.mid").rename(tmp_path / name)
+    row = read(name, codec="notes")
+    assert (row.kind, row.audio) == ("midi", None)
+    assert row.notes.notes == len(MUSIC)
+    assert read(name).rule == "no_audio"
 
 
 @pytest.mark.parametrize("sr", [None, 8_000, 22_050])
@@ -266,6 +286,18 @@ def test_a_transcriber_is_not_asked_about_what_is_left_out_anyway(tmp_path, read
     )
 
 
+@pytest.mark.parametrize(("cents", "said"), [(-42, True), (30, True), (0, False), (15, False)])
+def test_a_piano_between_two_keys_is_named(tmp_path, read, cents, said, caplog):
+    samples = tuning.retuned(played(MUSIC, sr=SR), sr=SR, cents=-cents)
+    write_sound(tmp_path / "old.wav", samples, sr=SR)
+    assert isinstance(read("old.wav", codec="notes"), Row)
+    told = [record for record in caplog.records if getattr(record, "event", "") == "retuned"]
+    assert len(told) == said
+    if told:
+        assert told[0].tuning_cents == pytest.approx(cents, abs=1)
+        assert told[0].getMessage().startswith("old.wav: the piano is ")
+
+
 def test_sound_in_which_nothing_is_heard_is_left_out(sound, read):
     nothing = make_notes([], [], [], [])
     reject = read("take.wav", codec="notes", transcribe=lambda *_: (nothing, 0.0))
@@ -359,20 +391,44 @@ def test_what_the_next_file_would_meet_as_well_is_raised(sound, read, error):
     assert raised.value is error
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM])
+def test_a_machine_that_has_run_out_blames_no_file(sound, read, number):
+    def hear(samples, sr):
+        try:
+            raise OSError(number, os.strerror(number))
+        except OSError as error:
+            raise FileError("cannot read it") from error
+
+    with pytest.raises(
+        DeepPianoError, match=rf"{os.strerror(number)}\. No file is to blame"
+    ) as raised:
+        read("take.wav", codec="notes", transcribe=hear)
+    assert not isinstance(raised.value, InputError)
+
+
+def test_an_ffmpeg_that_breaks_blames_no_file(sound, read, tmp_path, monkeypatch):
+    program = write_ffmpeg(tmp_path / "bin" / "ffmpeg", "")
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    assert isinstance(read("take.wav"), Row)
+    write_ffmpeg(program, "echo 'cannot open shared object file' >&2; exit 127")
+    with pytest.raises(DeepPianoError, match="cannot open shared object file") as raised:
+        read("take.wav")
+    assert not isinstance(raised.value, InputError)
+    assert isinstance(read("take.wav"), Row)
+
+
 def test_a_machine_without_ffmpeg_blames_no_file(sound, read, monkeypatch):
     def missing():
         raise DeepPianoError("no ffmpeg was found")
 
-    monkeypatch.setattr(audio, "ffmpeg_binary", missing)
+    monkeypatch.setattr("deep_piano.music.ffmpeg.ffmpeg_binary", missing)
     with pytest.raises(DeepPianoError, match="no ffmpeg was found"):
         read("take.wav")
 
 
 def test_a_decoder_that_hangs_is_ended(sound, read, tmp_path, monkeypatch):
     program = tmp_path / "bin" / "ffmpeg"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\nsleep 1000 & wait\n")
-    program.chmod(0o755)
+    write_ffmpeg(program, "sleep 1000 & wait", for_file="take.wav")
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     reject = read("take.wav", time_limit_seconds=0.25)
     assert (reject.rule, reject.reason) == ("time_limit", "it did not decode within 0.25 s")

@@ -15,7 +15,7 @@ from deep_piano.config.load import load_config
 from deep_piano.dataset.shards import read_rows
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
 from deep_piano.prepare import tasks
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import contents, one_node

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 import pytest
 
 from deep_piano.config.load import load_config
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music import audio
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import one_node
 from tests.support.fakes import crashing_transcriber, fake_transcriber
 from tests.support.hostile import improvised, played
-from tests.support.recordings import SR, write_sound
+from tests.support.recordings import SR, write_ffmpeg, write_sound
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -24,12 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 def ray_with_deadly_ffmpeg(tmp_path_factory):
     """Have Ray where FFmpeg kills who calls it for ``deadly.wav``."""
     path = tmp_path_factory.mktemp("deadly") / "bin" / "ffmpeg"
-    path.parent.mkdir()
-    real = shlex.quote(str(audio.ffmpeg_binary()))
-    path.write_text(
-        f'#!/bin/sh\ncase "$*" in *deadly.wav*) kill -9 $PPID ;; esac\nexec {real} "$@"\n'
-    )
-    path.chmod(0o755)
+    write_ffmpeg(path, "kill -9 $PPID", for_file="deadly.wav")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
         with one_node():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,15 +9,17 @@ import pytest
 
 from deep_piano.config.load import load_config
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import contents, killing, several_nodes
+from tests.support.commands import in_a_process
 from tests.support.fakes import slow_transcriber
 from tests.support.hostile import improvised, played
 from tests.support.recordings import SR, write_sound
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = {"shard_mb": 1.5, "validation_share": 0.2, "max_similarity": 1.0}
 
 
@@ -78,7 +77,6 @@ def test_a_process_killed_at_work_changes_nothing(victim, cluster, corpus, undis
     assert contents(tmp_path / "dataset") == undisturbed
 
 
-@pytest.mark.timeout(200)
 def test_a_node_removed_at_work_changes_nothing(cluster, corpus, undisturbed, tmp_path):
     node = cluster.list_all_nodes()[-1]
     run(
@@ -90,6 +88,7 @@ def test_a_node_removed_at_work_changes_nothing(cluster, corpus, undisturbed, tm
     assert contents(tmp_path / "dataset") == undisturbed
 
 
+@pytest.mark.timeout(900)  # three runs, one after the other
 def test_a_driver_killed_and_run_again_changes_nothing(cluster, corpus, tmp_path):
     midi = tmp_path / "midi"
     midi.mkdir()
@@ -97,24 +96,20 @@ def test_a_driver_killed_and_run_again_changes_nothing(cluster, corpus, tmp_path
         write_midi(midi / f"{number}.mid", improvised(40.0, random_state=number))
     settings = tmp_path / "settings.yaml"
     settings.write_text("prepare: {shard_mb: 0.01, max_similarity: 1.0}\n")
-    env = {**os.environ, "RAY_ADDRESS": cluster.address}
+    env = {"RAY_ADDRESS": cluster.address}
 
     def start(name):
-        command = ["-m", "jobs.prepare", midi, "-o", tmp_path / name, "--config", settings]
+        command = [midi, "-o", tmp_path / name, "--config", settings]
         with (tmp_path / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, *map(str, command)],
-                env=env,
-                stdout=log,
-                stderr=log,
-                cwd=Path(__file__).parents[2],
+            return in_a_process(
+                *command, module="jobs.prepare", env=env, stdout=log, stderr=log, cwd=ROOT
             )
 
     whole = start("whole")
-    assert whole.wait(120) == 0, (tmp_path / "whole.log").read_text()
+    assert whole.wait(280) == 0, (tmp_path / "whole.log").read_text()
     driver = start("dataset")
     shards = tmp_path / "dataset" / "shards"
-    limit = time.monotonic() + 100
+    limit = time.monotonic() + 280
     while not (shards.is_dir() and any(shards.glob("*.parquet"))):
         assert time.monotonic() < limit
         assert driver.poll() is None, "the driver is killed before it ends"
@@ -125,5 +120,5 @@ def test_a_driver_killed_and_run_again_changes_nothing(cluster, corpus, tmp_path
     there = len(list(shards.glob("*.parquet")))
     assert 0 < there < len(list((tmp_path / "whole" / "shards").iterdir()))
     again = start("dataset")
-    assert again.wait(120) == 0, (tmp_path / "dataset.log").read_text()
+    assert again.wait(280) == 0, (tmp_path / "dataset.log").read_text()
     assert contents(tmp_path / "dataset") == contents(tmp_path / "whole")

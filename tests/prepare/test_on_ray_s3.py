@@ -14,7 +14,7 @@ from deep_piano.dataset.shards import read_rows
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.storage import bucket as buckets
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.prepare import on_ray as stage
 from tests.support.bucket import UNWANTED, free_port, serve
 from tests.support.clusters import contents, one_node

@@ -210,12 +210,14 @@ def test_fingerprints_survive_being_set_aside(know):
 
 
 def test_what_was_taken_for_another_kind_is_read_again(know):
-    known = know([note_row("0000.mid")], rejects=[reject("x.mp3")])
-    known.forget_misnamed(
-        [Source("0000.mid", 1, sha("0000.mid")), Source("y.mp3", 1, sha("x.mp3"))]
-    )
-    assert known.has(sha("0000.mid"))
-    assert known.has(sha("x.mp3"))
-    known.forget_misnamed([Source("0.mp3", 1, sha("0000.mid")), Source("x.mid", 1, sha("x.mp3"))])
-    assert not known.has(sha("0000.mid"))
-    assert not known.has(sha("x.mp3"))
+    sound = replace(note_row("1111.wav"), kind="audio")
+    known = know([note_row("0000.mid"), sound], rejects=[reject("x.mp3")])
+    hashes = [sha(name) for name in ("0000.mid", "1111.wav", "x.mp3")]
+
+    def rename(*names):
+        known.forget_misnamed(Source(*one) for one in zip(names, (1, 1, 1), hashes, strict=True))
+        return [known.has(sha256) for sha256 in hashes]
+
+    assert rename("0.mid", "1.mp3", "y.mp3") == [True, True, True]
+    # What is MIDI by its content is so whatever its name.
+    assert rename("0.mp3", "1.mid", "x.mid") == [True, False, False]

@@ -15,7 +15,7 @@ from deep_piano.dataset.rows import Reject, SetAside
 from deep_piano.dataset.shards import read_rows, write_shard
 from deep_piano.errors import AssetError, DeepPianoError
 from deep_piano.infra.storage.open import open_folder
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.prepare import tasks
 from deep_piano.prepare.ingest import TranscriberLostError
 from deep_piano.prepare.plan import ShardPlan, reading_digest

@@ -26,8 +26,8 @@ def test_the_card_of_a_dataset_says_what_is_in_it():
     card = dataset_card(a_manifest(), uri="s3://music/notes")
     for text in (
         "40 recordings · 2.0 hours · 48,000 notes",
-        "45 = 40 recordings + 3 dropped + 2 failed",
-        "7 that are neither audio nor MIDI",
+        "52 = 40 recordings + 3 dropped + 2 failed + 7 left alone",
+        "4 .jpg, 3 hidden or in folders of the system",
         "notes-2: onset (160), pitch (88)",
         "2 of 12.5 MB together, 4 row groups",
         "Tempo, BPM",

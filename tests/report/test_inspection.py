@@ -12,7 +12,8 @@ from deep_piano.analysis import descriptors
 from deep_piano.config.sections import StorageConfig
 from deep_piano.errors import AssetError, AudioError, InputError, MidiError
 from deep_piano.infra.progress import Progress
-from deep_piano.music.notes import make_notes, write_midi
+from deep_piano.music.midi import write_midi
+from deep_piano.music.notes import make_notes
 from deep_piano.music.segments import Performance
 from deep_piano.report.inspection import inspect_dataset, inspect_recording
 from tests.support.datasets import as_json
@@ -110,6 +111,13 @@ def test_midi_is_described_without_a_network(tmp_path):
     assert line(card, "notes ") == "notes 112"
     assert line(card, "pedal down") == "pedal down 0.0% of the time"
     assert pictures == []
+
+
+@pytest.mark.parametrize("name", ["etude", "etude.kar", "etude.mp3"])
+def test_midi_is_told_by_its_content(tmp_path, name):
+    write_midi(tmp_path / "etude.mid", improvised(random_state=1))
+    card, _ = inspect_recording((tmp_path / "etude.mid").rename(tmp_path / name))
+    assert line(card, "notes ") == "notes 112"
 
 
 def test_midi_is_drawn_with_its_descriptors(tmp_path, monkeypatch):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-START_S = 60
+START_S = 240
 SECRET = "moto-takes-any-secret"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "moto-takes-any-key",
@@ -69,26 +69,25 @@ def free_port() -> int:
 @contextmanager
 def serve(log: Path) -> Iterator[Server]:
     """Run a server as long as the block lasts; what it says goes to a file."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
-        _wait_until_it_answers(process, f"http://127.0.0.1:{port}", log)
-        yield Server(f"http://127.0.0.1:{port}")
+        yield Server(_where_it_answers(process, log))
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+def _where_it_answers(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Wait until the server has said on which port it is, one that was free, and answers there."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            direct.open(f"{endpoint}/moto-api/", timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-        else:
-            return
+        said = re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text(errors="replace"))
+        if said:
+            with suppress(OSError):
+                direct.open(f"{said[1]}/moto-api/", timeout=5).close()
+                return said[1]
+        time.sleep(0.05)
     raise RuntimeError(f"moto's server did not start: {log.read_text(errors='replace')[-2000:]}")

@@ -57,8 +57,8 @@ def several_nodes(count=3):
         cluster.shutdown()
 
 
-def processes(title):
-    """Return the process numbers of this run's Ray workers that are at work on such a task."""
+def below(root):
+    """Return the command lines of the processes that a process started, by their numbers."""
     parents, titles = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -66,13 +66,20 @@ def processes(title):
             after_the_name = (folder / "stat").read_text().rpartition(")")[2]
             parents[int(folder.name)] = int(after_the_name.split()[1])
 
-    def ours(number):
-        while number and number != os.getpid():
+    def is_below(number):
+        while number and number != root:
             number = parents.get(number, 0)
         return bool(number)
 
+    return {
+        number: title for number, title in titles.items() if number != root and is_below(number)
+    }
+
+
+def processes(title):
+    """Return the process numbers of this run's Ray workers that are at work on such a task."""
     wanted = f"ray::{title}".encode()
-    return [number for number, said in titles.items() if said.startswith(wanted) and ours(number)]
+    return [number for number, said in below(os.getpid()).items() if said.startswith(wanted)]
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from deep_piano.cli.main import main
 
+_started: list[subprocess.Popen] = []
+
 
 def run(*arguments):
     """Run a command in this process."""
@@ -20,12 +22,23 @@ def run(*arguments):
 def in_a_process(*arguments, module="deep_piano", env=None, **options):
     """Start a command, or another module, as a process of its own."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | (env or {}),
         **options,
     )
+    _started.append(process)
+    return process
+
+
+def end_all():
+    """Kill the processes of `in_a_process` that have not ended."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def everything():

@@ -63,6 +63,7 @@ def as_json():
         "corpus": {"uri": "s3://music/all", "digest": "d"},
         "totals": {
             **{"files": 45, "recordings": 40, "drops": 3, "failures": 2, "ignored": 7},
+            "left_alone": {".jpg": 4, "hidden": 3},
             **_amount(40, 7200.0, 48_000),
             "bytes": 12_500_000,
             "splits": {

@@ -10,7 +10,6 @@ which sorts before them.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import struct
 import tempfile
@@ -24,7 +23,8 @@ import numpy as np
 import soundfile
 
 from deep_piano.music import audio
-from deep_piano.music.notes import Notes, make_notes, read_midi, write_midi
+from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.music.notes import Notes, make_notes
 from deep_piano.music.recordings import is_midi
 from tests.support.recordings import (
     SILENCE_BEFORE_S,
@@ -34,6 +34,7 @@ from tests.support.recordings import (
     struck,
     white_noise,
     write_faint,
+    write_ffmpeg,
     write_half,
     write_header_only,
     write_inf,
@@ -113,14 +114,7 @@ def write_hanging_ffmpeg(folder: Path) -> Path:
 
     It is to be found first on PATH, and for any other file it is the real one.
     """
-    real = shlex.quote(str(audio.ffmpeg_binary()))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "ffmpeg"
-    path.write_text(
-        f'#!/bin/sh\ncase "$*" in *{HANGS}*) sleep 1000000 & wait ;; esac\nexec {real} "$@"\n'
-    )
-    path.chmod(0o755)
-    return path
+    return write_ffmpeg(folder / "ffmpeg", "sleep 1000000 & wait", for_file=HANGS)
 
 
 def improvised(seconds: float = SECONDS, *, random_state: int) -> Notes:

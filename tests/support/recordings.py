@@ -5,12 +5,13 @@ Every `write_*` takes the path to write and chooses the container itself, whatev
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 
 import numpy as np
 import soundfile
 
-from deep_piano.music import audio
+from deep_piano.music.ffmpeg import ffmpeg_binary
 
 SR = 44_100
 SILENCE_BEFORE_S = 0.013  # in every sample of a piano, before the hammer
@@ -18,10 +19,20 @@ SILENCE_BEFORE_S = 0.013  # in every sample of a piano, before the hammer
 
 def ffmpeg(*options):
     subprocess.run(
-        [str(audio.ffmpeg_binary()), "-nostdin", "-loglevel", "error", "-y", *map(str, options)],
+        [str(ffmpeg_binary()), "-nostdin", "-loglevel", "error", "-y", *map(str, options)],
         check=True,
         capture_output=True,
     )
+
+
+def write_ffmpeg(path, script, *, for_file=""):
+    """Write a program that does as told with a file whose name holds a text; else it is FFmpeg."""
+    real = shlex.quote(str(ffmpeg_binary()))
+    condition = f'case "$*" in *{for_file}*) {script} ;; esac\n' if for_file else f"{script}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\n{condition}exec {real} "$@"\n')
+    path.chmod(0o755)
+    return path
 
 
 def write_sound(path, samples, *, sr=SR, **options):

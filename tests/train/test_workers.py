@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import AuthenticationError, get_context
 
@@ -13,15 +12,10 @@ import pytest
 
 from deep_piano.train import workers
 from deep_piano.train.workers import OneMachine, TensorFlowWorkers, join
+from tests.support.bucket import free_port
 
 KEY = b"secret of the workers"
 SHAPES = [(300, 7), (11,), ()]
-
-
-def free_port():
-    with socket.socket() as here:
-        here.bind(("127.0.0.1", 0))
-        return here.getsockname()[1]
 
 
 def on_all(size, what):
@@ -77,9 +71,9 @@ def test_a_stranger_is_refused_and_the_others_still_meet():
         with pytest.raises(AuthenticationError):
             OneMachine(1, 2, port, b"a guess")
         second = OneMachine(1, 2, port, KEY)
-        gathered = pool.submit(first.result(timeout=20).gather, np.array(1))
+        gathered = pool.submit(first.result(timeout=200).gather, np.array(1))
         np.testing.assert_array_equal(second.gather(np.array(2)), [1, 2])
-        np.testing.assert_array_equal(gathered.result(timeout=20), [1, 2])
+        np.testing.assert_array_equal(gathered.result(timeout=200), [1, 2])
 
 
 def test_a_first_worker_that_never_comes_is_not_waited_for_without_end(monkeypatch):

@@ -299,7 +299,7 @@ def test_what_was_played_overlaps_with_itself_and_keeps_to_itself():
 
 @pytest.mark.tf
 @pytest.mark.parametrize("name", ["", "NVIDIA H100"])
-def test_the_gpu_that_tensorflow_sees_is_made_ready(name, monkeypatch):
+def test_a_mocked_gpu_is_made_ready(name, monkeypatch):
     config = load_tensorflow().config
     prepared = []
     monkeypatch.setattr("deep_piano.decoding.xla.prepare_gpu", lambda: prepared.append(name))

@@ -16,10 +16,11 @@ from deep_piano.errors import CheckpointError
 from deep_piano.infra.assets import cache
 from deep_piano.models import checkpoint
 from deep_piano.music import audio
+from deep_piano.music.ffmpeg import ffmpeg_binary
 from deep_piano.music.loudness import integrated_lufs
-from deep_piano.music.notes import read_midi
+from deep_piano.music.midi import read_midi
 
-pytestmark = [pytest.mark.e2e, pytest.mark.assets, pytest.mark.tf, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.assets, pytest.mark.tf]
 
 ROOT = Path(__file__).parents[2]
 SR = 44_100
@@ -82,7 +83,7 @@ def test_the_piece_is_three_minutes_loud_enough_and_not_clipped(made):
 
 
 def run_ffmpeg_to_stereo(path):
-    command = [audio.ffmpeg_binary(), "-loglevel", "error", "-i", path, "-f", "f32le", "-"]
+    command = [ffmpeg_binary(), "-loglevel", "error", "-i", path, "-f", "f32le", "-"]
     raw = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True).stdout
     return np.frombuffer(raw, "<f4").reshape(-1, 2)
 
@@ -106,6 +107,7 @@ def test_the_facts_are_those_of_the_piece(made):
         assert audio.content_hash(out.with_name(name)) == digest
 
 
+@pytest.mark.slow
 def test_the_installed_command_does_the_same_with_the_same_bytes(made, trained, tmp_path):
     command = [Path(sys.executable).with_name("deep-piano")]
     if not command[0].is_file():  # not installed, only on the path: what the command consists of

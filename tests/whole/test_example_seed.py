@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deep_piano.analysis.note_figures import figures
-from deep_piano.music.notes import read_midi
+from deep_piano.music.midi import read_midi
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

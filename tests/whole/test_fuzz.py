@@ -45,7 +45,7 @@ from deep_piano.generate.records import (
 )
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
-from deep_piano.music.notes import write_midi
+from deep_piano.music.midi import write_midi
 from deep_piano.music.recordings import survey
 from deep_piano.prepare import commit, plan, tasks
 from deep_piano.prepare.sources import Source, Splits
@@ -172,7 +172,7 @@ def prepare_splits(rng, good, place):
     (place / "table.csv").write_bytes(damaged(table, rng, table))
     (place / "a.mid").write_bytes(b"x")
     folder = open_folder(place)
-    splits = Splits(folder, survey(folder)[1], PrepareConfig())
+    splits = Splits(folder, *survey(folder), PrepareConfig())
     assert splits.of("a.mid") in (None, "train", "validation", "test")
 
 

@@ -14,7 +14,8 @@ import soundfile
 from deep_piano.errors import AudioError, InputError
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
-from deep_piano.music.notes import read_midi
+from deep_piano.music.ffmpeg import ffmpeg_binary
+from deep_piano.music.midi import read_midi
 from deep_piano.music.recordings import is_midi
 from tests.support.hostile import (
     HANGS,
@@ -188,7 +189,7 @@ def test_the_hanging_ffmpeg_hangs_on_one_file_alone(corpus, tmp_path, monkeypatc
     folder, _ = corpus
     binary = write_hanging_ffmpeg(tmp_path / "bin")
     monkeypatch.setenv("PATH", str(binary.parent), prepend=os.pathsep)
-    assert audio.ffmpeg_binary() == binary
+    assert ffmpeg_binary() == binary
     assert len(read(folder, "good/take.wav")) == SECONDS * SR
     with pytest.raises(AudioError, match=r"did not finish with .*hang.mp3 within 0.5 s"):
         audio.decode(folder / HANGS, sr=SR, timeout_s=0.5)

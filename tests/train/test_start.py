@@ -1,0 +1,165 @@
+"""How a run begins and resumes: what it writes, what it measures, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from deep_piano.codecs.registry import CODECS
+from deep_piano.config.sections import TrainConfig
+from deep_piano.dataset.reader import Dataset
+from deep_piano.errors import CheckpointError, InputError
+from deep_piano.infra.storage.open import open_folder
+from deep_piano.models import checkpoint as checkpoints
+from deep_piano.models.config import PRESETS, ModelConfig
+from deep_piano.train.start import begin, middles, numbers, spectrum, spread
+from tests.support.fakes import TINY, random_checkpoint
+from tests.support.rows import arpeggio_rows, note_row, sound_row, write_dataset
+
+SETTINGS = TrainConfig(preset="tiny", batch=8, window=16, steps=80)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return Dataset(write_dataset(tmp_path_factory.mktemp("dataset"), arpeggio_rows(8)))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return open_folder(tmp_path / "run")
+
+
+@pytest.fixture
+def begun(dataset, run):
+    begin(dataset, run, SETTINGS)
+    return run
+
+
+def tones(folder, codec):
+    rows = [sound_row(codec, f"{n}", split=s) for n, s in enumerate(["train", "validation"])]
+    wave = (np.sin(np.arange(16_000) / 9) * 0.5).astype(np.float32)
+    for row in rows:
+        row.sequence[:] = CODECS[codec].encode(wave)
+    return Dataset(write_dataset(folder, rows, codec=codec))
+
+
+def about(run):
+    return json.loads(run.read_bytes("run.json"))
+
+
+def test_a_run_says_what_it_is_before_it_is_trained(dataset, run):
+    settings, network = begin(dataset, run, SETTINGS)
+    assert (settings, network) == (SETTINGS, PRESETS["tiny"])
+    said = about(run)
+    assert TrainConfig.model_validate(said["settings"]) == SETTINGS
+    assert ModelConfig.from_json(said["network"]) == network
+    assert said["init"] is None
+    assert said["dataset"]["digest"] == dataset.digest
+    assert said["dataset"]["splits"]["train"]["recordings"] == 6
+    assert said["versions"]["keras"]
+
+
+def test_a_run_is_not_overwritten_nor_resumed_from_nothing(dataset, begun, tmp_path):
+    before = begun.read_bytes("run.json")
+    with pytest.raises(InputError, match=r"holds a run already.*--resume"):
+        begin(dataset, begun, SETTINGS)
+    assert begun.read_bytes("run.json") == before
+    with pytest.raises(InputError, match="holds no run to resume"):
+        begin(dataset, open_folder(tmp_path / "none"), SETTINGS, resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_resumes_with_its_own_settings_and_those_that_may_change(dataset, begun):
+    assert begin(dataset, begun, TrainConfig(), resume=True) == (SETTINGS, PRESETS["tiny"])
+    longer = TrainConfig(steps=200, workers=2, patience=3)
+    settings, network = begin(dataset, begun, longer, resume=True)
+    assert settings == SETTINGS.model_copy(update={"steps": 200, "workers": 2, "patience": 3})
+    assert network == PRESETS["tiny"]
+    assert TrainConfig.model_validate(about(begun)["settings"]) == SETTINGS  # as it was begun
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [({"preset": "small"}, "preset tiny -> small"), ({"window": 32}, "window")]
+)
+def test_a_run_is_resumed_with_its_own_settings_only(dataset, begun, values, said):
+    with pytest.raises(InputError, match=f"begun with other settings .*{said}"):
+        begin(dataset, begun, TrainConfig(**values), resume=True)
+
+
+def test_another_dataset_or_codec_is_refused_saying_which(dataset, begun, tmp_path):
+    other = Dataset(write_dataset(tmp_path / "other", arpeggio_rows(12)))
+    with pytest.raises(InputError, match=r"the dataset has changed.*digest"):
+        begin(other, begun, TrainConfig(), resume=True)
+    with (
+        tones(tmp_path / "sound", "mulaw") as sound,
+        pytest.raises(InputError, match=r"the codec 'notes-2'.*'mulaw-1'"),
+    ):
+        begin(sound, begun, TrainConfig(), resume=True)
+
+
+@pytest.mark.parametrize("part", ["settings", "network"])
+def test_what_this_version_cannot_go_on_with_is_said(dataset, begun, part):
+    said = about(begun)
+    said[part] |= {"of a later version": 1}
+    with begun.write("run.json") as path:
+        path.write_text(json.dumps(said))
+    with pytest.raises(InputError, match=r"run\.json does not say what this version.*--init"):
+        begin(dataset, begun, TrainConfig(), resume=True)
+
+
+def test_a_run_begins_with_other_weights_and_resumes_only_with_these(dataset, run, tmp_path):
+    def saved(seed):
+        checkpoints.save(tmp_path / f"{seed}", random_checkpoint(TINY, seed=seed))
+        return checkpoints.load(str(tmp_path / f"{seed}"))
+
+    init = saved(0)
+    _, network = begin(dataset, run, TrainConfig(), init=init)
+    assert network == TINY  # its size, as no preset was asked for
+    assert about(run)["init"] == init.digest
+    assert begin(dataset, run, TrainConfig(), resume=True, init=init)[1] == TINY
+    for other in (None, saved(1)):
+        with pytest.raises(InputError, match=rf"begun with other settings .*{init.digest[:12]}"):
+            begin(dataset, run, TrainConfig(), resume=True, init=other)
+
+
+def test_other_weights_must_fit(dataset, run, tmp_path):
+    other = random_checkpoint(TINY)
+    with pytest.raises(CheckpointError, match="the preset 'tiny' is"):
+        begin(dataset, run, SETTINGS, init=other)
+    with (
+        tones(tmp_path / "sound", "mulaw") as sound,
+        pytest.raises(CheckpointError, match=r"'notes-2', and the dataset of 'mulaw-1'"),
+    ):
+        begin(sound, run, TrainConfig(), init=other)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_empty_split_is_refused_before_anything_is_written(run, tmp_path, split):
+    rows = [note_row(f"{n}.mid", split=split, seed=n) for n in range(3)]
+    one_sided = Dataset(write_dataset(tmp_path / "dataset", rows))
+    with pytest.raises(InputError, match="holds 0 recordings"):
+        begin(one_sided, run, SETTINGS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_network_is_sized_by_codec_and_target(dataset, run, tmp_path):
+    with tones(tmp_path / "sound", "samples") as sound:
+        _, config = begin(sound, run, TrainConfig(preset="tiny", target=16))
+    assert (config.frame, config.past, config.order, config.units) == (16, 128, 1024, 64)
+    assert config.scale == pytest.approx(np.sqrt(0.125), rel=0.01)
+    assert len(config.spectrum) == 129
+    assert ModelConfig.from_json(config.to_json()) == config
+    with pytest.raises(InputError, match=r"train\.target is 2, .* one note"):
+        begin(dataset, open_folder(tmp_path / "other"), TrainConfig(target=2))
+
+
+@pytest.mark.parametrize("codec", ["mulaw", "samples"])
+def test_a_tone_is_measured(codec, tmp_path):
+    with tones(tmp_path, codec) as dataset:
+        assert spread(dataset) == pytest.approx(np.sqrt(0.125), rel=0.01)
+        loud = spectrum(dataset)
+        assert np.argmax(loud) / (len(loud) - 1) == pytest.approx(1 / (9 * np.pi), abs=0.01)
+        assert len(middles(dataset)) == len(list(numbers(dataset))) == 1
