@@ -63,7 +63,7 @@ def test_a_run_says_what_it_is_before_it_is_trained(dataset, run):
 
 def test_a_run_is_not_overwritten_nor_resumed_from_nothing(dataset, begun, tmp_path):
     before = begun.read_bytes("run.json")
-    with pytest.raises(InputError, match=r"holds a run already.*--resume"):
+    with pytest.raises(InputError, match=r"already holds a run.*--resume"):
         begin(dataset, begun, SETTINGS)
     assert begun.read_bytes("run.json") == before
     with pytest.raises(InputError, match="holds no run to resume"):
