@@ -19,7 +19,7 @@ from deep_piano.analysis.note_figures import pitch_class_cosine
 from deep_piano.analysis.texture import EXCERPT_S, TEXTURES, common_ends, texture
 from deep_piano.music.notes import Notes
 
-FIGURES: Final = 2 * len(TEXTURES) + 3
+FIGURES: Final = 2 * len(TEXTURES) + 5
 
 
 def judged_figures(seed: Notes, continuation: Notes, *, now_s: float) -> NDArray[np.float64]:
@@ -34,21 +34,19 @@ def judged_figures(seed: Notes, continuation: Notes, *, now_s: float) -> NDArray
     Returns
     -------
     ndarray of float64, shape (FIGURES,)
-        The figures of `texture`, their distances from the seed's, the pitch-class cosine with the
-        seed, and the share of common ends, alone and less the seed's. NaN with too few notes.
+        The figures of `texture`, the share of common ends and how many different keys are struck,
+        in octaves (log2); all these less the seed's; and the pitch-class cosine with the seed. NaN
+        with too few notes.
     """
     notes = np.concatenate([seed, continuation])
     excerpt = notes[(notes["onset"] >= now_s - EXCERPT_S) & (notes["onset"] < now_s)]
-    own, ends = texture(excerpt), common_ends(excerpt)
-    return np.array(
-        [
-            *own,
-            *(own - texture(seed)),
-            pitch_class_cosine(seed, excerpt),
-            ends,
-            ends - common_ends(seed),
-        ]
-    )
+    own, of_seed = _figures(excerpt), _figures(seed)
+    return np.array([*own, *(own - of_seed), pitch_class_cosine(seed, excerpt)])
+
+
+def _figures(notes: Notes) -> NDArray[np.float64]:
+    keys = len(np.unique(notes["pitch"]))
+    return np.array([*texture(notes), common_ends(notes), np.log2(max(keys, 1))])
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,7 @@ class ChoosingDecoder(Decoder[NoteTask, NoteContinuation]):
     def add(self, name: Hashable, task: NoteTask) -> None:
         """Begin a piece: see `Decoder`."""
         names = [(name, number) for number in range(self._count)]
-        density = len(task.seed) / max(task.seed_seconds, 1.0)
-        piece = _Candidates(task, names, max(FEWEST_NOTES, round(density * SPAN_S)))
+        piece = _Candidates(task, names, max(FEWEST_NOTES, round(task.manner_density * SPAN_S)))
         for place, rng in zip(names, task.rng.spawn(self._count), strict=True):
             self._decoder.add(place, replace(task, rng=rng))
         self._pieces[name] = piece
@@ -138,7 +137,7 @@ class ChoosingDecoder(Decoder[NoteTask, NoteContinuation]):
                 self._decoder.piece(name).waits_at = math.inf
 
     def _choose(self, piece: _Candidates, states: list[Piece]) -> None:
-        best = self._best([(state.notes(), state.now_s) for state in states], piece.task.seed)
+        best = self._best([(state.notes(), state.now_s) for state in states], piece.task)
         chances = piece.task.rng.spawn(len(piece.names))
         self._decoder.branch(piece.names[best], dict(zip(piece.names, chances, strict=True)))
         self._wait(piece)
@@ -152,8 +151,12 @@ class ChoosingDecoder(Decoder[NoteTask, NoteContinuation]):
         ends = [piece.done[name] for name in piece.names]
         # Where the last chord begins: it is the rules', and the same for all.
         spans = [(end.notes, float(end.notes["onset"][-1])) for end in ends]
-        return ends[self._best(spans, piece.task.seed)]
+        return ends[self._best(spans, piece.task)]
 
-    def _best(self, spans: list[tuple[Notes, float]], seed: Notes) -> int:
-        figures = [judged_figures(seed, notes, now_s=now_s) for notes, now_s in spans]
+    def _best(self, spans: list[tuple[Notes, float]], task: NoteTask) -> int:
+        given = task.seed[len(task.manner) :]
+        figures = [
+            judged_figures(task.manner, np.concatenate([given, notes]), now_s=now_s)
+            for notes, now_s in spans
+        ]
         return int(self._judge.score(np.array(figures)).argmax())

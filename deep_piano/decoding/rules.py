@@ -87,12 +87,29 @@ class NoteTask:
         When the piece ends.
     rng : numpy.random.Generator
         For this piece alone.
+    manner_seconds : float, optional
+        The piece is to be like so much of the seed, from its beginning; like all of it unless
+        given.
     """
 
     seed: Notes
     seed_seconds: float
     seconds: float
     rng: np.random.Generator
+    manner_seconds: float | None = None
+
+    @property
+    def manner(self) -> Notes:
+        """The notes that the piece is to be like; at least one."""
+        if self.manner_seconds is None:
+            return self.seed
+        return self.seed[: max(1, int((self.seed["onset"] < self.manner_seconds).sum()))]
+
+    @property
+    def manner_density(self) -> float:
+        """Notes a second of `manner`."""
+        seconds = self.seed_seconds if self.manner_seconds is None else self.manner_seconds
+        return len(self.manner) / max(min(seconds, self.seed_seconds), 1.0)
 
 
 class NoteContinuation(NamedTuple):
@@ -225,7 +242,7 @@ class Piece:
         latest, earliest = (self.end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
         # The last chord is struck within this span, and never within the seed.
         self.final = max(earliest, self.seed_end), max(latest, self.seed_end + ROLL_STEPS)
-        seed_density = max(len(self.seed) / max(task.seed_seconds, 1.0), _LEAST_DENSITY)
+        seed_density = max(task.manner_density, _LEAST_DENSITY)
         self.note_share = 1 / (seed_density * DENSITY_S)
         self._chances: list[float] = []
         self.loops = Loops()
@@ -268,7 +285,8 @@ class Piece:
     def begin_context(self, context: NoteContext, streams: range) -> None:
         """Begin the piece's streams: one that knows of the seed, then those that do not."""
         # For the context, the seed is over with the first note of its last onset.
-        last_onset_s = float(self.seed[:, ONSET].sum()) / STEPS_PER_SECOND
+        manner = self.seed[: len(self.task.manner)]
+        last_onset_s = float(manner[:, ONSET].sum()) / STEPS_PER_SECOND
         for stream in streams:
             known_s = last_onset_s if stream == streams[0] else None
             context.start(stream, seed_seconds=known_s, end_seconds=self.end / STEPS_PER_SECOND)

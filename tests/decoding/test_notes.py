@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from deep_piano.analysis.note_figures import (
     longest_silence_s,
     pitch_class_cosine,
 )
+from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import LOG_WIDTHS, STEPS_PER_SECOND
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.notes import Engine, NoteDecoder
@@ -278,3 +281,26 @@ def test_a_network_stuck_on_one_moment_is_moved_on(rng):
     new = compose(arpeggios(8, rng=rng), engine=Engine(checkpoint), seconds=16.0)
     _, together = np.unique(new["onset"], return_counts=True)
     assert together.max() <= MOST_NOTES_AT_ONCE
+
+
+def test_a_piece_is_like_the_beginning_of_a_seed_where_that_is_asked():
+    seed = arpeggios(20, rng=np.random.default_rng(0))
+    whole = NoteTask(seed, 20.0, 60.0, np.random.default_rng(0))
+    kept = replace(whole, manner_seconds=8.0)
+    assert len(whole.manner) == len(seed)
+    np.testing.assert_array_equal(kept.manner, seed[seed["onset"] < 8])
+    ends, first = [], []
+    for task in (kept, whole, NoteTask(kept.manner, 8.0, 60.0, np.random.default_rng(0))):
+        context, piece = NoteContext(1), Piece("mine", task)
+        piece.begin_context(context, range(1))
+        ends.append(int(context.state.seed_end[0]))
+        first.append((piece.seed_end, piece.note_share))
+    assert ends[0] == ends[2] < ends[1]
+    assert first[0][0] == first[1][0] == 2000
+    assert first[0][1] == first[2][1]
+
+
+def test_a_seed_without_a_note_in_its_beginning_has_its_first_one():
+    seed = arpeggios(20, rng=np.random.default_rng(0))[5:]
+    task = NoteTask(seed, 20.0, 60.0, np.random.default_rng(0), manner_seconds=0.001)
+    assert len(task.manner) == 1
