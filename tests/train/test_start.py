@@ -105,7 +105,7 @@ def test_what_this_version_cannot_go_on_with_is_said(dataset, begun, part):
     said[part] |= {"of a later version": 1}
     with begun.write("run.json") as path:
         path.write_text(json.dumps(said))
-    with pytest.raises(InputError, match=r"run\.json does not say what this version.*--init"):
+    with pytest.raises(InputError, match=r"run\.json cannot be resumed by this version.*--init"):
         begin(dataset, begun, TrainConfig(), resume=True)
 
 
