@@ -115,8 +115,8 @@ def keys_table(performances: Iterable[tuple[str, Key, Notes]]) -> str:
     weight = np.array([1 / of_work[work] for work, _, _ in known])
     rows = []
     for part, seconds in PARTS_S.items():
-        part = [notes[notes["onset"] < notes["onset"][0] + seconds] for _, _, notes in known]
-        found = [estimate_key(notes) for notes in part]
+        parts = [notes[notes["onset"] < notes["onset"][0] + seconds] for _, _, notes in known]
+        found = [estimate_key(notes) for notes in parts]
         right = np.array([one.key == key for one, (_, key, _) in zip(found, known, strict=True)])
         cells = [_share(right, weight, np.full(len(known), True))]
         for certainty in CERTAINTIES:
