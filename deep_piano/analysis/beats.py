@@ -89,7 +89,7 @@ def meter_of(notes: Notes) -> Meter:
 def onsets_of(notes: Notes) -> Onsets:
     """Take the notes of each chord together and weigh it.
 
-    What is loud, low, full, or followed by a rest is heard as a beat.
+    What is loud, low, full, or followed by a rest is taken for a beat.
     """
     onset = notes["onset"]
     chord = np.cumsum(np.diff(onset, prepend=onset[0]) > _CHORD_S)

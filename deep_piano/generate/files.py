@@ -78,8 +78,8 @@ class PieceFiles:
             return path and folder / path.name
 
         picture, facts = folder / self.picture.name, folder / self.facts.name
-        notes, sound, score = there(self.notes), there(self.sound), there(self.score)
-        return PieceFiles(picture, facts, notes, sound, score, there(self.named), self.force)
+        notes, sound, score, named = map(there, (self.notes, self.sound, self.score, self.named))
+        return PieceFiles(picture, facts, notes, sound, score, named, self.force)
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name, but of the .json, which holds them."""
@@ -149,7 +149,7 @@ def targets(
         written = out.with_name(name + SCORE_SUFFIX) if score else None
         written = main if suffix == SCORE_SUFFIX else written
         sound = None if suffix in SILENT_SUFFIXES else main
-        found.append(PieceFiles(picture, facts, midi, sound, written, main, force))
+        found.append(PieceFiles(picture, facts, midi, sound, written, named=main, force=force))
     identities = {identity_of(path) for path in _with_contents(given)} - {None}
     for path in (path for files in found for path in files):
         require_free(path, force=force, given=identities)

@@ -46,8 +46,8 @@ class Road(Protocol):
     """The steps from a seed to a piece, as a checkpoint's codec takes them.
 
     Seeds, takes, tasks and continuations are passed from step to step; nobody else looks into them
-    but for a seed's `name`, `digest`, `seconds` and `facts`, and a take's `index`, `figures`,
-    `new_notes` and `known`. All of it can be pickled.
+    but for a seed's `name`, `digest`, `seconds` and `facts`, and a take's `index`, `new_notes`,
+    `known`, and `figures` where the best are kept. All of it can be pickled.
 
     Attributes
     ----------

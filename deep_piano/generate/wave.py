@@ -82,13 +82,8 @@ class WaveTake:
     steps: NDArray[Any]
 
     @property
-    def figures(self) -> dict[str, Any]:
-        """Nothing: the sound is measured when it is written."""
-        return {}
-
-    @property
     def known(self) -> dict[str, Any]:
-        """What a `Record` says of it before it is written."""
+        """What a `Record` says of it: nothing, as the sound is measured when it is written."""
         return {}
 
 

@@ -40,7 +40,7 @@ LONGEST_DECODE_S = 3 * 3600.0
 
 _MOST_CHANNELS = 64  # that FFmpeg mixes
 _MOST_PLACED = 8  # of which some may not be mixed in: more are averaged
-_MOST_SOUNDS = 8  # in one file that are listened to
+_MOST_SOUNDS = 8  # of one file that are looked at
 _LOOKED_AT_S = 10.0  # of a stereo recording, to see whether its channels cancel out
 _LEAST_LEFT = 0.25  # of the channels' power; where only one of them sounds, a half is left
 

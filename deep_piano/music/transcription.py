@@ -142,7 +142,7 @@ def transcribe_segments(
     cents = tuning.correction_cents(audio, sr=SAMPLE_RATE)
     if cents:
         audio = tuning.retuned(audio, sr=SAMPLE_RATE, cents=cents)
-        _logger.info("the piano is %+d cents off: it is heard as if in tune", cents)
+        _logger.info("the piano is %+d cents off: it is read as if in tune", cents)
     duration_s = audio.size / SAMPLE_RATE
     total = 1 + max(0, math.ceil((duration_s - SEGMENT_S) / SEGMENT_HOP_S))
     segments = []

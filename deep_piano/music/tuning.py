@@ -1,8 +1,8 @@
 """How far a piano is tuned from A = 440 Hz, and what puts it right.
 
-A piano between two keys, an old one or one on a tape of the wrong speed, is heard badly: at 40 to
-60 cents a transcription misses most of its notes. A whole semitone is no mistuning but another
-key, so what is estimated lies between -50 and 50 cents. This module knows samples.
+An old piano, or a tape at the wrong speed, lies between two keys: at 40 to 60 cents a transcription
+misses most of its notes. A whole semitone is no mistuning but another key, so the estimate lies
+between -50 and 50 cents. This module knows samples.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One file of a corpus becomes one row of a dataset, or a reason why not.
 
-The way is decode, trim, describe, transcribe where the codec hears notes, encode. This module
+The way is decode, trim, describe, transcribe where the codec encodes notes, encode. This module
 knows one recording at a time; it knows nothing of shards, of other recordings or of Ray.
 """
 
@@ -69,7 +69,7 @@ def ingest(
         What it is in the corpus.
     settings : PrepareConfig
     transcribe : callable
-        Used where the codec hears notes and the file is sound.
+        Used where the codec encodes notes and the file is sound.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def _sound(
     }
     if codec.encodes_notes:
         _tell_tuning(source, samples, sr=sr)
-        return _heard(source, settings, *transcribe(samples, sr), **common)
+        return _described(source, settings, *transcribe(samples, sr), **common)
     prints = fingerprint.of_audio(samples, sr=sr)
     return _row(source, settings, samples, fingerprint=prints, **common)
 
@@ -195,7 +195,7 @@ def _tell_tuning(source: Source, samples: Samples, *, sr: int) -> None:
     if cents:
         facts = dict(recording=source.name, source_sha256=source.sha256, tuning_cents=cents)
         logger.warning(
-            "%s: the piano is %+d cents from A = 440 Hz, and is heard as if it were in tune",
+            "%s: the piano is %+d cents from A = 440 Hz, and is transcribed as if it were in tune",
             *(one_line(source.name), cents),
             extra=dict(stage="prepare", event="retuned", **facts),
         )
@@ -203,7 +203,7 @@ def _tell_tuning(source: Source, samples: Samples, *, sr: int) -> None:
 
 def _midi(path: Path, source: Source, settings: PrepareConfig) -> Row | Broken:
     if not CODECS[settings.codec].encodes_notes:
-        return Broken("no_audio", f"it holds notes, and the codec {settings.codec} hears sound")
+        return Broken("no_audio", f"it holds notes, and the codec {settings.codec} encodes sound")
     notes, pedal = read_midi_and_pedal(path)
     common: dict[str, Any] = {"recording_id": _sha256(notes), "audio": None}
     end_s = float(notes["offset"].max(initial=0.0))
@@ -215,10 +215,10 @@ def _midi(path: Path, source: Source, settings: PrepareConfig) -> Row | Broken:
     notes["offset"] = np.minimum(notes["offset"], end_s - start_s)
     duration_s = float(notes["offset"].max() - notes["onset"][0]) if len(notes) else 0.0
     broken = filters.broken_by_minimum(duration_s, settings)
-    return broken or _heard(source, settings, notes, pedal, duration_s=duration_s, **common)
+    return broken or _described(source, settings, notes, pedal, duration_s=duration_s, **common)
 
 
-def _heard(
+def _described(
     source: Source, settings: PrepareConfig, notes: Notes, pedal_share: float, **common: Any
 ) -> Row | Broken:
     """Make a row of notes, unless they break a rule."""
@@ -234,7 +234,7 @@ def _heard(
 def _row(
     source: Source,
     settings: PrepareConfig,
-    heard: Notes | Samples,
+    music: Notes | Samples,
     *,
     recording_id: str,
     duration_s: float,
@@ -249,7 +249,7 @@ def _row(
         split=split_of(source, recording_id, settings),
         kind="midi" if audio is None else "audio",
         duration_s=duration_s,
-        sequence=CODECS[settings.codec].encode(heard),
+        sequence=CODECS[settings.codec].encode(music),
         fingerprint=fingerprint,
         audio=audio,
         notes=notes,

@@ -264,7 +264,7 @@ class _Run:
                 missing,
                 in_flight=lambda: self._pool.in_flight or self._in_flight(),
                 silence=self._silence,
-                meanwhile=self._shown_and_heard,
+                meanwhile=self._progress_of_all,
             ):
                 self._pool.release(one)
                 if _crashed(result):
@@ -365,7 +365,7 @@ class _Run:
                 "command goes on from here: mend or remove such files, or raise max_failures."
             )
 
-    def _shown_and_heard(self) -> list[float]:
+    def _progress_of_all(self) -> list[float]:
         self._show()
         return self._pool.transcribed_s()
 
@@ -375,17 +375,17 @@ class _Run:
             return
         known = self._known
         done = [sha for sha in self._wanted if known.has(sha)]
-        heard_s = self._pool.transcribed_s()
+        transcribed_s = self._pool.transcribed_s()
         self._progress(
             Progress(
                 "preparing",
-                min(len(done) + len(heard_s), len(self._wanted)),
+                min(len(done) + len(transcribed_s), len(self._wanted)),
                 len(self._wanted),
                 failures=len(self._failures()),
                 drops=sum(
                     known.rejects[sha].kind == "drop" for sha in done if sha in known.rejects
                 ),
-                duration_s=sum(known.duration_s.get(sha, 0.0) for sha in done) + sum(heard_s),
+                duration_s=sum(known.duration_s.get(sha, 0.0) for sha in done) + sum(transcribed_s),
             )
         )
         # Counting a million recordings takes a while: it may cost a twentieth of the time.

@@ -270,7 +270,7 @@ def wrong_split():
         (None, "no\nwhere", ["no such folder: no\\nwhere"]),
         (a_file, "file", ["no such folder: file", "Not a directory"]),
         (empty, "empty", ["empty holds no recording (0 other files)"]),
-        (other_kinds, "other", ["other holds no recording (1 other files)", ".mid"]),
+        (other_kinds, "other", ["other holds no recording (1 other files", ".mid"]),
         (wrong_split, "split", ["split.csv gives a file the split 'exam'", "train, validation"]),
         (None, "http://host/x", ["http://host/x is of an unknown kind", "s3://bucket/prefix"]),
         (None, "s3://", ["names no bucket"]),
@@ -407,7 +407,7 @@ def report(done, total=100, stage="preparing", **facts):
 def test_progress_tells_rate_and_time_left_of_what_is_new(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     with terminal.reports(every_s=10) as show:
-        show(report(40))  # known from before: no work of this run
+        show(report(40))  # already read: no work of this run
         clock.now_s += 11
         show(report(51, failures=2, drops=3, duration_s=7200))
         show(report(52))

@@ -127,9 +127,8 @@ def test_the_figures_are_those_of_the_midi_file(make):
     written = read_midi(made.path)
     figures = made.facts["piece"]
     ends = made.facts["seed"]["seconds"] - TICK_S
-    again = note_figures.figures(
-        written[written["onset"] < ends], written[written["onset"] >= ends]
-    )
+    old, new = (written[part] for part in (written["onset"] < ends, written["onset"] >= ends))
+    again = note_figures.figures(old, new, from_s=float(old["offset"].max()))
     assert figures["notes"] == len(written)
     assert figures["seconds"] == SECONDS
     assert figures["seed_notes"] == again["seed_notes"] == made.facts["seed"]["notes"]
@@ -405,7 +404,8 @@ def test_with_an_index_the_json_says_what_the_piece_shares_with_the_corpus(make,
     notes = read_midi(tmp_path / "out" / "plain.mid")
     copied = encode(notes[notes["onset"] >= plain.facts["seed"]["seconds"]])
     index = tmp_path / "corpus.index"
-    CorpusIndex.build([("other.mid", copied[:12]), ("copied.mid", copied)], dataset="d").save(index)
+    part = copied[: len(copied) - 2]
+    CorpusIndex.build([("other.mid", part), ("copied.mid", copied)], dataset="d").save(index)
     before = index.read_bytes()
     (piece,) = make("piece.mid", index=str(index))
     assert piece.facts["originality"] == {

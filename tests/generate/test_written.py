@@ -15,7 +15,7 @@ from deep_piano.generate.piece import make_pieces
 from deep_piano.generate.seeds import SR
 from deep_piano.generate.tags import tags_of
 from deep_piano.models import checkpoint
-from deep_piano.music import audio, transcription
+from deep_piano.music import ffmpeg, transcription
 from deep_piano.music.midi import read_midi, write_midi
 from tests.support import recordings
 from tests.support.fakes import arpeggios, random_checkpoint
@@ -118,7 +118,7 @@ def test_a_score_without_music21_is_refused_before_anything_is_made(make, tmp_pa
 def test_players_are_told_what_it_is(make, suffix):
     piece = make(f"my piece.{suffix}", random_state=7)
     told = subprocess.run(
-        [str(audio.ffmpeg_binary()), "-hide_banner", "-i", str(piece.path)],
+        [str(ffmpeg.ffmpeg_binary()), "-hide_banner", "-i", str(piece.path)],
         capture_output=True,
         text=True,
         check=False,

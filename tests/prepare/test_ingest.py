@@ -109,7 +109,7 @@ def test_sound_becomes_a_row_of_samples(sound, read, codec, dtype):
 def test_a_codec_of_sound_leaves_midi_out_without_reading_it(read):
     reject = read("nowhere.mid")
     assert (reject.kind, reject.rule) == ("drop", "no_audio")
-    assert reject.reason == "it holds notes, and the codec mulaw hears sound"
+    assert reject.reason == "it holds notes, and the codec mulaw encodes sound"
 
 
 @pytest.mark.parametrize("name", ["take.mp3", "take.rmi", "take.KAR"])
