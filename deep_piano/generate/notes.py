@@ -110,7 +110,7 @@ class NoteRoad:
         seed = seeds.read_seed(
             path,
             start_s=settings.seed_start,
-            seconds=settings.seed_seconds,
+            seconds=settings.given_seconds,
             progress=progress,
             keep_recording=settings.keep_recording,
         )
@@ -125,7 +125,10 @@ class NoteRoad:
     def task(self, seed: Seed, take: int) -> NoteTask:
         """Return what a decoder is to do for a take."""
         seconds = self.settings.seconds + (seed.seconds if self.only_new else 0)
-        return NoteTask(seed.notes, seed.seconds, seconds, rng_of(self.settings, seed.digest, take))
+        rng = rng_of(self.settings, seed.digest, take)
+        kept = self.settings.keep_until is not None
+        manner_s = self.settings.seed_seconds if kept else None
+        return NoteTask(seed.notes, seed.seconds, seconds, rng, manner_s)
 
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put a seed and its continuation together, and measure the piece."""
