@@ -16,5 +16,5 @@ def test_a_time_is_seconds_or_minutes_and_seconds(given, seconds):
 
 @pytest.mark.parametrize("given", ["1:2:3", "x", "", "1:", ":", "a:12"])
 def test_other_times_are_refused(given):
-    with pytest.raises(click.BadParameter, match="is no time. Give it as 72 or 1:12"):
+    with pytest.raises(click.BadParameter, match=r"is no time\. Give it as 72 or 1:12"):
         Clock().convert(given, None, None)
