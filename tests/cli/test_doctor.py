@@ -206,6 +206,13 @@ def test_one_sound_is_enough(monkeypatch):
     }
 
 
+def test_the_first_use_fetches_a_sound_only_where_there_is_none(monkeypatch):
+    assert "first use" in one("asset steinway").advice
+    states(monkeypatch, "salamander")
+    assert "first use" not in one("asset steinway").advice
+    assert "first use" in one("asset transkun").advice
+
+
 def test_missing_assets_say_how_to_get_them(on_path):
     check = one("asset salamander")
     assert "deep-piano assets fetch salamander (needs npm" in check.advice

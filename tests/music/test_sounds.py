@@ -8,8 +8,9 @@ import soundfile
 
 from deep_piano.errors import AssetError, InputError
 from deep_piano.infra.assets import cache
+from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.music.notes import make_notes
-from deep_piano.music.sounds import SOUND_NAMES, default_sound, load_sound
+from deep_piano.music.sounds import default_sound, load_sound
 from tests.support.playing import SR, level_db, loudest_hz, many_notes, one_note, play
 from tests.support.recordings import key_hz, struck, write_piano
 
