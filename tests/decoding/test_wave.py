@@ -105,7 +105,7 @@ def test_what_it_makes_has_the_energy_and_the_pitches_of_what_it_heard(codec):
     assert powers[near].sum() > 0.5 * powers.sum()  # in 24 Hz of 8,000
 
 
-@pytest.mark.parametrize("codec", SOUND_CODECS)
+@pytest.mark.parametrize("codec", ["mulaw", "samples"])  # of these sizes, as the weights are random
 def test_a_wild_network_neither_runs_away_nor_clicks(codec):
     seed, made = chords_continued(codec, spread=1.0)
     assert (np.abs(louder_db(made, seed)) < 6).all()
