@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", help="A shipped checkpoint, a run, or a folder of runs.  [notes]")
 @click.option(
     "--sound",
-    help="steinway, salamander, an .sf2 file or a folder of samples.  [the best one available]",
+    help="One of `deep-piano assets list`, an .sf2 file or a folder of samples.  [the best]",
 )
 @click.option("--index", help="Index of a corpus to compare each piece with.  [none]")
 @click.option(

@@ -23,6 +23,7 @@ from deep_piano.generate.files import PieceFiles
 from deep_piano.generate.seeds import SR, Seed, rng_of
 from deep_piano.generate.tags import tags_of
 from deep_piano.infra.assets import cache
+from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness, synth
@@ -30,7 +31,7 @@ from deep_piano.music.joining import join
 from deep_piano.music.midi import write_midi
 from deep_piano.music.midi_out import write_performance
 from deep_piano.music.notes import NOTE, Notes, fold_pedal
-from deep_piano.music.sounds import SOUND_NAMES, default_sound
+from deep_piano.music.sounds import default_sound
 
 
 @dataclass(frozen=True)
