@@ -33,21 +33,11 @@ _SILENT_PEAK = 1e-5  # -100 dBFS: below it there is nothing but rounding to desc
 _SILENCE_FRAME_S = 0.05
 _CLIPPED = 0.99  # resampling and lossy coding make a clipped top uneven
 _SHORTEST_CLIPPED_RUN = 3
-_NOTHING_HEARD: dict[str, Any] = {
-    "loudness_lufs": None,
-    "spectral_centroid_hz": None,
-    "spectral_rolloff_hz": None,
-    "mfcc": None,
-    "chroma": None,
-    "tempo_bpm": None,
-    "key": "none",
-    "tuning_strength": 0.0,
-}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AudioFeatures:
-    """A recording's figures; None where there is no value, as of the loudness of silence.
+    """A recording's figures; None where there is no value. The defaults are those of silence.
 
     Of the whole recording are `duration_s` as decoded; `peak_dbfs`; `clipping_share`, of samples
     in runs of three or more within 1 % of full scale or beyond it (what was clipped and then made
@@ -62,18 +52,18 @@ class AudioFeatures:
     """
 
     duration_s: float
-    loudness_lufs: float | None
+    loudness_lufs: float | None = None
     peak_dbfs: float | None
     clipping_share: float
     silence_share: float
-    spectral_centroid_hz: float | None
-    spectral_rolloff_hz: float | None
+    spectral_centroid_hz: float | None = None
+    spectral_rolloff_hz: float | None = None
     zero_crossing_rate: float
-    mfcc: tuple[float, ...] | None
-    chroma: tuple[float, ...] | None
-    tempo_bpm: float | None
-    key: str
-    tuning_strength: float
+    mfcc: tuple[float, ...] | None = None
+    chroma: tuple[float, ...] | None = None
+    tempo_bpm: float | None = None
+    key: str = "none"
+    tuning_strength: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -182,10 +172,10 @@ def certainties(notes: Notes) -> dict[str, str]:
 
 
 def _describe_excerpt(excerpt: Samples, *, sr: int) -> dict[str, Any]:
-    """Return the fields of `AudioFeatures` that describe the excerpt."""
+    """Return the fields of `AudioFeatures` that describe the excerpt; none of silence."""
     peak = float(np.abs(excerpt).max(initial=0))
     if peak < _SILENT_PEAK:
-        return _NOTHING_HEARD
+        return {}
     # As loud as can be, so that the standard's gate at -70 LUFS is far below the music, and so
     # that no square of a sample overflows.
     excerpt = excerpt / np.float32(peak)

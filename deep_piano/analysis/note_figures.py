@@ -17,11 +17,11 @@ LONGEST_PATTERN_NOTES = 32
 MOST_REPETITIONS: Final = 16
 """Of one pattern in a row, as `longest_loop` counts them, in a good piece."""
 DRONE_S: Final = 20.0
+DRONE_NOTES: Final = 16
 FEWEST_KEYS: Final = 5
 """That are struck in any `DRONE_S` of a good piece, as `fewest_keys` counts them."""
 LOOP_GRID_S = 0.05  # finer than a sixteenth at 240 quarters a minute (62 ms)
 
-_FEWEST_NOTES: Final = 16
 _KEYS: Final = 88
 
 
@@ -114,7 +114,7 @@ def fewest_keys(notes: Notes) -> int:
     """Return how few different keys are struck within `DRONE_S`, where that is least.
 
     A piece that is stuck on a few keys is a drone, whatever their order. Where fewer than
-    `_FEWEST_NOTES` notes are struck in that time, it is merely slow. Of 329 real recordings two
+    `DRONE_NOTES` notes are struck in that time, it is merely slow. Of 329 real recordings two
     strike fewer than `FEWEST_KEYS`.
 
     Returns
@@ -136,7 +136,7 @@ def fewest_keys(notes: Notes) -> int:
     for key in np.unique(notes["pitch"]):
         struck = np.r_[0, np.cumsum(notes["pitch"] == key)]
         different += struck[end] > struck[begin]
-    return int(different[end - begin >= _FEWEST_NOTES].min(initial=_KEYS))
+    return int(different[end - begin >= DRONE_NOTES].min(initial=_KEYS))
 
 
 def figures(

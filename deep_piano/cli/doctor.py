@@ -21,6 +21,7 @@ from typing import Final, Literal
 import deep_piano
 from deep_piano.errors import DeepPianoError
 from deep_piano.infra.assets import cache
+from deep_piano.infra.assets.catalogue import NEEDED
 from deep_piano.versions import version
 
 PROBE_TIME_LIMIT_S: Final = 120
@@ -249,13 +250,13 @@ def _check_assets() -> list[Check]:
 
 def _asset_checks() -> Iterator[Check]:
     states = cache.list_assets()
-    has_sound = any(state.folder for state in states if state.asset.name != "transkun")
+    has_sound = any(state.folder for state in states if state.asset.is_sound)
     for state in states:
         asset, name = state.asset, f"asset {state.asset.name}"
         if state.folder:
             yield Check(name, "ok", f"{asset.version} in {state.folder}")
             continue
-        needed = asset.name == "transkun" or (asset.name == "steinway" and not has_sound)
+        needed = asset.name in NEEDED and not (asset.is_sound and has_sound)
         how = "The first use fetches it; to fetch it now: " if needed else "To fetch it: "
         advice = f"{how}deep-piano assets fetch {asset.name}"
         if asset.manager == "npm" and shutil.which("npm") is None:

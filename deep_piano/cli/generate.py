@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deep_piano.cli.options import LocalPath, PerField, SettingsFile, configured, open_folders
+from deep_piano.cli.options import (
+    Clock,
+    LocalPath,
+    PerField,
+    SettingsFile,
+    configured,
+    open_folders,
+)
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.infra.progress import Progress, Tell, no_progress
@@ -37,6 +44,12 @@ if TYPE_CHECKING:
 @click.option("--seed-seconds", type=float, help="How much of the recording to continue.  [10]")
 @click.option(
     "--seed-start", type=float, help="Start of the seed in the recording, in seconds.  [0]"
+)
+@click.option(
+    "--keep-until",
+    type=Clock(),
+    help="Keep everything up to here, as 1:12 or 72: the piece continues from there, in the manner "
+    "of its first --seed-seconds.",
 )
 @click.option("--only-new", is_flag=True, help="Leave the seed out of the piece.")
 @click.option(
@@ -73,7 +86,7 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", help="A shipped checkpoint, a run, or a folder of runs.  [notes]")
 @click.option(
     "--sound",
-    help="steinway, salamander, an .sf2 file or a folder of samples.  [the best one available]",
+    help="One of `deep-piano assets list`, an .sf2 file or a folder of samples.  [the best]",
 )
 @click.option("--index", help="Index of a corpus to compare each piece with.  [none]")
 @click.option(

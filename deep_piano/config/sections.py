@@ -91,6 +91,7 @@ class GenerateConfig(_Section):
     seconds: Annotated[float, Field(ge=5, le=3600)] = 180.0
     seed_seconds: Annotated[float, Field(ge=2, le=60)] = 10.0
     seed_start: Annotated[float, Field(ge=0, le=86400)] = 0.0
+    keep_until: Annotated[float, Field(ge=2, le=3600)] | None = None
     temperature: Annotated[Temperatures, _for_all(Temperatures)] = Temperatures()
     top_p: Annotated[TopPs, _for_all(TopPs)] = TopPs()
     top_k: Annotated[TopKs, _for_all(TopKs)] = TopKs()
@@ -112,7 +113,19 @@ class GenerateConfig(_Section):
     def _fits_together(self) -> Self:
         if self.keep is not None and self.keep > self.takes:
             raise ValueError(f"such that keep ({self.keep}) is at most takes ({self.takes})")
+        if self.keep_until is not None and self.keep_until < self.seed_start + 2:
+            raise ValueError(
+                f"such that keep_until ({self.keep_until:g}) is 2 s or more beyond seed_start "
+                f"({self.seed_start:g})"
+            )
         return self
+
+    @property
+    def given_seconds(self) -> float:
+        """How much of the recording stands before the continuation."""
+        if self.keep_until is None:
+            return self.seed_seconds
+        return self.keep_until - self.seed_start
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

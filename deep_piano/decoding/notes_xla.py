@@ -19,7 +19,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from deep_piano.analysis.note_figures import LONGEST_PATTERN_NOTES, MOST_REPETITIONS
+from deep_piano.analysis.note_figures import (
+    DRONE_NOTES,
+    FEWEST_KEYS,
+    LONGEST_PATTERN_NOTES,
+    MOST_REPETITIONS,
+)
 from deep_piano.codecs.base import IMPOSSIBLE
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.note_kernels import ContextState
@@ -38,6 +43,8 @@ from deep_piano.codecs.notes import (
 from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
 from deep_piano.decoding.notes_xla_context import advance, of_field
 from deep_piano.decoding.rules import (
+    DRONE_STEPS,
+    DRONE_WAITS,
     FADING,
     FINAL_CHORD_NOTES,
     FREE_DENSITY,
@@ -218,6 +225,7 @@ def _first_row(piece: Piece) -> Rows:
         "latest": piece.final[0],  # onset before the last chord
         "begun": False,
         "struck": piece.struck,
+        "struck_at": piece.struck_at,
         "density": piece.density,
         "note_share": piece.note_share,
         "pitches": pitches,
@@ -458,7 +466,8 @@ def _allowed(rows: Rows, drawn: list[tf.Tensor], values: tf.Tensor) -> tf.Tensor
     if index == ONSET:
         before = _allowed_onsets(rows)
     elif index == PITCH:
-        before = _without_one_more(rows, (drawn[ONSET][:, None] > 0) | ~rows["struck"])
+        free = _without_one_more(rows, (drawn[ONSET][:, None] > 0) | ~rows["struck"])
+        before = _without_drone(rows, free, drawn[ONSET])
     elif index == VELOCITY:
         before = np.ones(VELOCITIES, bool)
     else:
@@ -486,6 +495,17 @@ def _without_one_more(rows: Rows, free: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reduce_any(left, 1, keepdims=True), left, free)
 
 
+def _without_drone(rows: Rows, free: tf.Tensor, onset: tf.Tensor) -> tf.Tensor:
+    """Leave out keys that would make a drone; see `Piece._without_drone`."""
+    begin = rows["now"] + onset - DRONE_STEPS
+    waits = rows["waits"][:, :DRONE_NOTES]
+    full = (waits[:, -1] >= 0) & (tf.reduce_sum(waits, 1) <= DRONE_WAITS) & (begin >= 0)
+    lately = rows["struck_at"] >= begin[:, None]
+    left = free & ~lately
+    drones = full & (tf.math.count_nonzero(lately, 1) < FEWEST_KEYS) & tf.reduce_any(left, 1)
+    return tf.where(drones[:, None], left, free)
+
+
 def _pull(rows: Rows) -> tf.Tensor:
     """See `Piece.pull`."""
     apart, free = tf.math.log(rows["density"]), np.log(FREE_DENSITY)
@@ -509,6 +529,7 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
         "now": now,
         "begun": tf.ones_like(rows["begun"]),
         "struck": (rows["struck"] & same_moment[:, None]) | key,
+        "struck_at": tf.where(key, now[:, None], rows["struck_at"]),
         "density": rows["density"] * tf.gather(FADING, gap) + rows["note_share"],
     }
     after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))

@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.analysis.keys import key_of
-from deep_piano.analysis.note_figures import LONGEST_PATTERN_NOTES, LOOP_GRID_S, MOST_REPETITIONS
+from deep_piano.analysis.note_figures import (
+    DRONE_NOTES,
+    DRONE_S,
+    FEWEST_KEYS,
+    LONGEST_PATTERN_NOTES,
+    LOOP_GRID_S,
+    MOST_REPETITIONS,
+)
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
     DURATION,
@@ -70,6 +77,9 @@ FADING = np.exp(-_STEPS / (DENSITY_S * STEPS_PER_SECOND))
 LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
 LONGEST = np.arange(SPEC.fields[DURATION].outputs) == DURATIONS - 1
 KEYS = np.arange(PITCHES)
+# A drone is prevented sooner than it would be one: the keys that are missing come one by one.
+DRONE_STEPS = round(0.75 * DRONE_S * STEPS_PER_SECOND)
+DRONE_WAITS = round(DRONE_S / LOOP_GRID_S)  # on the grid of `WAITS`
 _CLASSES = (KEYS + LOWEST_PITCH) % 12
 
 
@@ -162,6 +172,12 @@ class Loops:
         self._pitches.appendleft(pitch)
         self._waits.appendleft(wait)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the last `DRONE_NOTES` notes were struck within `DRONE_S`."""
+        waits = list(self._waits)[:DRONE_NOTES]
+        return len(waits) == DRONE_NOTES and sum(waits) <= DRONE_WAITS
+
     def as_rows(self) -> NDArray[np.int64]:
         """Return an array of shape (3, `LONGEST_PATTERN_NOTES`).
 
@@ -204,6 +220,8 @@ class Piece:
         What the fields of the note being chosen cost, and all the notes before it.
     struck : ndarray of bool, shape (PITCHES,)
         The keys of the continuation that were struck at this very moment.
+    struck_at : ndarray of int, shape (PITCHES,)
+        When each key was struck last, seed included.
     density : float
         Of the last seconds, beside the seed's.
     note_share : float
@@ -226,6 +244,7 @@ class Piece:
     nats: list[float] = field(default_factory=lambda: [0.0] * 4)
     nats_before: float = 0.0
     struck: Mask = field(default_factory=lambda: np.zeros(PITCHES, bool))
+    struck_at: NDArray[np.int64] = field(default_factory=lambda: np.full(PITCHES, -DRONE_STEPS))
     density: float = 1.0
     chord: Chord | None = None
     done: bool = False
@@ -246,8 +265,9 @@ class Piece:
         self.note_share = 1 / (seed_density * DENSITY_S)
         self._chances: list[float] = []
         self.loops = Loops()
-        for step in self.seed.tolist():
+        for onset, step in zip(np.cumsum(self.seed[:, ONSET]), self.seed.tolist(), strict=True):
             self.loops.take(step)
+            self.struck_at[step[PITCH]] = onset
 
     def chance(self) -> float:
         """Return the next random number, at least 0 and below 1."""
@@ -274,7 +294,7 @@ class Piece:
         twin = copy.copy(self)
         twin.name, twin.task, twin._chances = name, replace(self.task, rng=rng), []
         twin.made, twin.nats, twin.struck = list(self.made), list(self.nats), self.struck.copy()
-        twin.loops = copy.deepcopy(self.loops)
+        twin.loops, twin.struck_at = copy.deepcopy(self.loops), self.struck_at.copy()
         return twin
 
     @property
@@ -303,11 +323,20 @@ class Piece:
             return self._allowed_onsets()
         if index == PITCH:
             free = ~self.struck if step[ONSET] == 0 else ANY_KEY
-            return self.loops.without_one_more(free)
+            return self._without_drone(self.loops.without_one_more(free), step[ONSET])
         if index == VELOCITY:
             return _ANY_VELOCITY
         left = self.end - self.now - step[ONSET]
         return (values > 0) & (values <= min(left, LONGEST_NOTE))
+
+    def _without_drone(self, free: Mask, onset: int) -> Mask:
+        """Return the keys that may be struck without a drone: see `fewest_keys`."""
+        begin = self.now + onset - DRONE_STEPS
+        if begin < 0 or not self.loops.is_full:
+            return free
+        lately = self.struck_at >= begin
+        left = free & ~lately
+        return left if lately.sum() < FEWEST_KEYS and left.any() else free
 
     def _allowed_onsets(self) -> Mask:
         if not self.made:
@@ -341,6 +370,7 @@ class Piece:
         if gap or not self.made:
             self.struck[:] = False
         self.struck[step[PITCH]] = True
+        self.struck_at[step[PITCH]] = self.now
         if self.chord is not None:
             self._take_into(self.chord, step)
         self.made.append(step)

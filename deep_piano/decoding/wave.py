@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.registry import codec_of
+from deep_piano.codecs.registry import CODECS, codec_of
 from deep_piano.decoding.base import Decoder, arranged_layers
 from deep_piano.errors import CheckpointError
 from deep_piano.models.checkpoint import Checkpoint
@@ -357,9 +357,10 @@ def sampling_rate(checkpoint: Checkpoint) -> int:
 def require_sound(checkpoint: Checkpoint) -> None:
     """Raise `CheckpointError` when a checkpoint is of a codec that is no sound wave."""
     if checkpoint.config.past == 1 or len(checkpoint.spec.fields) != 1:
+        of_sound = " or ".join(name for name, one in CODECS.items() if not one.encodes_notes)
         raise CheckpointError(
             f"the checkpoint is of the codec {checkpoint.spec.codec!r}, which is no sound wave. "
-            "Give one that was trained on mulaw or samples."
+            f"Give one that was trained on {of_sound}."
         )
 
 

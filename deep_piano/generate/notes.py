@@ -23,6 +23,7 @@ from deep_piano.generate.files import PieceFiles
 from deep_piano.generate.seeds import SR, Seed, rng_of
 from deep_piano.generate.tags import tags_of
 from deep_piano.infra.assets import cache
+from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness, synth
@@ -30,7 +31,7 @@ from deep_piano.music.joining import join
 from deep_piano.music.midi import write_midi
 from deep_piano.music.midi_out import write_performance
 from deep_piano.music.notes import NOTE, Notes, fold_pedal
-from deep_piano.music.sounds import SOUND_NAMES, default_sound
+from deep_piano.music.sounds import default_sound
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class NoteRoad:
         seed = seeds.read_seed(
             path,
             start_s=settings.seed_start,
-            seconds=settings.seed_seconds,
+            seconds=settings.given_seconds,
             progress=progress,
             keep_recording=settings.keep_recording,
         )
@@ -125,7 +126,10 @@ class NoteRoad:
     def task(self, seed: Seed, take: int) -> NoteTask:
         """Return what a decoder is to do for a take."""
         seconds = self.settings.seconds + (seed.seconds if self.only_new else 0)
-        return NoteTask(seed.notes, seed.seconds, seconds, rng_of(self.settings, seed.digest, take))
+        rng = rng_of(self.settings, seed.digest, take)
+        kept = self.settings.keep_until is not None
+        manner_s = self.settings.seed_seconds if kept else None
+        return NoteTask(seed.notes, seed.seconds, seconds, rng, manner_s)
 
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put a seed and its continuation together, and measure the piece."""

@@ -32,11 +32,11 @@ from deep_piano.generate.files import (
 )
 from deep_piano.generate.notes import NoteRoad
 from deep_piano.generate.wave import WaveRoad, require_no_notes
+from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.models import checkpoint
 from deep_piano.models.checkpoint import Checkpoint
-from deep_piano.music.sounds import SOUND_NAMES
 from deep_piano.report.musicxml import require_music21
 
 LONGEST_SILENCE_S: Final = 4.0

@@ -195,7 +195,7 @@ def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, s
         samples = synth.render(seed.notes, sound=sound, seconds=seed.seconds, sr=SR)
     else:
         samples = audio.decode(
-            path, sr=SR, start_s=settings.seed_start, seconds=settings.seed_seconds
+            path, sr=SR, start_s=settings.seed_start, seconds=settings.given_seconds
         )
     audio.encode(out, loudness.normalise(samples, sr=SR), sr=SR)
 

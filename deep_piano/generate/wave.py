@@ -121,7 +121,7 @@ class WaveRoad:
         progress(Progress("reading", 0, 1))
         settings, sr = self.settings, sampling_rate(self.checkpoint)
         samples = audio.decode(
-            path, sr=sr, start_s=settings.seed_start, seconds=settings.seed_seconds
+            path, sr=sr, start_s=settings.seed_start, seconds=settings.given_seconds
         )
         seeds.check_seed(samples, sr=sr)
         if self._count(len(samples), sr) < SHORTEST_CONTINUATION_S * sr:
@@ -156,7 +156,9 @@ class WaveRoad:
     def used(self) -> dict[str, Any]:
         """Return the settings that stand in the facts."""
         return {
-            **self.settings.model_dump(include={"seconds", "seed_seconds", "seed_start"}),
+            **self.settings.model_dump(
+                include={"seconds", "seed_seconds", "seed_start", "keep_until"}
+            ),
             "temperature": self.settings.temperature.sample,
         }
 

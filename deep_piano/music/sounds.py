@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 
 from deep_piano.errors import AssetError, InputError
 from deep_piano.infra.assets import cache
+from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.storage.atomic import atomic_path
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import HIGHEST_PITCH, LOWEST_PITCH
 
 logger = logging.getLogger(__name__)
-
-SOUND_NAMES = ("salamander", "steinway")  # the better one first
 
 _SAMPLE_NAME = re.compile(r"(?:.*\.)?([A-G])([#b]?)(-?\d)(?:v(\d+))?\.(?:flac|ogg|wav)")
 _SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -113,7 +112,7 @@ class Sound:
 
 
 def default_sound() -> str:
-    """Return "salamander" where it is fetched, else "steinway"."""
+    """Return the best sound that is fetched; where there is none, the one that will be."""
     return next((name for name in SOUND_NAMES if cache.path(name)), SOUND_NAMES[-1])
 
 

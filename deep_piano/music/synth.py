@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.errors import InputError
+from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.music.audio import Samples
 from deep_piano.music.midi import write_midi
 from deep_piano.music.notes import HIGHEST_PITCH, LOWEST_PITCH, Notes
 from deep_piano.music.sounds import (
-    SOUND_NAMES,  # who plays a sound may ask which
     Sound,
     fade_out,
     level_db,
@@ -52,7 +52,7 @@ def render(
     notes : ndarray, dtype `NOTE`
         The sustain pedal folded into the offsets.
     sound : str or Path
-        "salamander", "steinway", a folder of samples, or a SoundFont (.sf2).
+        One of `SOUND_NAMES`, a folder of samples, or a SoundFont (.sf2).
     seconds : float
         Length of the result; what still sounds then is faded out.
     sr : int
@@ -168,7 +168,8 @@ def _render_soundfont(notes: Notes, font: Path, *, total: int, sr: int) -> Sampl
             f"{font.name} needs the package midirenderer. Run `pip install 'deep-piano[sf2]'`."
         ) from error
     if not font.is_file():
-        raise InputError(f"no such file: {font}. Give a .sf2 file, or one of {SOUND_NAMES}.")
+        names = ", ".join(SOUND_NAMES)
+        raise InputError(f"no such file: {font}. Give a .sf2 file, or one of {names}.")
     played = notes.copy()
     played["velocity"] = np.maximum(played["velocity"], 10)  # it drops softer ones
     with tempfile.TemporaryDirectory() as folder:

@@ -198,12 +198,16 @@ def states(monkeypatch, *fetched):
 
 def test_one_sound_is_enough(monkeypatch):
     none = states(monkeypatch)
-    assert none == {"transkun": "warn", "steinway": "warn", "salamander": "warn"}
-    assert states(monkeypatch, "transkun", "salamander") == {
-        "transkun": "ok",
-        "steinway": "warn",
-        "salamander": "ok",
-    }
+    assert none == dict.fromkeys(catalogue.ASSETS, "warn")
+    some = {"transkun": "ok", "salamander": "ok"}
+    assert states(monkeypatch, *some) == none | some
+
+
+def test_the_first_use_fetches_a_sound_only_where_there_is_none(monkeypatch):
+    assert "first use" in one("asset steinway").advice
+    states(monkeypatch, "salamander")
+    assert "first use" not in one("asset steinway").advice
+    assert "first use" in one("asset transkun").advice
 
 
 def test_missing_assets_say_how_to_get_them(on_path):

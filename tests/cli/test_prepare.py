@@ -305,7 +305,7 @@ def test_a_dataset_that_cannot_be_written_is_refused_before_any_work(corpus, out
 @pytest.mark.parametrize(
     ("options", "fragments"),
     [
-        (["--codec", "flute"], ["prepare.codec", "'notes', 'mulaw' or 'samples'", "'flute'"]),
+        (["--codec", "flute"], ["prepare.codec", "'notes', 'mulaw'", "'flute'"]),
         (["--sr", 100], ["prepare.sr", "greater than or equal to 4000", "Received: 100"]),
         (["--workers", 0], ["prepare.workers", "Received: 0"]),
         (["--max-failures", -1], ["prepare.max_failures", "Received: -1"]),

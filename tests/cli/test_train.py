@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deep_piano.codecs.registry import CODECS
 from deep_piano.models import checkpoint
 from tests.support.commands import everything, in_a_process, made, refused, run
 from tests.support.fakes import random_checkpoint, sound_checkpoint
@@ -93,7 +94,7 @@ def test_what_train_cannot_use(dataset):
 
 
 @pytest.mark.tf
-@pytest.mark.parametrize("codec", ["notes", "mulaw", "samples"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_without_a_training_split_nothing_is_learned_from_it(tmp_path, codec):
     rows = [
         note_row("a.mid", split="validation")

@@ -10,6 +10,7 @@ from deep_piano.codecs.registry import CODECS
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.storage.open import open_folder
+from tests.support.fakes import SOUND_CODECS
 from tests.support.rows import arpeggio_rows, sound_row, write_dataset
 
 
@@ -92,7 +93,7 @@ def test_a_broken_shard_is_named(tmp_path, rows, damage):
         dataset.rows(group)
 
 
-@pytest.mark.parametrize("codec", ["mulaw", "samples"])
+@pytest.mark.parametrize("codec", SOUND_CODECS)
 def test_sound_is_read_too(tmp_path, codec):
     rows = [sound_row(codec, f"{n}.wav", seed=n) for n in range(3)]
     with Dataset(write_dataset(tmp_path, rows, codec=codec)) as dataset:

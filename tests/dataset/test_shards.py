@@ -10,6 +10,7 @@ import pytest
 from deep_piano.codecs.registry import CODECS
 from deep_piano.dataset.rows import SetAside
 from deep_piano.dataset.shards import read_facts, read_rows, write_shard
+from tests.support.fakes import SOUND_CODECS
 from tests.support.rows import note_row, reject, sha, sound_row
 
 PROBLEMS = (
@@ -52,7 +53,7 @@ def test_rows_come_back_as_they_were_by_split_and_then_id(tmp_path, rows):
     assert all(same(a, b) for a, b in zip(back, expected, strict=True))
 
 
-@pytest.mark.parametrize("codec", ["samples", "mulaw"])
+@pytest.mark.parametrize("codec", SOUND_CODECS)
 def test_sound_comes_back_as_it_was(tmp_path, codec):
     row = sound_row(codec)
     [back] = read_rows(write(tmp_path / "s.parquet", [row], codec=codec))

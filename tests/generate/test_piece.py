@@ -431,3 +431,29 @@ def test_only_the_best_takes_are_kept(make, tmp_path):
     assert [piece.path.name for piece in two] == ["two-1.mid", "two-2.mid"]
     assert [piece.facts["take"] for piece in two] == best[:2]
     assert len(make("all.mid", takes=2, keep=2)) == 2
+
+
+def test_a_piece_is_kept_up_to_a_moment_and_continued_differently(make):
+    (first,) = make("first.mid")
+    whole = read_midi(first.path)
+    moment = float(whole["onset"][len(whole) // 2]) + 0.005
+    kept = whole[whole["onset"] < moment]
+    assert len(kept) < len(whole) - 10
+    (again,) = make("again.mid", source=first.path, keep_until=moment, random_state=7)
+    found = read_midi(again.path)
+    same = found[: len(kept)]
+    for field in ("pitch", "velocity"):
+        np.testing.assert_array_equal(same[field], kept[field])
+    np.testing.assert_allclose(same["onset"], kept["onset"], atol=0.002)
+    ended = kept["offset"] < moment  # others are let go where the key is struck anew
+    np.testing.assert_allclose(same["offset"][ended], kept["offset"][ended], atol=0.002)
+    assert found["onset"][len(kept)] >= moment
+    assert found["offset"].max() == pytest.approx(SECONDS - 0.75, abs=0.02)
+    assert found[len(kept) :].tolist() != whole[len(kept) :].tolist()
+    assert again.facts["settings"]["keep_until"] == moment
+
+
+def test_keeping_all_leaves_no_room(make):
+    (first,) = make("first.mid")
+    with pytest.raises(InputError, match="leaves no room"):
+        make("again.mid", source=first.path, keep_until=SECONDS - 1)

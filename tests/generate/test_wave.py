@@ -10,7 +10,7 @@ from deep_piano.errors import InputError
 from deep_piano.generate.piece import make_pieces
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.music import audio
-from tests.support.fakes import sound_checkpoint
+from tests.support.fakes import SOUND_CODECS, sound_checkpoint
 
 SR = 16_000
 SECONDS = {"seconds": 5.0, "seed_seconds": 3.0}
@@ -25,7 +25,7 @@ def recording(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["mulaw", "samples"])
+@pytest.fixture(scope="module", params=SOUND_CODECS)
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     checkpoints.save(folder, sound_checkpoint(request.param, frame=8))

@@ -19,6 +19,12 @@ def test_the_registry_is_complete():
             assert archive.members
 
 
+def test_a_first_piece_needs_one_sound_and_no_node_js():
+    needed = [catalogue.ASSETS[name] for name in catalogue.NEEDED]
+    assert [asset.is_sound for asset in needed] == [False, True]
+    assert {asset.manager for asset in needed} == {"pip"}
+
+
 def test_the_steinways_mislabelled_keys_are_put_right(tmp_path):
     names = ["A0", "Bb0", "B0", "C1", "Db1"]
     make_zip(

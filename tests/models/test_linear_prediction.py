@@ -8,8 +8,9 @@ import pytest
 from deep_piano.codecs.registry import CODECS
 from deep_piano.models.config import ModelConfig
 from deep_piano.models.linear_prediction import OwnPrediction, coefficients, own_prediction
+from tests.support.fakes import SOUND_CASES, SOUND_CODECS
 
-SPECS = {name: CODECS[name].spec for name in ("mulaw", "samples")}
+SPECS = {name: CODECS[name].spec for name in SOUND_CODECS}
 CONFIG = ModelConfig(1, 8, 8, past=16, order=32, scale=0.35, spectrum=(0.0, -20.0, -60.0))
 
 
@@ -45,7 +46,7 @@ def test_several_values_ahead_stand_on_those_foretold():
         assert past[-32:] @ several[:, place] == pytest.approx(known[-1], abs=1e-9)
 
 
-@pytest.mark.parametrize(("codec", "frame"), [("mulaw", 4), ("samples", 1), ("samples", 4)])
+@pytest.mark.parametrize(("codec", "frame"), SOUND_CASES)
 def test_only_the_past_is_known(codec, frame):
     config = ModelConfig(**(vars(CONFIG) | {"frame": frame}))
     sequence = CODECS[codec].encode(chord(2.2))
@@ -59,7 +60,7 @@ def test_only_the_past_is_known(codec, frame):
     assert usual[1] < 0.7 * usual[0] < 0.1
 
 
-@pytest.mark.parametrize("codec", ["mulaw", "samples"])
+@pytest.mark.parametrize("codec", SOUND_CODECS)
 def test_windows_and_copies_predict_what_the_whole_does(codec):
     config = ModelConfig(**(vars(CONFIG) | {"frame": 4}))
     sequences = [CODECS[codec].encode(chord(seconds)) for seconds in (1.3, 1.1)]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from deep_piano.errors import InputError
 from deep_piano.infra.assets import cache
+from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.music import synth
 from deep_piano.music.notes import NOTE, make_notes
-from deep_piano.music.sounds import SOUND_NAMES
 from tests.support.playing import SR, level_db, loudest_hz, many_notes, one_note, play
 from tests.support.recordings import key_hz, struck
 

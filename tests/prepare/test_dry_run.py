@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress
@@ -124,7 +125,7 @@ def test_files_hours_shards_bytes_and_time_are_said(look, corpus):
     assert len(others) == 2
 
 
-@pytest.mark.parametrize("codec", ["notes", "mulaw", "samples"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_what_is_estimated_is_near(look, prepared, corpus, codec):
     for number in range(10, 40):
         write_midi(corpus.root / f"{number}.mid", improvised(random_state=number))

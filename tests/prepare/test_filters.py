@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.prepare.filters import (
     broken_by_maximum,
@@ -16,6 +15,7 @@ from deep_piano.prepare.filters import (
     broken_by_peak,
     broken_by_sound,
 )
+from tests.support.datasets import AUDIO, NOTES
 
 SETTINGS = PrepareConfig(
     min_seconds=10,
@@ -27,33 +27,7 @@ SETTINGS = PrepareConfig(
     min_density=0.5,
     max_density=8,
 )
-SOUND = AudioFeatures(
-    duration_s=60.0,
-    loudness_lufs=-20.0,
-    peak_dbfs=-6.0,
-    clipping_share=0.0,
-    silence_share=0.0,
-    spectral_centroid_hz=800.0,
-    spectral_rolloff_hz=1500.0,
-    zero_crossing_rate=0.05,
-    mfcc=(0.0,) * 13,
-    chroma=(1 / 12,) * 12,
-    tempo_bpm=100.0,
-    key="C major",
-    tuning_strength=0.8,
-)
-NOTES = NoteFeatures(
-    notes=200,
-    density_per_s=4.0,
-    lowest_pitch=40,
-    highest_pitch=80,
-    velocity_mean=64.0,
-    velocity_sd=10.0,
-    pedal_share=0.5,
-    tempo_bpm=100.0,
-    key="C major",
-    duration_s=50.0,
-)
+SOUND = replace(AUDIO, silence_share=0.0, clipping_share=0.0)
 
 
 def rule(broken):
@@ -61,25 +35,19 @@ def rule(broken):
 
 
 @pytest.mark.parametrize(
-    ("name", "limit", "kept", "left_out"),
+    ("name", "limit", "kept", "left_out", "expected"),
     [
-        ("duration_s", 10, 10.001, 9.999),
-        ("silence_share", 0.5, 0.4999, 0.5001),
-        ("clipping_share", 0.25, 0.2499, 0.2501),
-        ("tuning_strength", 0.25, 0.2501, 0.2499),
+        ("duration_s", 10, 10.001, 9.999, "too_short"),
+        ("silence_share", 0.5, 0.4999, 0.5001, "silent"),
+        ("clipping_share", 0.25, 0.2499, 0.2501, "clipped"),
+        ("tuning_strength", 0.25, 0.2501, 0.2499, "not_piano_like"),
     ],
 )
-def test_sound_is_left_out_beyond_a_limit_and_not_at_it(name, limit, kept, left_out):
-    rules = {
-        "duration_s": "too_short",
-        "silence_share": "silent",
-        "clipping_share": "clipped",
-        "tuning_strength": "not_piano_like",
-    }
+def test_sound_is_left_out_beyond_a_limit_and_not_at_it(name, limit, kept, left_out, expected):
     for value in (limit, kept):
         assert broken_by_sound(replace(SOUND, **{name: value}), SETTINGS) is None
     broken = broken_by_sound(replace(SOUND, **{name: left_out}), SETTINGS)
-    assert (broken.rule, broken.value, broken.limit) == (rules[name], left_out, limit)
+    assert (broken.rule, broken.value, broken.limit) == (expected, left_out, limit)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import fields, replace
 
 import pytest
 from rich.cells import cell_len
@@ -146,6 +146,16 @@ def test_a_recording_with_its_units():
     assert max(widths(card)) <= 80
 
 
+@pytest.mark.parametrize(("kind", "features"), [("audio", AUDIO), ("notes", NOTES)])
+def test_every_descriptor_is_on_the_card(kind, features):
+    card = recording_card("a", **{kind: features})
+    others = {float: 0.5, int: 50, str: "B minor", tuple: (0.5,) * 12, type(None): 0.5}
+    for field in fields(features):
+        other = others[type(getattr(features, field.name))]
+        changed = replace(features, **{field.name: other})
+        assert recording_card("a", **{kind: changed}) != card, field.name
+
+
 def test_a_recording_may_lack_either():
     assert "LUFS" not in recording_card("a.mid", notes=NOTES)
     assert "velocity" not in recording_card("a.mp3", audio=AUDIO)
@@ -153,9 +163,7 @@ def test_a_recording_may_lack_either():
 
 
 def test_what_a_silent_recording_has_no_number_for():
-    audio = SimpleNamespace(
-        **{**vars(AUDIO), "loudness_lufs": float("-inf"), "tempo_bpm": None, "chroma": (0.0,) * 12}
-    )
+    audio = replace(AUDIO, loudness_lufs=float("-inf"), tempo_bpm=None, chroma=(0.0,) * 12)
     card = recording_card("silence.wav", audio)
     assert "    loudness                  none\n" in card
     assert "    tempo                  unknown\n" in card

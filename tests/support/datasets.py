@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
+from deep_piano.analysis.descriptors import AudioFeatures, NoteFeatures
 from deep_piano.dataset.manifest import Manifest
 from deep_piano.dataset.summary import summarise
 
-AUDIO = SimpleNamespace(
+AUDIO = AudioFeatures(
     duration_s=287.23,
     loudness_lufs=-27.31,
     peak_dbfs=-3.12,
@@ -22,7 +21,7 @@ AUDIO = SimpleNamespace(
     key="G major",
     tuning_strength=0.83,
 )
-NOTES = SimpleNamespace(
+NOTES = NoteFeatures(
     notes=1234,
     density_per_s=4.3,
     lowest_pitch=36,

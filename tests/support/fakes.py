@@ -17,6 +17,13 @@ from deep_piano.music.notes import Notes, make_notes
 
 TINY = ModelConfig(layers=2, units=16, head_units=12)
 BATCH, WINDOW = 3, 7
+SOUND_CODECS = [name for name, codec in CODECS.items() if not codec.encodes_notes]
+SOUND_CASES = [
+    (name, frame)
+    for name in SOUND_CODECS
+    for frame in ((1, 4) if CODECS[name].spec.continuous else (4,))
+]
+"""Codecs of sound, and how many steps are predicted at once."""
 
 
 def random_checkpoint(

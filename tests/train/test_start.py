@@ -15,7 +15,7 @@ from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.config import PRESETS, ModelConfig
 from deep_piano.train.start import begin, middles, numbers, spectrum, spread
-from tests.support.fakes import TINY, random_checkpoint
+from tests.support.fakes import SOUND_CODECS, TINY, random_checkpoint
 from tests.support.rows import arpeggio_rows, note_row, sound_row, write_dataset
 
 SETTINGS = TrainConfig(preset="tiny", batch=8, window=16, steps=80)
@@ -156,7 +156,7 @@ def test_the_network_is_sized_by_codec_and_target(dataset, run, tmp_path):
         begin(dataset, open_folder(tmp_path / "other"), TrainConfig(target=2))
 
 
-@pytest.mark.parametrize("codec", ["mulaw", "samples"])
+@pytest.mark.parametrize("codec", SOUND_CODECS)
 def test_a_tone_is_measured(codec, tmp_path):
     with tones(tmp_path, codec) as dataset:
         assert spread(dataset) == pytest.approx(np.sqrt(0.125), rel=0.01)

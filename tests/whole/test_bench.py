@@ -11,6 +11,7 @@ from click import ClickException
 from click.testing import CliRunner
 
 from bench import (
+    ablations,
     bulk,
     closed_loop,
     common,
@@ -26,7 +27,8 @@ from bench import (
 from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
 from bench.stages import REST, Stopwatch
 from deep_piano.analysis.originality import CorpusIndex
-from deep_piano.codecs.notes import SPEC
+from deep_piano.codecs.note_context import FEATURES, NoteContext
+from deep_piano.codecs.notes import SPEC, encode
 from deep_piano.codecs.notes import decode as decode_notes
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.infra.backend import load_tensorflow
@@ -42,6 +44,7 @@ from tests.support.rows import note_row, write_dataset
 @pytest.mark.parametrize(
     ("script", "option"),
     [
+        (ablations, "--notes"),
         (decode, "--checkpoint"),
         (compiled_loop, "--calls"),
         (closed_loop, "--compiled"),
@@ -325,3 +328,43 @@ def test_what_is_alike_is_not_told_apart_and_overlaps():
     assert realism.told_apart(one, other, figures=realism.habits) > 0.95
     assert realism.told_apart(one, same, figures=realism.habits) < 0.8
     assert math.isnan(realism.overlapped_areas(one[:2], other)["density"])
+
+
+def test_a_blanked_part_says_what_nothing_says(rng):
+    """Of both memories: what a stream says that remembers nothing. The rest is left as it is."""
+    sequence = encode(arpeggios(30, rng=rng))[None]
+    plain, silent, blanked = (
+        NoteContext(1),
+        NoteContext(1),
+        ablations.Blanked(1, ["memory", "chords"]),
+    )
+    for context, remembers in ((plain, True), (silent, False), (blanked, True)):
+        context.start(0, remembers=remembers)
+    whole, nothing, found = (
+        context.window(sequence[:, :-1], sequence[:, 1:]) for context in (plain, silent, blanked)
+    )
+    assert (whole.classes != nothing.classes).any()
+    for one, other in zip(nothing, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    every = ablations.Blanked(1, [*ablations.PARTS, ablations.SECOND])
+    every.start(0)
+    found = every.window(sequence[:, :-1], sequence[:, 1:])
+    assert not found.copied.any()
+    told = [name for name, place in FEATURES.items() if found.features[..., place].any()]
+    assert told == ["struck", "sounding", "recent", "seed", "rate"]
+
+
+@pytest.mark.tf
+@pytest.mark.slow
+def test_parts_are_left_out_in_turn(tmp_path):
+    rows = [
+        note_row(f"{corpus}/{n}.mid", split=split, seed=n)
+        for corpus in ("maestro", "pop909")
+        for n, split in enumerate(("train", "validation"))
+    ]
+    write_dataset(tmp_path, rows)
+    arguments = [str(tmp_path), "--preset", "tiny", "--notes", "4096", "--only", "all but memory"]
+    shown = CliRunner().invoke(ablations.main, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.splitlines()[-1].startswith("| all but memory |")
+    assert next(iter(ablations.all_rows())) == "plain"

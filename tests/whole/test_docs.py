@@ -23,6 +23,16 @@ def test_every_relative_link_leads_somewhere(page):
             assert (page.parent / link).exists(), f"{page.name} points to {link}"
 
 
+def test_every_limit_of_prepare_has_its_row():
+    from deep_piano.config.sections import PrepareConfig
+
+    page = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    rows = [row.split("|") for row in page.split("## Rules")[1].splitlines() if row[:3] == "| `"]
+    named = {setting for row in rows for setting in re.findall(r"`(\w+)`", row[3])}
+    limits = {name for name in PrepareConfig.model_fields if name.startswith(("min_", "max_"))}
+    assert limits - {"max_failures"} <= named <= set(PrepareConfig.model_fields)
+
+
 def test_the_model_card_names_the_weights_that_are_shipped():
     from deep_piano.codecs.notes import SPEC
     from deep_piano.models import checkpoint

@@ -53,6 +53,8 @@ class Asset:
         Converts a folder with the members, in place, into the folder to keep.
     layout : int
         Increased when `convert` changes its output, so that older folders are not used.
+    is_sound : bool
+        Whether pieces are played with it.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Asset:
     download_bytes: int
     convert: Callable[[Path], None] | None = None
     layout: int = 1
+    is_sound: bool = False
 
     @property
     def version(self) -> str:
@@ -116,7 +119,23 @@ ASSETS = {
             convert=_convert_transkun,
         ),
         Asset(
+            name="salamander",
+            is_sound=True,
+            what="Salamander Grand Piano V3 (Yamaha C5), 30 keys, five dynamics of sixteen",
+            manager="npm",
+            archives=tuple(
+                Archive(
+                    f"@audio-samples/piano-velocity{layer}", "1.0.5", digest, ("*/audio/*.ogg",)
+                )
+                for layer, digest in _SALAMANDER_LAYERS.items()
+            ),
+            licence="CC BY 3.0 (Alexander Holm)",
+            source="https://archive.org/details/SalamanderGrandPianoV3",
+            download_bytes=24_600_000,
+        ),
+        Asset(
             name="steinway",
+            is_sound=True,
             what="Steinway B, 86 keys, one dynamic (University of Iowa Electronic Music Studios)",
             manager="pip",
             archives=(
@@ -133,19 +152,10 @@ ASSETS = {
             convert=_convert_steinway,
             layout=2,
         ),
-        Asset(
-            name="salamander",
-            what="Salamander Grand Piano V3 (Yamaha C5), 30 keys, five dynamics of sixteen",
-            manager="npm",
-            archives=tuple(
-                Archive(
-                    f"@audio-samples/piano-velocity{layer}", "1.0.5", digest, ("*/audio/*.ogg",)
-                )
-                for layer, digest in _SALAMANDER_LAYERS.items()
-            ),
-            licence="CC BY 3.0 (Alexander Holm)",
-            source="https://archive.org/details/SalamanderGrandPianoV3",
-            download_bytes=24_600_000,
-        ),
     )
 }
+"""The assets by name; of the sounds the better first."""
+
+SOUND_NAMES = tuple(name for name, asset in ASSETS.items() if asset.is_sound)
+NEEDED = ("transkun", SOUND_NAMES[-1])
+"""What `generate` fetches where it is missing; of the sounds, where there is no other."""
