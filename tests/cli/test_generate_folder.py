@@ -51,7 +51,7 @@ def test_pieces_and_failures_are_counted(weights, seeds):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--format", "mid"), "sound is written, and no .mid"),
+        (("--format", "mid"), "sound is written, and no notes"),
         (("--takes", "3", "--keep", "1"), "--keep: takes of sound cannot be ranked"),
     ],
 )

@@ -88,7 +88,7 @@ def test_what_cannot_be_done_is_said_before_any_work(arguments, fragments):
 
 def test_seeds_and_codec_are_looked_at_before_the_training():
     Path("settings.yaml").write_text("{prepare: {codec: mulaw}, bulk: {format: mid}}")
-    refused(pipeline(), "run/checkpoint/best", "sound is written, and no .mid")
+    refused(pipeline(), "run/checkpoint/best", "sound is written, and no notes")
     Path("settings.yaml").write_text(SETTINGS)
     for seed in Path("seeds").iterdir():
         seed.unlink()
