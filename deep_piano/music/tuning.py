@@ -1,7 +1,7 @@
 """How far a piano is tuned from A = 440 Hz, and what puts it right.
 
-A piano between two keys, an old one or one on a tape of the wrong speed, is heard badly: at 40 to
-60 cents a transcription misses most of its notes. A whole semitone is no mistuning but another
+A piano between two keys, an old one or one on a tape of the wrong speed, is heard badly: at 50
+cents a transcription misses two notes of three. A whole semitone is no mistuning but another
 key, so what is estimated lies between -50 and 50 cents. This module knows samples.
 """
 

@@ -269,7 +269,7 @@ def wrong_split():
         (None, "no\nwhere", ["no such folder: no\\nwhere"]),
         (a_file, "file", ["no such folder: file", "Not a directory"]),
         (empty, "empty", ["empty holds no recording (0 other files)"]),
-        (other_kinds, "other", ["other holds no recording (1 other files)", ".mid"]),
+        (other_kinds, "other", ["other holds no recording (1 other files", ".mid"]),
         (wrong_split, "split", ["split.csv gives a file the split 'exam'", "train, validation"]),
         (None, "http://host/x", ["http://host/x is of an unknown kind", "s3://bucket/prefix"]),
         (None, "s3://", ["names no bucket"]),
