@@ -1,4 +1,4 @@
-"""What a task says of a seed that cannot be read: its name within the folder, and no other path."""
+"""A task's error about an unreadable seed gives its name within the folder, and no other path."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import pytest
 
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.errors import InputError
+from deep_piano.generate.notes import NoteRoad
 from deep_piano.generate.tasks import Run, read_seed
 from deep_piano.infra.storage.open import open_folder
+from tests.support.fakes import random_checkpoint
 
 
 @pytest.mark.parametrize("kind", ["relative", "absolute", "s3"])
@@ -30,9 +32,10 @@ def test_a_reason_names_the_seed_by_its_path_in_the_folder(
     if data is not None:
         with seeds.write(name) as path:
             path.write_bytes(data)
-    run = Run(open_folder(tmp_path / "out"), GenerateConfig(), "mid", None, "", only_new=False)
+    road = NoteRoad(random_checkpoint(), GenerateConfig(), mute=True)
+    run = Run(seeds, open_folder(tmp_path / "out"), "mid", road)
     with pytest.raises(InputError) as caught:
-        read_seed(run, seeds, name)
+        read_seed(run, name)
     said = str(caught.value)
     assert name in said
     assert not {"/" + name, str(tmp_path), "/tmp"} & set(said.replace(name, "").split())
