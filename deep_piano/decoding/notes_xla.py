@@ -50,6 +50,7 @@ from deep_piano.decoding.rules import (
     FORGETTING,
     FREE_DENSITY,
     KEYS,
+    LARGEST_SHARE,
     LEAST_VARIETY,
     LONGEST,
     LONGEST_NOTE,
@@ -503,7 +504,7 @@ def _without_drone(rows: Rows, free: tf.Tensor, onset: tf.Tensor) -> tf.Tensor:
     total = tf.reduce_sum(lately, 1)
     share = lately / total[:, None]
     entropy = -tf.reduce_sum(share * tf.math.log(tf.where(share > 0, share, 1.0)), 1)
-    left = free & (tf.argmax(lately, 1)[:, None] != PITCH_CLASSES)
+    left = free & tf.gather(lately < LARGEST_SHARE * total[:, None], PITCH_CLASSES, axis=1)
     drones = (total * tf.gather(FORGETTING, onset) >= DRONE_NOTES) & tf.reduce_any(left, 1)
     drones &= tf.exp(entropy) < LEAST_VARIETY
     return tf.where(drones[:, None], left, free)

@@ -56,7 +56,8 @@ FINAL_CHORD_NOTES = 5
 SOFTEST_FINAL_CHORD = 32  # its velocity: audible to the end
 ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
 DENSITY_S = 15.0  # over which the density of a piece is measured,
-LEAST_VARIETY = 2.5  # pitch classes in effect: with fewer, the one that is struck most is left out
+LEAST_VARIETY = 3.2  # pitch classes in effect: with fewer, those of a larger share are left out
+LARGEST_SHARE = 0.25
 FREE_DENSITY = 1.5  # and the factor by which it may leave its seed's before it is pulled back
 _LEAST_DENSITY = 1.0  # notes a second: a seed that breathes is no measure
 _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long after it began
@@ -325,7 +326,7 @@ class Piece:
         """Return the keys that may be struck without a drone: see `fewest_pitch_classes`."""
         if self.lately.sum() * FORGETTING[onset] < DRONE_NOTES:
             return free
-        left = free & (self.lately.argmax() != CLASSES)
+        left = free & (self.lately < LARGEST_SHARE * self.lately.sum())[CLASSES]
         return left if effective_number(self.lately) < LEAST_VARIETY and left.any() else free
 
     def _allowed_onsets(self) -> Mask:

