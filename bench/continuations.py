@@ -15,7 +15,7 @@ random states, and every continuation is held against the real one over the same
   corpus, with the same control;
 - *common ends*: the share of notes that end exactly with another;
 - faults, over the whole piece: silence of more than 4 s, a pattern repeated more than 16 times in a
-  row, fewer than five keys in 20 s, one half more than twice as dense as the other;
+  row, fewer than two pitch classes in effect, one half more than twice as dense as the other;
 - with an index of the training corpus, the longest run of notes that a continuation shares with it.
 
 Real notes are put on the codec's grid first, as those of the pieces are.
@@ -42,11 +42,10 @@ from bench.realism import density_drift, habits, overlapped_areas, told_apart
 from bench.recordings import find_recordings
 from deep_piano.analysis.keys import key_of
 from deep_piano.analysis.note_figures import (
-    DRONE_S,
-    FEWEST_KEYS,
+    FEWEST_PITCH_CLASSES,
     MOST_REPETITIONS,
     density_ratio,
-    fewest_keys,
+    fewest_pitch_classes,
     longest_loop,
     longest_silence_s,
     pitch_class_cosine,
@@ -390,7 +389,7 @@ def faults(notes: Notes, start_s: float) -> tuple[bool, bool, bool, bool]:
     return (
         longest_silence_s(notes, start_s=start_s) > LONGEST_SILENCE_S,
         longest_loop(notes) > MOST_REPETITIONS,
-        fewest_keys(notes) < FEWEST_KEYS,
+        fewest_pitch_classes(notes) < FEWEST_PITCH_CLASSES,
         density_drift(notes) > MOST_DRIFT,
     )
 
@@ -404,7 +403,7 @@ def faults_table(cases: Sequence[Case]) -> str:
         pairs = zip(ours, real, strict=True)
         rows.append([corpus, *(f"{mine:.2f} ({theirs:.2f})" for mine, theirs in pairs)])
     head = [f"silence over {LONGEST_SILENCE_S:g} s", f"more than {MOST_REPETITIONS} repetitions"]
-    head += [f"fewer than {FEWEST_KEYS} keys in {DRONE_S:g} s"]
+    head += [f"fewer than {FEWEST_PITCH_CLASSES:g} pitch classes"]
     return markdown(["share of pieces", *head, f"density drifts over {MOST_DRIFT:g}x"], rows)
 
 

@@ -16,13 +16,11 @@ from deep_piano.music.notes import Notes
 LONGEST_PATTERN_NOTES = 32
 MOST_REPETITIONS: Final = 16
 """Of one pattern in a row, as `longest_loop` counts them, in a good piece."""
-DRONE_S: Final = 20.0
+DRONE_S: Final = 15.0
 DRONE_NOTES: Final = 16
-FEWEST_KEYS: Final = 5
-"""That are struck in any `DRONE_S` of a good piece, as `fewest_keys` counts them."""
+FEWEST_PITCH_CLASSES: Final = 2.0
+"""Of a good piece, as `fewest_pitch_classes` counts them."""
 LOOP_GRID_S = 0.05  # finer than a sixteenth at 240 quarters a minute (62 ms)
-
-_KEYS: Final = 88
 
 
 def pitch_class_cosine(a: Notes, b: Notes) -> float:
@@ -110,33 +108,45 @@ def longest_loop(notes: Notes) -> int:
     return most
 
 
-def fewest_keys(notes: Notes) -> int:
-    """Return how few different keys are struck within `DRONE_S`, where that is least.
+def fewest_pitch_classes(notes: Notes) -> float:
+    """Return how few pitch classes are in effect, at the moment where that is least.
 
-    A piece that is stuck on a few keys is a drone, whatever their order. Where fewer than
-    `DRONE_NOTES` notes are struck in that time, it is merely slow. Of 329 real recordings two
-    strike fewer than `FEWEST_KEYS`.
+    The effective number is the exponential of the entropy of what was struck lately, in nats; a
+    note's weight falls to 1/e within `DRONE_S`. A piece that is stuck on a few pitch classes is a
+    drone, whatever its rhythm. Moments with a weight of less than `DRONE_NOTES` notes do not count.
+    Of 395 real recordings 2 % have fewer than `FEWEST_PITCH_CLASSES`.
 
     Returns
     -------
-    int
-        All 88 where no such time is that full, as in a short part.
+    float
+        1 to 12; 12 where no moment counts.
 
     Examples
     --------
     >>> from deep_piano.music.notes import make_notes
     >>> onset = np.arange(0, 30, 0.25)
-    >>> fewest_keys(make_notes(onset, onset + 0.2, np.resize([60, 64, 67], 120), [80] * 120))
-    3
+    >>> pitch = np.resize([60, 64, 72, 76], 120)
+    >>> round(fewest_pitch_classes(make_notes(onset, onset + 0.2, pitch, [80] * 120)), 2)
+    2.0
     """
-    onset = notes["onset"]
-    begin = np.arange(np.searchsorted(onset, onset[-1:] - DRONE_S, side="right").sum())
-    end = np.searchsorted(onset, onset[begin] + DRONE_S)
-    different = np.zeros(len(begin), np.int64)
-    for key in np.unique(notes["pitch"]):
-        struck = np.r_[0, np.cumsum(notes["pitch"] == key)]
-        different += struck[end] > struck[begin]
-    return int(different[end - begin >= DRONE_NOTES].min(initial=_KEYS))
+    if not len(notes):
+        return 12.0
+    # Before a note: the sum over all notes so far, each faded by its age; scaled as time goes on.
+    age = (notes["onset"] - notes["onset"][0]) / DRONE_S
+    struck = notes["pitch"][:, None] % 12 == np.arange(12)
+    weight = np.exp(age[:, None] - age.max()) * struck
+    lately = np.cumsum(weight, 0)
+    total = lately.sum(1)
+    counts = total * np.exp(age.max() - age) >= DRONE_NOTES
+    if not counts.any():
+        return 12.0
+    return float(effective_number(lately[counts]).min())
+
+
+def effective_number(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the exponential of the entropy of weights along the last axis."""
+    share = weights / weights.sum(-1, keepdims=True)
+    return np.exp(-(share * np.log(np.where(share > 0, share, 1.0))).sum(-1))
 
 
 def figures(
@@ -172,7 +182,7 @@ def figures(
         "longest_silence_s": longest_silence_s(continuation_notes, start_s=from_s),
         "longest_note_s": longest_note_s(continuation_notes),
         "longest_loop": longest_loop(continuation_notes),
-        "fewest_keys": fewest_keys(continuation_notes),
+        "fewest_pitch_classes": fewest_pitch_classes(continuation_notes),
     }
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in found.items()}
 

@@ -77,7 +77,7 @@ def prepare(
     click.echo(
         f"files found: {totals.files + totals.ignored} = {totals.recordings} recordings + "
         f"{totals.drops} dropped + {totals.failures} failed"
-        + (f" + {totals.ignored} left alone" if totals.ignored else "")
+        + (f" + {totals.ignored} ignored" if totals.ignored else "")
         + (f" ({in_words(totals.left_alone)})" if totals.left_alone else "")
     )
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from deep_piano.analysis.note_figures import (
     DRONE_NOTES,
-    FEWEST_KEYS,
     LONGEST_PATTERN_NOTES,
     MOST_REPETITIONS,
 )
@@ -43,12 +42,16 @@ from deep_piano.codecs.notes import (
 from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
 from deep_piano.decoding.notes_xla_context import advance, of_field
 from deep_piano.decoding.rules import (
-    DRONE_STEPS,
-    DRONE_WAITS,
+    CLASSES as PITCH_CLASSES,
+)
+from deep_piano.decoding.rules import (
     FADING,
     FINAL_CHORD_NOTES,
+    FORGETTING,
     FREE_DENSITY,
     KEYS,
+    LARGEST_SHARE,
+    LEAST_VARIETY,
     LONGEST,
     LONGEST_NOTE,
     LOUD,
@@ -225,7 +228,7 @@ def _first_row(piece: Piece) -> Rows:
         "latest": piece.final[0],  # onset before the last chord
         "begun": False,
         "struck": piece.struck,
-        "struck_at": piece.struck_at,
+        "lately": piece.lately,
         "density": piece.density,
         "note_share": piece.note_share,
         "pitches": pitches,
@@ -497,12 +500,13 @@ def _without_one_more(rows: Rows, free: tf.Tensor) -> tf.Tensor:
 
 def _without_drone(rows: Rows, free: tf.Tensor, onset: tf.Tensor) -> tf.Tensor:
     """Leave out keys that would make a drone; see `Piece._without_drone`."""
-    begin = rows["now"] + onset - DRONE_STEPS
-    waits = rows["waits"][:, :DRONE_NOTES]
-    full = (waits[:, -1] >= 0) & (tf.reduce_sum(waits, 1) <= DRONE_WAITS) & (begin >= 0)
-    lately = rows["struck_at"] >= begin[:, None]
-    left = free & ~lately
-    drones = full & (tf.math.count_nonzero(lately, 1) < FEWEST_KEYS) & tf.reduce_any(left, 1)
+    lately = rows["lately"]
+    total = tf.reduce_sum(lately, 1)
+    share = lately / total[:, None]
+    entropy = -tf.reduce_sum(share * tf.math.log(tf.where(share > 0, share, 1.0)), 1)
+    left = free & tf.gather(lately < LARGEST_SHARE * total[:, None], PITCH_CLASSES, axis=1)
+    drones = (total * tf.gather(FORGETTING, onset) >= DRONE_NOTES) & tf.reduce_any(left, 1)
+    drones &= tf.exp(entropy) < LEAST_VARIETY
     return tf.where(drones[:, None], left, free)
 
 
@@ -529,7 +533,8 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
         "now": now,
         "begun": tf.ones_like(rows["begun"]),
         "struck": (rows["struck"] & same_moment[:, None]) | key,
-        "struck_at": tf.where(key, now[:, None], rows["struck_at"]),
+        "lately": rows["lately"] * tf.gather(FORGETTING, gap)[:, None]
+        + tf.one_hot(tf.gather(PITCH_CLASSES, pitch), 12, dtype=tf.float64),
         "density": rows["density"] * tf.gather(FADING, gap) + rows["note_share"],
     }
     after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))

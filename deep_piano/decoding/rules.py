@@ -23,10 +23,10 @@ from deep_piano.analysis.keys import key_of
 from deep_piano.analysis.note_figures import (
     DRONE_NOTES,
     DRONE_S,
-    FEWEST_KEYS,
     LONGEST_PATTERN_NOTES,
     LOOP_GRID_S,
     MOST_REPETITIONS,
+    effective_number,
 )
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
@@ -56,6 +56,8 @@ FINAL_CHORD_NOTES = 5
 SOFTEST_FINAL_CHORD = 32  # its velocity: audible to the end
 ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
 DENSITY_S = 15.0  # over which the density of a piece is measured,
+LEAST_VARIETY = 3.2  # pitch classes in effect: with fewer, those of a larger share are left out
+LARGEST_SHARE = 0.25
 FREE_DENSITY = 1.5  # and the factor by which it may leave its seed's before it is pulled back
 _LEAST_DENSITY = 1.0  # notes a second: a seed that breathes is no measure
 _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long after it began
@@ -74,13 +76,11 @@ WAITS = np.rint(_STEPS / round(LOOP_GRID_S * STEPS_PER_SECOND)).astype(int)  # o
 # density when the next note comes.
 WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(np.float32)
 FADING = np.exp(-_STEPS / (DENSITY_S * STEPS_PER_SECOND))
+FORGETTING = np.exp(-_STEPS / (DRONE_S * STEPS_PER_SECOND))  # of pitch classes
 LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
 LONGEST = np.arange(SPEC.fields[DURATION].outputs) == DURATIONS - 1
 KEYS = np.arange(PITCHES)
-# A drone is prevented sooner than it would be one: the keys that are missing come one by one.
-DRONE_STEPS = round(0.75 * DRONE_S * STEPS_PER_SECOND)
-DRONE_WAITS = round(DRONE_S / LOOP_GRID_S)  # on the grid of `WAITS`
-_CLASSES = (KEYS + LOWEST_PITCH) % 12
+CLASSES = (KEYS + LOWEST_PITCH) % 12
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,6 @@ class Loops:
         self._pitches.appendleft(pitch)
         self._waits.appendleft(wait)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the last `DRONE_NOTES` notes were struck within `DRONE_S`."""
-        waits = list(self._waits)[:DRONE_NOTES]
-        return len(waits) == DRONE_NOTES and sum(waits) <= DRONE_WAITS
-
     def as_rows(self) -> NDArray[np.int64]:
         """Return an array of shape (3, `LONGEST_PATTERN_NOTES`).
 
@@ -220,8 +214,8 @@ class Piece:
         What the fields of the note being chosen cost, and all the notes before it.
     struck : ndarray of bool, shape (PITCHES,)
         The keys of the continuation that were struck at this very moment.
-    struck_at : ndarray of int, shape (PITCHES,)
-        When each key was struck last, seed included.
+    lately : ndarray of float64, shape (12,)
+        How often each pitch class was struck, seed included, faded by `FORGETTING`.
     density : float
         Of the last seconds, beside the seed's.
     note_share : float
@@ -244,7 +238,7 @@ class Piece:
     nats: list[float] = field(default_factory=lambda: [0.0] * 4)
     nats_before: float = 0.0
     struck: Mask = field(default_factory=lambda: np.zeros(PITCHES, bool))
-    struck_at: NDArray[np.int64] = field(default_factory=lambda: np.full(PITCHES, -DRONE_STEPS))
+    lately: NDArray[np.float64] = field(default_factory=lambda: np.zeros(12))
     density: float = 1.0
     chord: Chord | None = None
     done: bool = False
@@ -265,9 +259,8 @@ class Piece:
         self.note_share = 1 / (seed_density * DENSITY_S)
         self._chances: list[float] = []
         self.loops = Loops()
-        for onset, step in zip(np.cumsum(self.seed[:, ONSET]), self.seed.tolist(), strict=True):
-            self.loops.take(step)
-            self.struck_at[step[PITCH]] = onset
+        for step in self.seed.tolist():
+            self._note(step)
 
     def chance(self) -> float:
         """Return the next random number, at least 0 and below 1."""
@@ -294,7 +287,7 @@ class Piece:
         twin = copy.copy(self)
         twin.name, twin.task, twin._chances = name, replace(self.task, rng=rng), []
         twin.made, twin.nats, twin.struck = list(self.made), list(self.nats), self.struck.copy()
-        twin.loops, twin.struck_at = copy.deepcopy(self.loops), self.struck_at.copy()
+        twin.loops, twin.lately = copy.deepcopy(self.loops), self.lately.copy()
         return twin
 
     @property
@@ -330,13 +323,11 @@ class Piece:
         return (values > 0) & (values <= min(left, LONGEST_NOTE))
 
     def _without_drone(self, free: Mask, onset: int) -> Mask:
-        """Return the keys that may be struck without a drone: see `fewest_keys`."""
-        begin = self.now + onset - DRONE_STEPS
-        if begin < 0 or not self.loops.is_full:
+        """Return the keys that may be struck without a drone: see `fewest_pitch_classes`."""
+        if self.lately.sum() * FORGETTING[onset] < DRONE_NOTES:
             return free
-        lately = self.struck_at >= begin
-        left = free & ~lately
-        return left if lately.sum() < FEWEST_KEYS and left.any() else free
+        left = free & (self.lately < LARGEST_SHARE * self.lately.sum())[CLASSES]
+        return left if effective_number(self.lately) < LEAST_VARIETY and left.any() else free
 
     def _allowed_onsets(self) -> Mask:
         if not self.made:
@@ -370,13 +361,18 @@ class Piece:
         if gap or not self.made:
             self.struck[:] = False
         self.struck[step[PITCH]] = True
-        self.struck_at[step[PITCH]] = self.now
         if self.chord is not None:
             self._take_into(self.chord, step)
         self.made.append(step)
         self.nats_before += sum(self.nats)
         self.coming = step
+        self._note(step)
+
+    def _note(self, step: list[int]) -> None:
+        """Remember a note for the rules against loops and drones."""
         self.loops.take(step)
+        self.lately *= FORGETTING[step[ONSET]]
+        self.lately[CLASSES[step[PITCH]]] += 1
 
     def begin_last_chord(self) -> None:
         """Be about to strike the tonic triad of the piece's key, which rings until the end.
@@ -390,9 +386,9 @@ class Piece:
         if not when.any():  # the last onset lies far back, or already among the last seconds
             when = ONSET_STEPS[np.abs(onsets - max(latest, self.now)).argmin()] == ONSET_STEPS
         near = when & NEAR
-        bass = (tonic == _CLASSES) & (KEYS <= _HIGHEST_BASS)
+        bass = (tonic == CLASSES) & (KEYS <= _HIGHEST_BASS)
         self.chord = Chord(
-            near if near.any() else when, bass, np.isin(_CLASSES, triad), first=len(self.made)
+            near if near.any() else when, bass, np.isin(CLASSES, triad), first=len(self.made)
         )
 
     def _take_into(self, chord: Chord, step: list[int]) -> None:

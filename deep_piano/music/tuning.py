@@ -1,7 +1,7 @@
 """How far a piano is tuned from A = 440 Hz, and what puts it right.
 
-An old piano, or a tape at the wrong speed, lies between two keys: at 40 to 60 cents a transcription
-misses most of its notes. A whole semitone is no mistuning but another key, so the estimate lies
+An old piano, or a tape at the wrong speed, lies between two keys: at 50 cents a transcription
+misses two notes of three. A whole semitone is no mistuning but another key, so the estimate lies
 between -50 and 50 cents. This module knows samples.
 """
 

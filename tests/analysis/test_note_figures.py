@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from bench.realism import density_drift
 from deep_piano.analysis.keys import Key, estimate_key, key_of, pitch_class_histogram
 from deep_piano.analysis.note_figures import (
+    DRONE_NOTES,
+    DRONE_S,
     density_per_s,
     density_ratio,
-    fewest_keys,
+    effective_number,
+    fewest_pitch_classes,
     figures,
     longest_loop,
     longest_note_s,
@@ -278,17 +281,31 @@ def test_next_to_nothing_does_not_drift(notes):
     assert density_drift(notes) == 1.0
 
 
-def test_a_drone_is_counted_wherever_it_stands(rng):
-    onset = np.arange(0, 90, 0.25)
+def test_a_drone_is_counted_wherever_it_stands_and_in_any_octave(rng):
+    onset = np.arange(0, 120, 0.25)
     pitch = rng.integers(40, 80, len(onset))
-    pitch[(onset >= 30) & (onset < 52)] = rng.choice([60, 62, 67], 88)
-    assert fewest_keys(make_notes(onset, onset + 0.2, pitch, np.full(len(onset), 70))) == 3
+    drone = (onset >= 30) & (onset < 70)
+    pitch[drone] = rng.choice([40, 52, 64, 59], drone.sum())
+    notes = make_notes(onset, onset + 0.2, pitch, np.full(len(onset), 70))
+    assert 1.5 < fewest_pitch_classes(notes) < 3
+    assert fewest_pitch_classes(notes[onset < 30]) > 6
 
 
 def test_slow_notes_and_short_parts_are_no_drone():
     onset = np.arange(0, 90, 2.0)
     slow = make_notes(onset, onset + 1, np.resize([60, 64], 45), np.full(45, 70))
-    assert fewest_keys(slow) == 88
-    assert fewest_keys(slow[:0]) == 88
-    onset = np.arange(0, 19, 0.25)
-    assert fewest_keys(make_notes(onset, onset + 0.2, [60] * 76, [70] * 76)) == 88
+    assert fewest_pitch_classes(slow) == 12
+    assert fewest_pitch_classes(slow[:0]) == 12
+
+
+def test_what_the_figure_sums_up_is_what_a_piece_keeps_note_by_note(rng):
+    onset = np.sort(rng.uniform(0, 60, 200))
+    notes = make_notes(onset, onset + 0.2, rng.integers(60, 66, 200), np.full(200, 70))
+    lately, last, least = np.zeros(12), 0.0, 12.0
+    for note in notes:
+        lately *= np.exp((last - note["onset"]) / DRONE_S)
+        lately[note["pitch"] % 12] += 1
+        last = note["onset"]
+        if lately.sum() >= DRONE_NOTES:
+            least = min(least, effective_number(lately))
+    assert fewest_pitch_classes(notes) == pytest.approx(least)

