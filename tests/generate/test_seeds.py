@@ -18,7 +18,7 @@ MUSIC = improvised(10, random_state=4)
 def read(tmp_path, monkeypatch):
     """Return the seed of a recording of a piano that is so many cents out of tune."""
     monkeypatch.setattr(transcription, "transcribe", lambda samples, **_: MUSIC.copy())
-    monkeypatch.setattr(seeds, "_fetch", lambda *_: None)
+    monkeypatch.setattr(seeds.cache, "ensure", lambda *_, **__: None)
 
     def call(cents):
         path = tmp_path / "take.wav"

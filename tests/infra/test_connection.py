@@ -54,7 +54,7 @@ def test_an_address_that_is_none_is_said(ray, monkeypatch, address):
 
 def test_a_job_servers_address_leads_to_submit(ray, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
-    with pytest.raises(InputError, match="put `submit` before this one, or unset RAY_ADDRESS"):
+    with pytest.raises(InputError, match="put `submit` before this command, or unset RAY_ADDRESS"):
         connect()
 
 
@@ -81,7 +81,7 @@ def test_temporary_files_too_deep_for_sockets(ray, monkeypatch):
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     ray.init = init
-    with pytest.raises(InputError, match=r"too deep.*RAY_TMPDIR=/tmp"):
+    with pytest.raises(InputError, match=r"too long for the sockets.*RAY_TMPDIR=/tmp"):
         connect()
 
 

@@ -210,8 +210,8 @@ def test_paths_of_this_machine(tmp_path):
     for uri, message in {
         "https://me:secret@host/x.mid": r"//\.\.\.@host/x\.mid is on another machine.*Download",
         "gs://bucket/x.mid": "is on another machine",
-        "s3://bucket/x.mid": "is in S3, and a file of this machine is needed",
-        "file://host/x": "is no folder of this machine",
+        "s3://bucket/x.mid": "is in S3, and a file on this machine is needed",
+        "file://host/x": "is not a folder of this machine",
     }.items():
         with pytest.raises(InputError, match=message):
             local_path(uri)
