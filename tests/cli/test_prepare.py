@@ -32,6 +32,7 @@ ODD_NAMES = [
     "\N{MUSICAL KEYBOARD} \N{HIRAGANA LETTER A}.mid",
     os.fsdecode(b"latin-\xe9.mid"),
 ]
+FOUND = "files found: 8 = 5 recordings + 0 dropped + 2 failed + 1 left alone (1 .txt)"
 ROOT = Path(__file__).parents[2]
 PROGRESS = re.compile(r"(looking|looking at shards|preparing): [\d,]+ of [\d,]+, .*\d failed.*")
 
@@ -71,9 +72,9 @@ def manifest(dataset="set"):
 class TestPrepare:
     def test_the_card_and_a_last_line_that_counts(self, corpus):
         lines = prepared(run("prepare", corpus, "-o", "set"))
-        assert lines[-1] == "files found: 7 = 5 recordings + 0 dropped + 2 failed"
+        assert lines[-1] == FOUND
         assert lines[0] == "  set"
-        assert any("7 = 5 recordings + 0 dropped + 2 failed" in line for line in lines)
+        assert any("8 = 5 recordings + 0 dropped + 2 failed + 1 left" in line for line in lines)
         assert any("bad.mid" in line and "'MThd'" in line for line in lines)
         assert all(len(line) <= 80 for line in lines)
         again = prepared(run("prepare", corpus, "-o", "set"))
@@ -104,7 +105,9 @@ class TestPrepare:
         options |= {"trim-start-seconds": 2, "group": "(.)-", "workers": 1, "transcribers": 1}
         given = [text for name, value in options.items() for text in (f"--{name}", value)]
         lines = prepared(run("prepare", corpus, "-o", "set", *given))
-        assert lines[-1] == "files found: 7 = 0 recordings + 7 dropped + 0 failed"
+        assert lines[-1] == FOUND.replace("5 rec", "0 rec").replace(
+            "0 dropped + 2", "7 dropped + 0"
+        )
         settings = manifest()["settings"]
         for name in ("codec", "sr", "max-seconds", "trim-end-seconds", "trim-start-seconds"):
             assert settings[name.replace("-", "_")] == options[name]
@@ -123,7 +126,7 @@ class TestPrepare:
         assert not Path("set/manifest.json").exists()
         refused(run("inspect", "set"), "set holds no dataset", "run that again if it was stopped")
         lines = prepared(run("prepare", corpus, "-o", "set", "--max-failures", 2))
-        assert lines[-1].startswith("files found: 7 = ")
+        assert lines[-1].startswith("files found: 8 = ")
 
     def test_other_settings_are_exit_code_2_without_rebuild(self, corpus):
         prepared(run("prepare", corpus, "-o", "set"))
@@ -172,7 +175,7 @@ class TestPrepare:
         corpus.rename(name)
         lines = prepared(run("prepare", "-o", dataset, "--", name))
         assert all(line.isprintable() for line in lines)
-        assert lines[-1] == "files found: 7 = 5 recordings + 0 dropped + 2 failed"
+        assert lines[-1] == FOUND
         made(run("inspect", "--plot", f"{dataset}.plots", "--", dataset))
         assert Path(f"{dataset}.plots", "dataset.png").is_file()
 
@@ -190,7 +193,7 @@ class TestPrepare:
             )
             output, errors = process.communicate(timeout=120)
             assert process.returncode == code, errors
-        assert output.endswith("\nfiles found: 7 = 5 recordings + 0 dropped + 2 failed\n")
+        assert output.endswith(f"\n{FOUND}\n")
         here, there = contents(Path("set")), contents(Path("job"))
         assert set(here) == set(there)
         assert {name for name in here if here[name] != there[name]} == {"manifest.json"}
@@ -227,7 +230,7 @@ def test_the_real_command_with_a_cluster_of_its_own_where_all_is_ascii(corpus):
         assert Path("set").exists() == (name != "dry")
     assert r"b\U0001f3b9d.mid" in outputs["dry"]
     assert "#" in outputs["run"]  # the bars
-    assert outputs["run"].endswith("\nfiles found: 7 = 5 recordings + 0 dropped + 2 failed\n")
+    assert outputs["run"].endswith(f"\n{FOUND}\n")
     assert outputs["run"].startswith(outputs["inspect"])
 
 
