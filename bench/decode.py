@@ -4,10 +4,11 @@ Compared in one run, on one thread, at each batch size:
 
 - the engine as `NoteDecoder` uses it: context, network, and one draw a field with a mask and top-p;
 - the composer itself, with all its rules, over whole pieces;
-- the bound: the weights that a step needs are read once (at the bandwidth of memory, measured on
-  an array that no cache holds), or its multiply-adds are done (at the rate of a large product of
-  square matrices), whichever takes longer; and the same with the bandwidth measured on an array
-  as large as the weights, which may lie in a cache between two steps;
+- the bound of float32: the weights that a step needs are read once (at the bandwidth of memory,
+  measured on an array that no cache holds), or its multiply-adds are done (at the rate of a large
+  product of square matrices by BLAS), whichever takes longer; and the same with the bandwidth
+  measured on an array as large as the weights, which may lie in a cache between two steps. The
+  engine reads halves, and its products need not be BLAS's, so that it may be below the bound;
 - the products of a step alone, by BLAS at the same shapes: what calling a library leaves;
 - a loop over `model.predict` of the Keras model with a window of one note and a carried state.
   One call a note, with the note known, although a chained head would need four: a lower bound.
