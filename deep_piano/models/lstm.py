@@ -55,7 +55,8 @@ def _lstm(x: Any, h0: Any, c0: Any, kernel: Any, recurrent: Any, bias: Any) -> A
     """
     import tensorflow as tf
 
-    dtype, units, (batch, steps) = x.dtype, recurrent.shape[0], tf.unstack(tf.shape(x)[:2])
+    dtype, units = x.dtype, recurrent.shape[0]
+    batch, steps = tf.shape(x)[0], tf.shape(x)[1]  # apart: TensorFlow then sees which it knows
     x_rows = tf.reshape(_time_first(x), [-1, x.shape[2]])  # (T * B, D)
     projected = tf.cast(tf.matmul(x_rows, kernel), tf.float32) + bias
     inputs = _per_step(steps, 4 * units, tf.float32).unstack(

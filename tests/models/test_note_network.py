@@ -111,3 +111,15 @@ def test_loading_the_builder_loads_no_framework():
     code = "import sys, deep_piano.models.note_network; print('keras' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+@pytest.mark.tf
+def test_keras_predicts_note_by_note(rng):
+    """Where it does not tell how many steps there are, the batch is known all the same."""
+    model = build_model(SPEC, TINY, batch=BATCH, window=1)
+    inputs = random_inputs(rng, window=1)
+    carry_state(model, np.zeros(BATCH, np.float32))
+    at_once = model.predict_on_batch(inputs)
+    carry_state(model, np.zeros(BATCH, np.float32))
+    for one, other in zip(at_once, model.predict(inputs, batch_size=BATCH, verbose=0), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
