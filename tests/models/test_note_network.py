@@ -116,10 +116,10 @@ def test_loading_the_builder_loads_no_framework():
 @pytest.mark.tf
 def test_keras_predicts_note_by_note(rng):
     """Where it does not tell how many steps there are, the batch is known all the same."""
-    model = build_model(SPEC, TINY, batch=BATCH, window=1)
-    inputs = random_inputs(rng, window=1)
-    carry_state(model, np.zeros(BATCH, np.float32))
+    model = build_model(SPEC, TINY, batch=1, window=1)
+    inputs = random_inputs(rng, batch=1, window=1)
+    carry_state(model, np.zeros(1, np.float32))
     at_once = model.predict_on_batch(inputs)
-    carry_state(model, np.zeros(BATCH, np.float32))
-    for one, other in zip(at_once, model.predict(inputs, batch_size=BATCH, verbose=0), strict=True):
+    carry_state(model, np.zeros(1, np.float32))
+    for one, other in zip(at_once, model.predict(inputs, batch_size=1, verbose=0), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
