@@ -187,5 +187,4 @@ def _pitch_class(tonic: str) -> int:
 
 def note_name(pitch: int) -> str:
     """Return the name of a MIDI pitch: 60 is C4."""
-    names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-    return f"{names[pitch % 12]}{pitch // 12 - 1}"
+    return f"{PITCH_CLASSES[pitch % 12]}{pitch // 12 - 1}"

@@ -58,6 +58,8 @@ class _Candidates:
         Those of its candidates.
     notes : int
         Between two choices.
+    states : list of Piece
+        The candidates since the last choice, those that are done among them.
     done : dict of Place to NoteContinuation
     open : bool
         Whether there is to be another choice before the end.
@@ -66,6 +68,7 @@ class _Candidates:
     task: NoteTask
     names: list[Place]
     notes: int
+    states: list[Piece] = field(default_factory=list)
     done: dict[Place, NoteContinuation] = field(default_factory=dict)
     open: bool = True
 
@@ -125,26 +128,22 @@ class ChoosingDecoder(Decoder[NoteTask, NoteContinuation]):
 
     def _look_at(self, piece: _Candidates) -> None:
         """Choose where all candidates wait; no more when one of them comes to its end."""
-        if not piece.done:
-            states = [self._decoder.piece(name) for name in piece.names]
-            if all(state.chord is None for state in states):
-                if all(len(state.made) >= state.waits_at for state in states):
-                    self._choose(piece, states)
-                return
-        piece.open = False
-        for name in piece.names:
-            if name not in piece.done:
-                self._decoder.piece(name).waits_at = math.inf
+        if piece.done or any(state.chord is not None for state in piece.states):
+            piece.open = False
+            for state in piece.states:
+                state.waits_at = math.inf
+        elif all(len(state.made) >= state.waits_at for state in piece.states):
+            self._choose(piece)
 
-    def _choose(self, piece: _Candidates, states: list[Piece]) -> None:
-        best = self._best([(state.notes(), state.now_s) for state in states], piece.task)
+    def _choose(self, piece: _Candidates) -> None:
+        best = self._best([(state.notes(), state.now_s) for state in piece.states], piece.task)
         chances = piece.task.rng.spawn(len(piece.names))
         self._decoder.branch(piece.names[best], dict(zip(piece.names, chances, strict=True)))
         self._wait(piece)
 
     def _wait(self, piece: _Candidates) -> None:
-        for name in piece.names:
-            state = self._decoder.piece(name)
+        piece.states = [self._decoder.piece(name) for name in piece.names]
+        for state in piece.states:
             state.waits_at = len(state.made) + piece.notes
 
     def _best_of(self, piece: _Candidates) -> NoteContinuation:

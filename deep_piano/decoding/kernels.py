@@ -31,8 +31,9 @@ class Kernel:
     """
 
     def __init__(self, kernel: Array, bias: Array | None = None) -> None:
-        from deep_piano.decoding.tiles import GROUP, PANEL
+        from deep_piano.decoding.tiles import GROUP, PANEL, multiply
 
+        self._multiply = multiply
         inputs, self._outputs = kernel.shape
         panels = GROUP * -(-self._outputs // (GROUP * PANEL))
         padded = np.zeros((inputs, panels * PANEL), np.float32)
@@ -54,10 +55,8 @@ class Kernel:
 
     def __call__(self, rows: Array) -> Array:
         """Return the product and the bias: (n, inputs) to (n, outputs)."""
-        from deep_piano.decoding.tiles import multiply
-
         out = np.empty((len(rows), len(self._bias)), np.float32)
-        multiply(np.ascontiguousarray(rows), self._weights, self._bias, self._back, out)
+        self._multiply(np.ascontiguousarray(rows), self._weights, self._bias, self._back, out)
         return out[:, : self._outputs]
 
 

@@ -324,10 +324,12 @@ class Piece:
 
     def _without_drone(self, free: Mask, onset: int) -> Mask:
         """Return the keys that may be struck without a drone: see `fewest_pitch_classes`."""
-        if self.lately.sum() * FORGETTING[onset] < DRONE_NOTES:
+        total = self.lately.sum()
+        few = total * FORGETTING[onset] < DRONE_NOTES
+        if few or effective_number(self.lately) >= LEAST_VARIETY:
             return free
-        left = free & (self.lately < LARGEST_SHARE * self.lately.sum())[CLASSES]
-        return left if effective_number(self.lately) < LEAST_VARIETY and left.any() else free
+        left = free & (self.lately < LARGEST_SHARE * total)[CLASSES]
+        return left if left.any() else free
 
     def _allowed_onsets(self) -> Mask:
         if not self.made:

@@ -7,6 +7,7 @@ judges.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +24,7 @@ from deep_piano.decoding.rules import NoteTask
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.models.checkpoint import Checkpoint
-from deep_piano.music.notes import Notes
+from deep_piano.music.notes import Notes, excerpt
 
 LAST_S: Final = 100.0
 """How far pieces are made, seed included."""
@@ -116,9 +117,7 @@ def _recordings(dataset: Dataset, settings: GenerateConfig, most: int) -> list[t
     found = []
     for row in turns[:most]:
         notes = decode(row.sequence)
-        first = notes["onset"].min()
-        notes["onset"] -= first
-        notes["offset"] -= first
+        notes = excerpt(notes, float(notes["onset"][0]), math.inf)
         in_seed = notes["onset"] < settings.seed_seconds
         if in_seed.any() and not in_seed.all():
             found.append((notes[in_seed], notes[~in_seed]))
