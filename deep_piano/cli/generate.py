@@ -270,6 +270,7 @@ def index_of(dataset: Dataset, *, progress: Tell = no_progress) -> CorpusIndex:
 @click.argument("folders", nargs=-1, required=True)
 @click.option("-o", "--output", "out", type=LocalPath(), help="Page to write.")
 @click.option("--force", is_flag=True, help="Replace an existing page.")
+@click.option("--single-file", is_flag=True, help="With -o: a page with all sounds in it, to send.")
 @configured
 def gallery(
     file: SettingsFile,
@@ -277,6 +278,7 @@ def gallery(
     folders: tuple[str, ...],
     out: Path | None,
     force: bool,
+    single_file: bool,
 ) -> None:
     """Write a page that shows and plays the pieces of FOLDERS, and compares them blind.
 
@@ -290,11 +292,13 @@ def gallery(
     opened = open_folders(file.storage, *folders)
     if out is not None:
         require_free(out, force=force)
-        write_page_of(out, opened, replace=force)
+        write_page_of(out, opened, replace=force, single_file=single_file)
         click.echo(one_line(out))
         return
     if len(opened) > 1:
         raise click.UsageError("several folders need one page: give its name with -o.")
+    if single_file:
+        raise click.UsageError("a page with all in it needs a name of its own: give it with -o.")
     write_gallery(opened[0], known_pieces(opened[0]))
     click.echo(opened[0].place(PAGE))
 
