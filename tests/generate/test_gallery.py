@@ -184,6 +184,7 @@ def visit(browser):
     def visit(path, **options):
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
+        page.set_default_timeout(120_000)  # ms: the machine may be busy
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("requestfailed", lambda request: wrong.append(request.url))
         page.goto(path.absolute().as_uri())
