@@ -77,6 +77,22 @@ def load_config(
     return _validate(_merge(config.model_dump(exclude_unset=True), given), "the command line")
 
 
+def read_plan(path: Path) -> list[Any]:
+    """Read the plan of a piece: a YAML file that is the list of its sections.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be read, or is no list. What the sections hold is checked with the settings.
+    """
+    tree = _read_yaml(path)
+    if not isinstance(tree, list):
+        raise ConfigError(
+            f"the plan {path} is no list of sections. Give one, as in `- {{name: A, seconds: 60}}`."
+        )
+    return tree
+
+
 def _read_document(path: Path, profile: str | None) -> Config:
     """Return the settings of a file, overridden by those of a profile."""
     document = _validate(_read_yaml(path), str(path), _Document)

@@ -276,11 +276,12 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         pieces = [self._pieces[index] for index in choosing]
         steps = onset.value.tolist()
         late = [i for i, piece in enumerate(pieces) if piece.is_late(steps[i])]
-        if late:  # it is time for their last chords: the time is drawn again, among theirs
+        while late:  # it is time for their next sections or last chords: the time is drawn again
             for i in late:
-                pieces[i].begin_last_chord()
+                pieces[i].turn()
             again = self._draw(choosing[late], hidden, nothing[late], nothing[late])
             onset.place[late], onset.value[late] = again
+            late = [i for i in late if pieces[i].is_late(int(onset.value[i]))]
         chosen, known_classes = onset.value[:, None], onset.place[:, None]
         for _field in range(1, len(self._sampling)):
             drawn = self._draw(choosing, hidden, chosen, known_classes)
@@ -322,6 +323,10 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         if index == ONSET:
             pulls = np.array([piece.pull() for piece in pieces], np.float32)
             guided = guided + self._hold_density * pulls[:, None] * WAITING
+        wishes = [piece.wish(step) for piece, step in zip(pieces, chosen.tolist(), strict=True)]
+        if any(wish is not None for wish in wishes):
+            nothing = np.zeros(guided.shape[1], np.float32)
+            guided = guided + np.stack([nothing if wish is None else wish for wish in wishes])
         place = self._sampling[index].draw_each(guided, chances, allowed)
         copied = None
         if field.copies:

@@ -29,9 +29,12 @@ from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.note_kernels import ContextState
 from deep_piano.codecs.notes import (
     CLASSES,
+    DURATION,
     LOG_WIDTHS,
     ONSET,
+    ONSET_CLASSES,
     ONSET_STEPS,
+    ONSETS,
     PITCH,
     PITCHES,
     STEPS_PER_SECOND,
@@ -48,7 +51,6 @@ from deep_piano.decoding.rules import (
     FADING,
     FINAL_CHORD_NOTES,
     FORGETTING,
-    FREE_DENSITY,
     KEYS,
     LARGEST_SHARE,
     LEAST_VARIETY,
@@ -63,6 +65,15 @@ from deep_piano.decoding.rules import (
     NoteContinuation,
     NoteTask,
     Piece,
+)
+from deep_piano.decoding.sections import (
+    KEYS_APART,
+    LATEST_GAP,
+    NEAR_CLASSES,
+    NEAR_STEPS,
+    PASSED,
+    VELOCITIES_APART,
+    Wishes,
 )
 from deep_piano.decoding.xla import lstm_layers, product, where
 from deep_piano.models.checkpoint import Checkpoint
@@ -189,8 +200,9 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
             piece.made += made["steps"][taken, slot].tolist()
             piece.nats_before += float(made["nats"][taken, slot].sum())
             if rows["late"][slot]:
-                piece.begin_last_chord()
-                self._write(slot, _chord_row(piece) | {"late": False, "running": True})
+                piece.turn()
+                row = _section_row(piece) | _chord_row(piece)
+                self._write(slot, row | {"late": False, "running": True})
             elif not rows["running"][slot]:
                 done[piece.name] = piece.continuation()
                 self._pieces[slot] = None
@@ -217,24 +229,46 @@ def _on_host(tensors: Rows) -> dict[str, NDArray[Any]]:
 def _first_row(piece: Piece) -> Rows:
     """Return what the rules know of a piece before its first note."""
     pitches, waits, runs = piece.loops.as_rows()
+    return (
+        {
+            "running": True,
+            "late": False,  # it waits for its next section or last chord to be begun
+            "left": _MANY,  # notes until it waits to be looked at
+            "coming": np.array(piece.coming),
+            "now": piece.now,
+            "seed_end": piece.seed_end,
+            "end": piece.end,
+            "begun": False,
+            "struck": piece.struck,
+            "lately": piece.lately,
+            "density": piece.density,
+            "note_share": piece.note_share,
+            "pitches": pitches,
+            "waits": waits,
+            "runs": runs,
+            "levels": piece.levels,
+        }
+        | _section_row(piece)
+        | _chord_row(piece)
+    )
+
+
+def _section_row(piece: Piece) -> Rows:
+    """Return what a piece's section wishes for; see `decoding.sections`."""
+    wishes = piece.wishes or Wishes.none()
+    target, free = piece.density_aim
     return {
-        "running": True,
-        "late": False,  # it waits for its last chord to be begun
-        "left": _MANY,  # notes until it waits to be looked at
-        "coming": np.array(piece.coming),
-        "now": piece.now,
-        "seed_end": piece.seed_end,
-        "end": piece.end,
-        "latest": piece.final[0],  # onset before the last chord
-        "begun": False,
-        "struck": piece.struck,
-        "lately": piece.lately,
-        "density": piece.density,
-        "note_share": piece.note_share,
-        "pitches": pitches,
-        "waits": waits,
-        "runs": runs,
-    } | _chord_row(piece)
+        "latest": piece.stop,  # onset before the next section or the last chord
+        "density_target": target,
+        "density_free": free,
+        "theme_when": wishes.when,
+        "theme_keys": wishes.keys,
+        "theme_left": wishes.left,
+        "strength": wishes.strength,
+        "of_key": wishes.of_key,
+        "targets": wishes.targets,
+        "pulls": wishes.pulls,
+    }
 
 
 def _chord_row(piece: Piece) -> Rows:
@@ -373,6 +407,8 @@ class _Loop:
                 guided = logits[:, 1] + strength * (own - logits[:, 1])
             if index == ONSET:
                 guided += self._hold_density * _pull(rows)[:, None] * WAITING
+            if index != DURATION:
+                guided += _wish(rows, drawn)
             chance = tf.gather(chances, rows["used"] + index, batch_dims=1)
             choice = _draw(guided, chance, _allowed(rows, drawn, values), sampling)
             if index == ONSET:
@@ -444,6 +480,8 @@ def _draw(
     weights = tf.cast(logits, tf.float64) / sampling.temperature
     weights = tf.where(allowed, weights, -np.inf)
     weights = tf.exp(weights - tf.reduce_max(weights, 1, keepdims=True))
+    if sampling.min_p:
+        weights = tf.where(weights < sampling.min_p, 0.0, weights)
     if sampling.top_k or sampling.top_p < 1:
         others = weights[:, None, :]
         heavier = others > weights[:, :, None]  # [piece, i, j]: j is likelier than i
@@ -512,9 +550,46 @@ def _without_drone(rows: Rows, free: tf.Tensor, onset: tf.Tensor) -> tf.Tensor:
 
 def _pull(rows: Rows) -> tf.Tensor:
     """See `Piece.pull`."""
-    apart, free = tf.math.log(rows["density"]), np.log(FREE_DENSITY)
+    apart, free = tf.math.log(rows["density"]) - rows["density_target"], rows["density_free"]
     pull = tf.cast(apart - tf.clip_by_value(apart, -free, free), tf.float32)
     return tf.where(rows["in_chord"], 0.0, pull)
+
+
+def _wish(rows: Rows, drawn: list[tf.Tensor]) -> tf.Tensor:
+    """Return what is added to the logits of the next field; see `Wishes.of`."""
+    index, now, strength = len(drawn), rows["now"], rows["strength"]
+    levels, left = rows["levels"], rows["theme_left"]
+    pulls = rows["pulls"] * (rows["targets"] - levels[:, 1:] / levels[:, :1])
+    register, loudness = tf.unstack(tf.cast(pulls, tf.float32)[:, :, None], axis=1)
+    if index == ONSET:
+        wish = _wished_onset(rows)
+    elif index == PITCH:
+        at = (now + drawn[ONSET])[:, None]
+        due = left & (tf.abs(rows["theme_when"] - at) <= NEAR_STEPS)
+        weight = tf.where(due, strength[:, None], 0.0)
+        wish = rows["of_key"] + register * KEYS_APART + _at_keys(rows["theme_keys"], weight)
+    else:
+        wish = loudness * VELOCITIES_APART
+    return tf.where(rows["in_chord"][:, None], 0.0, wish)
+
+
+def _wished_onset(rows: Rows) -> tf.Tensor:
+    now, when = rows["now"][:, None], rows["theme_when"]
+    due = rows["theme_left"] & (when >= now - NEAR_STEPS)
+    gap = tf.reduce_min(tf.where(due, tf.maximum(when - now, 0), LATEST_GAP + 1), 1)
+    apart = np.arange(ONSETS) - tf.gather(ONSET_CLASSES, tf.minimum(gap, LATEST_GAP))[:, None]
+    near = tf.maximum(1 - tf.cast(tf.abs(apart), tf.float32) / NEAR_CLASSES, 0)
+    wish = near - PASSED * tf.cast(apart >= NEAR_CLASSES, tf.float32)
+    return tf.where((gap <= LATEST_GAP)[:, None], rows["strength"][:, None] * wish, 0.0)
+
+
+def _at_keys(keys: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Return the largest weight of each key, shape (pieces, 88)."""
+    pieces, notes = keys.shape
+    piece = np.repeat(np.arange(pieces), notes)
+    place = tf.stack([piece, tf.reshape(keys, [-1])], 1)
+    nothing = tf.zeros([pieces, PITCHES])
+    return tf.tensor_scatter_nd_max(nothing, place, tf.reshape(weight, [-1]))
 
 
 def _is_late(rows: Rows, onset: tf.Tensor) -> tf.Tensor:
@@ -536,6 +611,13 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
         "lately": rows["lately"] * tf.gather(FORGETTING, gap)[:, None]
         + tf.one_hot(tf.gather(PITCH_CLASSES, pitch), 12, dtype=tf.float64),
         "density": rows["density"] * tf.gather(FADING, gap) + rows["note_share"],
+        "levels": rows["levels"] * tf.gather(FADING, gap)[:, None]
+        + tf.cast(tf.stack([tf.ones_like(now), pitch, step[:, VELOCITY]], 1), tf.float64),
+        "theme_left": rows["theme_left"]
+        & (
+            (rows["theme_keys"] != pitch[:, None])
+            | (tf.abs(rows["theme_when"] - now[:, None]) > NEAR_STEPS)
+        ),
     }
     after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))
     return where(rows["in_chord"], after | _take_into_chord(after, pitch), after)

@@ -45,6 +45,7 @@ from deep_piano.codecs.notes import (
     encode,
     velocity_of,
 )
+from deep_piano.decoding.sections import Floats, Section, Wishes
 from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
 LONGEST_GAP_S = 3.0  # from one onset to the next
@@ -100,6 +101,8 @@ class NoteTask:
     manner_seconds : float, optional
         The piece is to be like so much of the seed, from its beginning; like all of it unless
         given.
+    sections : tuple of Section
+        Its course, one after another; none: it goes where it goes.
     """
 
     seed: Notes
@@ -107,6 +110,7 @@ class NoteTask:
     seconds: float
     rng: np.random.Generator
     manner_seconds: float | None = None
+    sections: tuple[Section, ...] = ()
 
     @property
     def manner(self) -> Notes:
@@ -220,6 +224,13 @@ class Piece:
         Of the last seconds, beside the seed's.
     note_share : float
         What a note adds to it.
+    levels : ndarray of float64, shape (3,)
+        Weight of the last notes, faded by `FADING`; the sums of their keys and velocities.
+    section : Section
+    wishes : Wishes or None
+        The section's; None where the piece has no course.
+    stop : int
+        The latest onset before the next section or the last chord.
     waits_at : float
         How many notes of the continuation it may have before it is looked at; a decoder that takes
         several notes a step stops there.
@@ -240,6 +251,10 @@ class Piece:
     struck: Mask = field(default_factory=lambda: np.zeros(PITCHES, bool))
     lately: NDArray[np.float64] = field(default_factory=lambda: np.zeros(12))
     density: float = 1.0
+    levels: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    section: Section = field(default_factory=Section)
+    wishes: Wishes | None = None
+    stop: int = field(init=False)
     chord: Chord | None = None
     done: bool = False
     waits_at: float = math.inf
@@ -261,6 +276,8 @@ class Piece:
         self.loops = Loops()
         for step in self.seed.tolist():
             self._note(step)
+        self._sections = list(task.sections)
+        self._begin_section()
 
     def chance(self) -> float:
         """Return the next random number, at least 0 and below 1."""
@@ -288,6 +305,8 @@ class Piece:
         twin.name, twin.task, twin._chances = name, replace(self.task, rng=rng), []
         twin.made, twin.nats, twin.struck = list(self.made), list(self.nats), self.struck.copy()
         twin.loops, twin.lately = copy.deepcopy(self.loops), self.lately.copy()
+        twin.levels, twin._sections = self.levels.copy(), list(self._sections)
+        twin.wishes = self.wishes.copy() if self.wishes is not None else None
         return twin
 
     @property
@@ -348,12 +367,62 @@ class Piece:
         """
         if self.chord is not None:
             return 0.0
-        apart, free = math.log(self.density), math.log(FREE_DENSITY)
+        target, free = self.density_aim
+        apart = math.log(self.density) - target
         return apart - min(free, max(-free, apart))
 
+    @property
+    def density_aim(self) -> tuple[float, float]:
+        """What the log of `density` is to be, and how far it may leave that.
+
+        The more a section asks for another density, the closer it is held to it.
+        """
+        target = math.log(self.section.density)
+        return target, max(0.0, math.log(FREE_DENSITY) - abs(target))
+
+    def wish(self, step: list[int]) -> Floats | None:
+        """Return what is added to the logits of the field after those in `step`; None: nothing."""
+        if self.wishes is None or self.chord is not None:
+            return None
+        return self.wishes.of(step, self.now, self.levels)
+
     def is_late(self, onset: int) -> bool:
-        """Say whether a note with this onset would come when it is time for the last chord."""
-        return self.chord is None and self.now + onset > self.final[0]
+        """Say whether a note with this onset would come when it is time for `turn`."""
+        return self.chord is None and self.now + onset > self.stop
+
+    def turn(self) -> None:
+        """Begin the next section, or the last chord."""
+        if self.stop == self.final[0]:
+            self.begin_last_chord()
+        else:
+            self._begin_section()
+
+    def _begin_section(self) -> None:
+        """Begin the next section that does not end within the seed."""
+        self.stop = self.final[0]
+        while self._sections:
+            self.section = self._sections.pop(0)
+            end = round(min(self.section.end_s, self.task.seconds) * STEPS_PER_SECOND)
+            if end > self.seed_end or not self._sections:
+                if self._sections:
+                    self.stop = min(end, self.stop)
+                self.wishes = self._wishes(self.section)
+                return
+
+    def _wishes(self, section: Section) -> Wishes:
+        """Return what a section wishes for, once all before it is there."""
+        steps = np.concatenate([self.seed, np.array(self.made, np.int32).reshape(-1, 4)])
+        when = np.cumsum(steps[:, ONSET], dtype=np.int64)
+        from_s, to_s = section.recalled or (0.0, 0.0)
+        from_step, to_step, here = (
+            round(s * STEPS_PER_SECOND) for s in (from_s, to_s, section.start_s)
+        )
+        old = (when >= from_step) & (when < to_step)
+        keys = steps[old, PITCH].astype(np.int64) + section.semitones
+        every = self.task.sections
+        held = any(one.register for one in every), any(one.loudness != 1 for one in every)
+        manner = self.seed[: len(self.task.manner)]
+        return Wishes(section, when[old] - from_step + here, keys, manner, held)
 
     def take(self, step: list[int]) -> None:
         """Write a note down; the network takes it in next."""
@@ -369,12 +438,16 @@ class Piece:
         self.nats_before += sum(self.nats)
         self.coming = step
         self._note(step)
+        if self.wishes is not None:
+            self.wishes.take(self.now, step[PITCH])
 
     def _note(self, step: list[int]) -> None:
         """Remember a note for the rules against loops and drones."""
         self.loops.take(step)
         self.lately *= FORGETTING[step[ONSET]]
         self.lately[CLASSES[step[PITCH]]] += 1
+        self.levels *= FADING[step[ONSET]]
+        self.levels += 1, step[PITCH], step[VELOCITY]
 
     def begin_last_chord(self) -> None:
         """Be about to strike the tonic triad of the piece's key, which rings until the end.
@@ -404,9 +477,9 @@ class Piece:
         self.done = chord.notes == FINAL_CHORD_NOTES or not chord.free.any()
 
     def _tonic_triad(self) -> tuple[int, list[int]]:
-        """Return the tonic and the pitch classes of its triad, by the music of the last minutes."""
+        """Return the tonic and the pitch classes of its triad: of the asked key, or the heard one."""
         recent = self.notes()[-400:] if self.made else self.task.seed
-        key = key_of(recent)
+        key = self.section.key or key_of(recent)
         tonic = key.tonic if key else int(recent["pitch"][0]) % 12
         third = 3 if key and key.mode == "minor" else 4
         return tonic, [tonic, (tonic + third) % 12, (tonic + 7) % 12]
