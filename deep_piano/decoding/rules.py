@@ -477,7 +477,7 @@ class Piece:
         self.done = chord.notes == FINAL_CHORD_NOTES or not chord.free.any()
 
     def _tonic_triad(self) -> tuple[int, list[int]]:
-        """Return the tonic and the pitch classes of its triad: of the asked key, or the heard one."""
+        """Return the tonic and the pitch classes of its triad: the asked key's, or as heard."""
         recent = self.notes()[-400:] if self.made else self.task.seed
         key = self.section.key or key_of(recent)
         tonic = key.tonic if key else int(recent["pitch"][0]) % 12

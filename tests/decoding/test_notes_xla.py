@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deep_piano.analysis.note_figures import MOST_REPETITIONS, longest_loop
 from deep_piano.analysis.keys import Key
+from deep_piano.analysis.note_figures import MOST_REPETITIONS, longest_loop
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE, NoteTask
