@@ -127,7 +127,7 @@ class PlanSection(_Section):
     seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
     recall: str | None = None
     transpose: Annotated[int, Field(ge=-24, le=24)] = 0
-    strength: Annotated[float, Field(ge=0, le=20)] = 4.0
+    strength: Annotated[float, Field(ge=0, le=20)] = 6.0
     density: Density = 1.0
     register_shift: RegisterShift = 0.0
     dynamics: Dynamics = 1.0

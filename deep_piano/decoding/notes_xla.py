@@ -481,7 +481,7 @@ def _draw(
     weights = tf.where(allowed, weights, -np.inf)
     weights = tf.exp(weights - tf.reduce_max(weights, 1, keepdims=True))
     if sampling.min_p:
-        weights = tf.where(weights < sampling.min_p, 0.0, weights)
+        weights *= tf.cast(weights >= sampling.min_p, tf.float64)
     if sampling.top_k or sampling.top_p < 1:
         others = weights[:, None, :]
         heavier = others > weights[:, :, None]  # [piece, i, j]: j is likelier than i
