@@ -174,8 +174,8 @@ class GenerateConfig(_Section):
                 f"such that keep_until ({self.keep_until:g}) is 2 s or more beyond seed_start "
                 f"({self.seed_start:g})"
             )
-        plan = self.plan or []
-        if self.hold_density == 0 and any(part.density != 1 for part in (self, *plan)):
+        densities = [self.density, *(part.density for part in self.plan or [])]
+        if self.hold_density == 0 and set(densities) != {1.0}:
             raise ValueError("such that hold_density is above 0: it holds the density asked for")
         if self.plan is not None:
             self._require_sound(self.plan)
