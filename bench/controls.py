@@ -100,7 +100,7 @@ def continued(
     road: NoteRoad, seeds: Sequence[Seed], settings: Sequence[GenerateConfig]
 ) -> list[NoteContinuation]:
     """Return the continuations of seeds, each by settings of its own, decoded side by side."""
-    decoder = open_decoder(road.checkpoint, settings[0])
+    decoder = open_decoder(road.checkpoint, settings[0], width=len(seeds))
     for number, (seed, mine) in enumerate(zip(seeds, settings, strict=True)):
         decoder.add(number, NoteRoad(road.checkpoint, mine).task(seed, 0))
     done: dict[object, NoteContinuation] = {}

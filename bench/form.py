@@ -16,7 +16,6 @@ the other pieces:
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,13 +25,17 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.continuations import Case, held_out, made
+from bench.continuations import Case, held_out
+from bench.controls import continued
 from bench.realism import told_apart
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.notes import encode
 from deep_piano.config.load import load_config, read_plan
 from deep_piano.dataset.reader import Dataset
+from deep_piano.generate.notes import NoteRoad
+from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
+from deep_piano.models import checkpoint
 from deep_piano.music.notes import Notes, excerpt
 from deep_piano.report.text import markdown
 
@@ -51,35 +54,31 @@ _HOP = 2  # stretches of harmony begin so many times a second
 @click.option("--pieces", default=20, show_default=True, help="Seeds.")
 @click.option("--seconds", default=180.0, show_default=True, help="Length of a piece.")
 @click.option("--candidates", default=4, show_default=True, help="As for deep-piano generate.")
-@click.option("--workers", default=os.cpu_count(), help="Processes.  [one a CPU]")
 def main(
     dataset: str,
     forms: Sequence[str],
     corpus: str,
     pieces: int,
-    workers: int,
     **options: Any,
 ) -> None:
     """Print a line for each of FORMS, names or files of plans, then one of the real pieces."""
     rows = []
+    weights = checkpoint.load("notes")
     for form in forms:
         asked = {"plan": read_plan(Path(form))} if Path(form).is_file() else {"form": form}
         settings = load_config(None, {"generate": options | asked}).generate
+        road = NoteRoad(weights, settings)
         with tempfile.TemporaryDirectory() as folder, Dataset(open_folder(dataset)) as opened:
-            cases = [
-                case
-                for case in held_out(opened, pieces, Path(folder), settings.seed_seconds)
-                if case.corpus == corpus
-            ]
-            cases = made(cases, settings, (0,), workers)
+            found = held_out(opened, pieces, Path(folder), settings.seed_seconds)
+            cases = [case for case in found if case.corpus == corpus]
+            seeds = [road.read(case.path, no_progress) for case in cases]
+        made = continued(road, seeds, [settings] * len(seeds))
+        for case, seed, piece in zip(cases, seeds, made, strict=True):
+            case.seed, case.seed_s, case.pieces = seed.notes, seed.seconds, [piece.notes]
         real = [case.whole[case.whole["onset"] < settings.seconds] for case in cases]
-        new = [piece for case in cases for piece in case.alike]
-        apart = told_apart([case.real for case in cases], new)
-        ends = told_apart(
-            [last(case.whole) for case in cases],
-            [last(piece) for case in cases for piece in case.pieces],
-        )
+        apart = told_apart([case.real for case in cases], [case.alike[0] for case in cases])
         whole = [case.pieces[0] for case in cases]
+        ends = told_apart([last(case.whole) for case in cases], [last(one) for one in whole])
         rows.append([Path(form).stem, *recurrence(cases, whole), f"{apart:.3f}", f"{ends:.3f}"])
     head = ["form", "melody", "of other seeds", "harmony", "of other seeds", "copy, notes: median"]
     head += ["longest", "told apart", "endings"]

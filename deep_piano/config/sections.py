@@ -127,7 +127,8 @@ class PlanSection(_Section):
     seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
     recall: str | None = None
     transpose: Annotated[int, Field(ge=-24, le=24)] = 0
-    strength: Annotated[float, Field(ge=0, le=20)] = 6.0
+    strength: Annotated[float, Field(ge=0, le=20)] = 5.0
+    vary: Annotated[float, Field(ge=0, le=20)] = 0.0
     density: Density = 1.0
     register_shift: RegisterShift = 0.0
     dynamics: Dynamics = 1.0

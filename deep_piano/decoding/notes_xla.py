@@ -43,7 +43,7 @@ from deep_piano.codecs.notes import (
     VELOCITY,
 )
 from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
-from deep_piano.decoding.notes_xla_context import advance, of_field
+from deep_piano.decoding.notes_xla_context import advance, heard, of_field
 from deep_piano.decoding.rules import (
     CLASSES as PITCH_CLASSES,
 )
@@ -67,11 +67,12 @@ from deep_piano.decoding.rules import (
     Piece,
 )
 from deep_piano.decoding.sections import (
+    HEARD_RUN,
     KEYS_APART,
     LATEST_GAP,
     NEAR_CLASSES,
     NEAR_STEPS,
-    PASSED,
+    ONSET_SHARE,
     VELOCITIES_APART,
     Wishes,
 )
@@ -265,6 +266,8 @@ def _section_row(piece: Piece) -> Rows:
         "theme_keys": wishes.keys,
         "theme_left": wishes.left,
         "strength": wishes.strength,
+        "vary": wishes.vary,
+        "since": 0,  # notes of the section
         "of_key": wishes.of_key,
         "targets": wishes.targets,
         "pulls": wishes.pulls,
@@ -408,7 +411,7 @@ class _Loop:
             if index == ONSET:
                 guided += self._hold_density * _pull(rows)[:, None] * WAITING
             if index != DURATION:
-                guided += _wish(rows, drawn)
+                guided += _wish(rows, drawn, heard(one, HEARD_RUN))
             chance = tf.gather(chances, rows["used"] + index, batch_dims=1)
             choice = _draw(guided, chance, _allowed(rows, drawn, values), sampling)
             if index == ONSET:
@@ -555,7 +558,7 @@ def _pull(rows: Rows) -> tf.Tensor:
     return tf.where(rows["in_chord"], 0.0, pull)
 
 
-def _wish(rows: Rows, drawn: list[tf.Tensor]) -> tf.Tensor:
+def _wish(rows: Rows, drawn: list[tf.Tensor], heard: Pair) -> tf.Tensor:
     """Return what is added to the logits of the next field; see `Wishes.of`."""
     index, now, strength = len(drawn), rows["now"], rows["strength"]
     levels, left = rows["levels"], rows["theme_left"]
@@ -568,6 +571,9 @@ def _wish(rows: Rows, drawn: list[tf.Tensor]) -> tf.Tensor:
         due = left & (tf.abs(rows["theme_when"] - at) <= NEAR_STEPS)
         weight = tf.where(due, strength[:, None], 0.0)
         wish = rows["of_key"] + register * KEYS_APART + _at_keys(rows["theme_keys"], weight)
+        key, lag = heard
+        avoided = ~tf.reduce_any(due, 1) & (lag > rows["since"])
+        wish -= tf.where((avoided[:, None]) & (key[:, None] == KEYS), rows["vary"][:, None], 0.0)
     else:
         wish = loudness * VELOCITIES_APART
     return tf.where(rows["in_chord"][:, None], 0.0, wish)
@@ -579,7 +585,7 @@ def _wished_onset(rows: Rows) -> tf.Tensor:
     gap = tf.reduce_min(tf.where(due, tf.maximum(when - now, 0), LATEST_GAP + 1), 1)
     apart = np.arange(ONSETS) - tf.gather(ONSET_CLASSES, tf.minimum(gap, LATEST_GAP))[:, None]
     near = tf.maximum(1 - tf.cast(tf.abs(apart), tf.float32) / NEAR_CLASSES, 0)
-    wish = near - PASSED * tf.cast(apart >= NEAR_CLASSES, tf.float32)
+    wish = ONSET_SHARE * near
     return tf.where((gap <= LATEST_GAP)[:, None], rows["strength"][:, None] * wish, 0.0)
 
 
@@ -606,6 +612,7 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
     after = rows | {
         "coming": step,
         "now": now,
+        "since": rows["since"] + 1,
         "begun": tf.ones_like(rows["begun"]),
         "struck": (rows["struck"] & same_moment[:, None]) | key,
         "lately": rows["lately"] * tf.gather(FORGETTING, gap)[:, None]

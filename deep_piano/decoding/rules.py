@@ -380,11 +380,15 @@ class Piece:
         target = math.log(self.section.density)
         return target, max(0.0, math.log(FREE_DENSITY) - abs(target))
 
-    def wish(self, step: list[int]) -> Floats | None:
-        """Return what is added to the logits of the field after those in `step`; None: nothing."""
+    def wish(self, step: list[int], key: int, lag: int) -> Floats | None:
+        """Return what is added to the logits of the field after those in `step`; None: nothing.
+
+        The last notes stood so many notes ago too, and there `key` followed; -1: they did not.
+        """
         if self.wishes is None or self.chord is not None:
             return None
-        return self.wishes.of(step, self.now, self.levels)
+        heard = key if lag > len(self.made) - self._first else -1
+        return self.wishes.of(step, self.now, self.levels, heard)
 
     def is_late(self, onset: int) -> bool:
         """Say whether a note with this onset would come when it is time for `turn`."""
@@ -406,7 +410,7 @@ class Piece:
             if end > self.seed_end or not self._sections:
                 if self._sections:
                     self.stop = min(end, self.stop)
-                self.wishes = self._wishes(self.section)
+                self.wishes, self._first = self._wishes(self.section), len(self.made)
                 return
 
     def _wishes(self, section: Section) -> Wishes:

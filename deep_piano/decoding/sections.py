@@ -27,12 +27,14 @@ from deep_piano.codecs.notes import (
 )
 from deep_piano.music.notes import LOWEST_PITCH
 
+HEARD_RUN: Final = 5
+"""So many notes in a row that stood before are a passage that was heard, and no chance."""
 THEME_NOTES: Final = 1024
 """As many notes of a passage are recalled, its first ones."""
 NEAR_STEPS: Final = 6  # a note this far from its time is still the passage's
 NEAR_CLASSES: Final = 4  # of onsets, over which a wish for one fades
 LATEST_GAP: Final = 200  # steps: notes that are due later than that are not waited for
-PASSED: Final = 0.5  # of the strength: against an onset after the one wished for
+ONSET_SHARE: Final = 1.5  # of the strength: for the time of a note, without which no key helps
 REGISTER_PULL: Final = 3.0  # nats an octave, for a piece that is an octave away
 LOUDNESS_PULL: Final = 3.0  # the same for a quarter of the velocities
 KEYS_APART: Final = ((np.arange(PITCHES) - PITCHES // 2) / 12).astype(np.float32)
@@ -58,6 +60,9 @@ class Section:
         How far above it.
     strength : float
         Of the wish for its notes, in nats.
+    vary : float
+        Of the wish, in nats, against the key that follows where the memory finds the last notes
+        before this section; not where a note of the passage is due.
     density, loudness : float
         Factors of the seed's notes a second, and of its mean velocity.
     register : float
@@ -70,6 +75,7 @@ class Section:
     recalled: tuple[float, float] | None = None
     semitones: int = 0
     strength: float = 0.0
+    vary: float = 0.0
     density: float = 1.0
     register: float = 0.0
     loudness: float = 1.0
@@ -106,7 +112,7 @@ class Wishes:
     when, keys : ndarray of int64, shape (`THEME_NOTES`,)
     left : ndarray of bool, shape (`THEME_NOTES`,)
         Notes of the passage that were not played yet.
-    strength : float32
+    strength, vary : float32
     of_key : ndarray of float32, shape (88,)
     targets, pulls : ndarray of float64, shape (2,)
         Mean key and velocity to come back to, and how strongly.
@@ -124,7 +130,7 @@ class Wishes:
         self.when, self.keys = np.zeros(THEME_NOTES, np.int64), np.zeros(THEME_NOTES, np.int64)
         self.when[: len(kept)], self.keys[: len(kept)] = when[kept], keys[kept]
         self.left = np.arange(THEME_NOTES) < len(kept)
-        self.strength = np.float32(section.strength)
+        self.strength, self.vary = np.float32(section.strength), np.float32(section.vary)
         self.of_key = wish_for_key(section.key)
         register = np.clip(manner[:, PITCH].mean() + section.register, 6, PITCHES - 7)
         loudness = np.clip((manner[:, VELOCITY].mean() + 0.5) * section.loudness - 0.5, 1, 30)
@@ -143,7 +149,9 @@ class Wishes:
         twin.left = self.left.copy()
         return twin
 
-    def of(self, step: list[int], now: int, levels: NDArray[np.float64]) -> Floats | None:
+    def of(
+        self, step: list[int], now: int, levels: NDArray[np.float64], heard: int
+    ) -> Floats | None:
         """Return what is added to the logits of the field after those in `step`.
 
         Parameters
@@ -153,6 +161,8 @@ class Wishes:
             The onset of the note before.
         levels : ndarray of float64, shape (3,)
             Weight of the last notes; the sums of their keys and of their velocities.
+        heard : int
+            The key that followed before this section, where the last notes stood there; -1: none.
         """
         index = len(step)
         if index == ONSET:
@@ -161,7 +171,10 @@ class Wishes:
         if index == PITCH:
             due = self.left & (np.abs(self.when - now - step[ONSET]) <= NEAR_STEPS)
             wish = self.of_key + np.float32(register) * KEYS_APART
-            wish[self.keys[due]] += self.strength
+            if due.any():
+                wish[self.keys[due]] = wish[self.keys[due]] + self.strength
+            elif heard >= 0:
+                wish[heard] -= self.vary
             return wish
         return np.float32(loudness) * VELOCITIES_APART if index == VELOCITY else None
 
@@ -172,7 +185,7 @@ class Wishes:
             return None
         apart = _CLASS - ONSET_CLASSES[gap]
         near = np.maximum(1 - np.abs(apart) / NEAR_CLASSES, 0)
-        return self.strength * (near - PASSED * (apart >= NEAR_CLASSES)).astype(np.float32)
+        return self.strength * (ONSET_SHARE * near).astype(np.float32)
 
     def take(self, now: int, key: int) -> None:
         """Take note that a key was struck."""

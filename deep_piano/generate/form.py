@@ -34,6 +34,8 @@ FORMS: Final[Mapping[str, tuple[tuple[str, float, str | None], ...]]] = {
 }
 """The named forms: of each section its name, its share of the piece, and what it recalls."""
 
+VARY: Final = 4.0  # of their sections that recall one
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -64,7 +66,9 @@ def stretches(settings: GenerateConfig) -> list[Stretch]:
     [('A', 36.0), ('B', 72.0)]
     """
     plan = settings.plan or [
-        PlanSection(name=name, seconds=share * settings.seconds, recall=recall)
+        PlanSection(
+            name=name, seconds=share * settings.seconds, recall=recall, vary=VARY if recall else 0.0
+        )
         for name, share, recall in FORMS.get(settings.form, ())
     ]
     found, start_s = [], 0.0
@@ -113,6 +117,7 @@ def course(
                 recalled=times[plan.recall] if plan.recall is not None else None,
                 semitones=plan.transpose,
                 strength=plan.strength,
+                vary=plan.vary,
                 density=settings.density * plan.density,
                 register=settings.register_shift + plan.register_shift,
                 loudness=settings.dynamics * plan.dynamics,

@@ -52,9 +52,9 @@ def with_course(number):
     """Return a task of sections: the seed comes again, then a section does; all controls move."""
     sections = (
         Section(0.0, 12.0 + number, density=0.7, register=5.0),
-        Section(12.0 + number, 24.0, (0.0, 8.0), -3, 4.0, key=Key(number % 12, "minor")),
+        Section(12.0 + number, 24.0, (0.0, 8.0), -3, 4.0, 6.0, key=Key(number % 12, "minor")),
         Section(24.0, 24.5, loudness=0.6),
-        Section(24.5, 60.0, (12.0 + number, 24.0), 2, 3.0, density=1.4, loudness=1.3),
+        Section(24.5, 60.0, (12.0 + number, 24.0), 2, 3.0, 2.0, density=1.4, loudness=1.3),
     )
     return replace(task(number, seconds=32.0 + number), sections=sections)
 

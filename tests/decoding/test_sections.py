@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from deep_piano.analysis.keys import Key, key_of
-from deep_piano.codecs.notes import ONSET_CLASSES, ONSETS
+from deep_piano.codecs.note_context import NoteContext
+from deep_piano.codecs.notes import ONSET_CLASSES
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.rules import NoteTask, Piece
@@ -130,19 +133,41 @@ def test_no_more_notes_are_recalled_than_there_is_room_for():
     assert wishes.keys[:3].tolist() == [87, 0, 40]
 
 
-def test_an_onset_is_wished_for_at_its_time_and_not_after_it():
+def test_an_onset_is_wished_for_at_its_time():
     manner = np.full((3, 4), 16, np.int32)
     section = Section(strength=4.0)
     wishes = Wishes(section, np.array([150, 1000]), np.array([40, 41]), manner, (False, False))
-    wish = wishes.of([], 100, LEVELS)
+    wish = wishes.of([], 100, LEVELS, -1)
     assert wish.argmax() == ONSET_CLASSES[50]
-    assert wish.max() == 4
-    assert wish[ONSETS - 1] == -2
-    assert not wish[:40].any()
-    assert wishes.of([50], 100, LEVELS).argmax() == 40
+    assert wish.max() == 6
+    assert np.flatnonzero(wish).tolist() == list(range(47, 54))
+    assert wishes.of([50], 100, LEVELS, -1).argmax() == 40
     wishes.take(152, 40)
-    assert wishes.of([], 152, LEVELS) is None  # the next one is further away than is waited for
+    assert wishes.of([], 152, LEVELS, -1) is None  # the next one is further away than is waited for
     assert LATEST_GAP < 1000 - 152
+
+
+def test_what_was_heard_before_the_section_is_left_where_no_note_is_due():
+    manner = np.full((3, 4), 16, np.int32)
+    section = Section(strength=4.0, vary=3.0)
+    wishes = Wishes(section, np.array([150]), np.array([40]), manner, (False, False))
+    assert wishes.of([30], 100, LEVELS, 44).tolist() == [-3.0 * (key == 44) for key in range(88)]
+    assert wishes.of([50], 100, LEVELS, 44).tolist() == [4.0 * (key == 40) for key in range(88)]
+    piece = Piece("mine", task(replace(section, start_s=SEED_S)))
+    piece.take([10, 40, 16, 10])
+    assert piece.wish([30], 44, 2).min() == -3
+    assert piece.wish([30], 44, 1).min() == 0  # it stood within the section
+
+
+def test_the_memory_says_what_was_heard(rng):
+    context = NoteContext(1)
+    context.start(0)
+    for onset, pitch in zip(
+        [0] + [20] * 13, [30, 33, 35, 40, 38, 31, 30, 32, 35, 37, 42, 40, 33, 32], strict=True
+    ):
+        context.advance(np.array([[onset, pitch, 16, 10]], np.int32))
+    assert context.heard(np.array([0]), 5).tolist() == [[34, 7]]
+    assert context.heard(np.array([0]), 9)[0, 0] == -1
 
 
 def test_a_branch_has_wishes_of_its_own():
