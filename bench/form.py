@@ -61,7 +61,11 @@ def main(
     pieces: int,
     **options: Any,
 ) -> None:
-    """Print a line for each of FORMS, names or files of plans, then one of the real pieces."""
+    """Print a line for each of FORMS, names or files of plans, and of the real pieces, as Markdown.
+
+    DATASET is a folder that `deep-piano prepare` made with the codec notes; the seeds are of its
+    validation split.
+    """
     rows = []
     weights = checkpoint.load("notes")
     for form in forms:
