@@ -620,14 +620,18 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
         "density": rows["density"] * tf.gather(FADING, gap) + rows["note_share"],
         "levels": rows["levels"] * tf.gather(FADING, gap)[:, None]
         + tf.cast(tf.stack([tf.ones_like(now), pitch, step[:, VELOCITY]], 1), tf.float64),
-        "theme_left": rows["theme_left"]
-        & (
-            (rows["theme_keys"] != pitch[:, None])
-            | (tf.abs(rows["theme_when"] - now[:, None]) > NEAR_STEPS)
-        ),
+        "theme_left": rows["theme_left"] & ~_played(rows, now, pitch),
     }
     after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))
     return where(rows["in_chord"], after | _take_into_chord(after, pitch), after)
+
+
+def _played(rows: Rows, now: tf.Tensor, pitch: tf.Tensor) -> tf.Tensor:
+    """Return which notes of a theme are no longer left; see `Wishes.take`."""
+    due = rows["theme_left"] & (tf.abs(rows["theme_when"] - now[:, None]) <= NEAR_STEPS)
+    played = due & (rows["theme_keys"] == pitch[:, None])
+    first = tf.argmax(tf.cast(due, tf.int32), 1)[:, None] == np.arange(due.shape[1])
+    return tf.where(tf.reduce_any(played, 1, keepdims=True), played, due & first)
 
 
 def _take_into_loops(rows: Rows, pitch: tf.Tensor, wait: tf.Tensor) -> Rows:

@@ -36,6 +36,7 @@ NEAR_CLASSES: Final = 4  # of onsets, over which a wish for one fades
 LATEST_GAP: Final = 200  # steps: notes that are due later than that are not waited for
 ONSET_SHARE: Final = 1.5  # of the strength: for the time of a note, without which no key helps
 REGISTER_PULL: Final = 3.0  # nats an octave, for a piece that is an octave away
+KEY_SHARE: Final = 0.5  # with the whole, no note of a piece is outside the key's scale
 LOUDNESS_PULL: Final = 3.0  # the same for a quarter of the velocities
 KEYS_APART: Final = ((np.arange(PITCHES) - PITCHES // 2) / 12).astype(np.float32)
 VELOCITIES_APART: Final = ((np.arange(VELOCITIES) - VELOCITIES // 2) / (VELOCITIES // 4)).astype(
@@ -85,13 +86,13 @@ class Section:
 def wish_for_key(key: Key | None) -> Floats:
     """Return what a key adds to the logits of the 88 keys: how often it has their pitch classes.
 
-    Albrecht and Shanahan's profile, in nats beside a profile of equal shares.
+    Albrecht and Shanahan's profile, in nats beside a profile of equal shares, times `KEY_SHARE`.
     """
     if key is None:
         return NOTHING
     profile = np.roll(ALBRECHT_SHANAHAN[key.mode], key.tonic)
     classes = (np.arange(PITCHES) + LOWEST_PITCH) % 12
-    return np.log(12 * profile)[classes].astype(np.float32)
+    return (KEY_SHARE * np.log(12 * profile))[classes].astype(np.float32)
 
 
 class Wishes:
@@ -188,5 +189,13 @@ class Wishes:
         return self.strength * (ONSET_SHARE * near).astype(np.float32)
 
     def take(self, now: int, key: int) -> None:
-        """Take note that a key was struck."""
-        self.left &= (self.keys != key) | (np.abs(self.when - now) > NEAR_STEPS)
+        """Take note that a key was struck.
+
+        Where it is none that is due, the first that is due is given up: otherwise notes would pile
+        up at its time for as long as a rule forbids its key.
+        """
+        due = self.left & (np.abs(self.when - now) <= NEAR_STEPS)
+        played = due & (self.keys == key)
+        self.left &= ~played
+        if due.any() and not played.any():
+            self.left[due.argmax()] = False

@@ -50,13 +50,13 @@ def test_a_section_that_recalls_the_seed_brings_it_back():
         shares.append(recalled(task().seed, notes, 30.0))
     assert shares[0] < 0.1
     assert shares[0] < shares[1] < shares[2]
-    assert shares[2] > 0.9
+    assert shares[2] > 0.8
 
 
 def test_it_comes_back_in_another_key():
     theme = Section(30.0, recalled=(0.0, SEED_S), semitones=-5, strength=8.0)
     [notes] = composed(task(Section(0.0, 30.0), theme))
-    assert recalled(task().seed, notes, 30.0, -5) > 0.9
+    assert recalled(task().seed, notes, 30.0, -5) > 0.8
     assert recalled(task().seed, notes, 30.0) < 0.2
 
 
@@ -107,7 +107,7 @@ def test_a_key_is_come_to_and_ended_in():
 def test_the_wish_for_a_key_is_for_its_pitch_classes():
     wish = wish_for_key(Key(0, "major"))  # of keys from A0 on
     assert wish[3] == wish[15] == wish.max()  # C
-    assert wish[4] < -2  # C#
+    assert wish[4] < -1  # C#
     assert not wish_for_key(None).any()
 
 
@@ -145,6 +145,18 @@ def test_an_onset_is_wished_for_at_its_time():
     wishes.take(152, 40)
     assert wishes.of([], 152, LEVELS, -1) is None  # the next one is further away than is waited for
     assert LATEST_GAP < 1000 - 152
+
+
+def test_a_note_that_does_not_come_is_given_up_when_another_comes_at_its_time():
+    manner = np.full((3, 4), 16, np.int32)
+    when, keys = np.array([100, 101, 102]), np.array([40, 44, 47])
+    wishes = Wishes(Section(strength=4.0), when, keys, manner, (False, False))
+    wishes.take(90, 30)  # before its time
+    assert wishes.left[:3].tolist() == [True, True, True]
+    wishes.take(100, 44)
+    assert wishes.left[:3].tolist() == [True, False, True]
+    wishes.take(101, 30)
+    assert wishes.left[:3].tolist() == [False, False, True]
 
 
 def test_what_was_heard_before_the_section_is_left_where_no_note_is_due():
