@@ -1,7 +1,7 @@
 """Does a form bring the seed back? Pieces with one beside pieces without, and real ones.
 
 The seeds are those of `bench.continuations`. What comes later than a minute is compared with the
-seed; the real continuation likewise, and as a control what comes late in a piece with the seeds of
+seed; real continuations of more than a minute and a half likewise, and as a control what comes late in a piece with the seeds of
 the other pieces:
 
 - *melody*: the share of the seed's melody that comes again, each note within a tenth of a second
@@ -40,6 +40,7 @@ from deep_piano.music.notes import Notes, excerpt
 from deep_piano.report.text import markdown
 
 LATER_S = 60.0
+LONG_S = 90.0  # what a real piece has to last for its figures
 ENDING_S = 10.0
 CHORD_S = 0.03
 TEMPI = (0.9, 1.0, 1.1)
@@ -79,14 +80,14 @@ def main(
         made = continued(road, seeds, [settings] * len(seeds))
         for case, seed, piece in zip(cases, seeds, made, strict=True):
             case.seed, case.seed_s, case.pieces = seed.notes, seed.seconds, [piece.notes]
-        real = [case.whole[case.whole["onset"] < settings.seconds] for case in cases]
         apart = told_apart([case.real for case in cases], [case.alike[0] for case in cases])
         whole = [case.pieces[0] for case in cases]
         ends = told_apart([last(case.whole) for case in cases], [last(one) for one in whole])
         rows.append([Path(form).stem, *recurrence(cases, whole), f"{apart:.3f}", f"{ends:.3f}"])
     head = ["form", "melody", "of other seeds", "harmony", "of other seeds", "copy, notes: median"]
     head += ["longest", "told apart", "endings"]
-    rows.append(["real", *recurrence(cases, real), "", ""])
+    real = [case for case in cases if case.whole["onset"].max() >= LONG_S]
+    rows.append(["real", *recurrence(real, [case.whole for case in real]), "", ""])
     click.echo(markdown(head, rows))
 
 
@@ -141,11 +142,11 @@ def harmony_again(seed: Notes, later: Notes) -> float:
     """Return the mean cosine of the seed's seconds with those of the stretch most like it."""
     length = max(1, int(seed["onset"].max()))
     mine = _chroma(seed, np.arange(length, dtype=float))
-    best = 0.0
-    for start_s in np.arange(LATER_S, float(later["onset"].max()) - length, 1 / _HOP):
-        theirs = _chroma(later, start_s + np.arange(length))
-        best = max(best, float((mine * theirs).sum(1).mean()))
-    return best
+    starts_s = np.arange(LATER_S, float(later["onset"].max(initial=0.0)), 1 / _HOP)
+    alike = mine @ _chroma(later, starts_s).T
+    stretches = range(len(starts_s) - _HOP * (length - 1))
+    each = np.arange(length)
+    return max((float(alike[each, begin + _HOP * each].mean()) for begin in stretches), default=0.0)
 
 
 def _chroma(notes: Notes, starts_s: NDArray[np.float64]) -> NDArray[np.float64]:

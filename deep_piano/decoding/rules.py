@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.analysis.keys import key_of
+from deep_piano.analysis.keys import Key, key_of
 from deep_piano.analysis.note_figures import (
     DRONE_NOTES,
     DRONE_S,
@@ -51,6 +51,7 @@ from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 LONGEST_GAP_S = 3.0  # from one onset to the next
 LONGEST_NOTE_S = 12.0
 MOST_NOTES_AT_ONCE = 16
+CADENCE_S = 3.0  # before the last chord may begin, in a piece of sections
 RING_S = 0.75  # left after the last offset for the strings to fall silent
 FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
 FINAL_CHORD_NOTES = 5
@@ -395,23 +396,33 @@ class Piece:
         return self.chord is None and self.now + onset > self.stop
 
     def turn(self) -> None:
-        """Begin the next section, or the last chord."""
+        """Begin the next section, the cadence of the last one, or the last chord."""
         if self.stop == self.final[0]:
             self.begin_last_chord()
-        else:
+        elif self._sections:
             self._begin_section()
+        else:
+            self.stop, key = self.final[0], self._key()
+            if key is not None:
+                self._enter(self.section.cadence(key))
 
     def _begin_section(self) -> None:
         """Begin the next section that does not end within the seed."""
         self.stop = self.final[0]
-        while self._sections:
-            self.section = self._sections.pop(0)
-            end = round(min(self.section.end_s, self.task.seconds) * STEPS_PER_SECOND)
-            if end > self.seed_end or not self._sections:
-                if self._sections:
-                    self.stop = min(end, self.stop)
-                self.wishes, self._first = self._wishes(self.section), len(self.made)
-                return
+        if not self._sections:
+            return
+        end = self.seed_end
+        while self._sections and end <= self.seed_end:
+            section = self._sections.pop(0)
+            end = round(min(section.end_s, self.task.seconds) * STEPS_PER_SECOND)
+        if not self._sections:
+            end = self.final[0] - round(CADENCE_S * STEPS_PER_SECOND)
+        self.stop = min(max(end, self.seed_end), self.final[0])
+        self._enter(section)
+
+    def _enter(self, section: Section) -> None:
+        self.section, self._first = section, len(self.made)
+        self.wishes = self._wishes(section)
 
     def _wishes(self, section: Section) -> Wishes:
         """Return what a section wishes for, once all before it is there."""
@@ -482,11 +493,17 @@ class Piece:
 
     def _tonic_triad(self) -> tuple[int, list[int]]:
         """Return the tonic and the pitch classes of its triad: the asked key's, or as heard."""
-        recent = self.notes()[-400:] if self.made else self.task.seed
-        key = self.section.key or key_of(recent)
-        tonic = key.tonic if key else int(recent["pitch"][0]) % 12
+        key = self._key()
+        tonic = key.tonic if key else int(self._recent()["pitch"][0]) % 12
         third = 3 if key and key.mode == "minor" else 4
         return tonic, [tonic, (tonic + third) % 12, (tonic + 7) % 12]
+
+    def _key(self) -> Key | None:
+        """Return the key to end in."""
+        return self.section.key or key_of(self._recent())
+
+    def _recent(self) -> Notes:
+        return self.notes()[-400:] if self.made else self.task.seed
 
     def continuation(self) -> NoteContinuation:
         """Return what was made."""

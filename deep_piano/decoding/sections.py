@@ -9,7 +9,7 @@ elsewhere. This module knows notes and their classes; it knows nothing of networ
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -35,6 +35,7 @@ NEAR_STEPS: Final = 6  # a note this far from its time is still the passage's
 NEAR_CLASSES: Final = 4  # of onsets, over which a wish for one fades
 LATEST_GAP: Final = 200  # steps: notes that are due later than that are not waited for
 ONSET_SHARE: Final = 1.5  # of the strength: for the time of a note, without which no key helps
+CHORD_STRENGTH: Final = 2.0  # nats
 REGISTER_PULL: Final = 3.0  # nats an octave, for a piece that is an octave away
 KEY_SHARE: Final = 0.5  # with the whole, no note of a piece is outside the key's scale
 LOUDNESS_PULL: Final = 3.0  # the same for a quarter of the velocities
@@ -45,7 +46,6 @@ VELOCITIES_APART: Final = ((np.arange(VELOCITIES) - VELOCITIES // 2) / (VELOCITI
 
 Floats = NDArray[np.float32]
 _CLASS = np.arange(ONSETS)
-NOTHING: Final = np.zeros(PITCHES, np.float32)
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Section:
     register : float
         Semitones above the seed's mean pitch.
     key : Key, optional
+    chord : tuple of int
+        Pitch classes to be struck rather than others.
     """
 
     start_s: float = 0.0
@@ -81,18 +83,25 @@ class Section:
     register: float = 0.0
     loudness: float = 1.0
     key: Key | None = None
+    chord: tuple[int, ...] = ()
+
+    def cadence(self, key: Key) -> Section:
+        """Return what comes before the last chord in a key: its dominant seventh, as this goes."""
+        dominant = tuple((key.tonic + step) % 12 for step in (7, 11, 2, 5))
+        return replace(self, recalled=None, vary=0.0, key=key, chord=dominant)
 
 
-def wish_for_key(key: Key | None) -> Floats:
-    """Return what a key adds to the logits of the 88 keys: how often it has their pitch classes.
+def wish_for_key(key: Key | None, chord: tuple[int, ...] = ()) -> Floats:
+    """Return what a key and a chord add to the logits of the 88 keys.
+
+    A key adds how often it has their pitch classes:
 
     Albrecht and Shanahan's profile, in nats beside a profile of equal shares, times `KEY_SHARE`.
     """
-    if key is None:
-        return NOTHING
-    profile = np.roll(ALBRECHT_SHANAHAN[key.mode], key.tonic)
-    classes = (np.arange(PITCHES) + LOWEST_PITCH) % 12
-    return (KEY_SHARE * np.log(12 * profile))[classes].astype(np.float32)
+    wish = CHORD_STRENGTH * np.isin(np.arange(12), chord)
+    if key is not None:
+        wish += KEY_SHARE * np.log(12 * np.roll(ALBRECHT_SHANAHAN[key.mode], key.tonic))
+    return wish[(np.arange(PITCHES) + LOWEST_PITCH) % 12].astype(np.float32)
 
 
 class Wishes:
@@ -132,7 +141,7 @@ class Wishes:
         self.when[: len(kept)], self.keys[: len(kept)] = when[kept], keys[kept]
         self.left = np.arange(THEME_NOTES) < len(kept)
         self.strength, self.vary = np.float32(section.strength), np.float32(section.vary)
-        self.of_key = wish_for_key(section.key)
+        self.of_key = wish_for_key(section.key, section.chord)
         register = np.clip(manner[:, PITCH].mean() + section.register, 6, PITCHES - 7)
         loudness = np.clip((manner[:, VELOCITY].mean() + 0.5) * section.loudness - 0.5, 1, 30)
         self.targets = np.array([register, loudness])

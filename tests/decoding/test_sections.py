@@ -10,7 +10,7 @@ from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import ONSET_CLASSES
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import NoteTask, Piece
+from deep_piano.decoding.rules import CADENCE_S, NoteTask, Piece
 from deep_piano.decoding.sections import LATEST_GAP, THEME_NOTES, Section, Wishes, wish_for_key
 from tests.support.fakes import arpeggios, random_checkpoint
 
@@ -69,8 +69,10 @@ def test_a_section_recalls_one_that_was_composed_before():
     assert recalled(theme, notes, 25.0) < 0.2
 
 
-def test_without_wishes_a_piece_is_as_without_sections():
-    plain, divided = composed(task(), task(Section(0.0, 60.0)))
+def test_without_wishes_a_piece_is_as_without_sections_up_to_its_cadence():
+    plain, divided = (
+        notes[notes["onset"] < 50.0] for notes in composed(task(), task(Section(0.0, 60.0)))
+    )
     np.testing.assert_array_equal(plain, divided)
 
 
@@ -119,9 +121,32 @@ def test_sections_within_the_seed_are_over_and_one_begins_where_the_last_ends():
     assert piece.is_late(20 * 100 - piece.now + 1)
     piece.turn()
     assert piece.section is course[2]
+    assert piece.stop == piece.final[0] - 100 * CADENCE_S
+    piece.turn()
+    assert piece.section.chord
     assert piece.stop == piece.final[0]
     piece.turn()
     assert piece.chord is not None
+
+
+def test_before_the_last_chord_comes_its_dominant():
+    def share(notes, classes):
+        before = notes[(notes["onset"] > 52.0) & (notes["onset"] < 54.2)]
+        return np.isin(before["pitch"] % 12, classes).mean()
+
+    led = composed(*(task(Section(), number=n) for n in range(4)))
+    tonics = [
+        int(notes["pitch"][notes["offset"] > notes["offset"].max() - 0.01].min()) for notes in led
+    ]
+    dominants = [[(tonic + step) % 12 for step in (7, 11, 2, 5)] for tonic in tonics]
+    found = [share(*pair) for pair in zip(led, dominants, strict=True)]
+    assert np.mean(found) > 0.6
+
+
+def test_a_piece_without_room_for_a_cadence_ends_all_the_same():
+    for seconds in (11.0, 13.0, 15.0):
+        [notes] = composed(task(Section(0.0, 9.0), Section(9.0, 60.0), seconds=seconds))
+        assert notes["offset"].max() == pytest.approx(seconds - 0.75, abs=0.006)
 
 
 def test_no_more_notes_are_recalled_than_there_is_room_for():
