@@ -1,8 +1,8 @@
 """Does a form bring the seed back? Pieces with one beside pieces without, and real ones.
 
 The seeds are those of `bench.continuations`. What comes later than a minute is compared with the
-seed; real continuations of more than a minute and a half likewise, and as a control what comes late in a piece with the seeds of
-the other pieces:
+seed; likewise in real pieces of more than a minute and a half; and as a control what comes late in
+a piece with the seeds of the other pieces:
 
 - *melody*: the share of the seed's melody that comes again, each note within a tenth of a second
   of its time, in the seed's key, at 0.9, 1 or 1.1 times its tempo. The melody has each note above
