@@ -82,7 +82,7 @@ def main(
             case.seed, case.seed_s, case.pieces = seed.notes, seed.seconds, [piece.notes]
         apart = told_apart([case.real for case in cases], [case.alike[0] for case in cases])
         whole = [case.pieces[0] for case in cases]
-        ends = told_apart([last(case.whole) for case in cases], [last(one) for one in whole])
+        ends = told_apart([case.whole for case in cases], whole, cut=last)
         rows.append([Path(form).stem, *recurrence(cases, whole), f"{apart:.3f}", f"{ends:.3f}"])
     head = ["form", "melody", "of other seeds", "harmony", "of other seeds", "copy, notes: median"]
     head += ["longest", "told apart", "endings"]
@@ -91,10 +91,10 @@ def main(
     click.echo(markdown(head, rows))
 
 
-def last(notes: Notes) -> Notes:
-    """Return the last ten seconds of a piece."""
+def last(notes: Notes) -> list[Notes]:
+    """Return the last ten seconds of a piece, as its one part."""
     end_s = float(notes["offset"].max())
-    return excerpt(notes, end_s - ENDING_S, end_s)
+    return [excerpt(notes, end_s - ENDING_S, end_s)]
 
 
 def recurrence(cases: Sequence[Case], pieces: Sequence[Notes]) -> list[str]:
