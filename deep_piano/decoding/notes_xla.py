@@ -32,9 +32,7 @@ from deep_piano.codecs.notes import (
     DURATION,
     LOG_WIDTHS,
     ONSET,
-    ONSET_CLASSES,
     ONSET_STEPS,
-    ONSETS,
     PITCH,
     PITCHES,
     STEPS_PER_SECOND,
@@ -44,6 +42,7 @@ from deep_piano.codecs.notes import (
 )
 from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
 from deep_piano.decoding.notes_xla_context import advance, heard, of_field
+from deep_piano.decoding.notes_xla_sections import played, section_row, wish
 from deep_piano.decoding.rules import (
     CLASSES as PITCH_CLASSES,
 )
@@ -66,16 +65,7 @@ from deep_piano.decoding.rules import (
     NoteTask,
     Piece,
 )
-from deep_piano.decoding.sections import (
-    HEARD_RUN,
-    KEYS_APART,
-    LATEST_GAP,
-    NEAR_CLASSES,
-    NEAR_STEPS,
-    ONSET_SHARE,
-    VELOCITIES_APART,
-    Wishes,
-)
+from deep_piano.decoding.sections import HEARD_RUN
 from deep_piano.decoding.xla import lstm_layers, product, where
 from deep_piano.models.checkpoint import Checkpoint
 
@@ -202,7 +192,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
             piece.nats_before += float(made["nats"][taken, slot].sum())
             if rows["late"][slot]:
                 piece.turn()
-                row = _section_row(piece) | _chord_row(piece)
+                row = section_row(piece) | _chord_row(piece)
                 self._write(slot, row | {"late": False, "running": True})
             elif not rows["running"][slot]:
                 done[piece.name] = piece.continuation()
@@ -249,29 +239,9 @@ def _first_row(piece: Piece) -> Rows:
             "runs": runs,
             "levels": piece.levels,
         }
-        | _section_row(piece)
+        | section_row(piece)
         | _chord_row(piece)
     )
-
-
-def _section_row(piece: Piece) -> Rows:
-    """Return what a piece's section wishes for; see `decoding.sections`."""
-    wishes = piece.wishes or Wishes.none()
-    target, free = piece.density_aim
-    return {
-        "latest": piece.stop,  # onset before the next section or the last chord
-        "density_target": target,
-        "density_free": free,
-        "theme_when": wishes.when,
-        "theme_keys": wishes.keys,
-        "theme_left": wishes.left,
-        "strength": wishes.strength,
-        "vary": wishes.vary,
-        "since": 0,  # notes of the section
-        "of_key": wishes.of_key,
-        "targets": wishes.targets,
-        "pulls": wishes.pulls,
-    }
 
 
 def _chord_row(piece: Piece) -> Rows:
@@ -411,7 +381,7 @@ class _Loop:
             if index == ONSET:
                 guided += self._hold_density * _pull(rows)[:, None] * WAITING
             if index != DURATION:
-                guided += _wish(rows, drawn, heard(one, HEARD_RUN))
+                guided += wish(rows, drawn, heard(one, HEARD_RUN))
             chance = tf.gather(chances, rows["used"] + index, batch_dims=1)
             choice = _draw(guided, chance, _allowed(rows, drawn, values), sampling)
             if index == ONSET:
@@ -558,46 +528,6 @@ def _pull(rows: Rows) -> tf.Tensor:
     return tf.where(rows["in_chord"], 0.0, pull)
 
 
-def _wish(rows: Rows, drawn: list[tf.Tensor], heard: Pair) -> tf.Tensor:
-    """Return what is added to the logits of the next field; see `Wishes.of`."""
-    index, now, strength = len(drawn), rows["now"], rows["strength"]
-    levels, left = rows["levels"], rows["theme_left"]
-    pulls = rows["pulls"] * (rows["targets"] - levels[:, 1:] / levels[:, :1])
-    register, loudness = tf.unstack(tf.cast(pulls, tf.float32)[:, :, None], axis=1)
-    if index == ONSET:
-        wish = _wished_onset(rows)
-    elif index == PITCH:
-        at = (now + drawn[ONSET])[:, None]
-        due = left & (tf.abs(rows["theme_when"] - at) <= NEAR_STEPS)
-        weight = tf.where(due, strength[:, None], 0.0)
-        wish = rows["of_key"] + register * KEYS_APART + _at_keys(rows["theme_keys"], weight)
-        key, lag = heard
-        avoided = ~tf.reduce_any(due, 1) & (lag > rows["since"])
-        wish -= tf.where((avoided[:, None]) & (key[:, None] == KEYS), rows["vary"][:, None], 0.0)
-    else:
-        wish = loudness * VELOCITIES_APART
-    return tf.where(rows["in_chord"][:, None], 0.0, wish)
-
-
-def _wished_onset(rows: Rows) -> tf.Tensor:
-    now, when = rows["now"][:, None], rows["theme_when"]
-    due = rows["theme_left"] & (when >= now - NEAR_STEPS)
-    gap = tf.reduce_min(tf.where(due, tf.maximum(when - now, 0), LATEST_GAP + 1), 1)
-    apart = np.arange(ONSETS) - tf.gather(ONSET_CLASSES, tf.minimum(gap, LATEST_GAP))[:, None]
-    near = tf.maximum(1 - tf.cast(tf.abs(apart), tf.float32) / NEAR_CLASSES, 0)
-    wish = ONSET_SHARE * near
-    return tf.where((gap <= LATEST_GAP)[:, None], rows["strength"][:, None] * wish, 0.0)
-
-
-def _at_keys(keys: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Return the largest weight of each key, shape (pieces, 88)."""
-    pieces, notes = keys.shape
-    piece = np.repeat(np.arange(pieces), notes)
-    place = tf.stack([piece, tf.reshape(keys, [-1])], 1)
-    nothing = tf.zeros([pieces, PITCHES])
-    return tf.tensor_scatter_nd_max(nothing, place, tf.reshape(weight, [-1]))
-
-
 def _is_late(rows: Rows, onset: tf.Tensor) -> tf.Tensor:
     """See `Piece.is_late`."""
     return ~rows["in_chord"] & (rows["now"] + onset > rows["latest"])
@@ -620,18 +550,10 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
         "density": rows["density"] * tf.gather(FADING, gap) + rows["note_share"],
         "levels": rows["levels"] * tf.gather(FADING, gap)[:, None]
         + tf.cast(tf.stack([tf.ones_like(now), pitch, step[:, VELOCITY]], 1), tf.float64),
-        "theme_left": rows["theme_left"] & ~_played(rows, now, pitch),
+        "theme_left": rows["theme_left"] & ~played(rows, now, pitch),
     }
     after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))
     return where(rows["in_chord"], after | _take_into_chord(after, pitch), after)
-
-
-def _played(rows: Rows, now: tf.Tensor, pitch: tf.Tensor) -> tf.Tensor:
-    """Return which notes of a theme are no longer left; see `Wishes.take`."""
-    due = rows["theme_left"] & (tf.abs(rows["theme_when"] - now[:, None]) <= NEAR_STEPS)
-    played = due & (rows["theme_keys"] == pitch[:, None])
-    first = tf.argmax(tf.cast(due, tf.int32), 1)[:, None] == np.arange(due.shape[1])
-    return tf.where(tf.reduce_any(played, 1, keepdims=True), played, due & first)
 
 
 def _take_into_loops(rows: Rows, pitch: tf.Tensor, wait: tf.Tensor) -> Rows:
