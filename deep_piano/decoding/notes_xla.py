@@ -41,6 +41,7 @@ from deep_piano.codecs.notes import (
     VELOCITY,
 )
 from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
+from deep_piano.decoding.loops import WAITS
 from deep_piano.decoding.notes_xla_context import advance, heard, of_field
 from deep_piano.decoding.notes_xla_sections import played, section_row, wish
 from deep_piano.decoding.rules import (
@@ -60,7 +61,6 @@ from deep_piano.decoding.rules import (
     NEAR,
     ROLL_STEPS,
     WAITING,
-    WAITS,
     NoteContinuation,
     NoteTask,
     Piece,

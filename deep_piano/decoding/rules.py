@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -23,9 +22,6 @@ from deep_piano.analysis.keys import Key, key_of
 from deep_piano.analysis.note_figures import (
     DRONE_NOTES,
     DRONE_S,
-    LONGEST_PATTERN_NOTES,
-    LOOP_GRID_S,
-    MOST_REPETITIONS,
     effective_number,
 )
 from deep_piano.codecs.note_context import NoteContext
@@ -45,6 +41,7 @@ from deep_piano.codecs.notes import (
     encode,
     velocity_of,
 )
+from deep_piano.decoding.loops import Loops, Mask
 from deep_piano.decoding.sections import Floats, Section, Wishes
 from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
@@ -66,14 +63,11 @@ _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long aft
 _HIGHEST_BASS = 55 - LOWEST_PITCH
 _CHANCES_AT_ONCE = 1024
 
-Mask = NDArray[np.bool_]
-
 ANY_KEY = np.ones(PITCHES, bool)
 _ANY_VELOCITY = np.ones(VELOCITIES, bool)
 NEAR = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
 LONGEST_NOTE = round(LONGEST_NOTE_S * STEPS_PER_SECOND)
 _STEPS = np.arange(LONGEST_ONSET + 1)
-WAITS = np.rint(_STEPS / round(LOOP_GRID_S * STEPS_PER_SECOND)).astype(int)  # of patterns
 # What a pull to the seed's density weighs (within a chord nearly nothing), and what is left of a
 # density when the next note comes.
 WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(np.float32)
@@ -156,53 +150,6 @@ class Chord:
     first: int
     struck: int | None = None
     notes: int = 0
-
-
-class Loops:
-    """The patterns that a piece repeats: for each length, how long it has done so."""
-
-    def __init__(self) -> None:
-        self._pitches: deque[int] = deque(maxlen=LONGEST_PATTERN_NOTES)  # the last one first
-        self._waits: deque[int] = deque(maxlen=LONGEST_PATTERN_NOTES)
-        self._runs = [0] * LONGEST_PATTERN_NOTES
-        self._longest = 0
-
-    def take(self, step: list[int]) -> None:
-        """Take in a note."""
-        pitch, wait = step[PITCH], int(WAITS[step[ONSET]])
-        before = zip(self._pitches, self._waits, self._runs, strict=False)
-        runs = [run + 1 if (p, w) == (pitch, wait) else 0 for p, w, run in before]
-        self._runs[: len(runs)] = runs
-        self._longest = max(runs, default=0)
-        self._pitches.appendleft(pitch)
-        self._waits.appendleft(wait)
-
-    def as_rows(self) -> NDArray[np.int64]:
-        """Return an array of shape (3, `LONGEST_PATTERN_NOTES`).
-
-        The last pitches and waits, the last one first, -1 where there was none; and for each length
-        how many notes in a row have repeated the one so many before.
-        """
-        rows = np.full((3, LONGEST_PATTERN_NOTES), -1)
-        rows[0, : len(self._pitches)] = self._pitches
-        rows[1, : len(self._waits)] = self._waits
-        rows[2] = self._runs
-        return rows
-
-    def without_one_more(self, free: Mask) -> Mask:
-        """Return the keys that may be struck without repeating a pattern too often."""
-        if self._longest < MOST_REPETITIONS - 2:
-            return free
-        # A run of n notes, and the one before them, repeat a pattern of m notes 1 + (n + 1) // m
-        # times.
-        barred = [
-            pitch
-            for length, (pitch, run) in enumerate(zip(self._pitches, self._runs, strict=False), 1)
-            if (run + 2) // length >= MOST_REPETITIONS
-        ]
-        left = free.copy()
-        left[barred] = False
-        return left if left.any() else free
 
 
 @dataclass
