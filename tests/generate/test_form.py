@@ -47,6 +47,16 @@ def test_a_plan_becomes_sections(rng):
     assert (d.start_s, d.end_s, d.recalled) == (114.0, math.inf, (0.0, 8.0))
 
 
+@pytest.mark.parametrize("mode", ["major", "minor"])
+def test_every_key_has_its_name(mode, rng):
+    seed = arpeggios(8, rng=rng)
+    for key in (Key(tonic, mode) for tonic in range(12)):
+        [whole] = course(settings(key=key.name), seed, seed_s=8.0)
+        assert whole.key == key
+    assert course(settings(key=f"A# {mode}"), seed, seed_s=8.0)[0].key == Key(10, mode)
+    assert course(settings(key=f"Cb {mode}"), seed, seed_s=8.0)[0].key == Key(11, mode)
+
+
 def test_controls_alone_are_one_section(rng):
     [whole] = course(settings(density=0.5), arpeggios(8, rng=rng), seed_s=8.0)
     assert (whole.start_s, whole.end_s, whole.density) == (0.0, math.inf, 0.5)
