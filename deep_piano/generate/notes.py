@@ -20,6 +20,7 @@ from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.generate import seeds
 from deep_piano.generate.files import PieceFiles
+from deep_piano.generate.form import course, stretches
 from deep_piano.generate.seeds import SR, Seed, rng_of
 from deep_piano.generate.tags import tags_of
 from deep_piano.infra.assets import cache
@@ -129,7 +130,11 @@ class NoteRoad:
         rng = rng_of(self.settings, seed.digest, take)
         kept = self.settings.keep_until is not None
         manner_s = self.settings.seed_seconds if kept else None
-        return NoteTask(seed.notes, seed.seconds, seconds, rng, manner_s)
+        task = NoteTask(seed.notes, seed.seconds, seconds, rng, manner_s)
+        from_s = seed.seconds if self.only_new else 0.0
+        manner_s = min(manner_s or seed.seconds, seed.seconds)
+        sections = course(self.settings, task.manner, seed_s=manner_s, from_s=from_s)
+        return replace(task, sections=sections)
 
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put a seed and its continuation together, and measure the piece."""
@@ -164,7 +169,7 @@ class NoteRoad:
         from deep_piano.report.style import if_possible
 
         assert files.notes is not None
-        seconds = self.settings.seconds
+        seconds, form = self.settings.seconds, stretches(self.settings)
         self._write_notes(files, take)
         if_possible(piano_roll)(
             files.picture,
@@ -172,10 +177,13 @@ class NoteRoad:
             seconds=seconds,
             seed_seconds=take.seed_ends_s,
             title=files.title,
+            sections=[(part.start_s, part.plan.name) for part in form],
         )
         facts: dict[str, Any] = {
             "piece": {"seconds": seconds, "notes": len(take.notes), **take.figures}
         }
+        if form:
+            facts["form"] = [part.facts for part in form]
         if take.shared is not None:
             facts["originality"] = {
                 "longest_shared_run_notes": take.shared.notes,
