@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
 )
 @click.option("--seconds", type=float, help="Length of the piece, seed included.  [180]")
 @click.option("--seed-seconds", type=float, help="How much of the recording to continue.  [10]")
-@click.option(
-    "--seed-start", type=float, help="Start of the seed in the recording, in seconds.  [0]"
-)
+@click.option("--seed-start", type=Clock(), help="Where the seed begins, as 1:12 or 72.")
+@click.option("--seed-end", type=Clock(), help="Where the seed ends.  [where the recording ends]")
 @click.option(
     "--keep-until",
     type=Clock(),
@@ -180,7 +180,7 @@ def _generate_from(
             progress=progress,
         )
     took_s = time.monotonic() - begun
-    lines = [f"{one_line(piece.path)}: {_described(piece.facts['piece'])}" for piece in pieces]
+    lines = [f"{one_line(piece.path)}: {_described(piece.facts)}" for piece in pieces]
     made = "made" if len(pieces) == 1 else f"{len(pieces)} pieces made"
     click.echo("\n".join(lines) + f", {made} in {took_s:.1f} s")
 
@@ -319,11 +319,14 @@ def votes(files: tuple[Path, ...]) -> None:
         click.echo(f"left out: {unheard} votes given before both pieces were heard")
 
 
-def _described(piece: dict[str, Any]) -> str:
-    """Return the length of a piece and its number of notes, if it has notes."""
+def _described(facts: Mapping[str, Any]) -> str:
+    """Return the length of a piece, its number of notes, if it has notes, and what it continues."""
+    from deep_piano.report.card import encodable
+    from deep_piano.report.text import clock, minutes
+
+    piece, seed = facts["piece"], facts["seed"]
     notes = f", {piece['notes']} notes" if "notes" in piece else ""
-    return _clock(piece["seconds"]) + notes
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+    begins, ends, of_s = minutes(seed["from_s"]), minutes(seed["to_s"]), seed["of_s"]
+    whole = f" of {minutes(of_s)}" if of_s is not None else ""
+    text = f"{clock(piece['seconds'])}{notes}, continuing {begins}\N{EN DASH}{ends}{whole}"
+    return encodable(text, sys.stdout.encoding)

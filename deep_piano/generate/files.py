@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ class PieceFiles:
 
     Attributes
     ----------
-    picture, facts : Path
-        A .png, and the .json that says what the piece is made of.
+    picture, facts : Path or None
+        A .png, and the .json that says what the piece is made of; None where one other file alone
+        is asked for.
     notes : Path or None
         A .mid; None where the piece has no notes.
     sound : Path or None
@@ -42,8 +43,8 @@ class PieceFiles:
         Whether other files of these names may be replaced.
     """
 
-    picture: Path
-    facts: Path
+    picture: Path | None = None
+    facts: Path | None = None
     notes: Path | None = None
     sound: Path | None = None
     score: Path | None = None
@@ -62,7 +63,7 @@ class PieceFiles:
     @property
     def main(self) -> Path:
         """The one that was asked for."""
-        main = self.named or self.sound or self.notes
+        main = self.named or self.sound or self.notes or self.score or self.picture
         assert main is not None
         return main
 
@@ -77,9 +78,8 @@ class PieceFiles:
         def there(path: Path | None) -> Path | None:
             return path and folder / path.name
 
-        picture, facts = folder / self.picture.name, folder / self.facts.name
-        notes, sound, score, named = map(there, (self.notes, self.sound, self.score, self.named))
-        return PieceFiles(picture, facts, notes, sound, score, named, self.force)
+        names = (self.picture, self.facts, self.notes, self.sound, self.score, self.named)
+        return PieceFiles(*map(there, names), force=self.force)
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name, but of the .json, which holds them."""
@@ -157,6 +157,31 @@ def targets(
     return found
 
 
+def alone(out: Path, *, force: bool) -> PieceFiles:
+    """Return one file of a piece, with nothing beside it, after making sure that it may be written.
+
+    Parameters
+    ----------
+    out : Path
+        Beside what `targets` takes, a .png or a .json will do.
+    force : bool
+        A file that is there may be replaced.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written, or is there already.
+    """
+    suffix = out.suffix.lower()
+    kinds = {".png": "picture", ".json": "facts", ".mid": "notes", SCORE_SUFFIX: "score"}
+    kinds |= dict.fromkeys(ENCODED_SUFFIXES, "sound")
+    if suffix not in kinds:
+        raise InputError(f"cannot write {out}: its name must end in one of {', '.join(kinds)}.")
+    require_free(out, force=force)
+    _require_writable(out.parent)
+    return replace(PieceFiles(named=out, force=force), **{kinds[suffix]: out})
+
+
 def _with_contents(paths: Collection[Path]) -> Iterator[Path]:
     for path in paths:
         yield path
@@ -194,13 +219,14 @@ def staged(files: PieceFiles) -> Iterator[PieceFiles]:
     DeepPianoError
         When the system does not let them be written.
     """
-    folder = files.facts.parent
+    folder = files.main.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
             temporary = files.inside(Path(staging))
             yield temporary
-            if files.force and not temporary.picture.exists():
+            drawn = temporary.picture is None or temporary.picture.exists()
+            if files.force and files.picture and not drawn:
                 files.picture.unlink(missing_ok=True)  # it shows another piece
             _put_all_in_place(temporary, folder)
     except OSError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, one_line
-from deep_piano.generate.piece import best_first
+from deep_piano.generate.piece import ranked
 from deep_piano.generate.records import Key, Record, Records
 from deep_piano.generate.tasks import Run, known_of
 from deep_piano.infra.cluster import metrics
@@ -206,8 +206,7 @@ class OnTheWay:
         if len(self._compared[name]) < self._left[name]:
             return
         takes = [take for _, take in sorted(self._compared.pop(name).items())]
-        for place, index in enumerate(best_first([take.figures for take in takes])):
-            take = takes[index]
+        for place, take in enumerate(ranked(takes)):
             if place < (self._settings.keep or len(takes)):
                 self.to_write.append(((name, take.index), take))
             else:

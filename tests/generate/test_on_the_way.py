@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -16,11 +17,20 @@ from deep_piano.infra.storage.folder import Entry
 SEED = SimpleNamespace(digest="ab", seconds=10.0)
 
 
+@dataclass(frozen=True)
+class Take:
+    index: int
+    figures: dict
+    known: dict
+    new_notes: int = 90
+    ranking: tuple = ()
+
+
 def take(index, *, nats=1.0):
     figures = {"nats_a_note": nats, "pitch_class_cosine": 0.9}
     figures |= {"longest_loop": 1, "longest_silence_s": 1.0}
     known = {"notes": 100, "figures": figures}
-    return SimpleNamespace(index=index, figures=figures, new_notes=90, known=known)
+    return Take(index, figures, known)
 
 
 def begun(*names, records=(), max_failures=None, problems=(), **settings):
