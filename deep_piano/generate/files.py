@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,9 @@ class PieceFiles:
         def there(path: Path | None) -> Path | None:
             return path and folder / path.name
 
-        names = (self.picture, self.facts, self.notes, self.sound, self.score, self.named)
-        return PieceFiles(*map(there, names), force=self.force)
+        picture, facts, notes = map(there, (self.picture, self.facts, self.notes))
+        sound, score, named = map(there, (self.sound, self.score, self.named))
+        return PieceFiles(picture, facts, notes, sound, score, named, self.force)
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name, but of the .json, which holds them."""
@@ -179,7 +180,8 @@ def alone(out: Path, *, force: bool) -> PieceFiles:
         raise InputError(f"cannot write {out}: its name must end in one of {', '.join(kinds)}.")
     require_free(out, force=force)
     _require_writable(out.parent)
-    return replace(PieceFiles(named=out, force=force), **{kinds[suffix]: out})
+    one: dict[str, Any] = {kinds[suffix]: out}
+    return PieceFiles(named=out, force=force, **one)
 
 
 def _with_contents(paths: Collection[Path]) -> Iterator[Path]:

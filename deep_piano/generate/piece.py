@@ -7,7 +7,9 @@ same steps are walked by Ray's tasks and composers (`on_ray`).
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from deep_piano.config.sections import GenerateConfig, StorageConfig
 from deep_piano.decoding.base import Decoder
 from deep_piano.decoding.open import judge_of, open_decoder
 from deep_piano.decoding.wave import require_sound
-from deep_piano.errors import InputError
+from deep_piano.errors import InputError, one_line
 from deep_piano.generate.files import (
     SCORE_SUFFIX,
     SILENT_SUFFIXES,
@@ -40,6 +42,8 @@ from deep_piano.models import checkpoint
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music.audio import Samples
 from deep_piano.report.musicxml import require_music21
+
+logger = logging.getLogger(__name__)
 
 LONGEST_SILENCE_S: Final = 4.0
 RANKED_BY: Final = ("nats_a_note", "pitch_class_cosine", "longest_loop", "longest_silence_s")
@@ -241,13 +245,22 @@ def make_pieces(
     road = road_of(checkpoint.load(found, codec=known), settings, out, only_new=only_new)
     kept = min(settings.keep or settings.takes, settings.takes)
     places = targets(out, kept, force=force, given=given, notes=road.of_notes, score=settings.score)
+    begun = time.monotonic()
     seed = road.read(seed_path, progress)
+    _log("read", seed, begun)
     road = road.ready(progress)
     takes = compose(road, seed, progress=progress)
-    return [
-        write(road, files, seed, take, progress=progress)
-        for files, take in zip(places, takes, strict=True)
-    ]
+    pieces = []
+    for files, take in zip(places, takes, strict=True):
+        pieces.append(write(road, files, seed, take, progress=progress))
+        _log("written", seed, begun, take=take.index + 1)
+    return pieces
+
+
+def _log(event: str, seed: Any, begun: float, **facts: Any) -> None:
+    took_s = round(time.monotonic() - begun, 3)
+    extra = dict(stage="generate", event=event, seed=seed.name, took_s=took_s, **facts)
+    logger.info("%s: %s", one_line(seed.name), event, extra=extra)
 
 
 def compose(road: Road, seed: Any, *, progress: Tell = no_progress) -> list[Any]:
