@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from deep_piano.cli.options import (
     Clock,
+    Grouped,
     LocalPath,
     PerField,
     SettingsFile,
@@ -31,7 +33,24 @@ if TYPE_CHECKING:
     from deep_piano.generate.records import Records
 
 
-@click.command(epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7")
+class _Generate(Grouped):
+    groups = MappingProxyType(
+        {
+            "Seed": ("seed_seconds", "seed_start", "seed_end", "keep_until", "keep_recording"),
+            "Music": (
+                *("seconds", "takes", "keep", "random_state", "candidates", "only_new"),
+                *("temperature", "top_p", "top_k", "guidance", "hold_density"),
+                *("checkpoint", "index"),
+            ),
+            "Output": ("out", "force", "sound", "midi", "two_tracks", "score", "as_json"),
+            "A folder of seeds, on Ray": ("format", "workers", "gpus_per_worker", "max_failures"),
+        }
+    )
+
+
+@click.command(
+    cls=_Generate, epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7"
+)
 @click.argument("seed")
 @click.option(
     "-o",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import click
 
@@ -152,6 +152,29 @@ def configured(command: Command) -> Command:
         command(file, **given)
 
     return cast(Command, with_settings)
+
+
+class Grouped(click.Command):
+    """A command whose help shows its options in groups.
+
+    A subclass names the options of each group in `groups`; the others come last.
+    """
+
+    groups: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group."""
+        shown = {
+            parameter.name: record
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, click.Option)
+            and (record := parameter.get_help_record(ctx)) is not None
+        }
+        for title, names in self.groups.items():
+            with formatter.section(title):
+                formatter.write_dl([shown.pop(name) for name in names])
+        with formatter.section("Other options"):
+            formatter.write_dl(list(shown.values()))
 
 
 def json_option(command: Command) -> Command:

@@ -22,6 +22,12 @@ from deep_piano.infra.progress import Progress, Tell, no_progress
 
 logger = logging.getLogger("deep_piano")
 
+EXIT_CODES = {
+    0: "Done.",
+    1: "A run failed, or some of its files did; finished work is kept.",
+    2: "A mistake in what was given: an option, a setting, a file that cannot be used.",
+    130: "Stopped by Ctrl-C; 128 + N by the signal N. No incomplete file is kept.",
+}
 EVERY_S = 10.0  # from one line of progress to the next
 
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -29,6 +35,22 @@ _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if ha
 
 class Group(click.Group):
     """Ends every command with one line and an exit code, never with a traceback."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with its whole first sentence."""
+        rows = [
+            (name, command.get_short_help_str(limit=1000))
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name))
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Say what the exit codes mean, above the example."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), what) for code, what in EXIT_CODES.items()])
+        super().format_epilog(ctx, formatter)
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run a command and leave the process with its exit code."""

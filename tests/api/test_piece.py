@@ -120,7 +120,7 @@ def test_a_notebook_shows_the_roll_of_a_piece_that_cannot_be_played(seed, settin
 
 
 def test_a_seed_is_a_path_its_bytes_a_note_array_or_a_score(seed, music, settings):
-    symusic = pytest.importorskip("symusic")
+    pytest.importorskip("symusic")
     piece = dp.continue_piece(seed, **settings)
     with seed.open("rb") as file:
         ways = [seed.read_bytes(), file.read(), music]
@@ -186,7 +186,7 @@ def test_of_several_takes_the_best_is_returned(seed, settings):
     assert "ranking" not in every[0].facts
     best = dp.continue_piece(seed, takes=3, **settings)
     ranking = best.facts["ranking"]
-    assert [row["take"] for row in ranking][0] == best.take
+    assert ranking[0]["take"] == best.take
     assert {row["take"] for row in ranking} == {1, 2, 3}
     assert all(row.keys() == {"take", *RANKED_BY} for row in ranking)
     np.testing.assert_array_equal(best.notes, every[best.take - 1].notes)

@@ -697,12 +697,12 @@ def test_one_json_document_says_all_of_the_pieces(weights, seed):
     said = made(generate(weights, seed, "piece.mid", "--takes", 3, "--keep", 2, "--json"))
     told = json.loads(said)
     assert told["took_s"] > 0
-    for number, piece in enumerate(told["pieces"], 1):
-        path = piece.pop("path")
+    for number, facts in enumerate(told["pieces"], 1):
+        path = facts.pop("path")
         assert path == f"piece-{number}.mid"
-        assert piece == json.loads(Path(path).with_suffix(".json").read_text())
+        assert facts == json.loads(Path(path).with_suffix(".json").read_text())
     assert [row["take"] for row in told["pieces"][0]["ranking"]][:2] == [
-        piece["take"] for piece in told["pieces"]
+        facts["take"] for facts in told["pieces"]
     ]
 
 
