@@ -42,7 +42,7 @@ def pipeline(file: SettingsFile, /, corpus: str, seeds: str, out: str, **options
 
     with reports() as report:
         records = all_three(source, to_continue, target, settings, progress=report)
-    report_pieces(f"{out.rstrip('/')}/{PIECES}", records, settings)
+    report_pieces(out, records, target.inner(PIECES))
 
 
 @click.command(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from deep_piano.config.sections import Config
     from deep_piano.generate.files import Piece
     from deep_piano.generate.records import Records
+    from deep_piano.infra.storage.folder import Folder
 
 
 class _Generate(Grouped):
@@ -175,7 +176,8 @@ def generate(
             (_print_as_json if as_json else _print_pieces)(pieces, took_s)
             return
     records = _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
-    report_pieces(out, records, settings, as_json=as_json)
+    [pieces] = open_folders(settings.storage, out)
+    report_pieces(out, records, pieces, as_json=as_json)
 
 
 def _require_no_bulk_options(seed: str, of_bulk: Mapping[str, Any]) -> None:
@@ -238,11 +240,10 @@ def _generate_in_bulk(
         return in_bulk(source, target, settings, only_new=only_new, force=force, progress=report)
 
 
-def report_pieces(out: str, records: Records, settings: Config, *, as_json: bool = False) -> None:
+def report_pieces(out: str, records: Records, pieces: Folder, *, as_json: bool = False) -> None:
     """Print the counts of the requested pieces, and the page to open; raise where any failed."""
     from deep_piano.generate.gallery import PAGE
 
-    [pieces] = open_folders(settings.storage, out)
     counts = Counter(record.status for record in records.all)
     failed, left_out = counts["failed"], counts["left out"]
     if as_json:
