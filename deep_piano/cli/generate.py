@@ -176,8 +176,8 @@ def generate(
             (_print_as_json if as_json else _print_pieces)(pieces, took_s)
             return
     records = _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
-    [pieces] = open_folders(settings.storage, out)
-    report_pieces(out, records, pieces, as_json=as_json)
+    [target] = open_folders(settings.storage, out)
+    report_pieces(out, records, target, as_json=as_json)
 
 
 def _require_no_bulk_options(seed: str, of_bulk: Mapping[str, Any]) -> None:
