@@ -8,6 +8,7 @@ from typing import Any
 from deep_piano.api.given import Music, PathLike, as_file, notes_in, settings_of
 from deep_piano.api.piece import Piece
 from deep_piano.codecs.registry import CODECS
+from deep_piano.config.sections import Config
 from deep_piano.errors import InputError, one_line
 from deep_piano.generate.notes import ready_sound
 from deep_piano.generate.piece import compose, road_of
@@ -73,19 +74,11 @@ def continue_piece(
     >>> piece = dp.continue_piece("seed.mp3", seconds=60)  # doctest: +SKIP
     >>> piece.save("piece.mp3")  # doctest: +SKIP
     """
-    if settings.get("takes") is not None:
-        settings = {"keep": 1} | settings
-    pieces = continue_pieces(
-        seed,
-        sr=sr,
-        checkpoint=checkpoint,
-        only_new=only_new,
-        config=config,
-        profile=profile,
-        progress=progress,
-        **settings,
-    )
-    return pieces[0]
+    chosen = _settings(settings, checkpoint, config=config, profile=profile)
+    generate = chosen.generate
+    if generate.takes > 1 and generate.keep is None:
+        chosen = chosen.model_copy(update={"generate": generate.model_copy(update={"keep": 1})})
+    return _continued(seed, sr, chosen, checkpoint, only_new=only_new, progress=progress)[0]
 
 
 def continue_pieces(
@@ -107,17 +100,35 @@ def continue_pieces(
     -------
     list of Piece
     """
+    chosen = _settings(settings, checkpoint, config=config, profile=profile)
+    return _continued(seed, sr, chosen, checkpoint, only_new=only_new, progress=progress)
+
+
+def _settings(
+    given: dict[str, Any],
+    checkpoint: PathLike | Checkpoint | None,
+    *,
+    config: PathLike | None,
+    profile: str | None,
+) -> Config:
+    named = None if isinstance(checkpoint, Checkpoint) else checkpoint
+    return settings_of({**given, "checkpoint": named}, "generate", config=config, profile=profile)
+
+
+def _continued(
+    seed: Music,
+    sr: int | None,
+    chosen: Config,
+    checkpoint: PathLike | Checkpoint | None,
+    *,
+    only_new: bool,
+    progress: Tell | None,
+) -> list[Piece]:
+    settings, storage, tell = chosen.generate, chosen.storage, progress or no_progress
     if not isinstance(checkpoint, Checkpoint):
-        settings["checkpoint"] = checkpoint
-    chosen = settings_of(settings, "generate", config=config, profile=profile)
-    storage, tell = chosen.storage, progress or no_progress
-    known = [codec.spec.codec for codec in CODECS.values()]
-    loaded = (
-        checkpoint
-        if isinstance(checkpoint, Checkpoint)
-        else checkpoints.load(chosen.generate.checkpoint, codec=known, storage=storage)
-    )
-    road = road_of(loaded, chosen.generate, Path("piece.wav"), only_new=only_new)
+        known = [codec.spec.codec for codec in CODECS.values()]
+        checkpoint = checkpoints.load(settings.checkpoint, codec=known, storage=storage)
+    road = road_of(checkpoint, settings, Path("piece.wav"), only_new=only_new)
     with as_file(seed, sr=sr, storage=storage) as path:
         read = road.read(path, tell)
     return [Piece(road, read, take) for take in compose(road, read, progress=tell)]

@@ -190,6 +190,9 @@ def test_of_several_takes_the_best_is_returned(seed, settings):
     assert {row["take"] for row in ranking} == {1, 2, 3}
     assert all(row.keys() == {"take", *RANKED_BY} for row in ranking)
     np.testing.assert_array_equal(best.notes, every[best.take - 1].notes)
+    Path("mine.yaml").write_text("generate: {takes: 3}")
+    again = dp.continue_piece(seed, config="mine.yaml", **settings)
+    assert again.take == best.take
 
 
 def test_a_checkpoint_may_be_loaded_once(seed, settings, weights):
