@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from deep_piano.infra.progress import Progress, Tell
 from deep_piano.music import audio, loudness, synth, tuning
 from deep_piano.music.audio import SILENCE_DBFS, Samples
 from deep_piano.music.length import length_s as length_of
+from deep_piano.music.length import playing_ends_s
 from deep_piano.music.midi import holds_midi, read_midi
 from deep_piano.music.notes import Notes, excerpt
 
@@ -111,9 +112,13 @@ def find_stretch(path: Path, settings: GenerateConfig) -> Stretch:
             of_s = float(notes["offset"].max())
             # A last chord may ring on for long: the playing has ended by then.
             ends_s = min(of_s, float(notes["onset"][-1]) + LONGEST_TRAILING_SILENCE_S)
+    elif meant == (None, None, None):
+        of_s = length_of(path)
+        if of_s is not None:
+            ends_s = min(of_s, playing_ends_s(path, of_s) + LONGEST_TRAILING_SILENCE_S)
     else:
-        with nullcontext() if meant == (None, None, None) else suppress(AudioError):
-            of_s = ends_s = length_of(path)
+        with suppress(AudioError):
+            of_s = length_of(path)
     if of_s is not None and settings.seed_end is not None and settings.seed_end > of_s + 0.5:
         raise error(
             f"{one_line(path)} is {of_s:.1f} s long: a seed cannot end at {settings.seed_end:g} s. "

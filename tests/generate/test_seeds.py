@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from deep_piano.config.sections import GenerateConfig
@@ -76,6 +77,32 @@ def test_a_midi_file_ends_where_its_last_note_is_struck_and_not_where_it_has_die
     found = find_stretch(tmp_path / "a.mid", GenerateConfig())
     assert found.start_s + found.seconds == pytest.approx(22, abs=2e-3)
     assert found.of_s == pytest.approx(60, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("after", "end_s"),
+    [
+        (0.0, 14),
+        (1.5, 15.5),
+        (20.0, 16),  # with two seconds of the silence
+        (200.0, 214),  # longer than is looked at: `check_seed` refuses it
+    ],
+)
+def test_a_recorder_may_run_on_after_the_playing(tmp_path, rng, after, end_s):
+    t = np.arange(14 * SR) / SR
+    hiss = 1e-4 * rng.standard_normal(round((14 + after) * SR))
+    hiss[: len(t)] += 0.5 * np.sin(2 * np.pi * 440 * t)
+    write_sound(tmp_path / "a.wav", hiss)
+    found = find_stretch(tmp_path / "a.wav", GenerateConfig())
+    assert found.start_s + found.seconds == pytest.approx(end_s, abs=0.11)
+    assert found.of_s == pytest.approx(14 + after, abs=2e-3)
+
+
+def test_a_soft_end_is_no_silence(tmp_path):
+    t = np.arange(14 * SR) / SR
+    write_sound(tmp_path / "a.wav", 0.5 * np.where(t < 5, 1, 0.01) * np.sin(2 * np.pi * 440 * t))
+    found = find_stretch(tmp_path / "a.wav", GenerateConfig())
+    assert found.start_s + found.seconds == pytest.approx(14, abs=2e-3)
 
 
 def test_a_seed_cannot_end_beyond_its_recording(tmp_path):
