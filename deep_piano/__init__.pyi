@@ -2,25 +2,27 @@
 
 from .api.doctor import Check
 from .api.jobs import (
+    continue_folder,
+    prepare_dataset,
+    preview_dataset,
+    run_pipeline,
+    submit_job,
+    train_checkpoint,
+)
+from .api.music import continue_piece, continue_pieces, load_checkpoint, render, transcribe
+from .api.piece import Piece
+from .api.tools import (
     check_machine,
     compare_runs,
-    continue_folder,
     count_votes,
     evaluate,
     fetch_asset,
     index_dataset,
     inspect,
     list_assets,
-    prepare_dataset,
-    preview_dataset,
-    run_pipeline,
-    submit_job,
-    train_checkpoint,
     train_judge,
     write_page,
 )
-from .api.music import continue_piece, continue_pieces, load_checkpoint, render, transcribe
-from .api.piece import Piece
 from .dataset.reader import Dataset
 from .errors import DeepPianoError, InputError
 from .infra.progress import Progress

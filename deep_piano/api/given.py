@@ -14,7 +14,10 @@ import numpy as np
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import Config, StorageConfig
 from deep_piano.errors import InputError, one_line
-from deep_piano.infra.storage.open import local_file
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.open import local_file, open_folder
+from deep_piano.models import checkpoint as checkpoints
+from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music.midi import write_midi
 from deep_piano.music.notes import NOTE, Notes
 
@@ -63,6 +66,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value.item() if isinstance(value, np.generic) else value
+
+
+def open_folders(storage: StorageConfig, *places: PathLike) -> list[Folder]:
+    """Return the folders at some paths or ``s3://`` prefixes."""
+    return [open_folder(place, **storage.model_dump()) for place in places]
+
+
+def loaded(given: PathLike | Checkpoint, storage: StorageConfig) -> Checkpoint:
+    """Return a checkpoint, read where it is not yet."""
+    if isinstance(given, Checkpoint):
+        return given
+    return checkpoints.load(os.fspath(given), storage=storage)
 
 
 @contextmanager

@@ -279,7 +279,7 @@ def index(file: SettingsFile, /, dataset: str, out: Path, force: bool) -> None:
     continuation shares with any recording, transposed or not, with times equal to 50 ms.
     The index takes 6 bytes a note.
     """
-    from deep_piano.api.jobs import index_dataset
+    from deep_piano.api.tools import index_dataset
 
     with stages() as progress:
         found = index_dataset(dataset, out, force=force, progress=progress, **dict(file.storage))
@@ -304,7 +304,7 @@ def gallery(
     With -o, a page of one or several folders is written there. For several folders it compares
     the pieces of the same seed and take, for example of two checkpoints. Votes are saved as JSON.
     """
-    from deep_piano.api.jobs import write_page
+    from deep_piano.api.tools import write_page
 
     if out is None and len(folders) > 1:
         raise click.UsageError("several folders need one page: give its name with -o.")
@@ -319,7 +319,7 @@ def votes(files: tuple[Path, ...]) -> None:
     For each pair: how often the first was preferred, its share of the decided votes, and Wilson's
     95 % interval of that share. A vote counts only where both pieces were heard.
     """
-    from deep_piano.api.jobs import count_votes
+    from deep_piano.api.tools import count_votes
     from deep_piano.generate.votes import table
 
     comparisons, unheard = count_votes(*files)

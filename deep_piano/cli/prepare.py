@@ -100,7 +100,7 @@ def inspect(file: SettingsFile, /, what: str, plot: Path | None, as_json: bool) 
     For a dataset, print its card: hours, notes, splits, keys, tempo, density, loudness, and the
     files left out. For a recording, print its descriptors. With --plot, also draw pictures.
     """
-    from deep_piano.api.jobs import inspect as found_in
+    from deep_piano.api.tools import inspect as found_in
     from deep_piano.report.card import encodable
 
     with stages() as progress:

@@ -88,7 +88,7 @@ def runs(file: SettingsFile, /, folder: str, as_json: bool) -> None:
     `generate --checkpoint FOLDER` then uses that one. Runs of different datasets are listed, but
     not compared.
     """
-    from deep_piano.api.jobs import compare_runs
+    from deep_piano.api.tools import compare_runs
     from deep_piano.train.runs import best_run, table
 
     found = compare_runs(folder, **dict(file.storage))
@@ -132,7 +132,7 @@ def evaluate(
     second and perplexity, for each top-level folder of the corpus. The baselines are fitted to the
     training split.
     """
-    from deep_piano.api.jobs import evaluate as score
+    from deep_piano.api.tools import evaluate as score
 
     with stages() as progress:
         found = score(checkpoint, dataset, split=split, progress=progress, **dict(file.storage))
