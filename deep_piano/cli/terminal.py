@@ -184,9 +184,10 @@ def reports(*, every_s: float = EVERY_S) -> Iterator[Tell]:
     clock = _Clock()
 
     def in_words(now: Progress) -> tuple[str, str]:
+        if now.total <= 1 and not now.done:  # there is nothing to count
+            return "", now.what
         facts = clock.facts(now)
-        count = f"{now.done:,} of {now.total:,}"
-        return facts, f"{now.what}: {count}, {facts}" if now.total > 1 or now.done else now.what
+        return facts, f"{now.what}: {now.done:,} of {now.total:,}, {facts}"
 
     with _shown(in_words, every_s=every_s, ends=True) as show:
         yield show

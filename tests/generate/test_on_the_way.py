@@ -164,3 +164,18 @@ def test_every_seed_that_cannot_be_read_fails_and_too_many_are_an_error():
     with pytest.raises(DeepPianoError, match=r"stopped: 4 pieces failed and 3 may .*of a: odd"):
         state.require_few_failures()
     assert len(state) == 0
+
+
+def test_it_is_told_how_much_is_read_until_the_first_piece_is_there():
+    road = SimpleNamespace(settings=GenerateConfig(), checkpoint=None, only_new=False)
+    state = OnTheWay(Run(None, None, "mid", road), Records())
+    entries = [Entry(name, 1, "stamp") for name in ("a", "b", "c")]
+    for name, takes in state.missing(entries):
+        state.begin(name, takes)
+    told = []
+    for name in ("a", "b"):
+        state.read(name, SEED, {})
+        told.append((state.progress.what, state.progress.done, state.progress.total))
+    assert told == [("reading", 1, 3), ("reading", 2, 3)]
+    state.written(Record("a", 1, "done", seconds=20.0))
+    assert (state.progress.what, state.progress.done) == ("writing pieces", 1)
