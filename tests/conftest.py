@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,12 +34,28 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # or all else that runs comes
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 s are little on a busy machine
 
 
+_STARTED = time.monotonic()
+
+
 def _shared_folder() -> Path:
     beside = Path(__file__).parents[2] / "shared"
     return Path(os.environ.get("DEEP_PIANO_SHARED") or beside)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--begin-within",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="skip slow tests whose turn comes later than this",
+    )
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    seconds = item.config.getoption("--begin-within")
+    if item.get_closest_marker("slow") and time.monotonic() - _STARTED > seconds:
+        pytest.skip(f"its turn came later than after {seconds:g} s")
     if item.get_closest_marker("shared") and not _shared_folder().is_dir():
         pytest.skip(f"there is no folder {_shared_folder()} (set DEEP_PIANO_SHARED)")
     if item.get_closest_marker("gpu") and not _tensorflow_sees_a_gpu():

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from deep_piano.analysis import keys, note_figures
 from deep_piano.analysis.tempo import tempo_of, tempo_of_periods
+from deep_piano.infra.backend import load_librosa
 from deep_piano.music.audio import SILENCE_DBFS, Samples
 from deep_piano.music.loudness import integrated_lufs
 from deep_piano.music.notes import Notes
@@ -188,9 +189,7 @@ def _describe_excerpt(excerpt: Samples, *, sr: int) -> dict[str, Any]:
 
 def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
     """Return the fields that one STFT of the excerpt, peak 1.0, gives."""
-    import librosa
-    from librosa.onset import onset_strength
-
+    librosa = load_librosa()
     n_fft = max(256, round(_FFT_AT_16_KHZ * 2.0 ** math.floor(math.log2(sr / 16_000))))
     hop = n_fft // 4  # 32 ms at 16 kHz: less often, and 117 and 134 quarters a minute are one
     excerpt = np.pad(excerpt, (0, max(0, n_fft - len(excerpt))))
@@ -204,7 +203,7 @@ def _describe_spectrum(excerpt: Samples, *, sr: int) -> dict[str, Any]:
     chroma = by_frame.mean(axis=1).astype(float)
     chroma /= chroma.sum()
     key = keys.estimate_of_weights(chroma)
-    onset = onset_strength(S=mel_db, sr=sr, hop_length=hop)
+    onset = librosa.onset.onset_strength(S=mel_db, sr=sr, hop_length=hop)
     # Of the whole excerpt at once: librosa's tempogram, 8 s at a time, costs as much as the STFT.
     alike = librosa.autocorrelate(onset - onset.mean(), max_size=math.ceil(2 * sr / hop) + 2)
     return {

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.infra.backend import load_librosa
 from deep_piano.music.audio import Samples
 
 LEVEL_WINDOW_S: Final = 3.0
@@ -63,22 +64,19 @@ def levels_db(samples: Samples, *, sr: int) -> NDArray[np.float64]:
 
 
 def _chroma(samples: Samples, sr: int) -> NDArray[np.float64]:
-    import librosa
-
+    librosa = load_librosa()
     chroma = librosa.feature.chroma_stft(y=samples, sr=sr, n_fft=4096, tuning=0.0, norm=None)
     return np.asarray(chroma.mean(axis=1), np.float64)
 
 
 def _flatness(samples: Samples) -> float:
-    import librosa
-
+    librosa = load_librosa()
     return float(np.median(librosa.feature.spectral_flatness(y=samples, amin=1e-12)))
 
 
 def _onsets_per_s(samples: Samples, sr: int) -> float:
-    from librosa.onset import onset_detect
-
-    return len(onset_detect(y=samples, sr=sr)) / max(1e-9, len(samples) / sr)
+    onsets = load_librosa().onset.onset_detect(y=samples, sr=sr)
+    return len(onsets) / max(1e-9, len(samples) / sr)
 
 
 def _peaks(samples: Samples, sr: int) -> tuple[int, float]:

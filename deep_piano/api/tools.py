@@ -163,7 +163,11 @@ def index_dataset(
 
 
 def write_page(
-    *folders: PathLike, out: PathLike | None = None, force: bool = False, **storage: Any
+    *folders: PathLike,
+    out: PathLike | None = None,
+    force: bool = False,
+    single_file: bool = False,
+    **storage: Any,
 ) -> str:
     """Write the page that shows and plays pieces: ``deep-piano gallery FOLDERS``.
 
@@ -175,6 +179,8 @@ def write_page(
         The page to write; by default the folder's own ``index.html``.
     force : bool
         Replace an existing page at `out`.
+    single_file : bool
+        Put all sounds into the page at `out`, so that it can be sent.
 
     Returns
     -------
@@ -184,10 +190,10 @@ def write_page(
     opened = open_folders(settings_of(storage, "storage").storage, *folders)
     if out is not None:
         require_free(Path(out), force=force)
-        write_page_of(Path(out), opened, replace=force)
+        write_page_of(Path(out), opened, replace=force, single_file=single_file)
         return os.fspath(out)
-    if len(opened) != 1:
-        raise InputError("several folders need one page: give its name.")
+    if len(opened) != 1 or single_file:
+        raise InputError("several folders, or a page with all in it, need a name: give out=.")
     write_gallery(opened[0], known_pieces(opened[0]))
     return opened[0].place(PAGE)
 

@@ -290,6 +290,7 @@ def index(file: SettingsFile, /, dataset: str, out: Path, force: bool) -> None:
 @click.argument("folders", nargs=-1, required=True)
 @click.option("-o", "--output", "out", type=LocalPath(), help="Page to write.")
 @click.option("--force", is_flag=True, help="Replace an existing page.")
+@click.option("--single-file", is_flag=True, help="With -o: a page with all sounds in it, to send.")
 @configured
 def gallery(
     file: SettingsFile,
@@ -297,6 +298,7 @@ def gallery(
     folders: tuple[str, ...],
     out: Path | None,
     force: bool,
+    single_file: bool,
 ) -> None:
     """Write a page that shows and plays the pieces of FOLDERS, and compares them blind.
 
@@ -308,7 +310,10 @@ def gallery(
 
     if out is None and len(folders) > 1:
         raise click.UsageError("several folders need one page: give its name with -o.")
-    click.echo(one_line(write_page(*folders, out=out, force=force, **dict(file.storage))))
+    if out is None and single_file:
+        raise click.UsageError("a page with all in it needs a name of its own: give it with -o.")
+    options = {"force": force, "single_file": single_file, **dict(file.storage)}
+    click.echo(one_line(write_page(*folders, out=out, **options)))
 
 
 @click.command(epilog="Example: deep-piano votes votes-*.json")

@@ -1,12 +1,13 @@
 """The page of a bulk run: every seed and its pieces, to be seen, heard and compared blind.
 
 One file beside the pieces that needs no server and no network: the records stand in it as JSON,
-sounds and piano rolls are loaded as they are looked at. This module knows records and where their
-files lie; what the page does with them stands in ``gallery.html``.
+sounds and piano rolls are loaded as they are looked at, or stand in it too. This module knows
+records and where their files lie; what the page does with them stands in ``gallery.html``.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from deep_piano.generate.records import MANIFEST, SEED, Record, Records, read_re
 from deep_piano.infra.storage.atomic import atomic_path
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.local import LocalFolder
-from deep_piano.report.roll import ROLL_AXES, ROLL_INCHES
+from deep_piano.report.roll import ROLL_AXES, ROLL_INCHES, ROLL_LEFT
 
 PAGE: Final = "index.html"
 MOST_PIECES: Final = 5_000
@@ -45,7 +46,9 @@ def write_gallery(pieces: Folder, records: Records) -> None:
         path.write_text(page, encoding="utf-8")
 
 
-def write_page_of(out: Path, folders: Sequence[Folder], *, replace: bool = True) -> None:
+def write_page_of(
+    out: Path, folders: Sequence[Folder], *, replace: bool = True, single_file: bool = False
+) -> None:
     """Write a page of several bulk runs, whose pieces of the same seeds stand side by side.
 
     Parameters
@@ -53,9 +56,11 @@ def write_page_of(out: Path, folders: Sequence[Folder], *, replace: bool = True)
     out : Path
         The page. It finds the pieces by where they lie from there.
     folders : sequence of Folder
-        Of pieces, on this machine.
+        Of pieces; on this machine, but for a single file.
     replace : bool
         Whether an existing page may be replaced.
+    single_file : bool
+        Whether all sounds, pictures and notes are put into the page, so that it can be sent.
 
     Raises
     ------
@@ -64,21 +69,9 @@ def write_page_of(out: Path, folders: Sequence[Folder], *, replace: bool = True)
     """
     runs = []
     for folder in folders:
-        if not isinstance(folder, LocalFolder):
-            raise InputError(
-                f"{one_line(folder.uri)} is not on this machine, and a page of several runs finds "
-                "their pieces by their paths. Copy the folder here."
-            )
-        base = quote(os.fsencode(os.path.relpath(folder.root, out.absolute().parent)))
-        runs.append(
-            _run(
-                _name(folder),
-                read_run(folder),
-                known_pieces(folder),
-                _below(base, folder),
-                MOST_PIECES // len(folders),
-            )
-        )
+        url = _within(folder) if single_file else _from(out, folder)
+        most = MOST_PIECES // len(folders)
+        runs.append(_run(_name(folder), read_run(folder), known_pieces(folder), url, most))
     names = [run["name"] for run in runs]
     for number, run in enumerate(runs, 1):
         if names.count(run["name"]) > 1:
@@ -86,6 +79,13 @@ def write_page_of(out: Path, folders: Sequence[Folder], *, replace: bool = True)
     page = _page(" and ".join(run["name"] for run in runs), runs)
     with atomic_path(out, replace=replace) as path:
         path.write_text(page, encoding="utf-8")
+
+
+_MEDIA_TYPES = {
+    **{".mid": "audio/midi", ".musicxml": "application/xml", ".json": "application/json"},
+    **{".png": "image/png", ".mp3": "audio/mpeg", ".wav": "audio/wav"},
+    **{".flac": "audio/flac", ".ogg": "audio/ogg"},
+}
 
 
 def known_pieces(pieces: Folder) -> Records:
@@ -105,8 +105,25 @@ def known_pieces(pieces: Folder) -> Records:
     return records
 
 
-def _below(base: str, folder: LocalFolder) -> Callable[[str], str]:
+def _from(out: Path, folder: Folder) -> Callable[[str], str]:
+    """Return a function that names a file of a folder as seen from a page elsewhere."""
+    if not isinstance(folder, LocalFolder):
+        raise InputError(
+            f"{one_line(folder.uri)} is not on this machine, and a page elsewhere finds its pieces "
+            "by their paths. Copy the folder here, or ask for a page with all in it: --single-file."
+        )
+    base = quote(os.fsencode(os.path.relpath(folder.root, out.absolute().parent)))
     return lambda name: f"{base}/{folder.relative_url(name)}"
+
+
+def _within(folder: Folder) -> Callable[[str], str]:
+    """Return a function that gives a file of a folder itself, as a URL (RFC 2397)."""
+
+    def data(name: str) -> str:
+        kind = _MEDIA_TYPES[PurePosixPath(name).suffix]
+        return f"data:{kind};base64,{base64.b64encode(folder.read_bytes(name)).decode()}"
+
+    return data
 
 
 def _name(pieces: Folder) -> str:
@@ -149,7 +166,7 @@ def _piece(record: Record, url: Callable[[str], str]) -> dict[str, Any]:
             kind = "chart"
         files[kind] = url(name)
         if kind == "sound":
-            files["sha256"] = record.files[name]
+            files |= {"file": name, "sha256": record.files[name]}
     known = {
         "seed": record.seed,
         "take": record.take,
@@ -172,6 +189,7 @@ def _page(title: str, runs: list[dict[str, Any]]) -> str:
         "title": title,
         "aspect": ROLL_INCHES[0] / ROLL_INCHES[1],
         "axes": ROLL_AXES,
+        "left": ROLL_LEFT,
         "beyond": beyond,
         "runs": runs,
     }

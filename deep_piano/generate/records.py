@@ -1,10 +1,11 @@
 """What a bulk run has made: one record a piece, kept so that a rerun does only what is missing.
 
-The folder of pieces holds ``run.json`` (what all pieces have in common), ``pieces/SEED/take-N.*``
-(each piece's files, its .json last), ``pieces/SEED/seed.*`` where it is written as sound, and the
-manifest: ``pieces.parquet`` and ``pieces.jsonl``. While a run is at work its records are kept in
-``records/``, a file for each batch of them. This module knows folders and records; it knows nothing
-of how pieces are made.
+The folder of pieces holds ``run.json`` (what all pieces have in common), ``SEED/take-N.*`` (each
+piece's files, its .json last), ``SEED/seed.*`` where it is written as sound, and the manifest:
+``pieces.parquet`` and ``pieces.jsonl``. SEED is the path of the seed's file within its folder, as
+two seeds may differ in their suffixes only. While a run is at work its records are kept in
+``.records/``, a file for each batch of them. This module knows folders and records; it knows
+nothing of how pieces are made.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from deep_piano.infra.storage.arrow import arrow_file
 from deep_piano.infra.storage.folder import Folder
 
 RUN: Final = "run.json"
-PIECES: Final = "pieces"
-RECORDS: Final = "records"
+RECORDS: Final = ".records"  # no seed is hidden
 SEED: Final = "seed"
 MANIFEST: Final = "pieces.jsonl"
 TABLE: Final = "pieces.parquet"
@@ -101,11 +101,6 @@ class Record:
     def failed(self) -> bool:
         """The piece should be there and is not."""
         return self.status == "failed"
-
-
-def folder_of(seed: str) -> str:
-    """Return where a seed's pieces lie within the folder of pieces."""
-    return f"{PIECES}/{seed}"
 
 
 def require_same_run(pieces: Folder, run: Mapping[str, Any], *, force: bool) -> None:

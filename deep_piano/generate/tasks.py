@@ -23,7 +23,7 @@ from deep_piano.generate import piece
 from deep_piano.generate.files import Piece, targets
 from deep_piano.generate.notes import ready_sound
 from deep_piano.generate.piece import Road
-from deep_piano.generate.records import SEED, Record, folder_of
+from deep_piano.generate.records import SEED, Record
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.atomic import sha256_of
 from deep_piano.infra.storage.folder import Folder, named
@@ -56,7 +56,7 @@ def read_seed(run: Run, name: str) -> tuple[Any, dict[str, str]]:
         logger.info("%s: read", one_line(name), extra=extra)
         if road.sound is None:
             return seed, {}
-        target = f"{folder_of(name)}/{SEED}.{run.format}"
+        target = f"{name}/{SEED}.{run.format}"
         with run.pieces.write(target) as place:
             road.write_seed(place, path, seed)
             return seed, {target: sha256_of(place)}
@@ -109,7 +109,7 @@ def _publish(run: Run, name: str, made: Piece) -> dict[str, str]:
     known = made.facts["files"]  # the hashes of all but the .json, which holds them
     hashes = {}
     for path in made.files.written():
-        target = f"{folder_of(name)}/{path.name}"
+        target = f"{name}/{path.name}"
         with run.pieces.write(target) as place:
             shutil.copyfile(path, place)
         hashes[target] = known.get(path.name) or sha256_of(path)

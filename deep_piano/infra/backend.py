@@ -1,4 +1,4 @@
-"""TensorFlow and Keras: loaded with our own settings, and without their messages.
+"""TensorFlow, Keras and librosa: loaded with our own settings, and without their messages.
 
 `TF_CPP_MIN_LOG_LEVEL` alone does not silence them: some are written before logging
 is set up. ~/.keras/keras.json, which other programs may have written, is not read.
@@ -43,6 +43,15 @@ def load_tensorflow() -> ModuleType:
         os.close(nowhere)
         os.close(kept)
     return tensorflow
+
+
+def load_librosa() -> ModuleType:
+    """Import librosa once Numba's cache, which its functions share, is safe (`infra.compiling`)."""
+    import librosa
+
+    import deep_piano.infra.compiling  # noqa: F401
+
+    return librosa
 
 
 def keras_backend() -> str:

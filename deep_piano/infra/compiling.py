@@ -1,8 +1,9 @@
 """Caches the machine code of Numba between processes, keyed by its source files.
 
 Numba's own cache depends on one source file: it misses changes of constants from other modules and
-of types. Here the cache folder is named after the contents of all files that matter. This module
-loads Numba when it is imported.
+of types. Here the cache folder is named after the contents of all files that matter. It also
+numbers its files, so that two processes can write code for different types under one name; here
+files are named after the types. This module loads Numba when it is imported.
 """
 
 from __future__ import annotations
@@ -18,8 +19,26 @@ from deep_piano.infra.caches import settle_libraries
 settle_libraries()
 
 import numba  # noqa: E402 (it reads its settings when it is loaded)
+from numba.core import caching  # noqa: E402
 
 Function = TypeVar("Function", bound=Callable[..., object])
+
+
+class _CacheFile(caching.IndexDataCacheFile):
+    """Numba's files of one function, safe to write from several processes at once.
+
+    A file of machine code is named after what it was compiled for, not by the next free number,
+    and is there before the index names it. A process that calls code for other types crashes.
+    """
+
+    def save(self, key: object, data: object) -> None:
+        compiled_for = self._dump((self._source_stamp, key))
+        name = self._data_name(int.from_bytes(hashlib.sha256(compiled_for).digest()[:8], "big"))
+        self._save_data(name, data)
+        self._save_index(self._load_index() | {key: name})
+
+
+caching.IndexDataCacheFile = _CacheFile  # type: ignore[misc]
 
 
 def compiler(*sources: str, fastmath: Collection[str] = ()) -> Callable[[Function], Function]:

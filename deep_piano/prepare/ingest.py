@@ -23,6 +23,7 @@ from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.dataset.rows import Reject, Row
 from deep_piano.errors import DecodeTimeout, DeepPianoError, InputError, one_line
+from deep_piano.infra.backend import load_librosa
 from deep_piano.music import audio, tuning
 from deep_piano.music.audio import Samples
 from deep_piano.music.midi import holds_midi, read_midi_and_pedal
@@ -262,11 +263,12 @@ def _trimmed(samples: Samples, settings: PrepareConfig, *, sr: int) -> Samples:
     samples = samples[first : max(0, len(samples) - last)]
     if settings.trim_silence_db is None or not samples.any():
         return samples
-    from librosa.effects import trim
-
     # Frames that do not overlap: the default's take five times the memory of the samples.
     frame = max(1, round(_FRAME_S * sr))
-    return trim(samples, top_db=settings.trim_silence_db, frame_length=frame, hop_length=frame)[0]
+    trimmed, _ = load_librosa().effects.trim(
+        samples, top_db=settings.trim_silence_db, frame_length=frame, hop_length=frame
+    )
+    return np.asarray(trimmed)
 
 
 def _content_id(samples: Samples) -> str:

@@ -40,6 +40,9 @@ ROLL_INCHES = (18.0, 6.4)
 ROLL_AXES = (0.052, 0.105, 0.935, 0.785)
 """Where in it the notes are, as shares: left, bottom, width, height."""
 
+ROLL_LEFT = 0.012
+"""Where in it the names of keys begin, left of the keyboard."""
+
 _SEED, _CONTINUATION = ORANGE, BLUE
 _BLACK_KEYS = (1, 3, 6, 8, 10)
 _FEWEST_PITCHES = 48  # four octaves: a narrow piece is not blown up to look wide

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.infra.backend import load_librosa
 from deep_piano.music.audio import Samples
 
 Image = NDArray[np.float64]
@@ -50,8 +51,7 @@ def mel_image(samples: Samples, columns: int, *, sr: int) -> Image:
     ndarray, shape (128, columns)
         From 0 (`MEL_RANGE_DB` below the loudest, or silent) to 1; the lowest band first.
     """
-    import librosa
-
+    librosa = load_librosa()
     power = _mean_power(samples, columns, sr=sr, window_s=_MEL_WINDOW_S)
     mel = librosa.feature.melspectrogram(S=power, sr=sr, n_mels=_MEL_BANDS, fmax=_highest_hz(sr))
     return _scaled(mel, max(float(mel.max()), _FAINTEST), range_db=MEL_RANGE_DB)
@@ -59,8 +59,7 @@ def mel_image(samples: Samples, columns: int, *, sr: int) -> Image:
 
 def mel_rows(frequencies_hz: Sequence[float], *, sr: int) -> tuple[list[float], list[float]]:
     """Return the frequencies that are well within a `mel_image`, with the row of each."""
-    import librosa
-
+    librosa = load_librosa()
     within = [hz for hz in frequencies_hz if hz < 0.9 * _highest_hz(sr)]
     top = float(librosa.hz_to_mel(_highest_hz(sr)))
     return within, [float(librosa.hz_to_mel(hz)) / top * _MEL_BANDS for hz in within]
@@ -80,8 +79,7 @@ def chroma_image(samples: Samples, columns: int, *, sr: int) -> Image:
         From 0 (`CHROMA_RANGE_DB` below the strongest) to 1; C first. Moments that are almost silent
         fade, else a room's noise, being its own measure, would look as loud as the music.
     """
-    import librosa
-
+    librosa = load_librosa()
     power = _mean_power(samples, columns, sr=sr, window_s=_CHROMA_WINDOW_S)
     chroma = librosa.feature.chroma_stft(S=power, sr=sr, tuning=0.0, norm=None)
     strongest = np.maximum(chroma.max(axis=0), np.finfo(float).tiny)
@@ -96,8 +94,7 @@ def _highest_hz(sr: int) -> float:
 
 def _mean_power(samples: Samples, columns: int, *, sr: int, window_s: float) -> Image:
     """Return the mean power spectrum of each column, shape (bins, columns)."""
-    import librosa
-
+    librosa = load_librosa()
     columns = min(columns, len(samples))
     size = 2 ** round(np.log2(window_s * sr))
     hop = min(size // 4, len(samples) // columns)

@@ -45,7 +45,7 @@ def test_a_folder_is_continued(weights):
     ]
     one = dp.continue_piece("seeds/0.mid", checkpoint=weights, seconds=20)
     one.save("take-1.mid")
-    there = Path("pieces/pieces/0.mid/take-1.mid").read_bytes()
+    there = Path("pieces/0.mid/take-1.mid").read_bytes()
     assert Path("take-1.mid").read_bytes() == there
 
 

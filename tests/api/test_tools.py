@@ -54,7 +54,7 @@ def test_a_page_is_written_and_votes_are_counted():
     assert dp.write_page(Path("a"), out=Path("b.html")) == "b.html"
     with pytest.raises(InputError, match="already exists"):
         dp.write_page("a", out="b.html")
-    with pytest.raises(InputError, match="several folders need one page"):
+    with pytest.raises(InputError, match="need a name: give out="):
         dp.write_page("a", "a")
     side = {"run": "a", "take": 1}
     vote = {"first": side, "second": {**side, "take": 2}, "preferred": "first"}

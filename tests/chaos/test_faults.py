@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import signal
 import subprocess
@@ -181,7 +182,7 @@ class Watch:
 
     def _require_whole(self, name, data):
         try:
-            if name.startswith(("pieces/", "shards/")) or "-" in name.partition("last/")[2]:
+            if re.search(r"/(take-\d+|seed)\.|^shards/", name) or "-" in name.partition("last/")[2]:
                 whole = self._final.get(name, data) == data or name.startswith("checkpoint")
                 whole = whole and len(data) > 0
             elif name.endswith(".json"):

@@ -108,7 +108,7 @@ def test_a_corpus_in_s3_becomes_pieces_in_s3(by_ray, bed):
     for seed in ("0.mid", "1.mid", "c.mp3"):
         for take in range(1, TAKES + 1):
             for suffix in ("mp3", "mid", "png", "json"):
-                assert by_ray[f"pieces/pieces/{seed}/take-{take}.{suffix}"]
+                assert by_ray[f"pieces/{seed}/take-{take}.{suffix}"]
 
 
 def test_submit_makes_the_same(by_ray, bed, place, user):
@@ -151,7 +151,7 @@ def test_one_process_makes_the_same_pieces(by_ray, bed, place, tmp_path):
         made = contents(out.parent)
         assert len(made) == 4 * TAKES
         for name, data in made.items():
-            other = by_ray[f"pieces/pieces/{seed}/{name}"]
+            other = by_ray[f"pieces/{seed}/{name}"]
             if name.endswith(".json"):  # each says by which name it was given the checkpoint
                 data, other = json.loads(data), json.loads(other)
                 names = (data, checkpoint), (other, "run/checkpoint/best")

@@ -32,6 +32,7 @@ def test_a_page_is_made_anew_or_elsewhere():
 
 def test_what_makes_no_page_is_refused():
     refused(run("gallery", "a", "b"), "several folders need one page", "-o")
+    refused(run("gallery", "a", "--single-file"), "needs a name of its own", "-o")
     refused(run("gallery", "none"), "none holds no pieces")
     Path("empty").mkdir()
     refused(run("gallery", "empty"), "holds no pieces", "deep-piano generate")

@@ -35,6 +35,8 @@ def material(tmp_path_factory):
     tone = 0.1 * np.sin(np.arange(round(SECONDS * 8000)) * 0.3).astype(np.float32)
     write_sound(folder / "take.wav", tone, sr=8000)
     notes = make_notes([0.0, 3.0], [1.0, 5.0], [60, 72], [80, 90])
+    for name in ("take.mid", "take.json"):
+        (folder / name).write_text("{}")
     piano_roll(folder / "take.png", notes, seconds=SECONDS, seed_seconds=2.0, title="")
     return folder
 
@@ -49,7 +51,7 @@ def bulk(tmp_path, material):
         require_same_run(folder, about, force=False)
         records = []
         for number, seed in enumerate(seeds):
-            place = f"pieces/{seed}"
+            place = seed
             names = {f"{place}/seed.wav": "take.wav"}
             for take in range(1, takes + 1):
                 for suffix in (".wav", ".png", ".mid", ".json"):
@@ -182,6 +184,7 @@ def visit(browser):
     def visit(path, **options):
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
+        page.set_default_timeout(120_000)  # ms: the machine may be busy
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("requestfailed", lambda request: wrong.append(request.url))
         page.goto(path.absolute().as_uri())
@@ -215,10 +218,12 @@ def test_pieces_and_seeds_are_played_and_the_playhead_moves(page):
         f"parseFloat(document.querySelector('.current .here').style.left) > {before}"
     )
     roll = page.locator(".current .roll")
-    width = roll.bounding_box()["width"]
-    roll.click(position={"x": width / 2, "y": 20})
+    middle = page.evaluate("parseFloat(current.place(0.5)) / 100") * roll.bounding_box()["width"]
+    roll.click(position={"x": middle, "y": 20})
     page.wait_for_function(f"audio.currentTime > {SECONDS / 2 - 0.1}")
     assert page.evaluate("audio.currentTime") < SECONDS / 2 + 2
+    roll.click(position={"x": 1, "y": 20})  # the keyboard: from the beginning
+    page.wait_for_function("audio.currentTime < 1")
     page.keyboard.press("j")
     assert playing(page) == "a.mp3: take 1"
     page.keyboard.press("k")
@@ -239,10 +244,13 @@ def test_pieces_are_searched_filtered_and_sorted(page):
     page.locator("#search").fill("")
     page.locator("#status").select_option("failed")
     assert page.locator(".piece:visible").text_content() == "take 1failed: is no sound"
-    page.locator("#status").select_option("")
+    page.locator("#search").fill("nothing of this name")
+    assert page.locator("#none").is_visible()
+    page.locator("#clear").click()
+    assert shown.text_content() == "7 of 7 shown"
     page.locator("#sort").select_option(label="sort: closest to the seed's harmony")
     cosines = [
-        float(text) for text in page.locator("dt:text-is('cosine') + dd").all_text_contents()
+        float(text) for text in page.locator("dt:text-is('harmony') + dd").all_text_contents()
     ]
     best = [max(pair) for pair in zip(cosines[::2], cosines[1::2], strict=True)]
     assert best == sorted(best, reverse=True)
@@ -250,9 +258,38 @@ def test_pieces_are_searched_filtered_and_sorted(page):
     page.locator("#least").evaluate("e => { e.value = 0.5; e.dispatchEvent(new Event('input')); }")
     left = [
         float(text)
-        for text in page.locator("dt:text-is('cosine') + dd:visible").all_text_contents()
+        for text in page.locator("dt:text-is('harmony') + dd:visible").all_text_contents()
     ]
     assert left == [cosine for cosine in cosines if cosine >= 0.5]
+
+
+@pytest.mark.browser
+def test_a_piece_is_starred_and_the_star_is_kept(page):
+    page.get_by_label("Star take 2").first.click()
+    page.reload()
+    page.locator("#status").select_option("starred")
+    assert page.locator("#shown").text_content() == "1 of 7 shown"
+    assert page.locator(".piece:visible strong").text_content() == "take 2"
+    page.get_by_label("Play take 2").first.click()
+    playing(page)
+    page.keyboard.press("x")
+    assert page.locator("#none").is_visible()
+
+
+@pytest.mark.browser
+def test_a_page_with_all_in_it_plays_wherever_it_is_sent(bulk, visit, tmp_path):
+    out = tmp_path / "sent" / "page.html"
+    folder = bulk("pieces", ["a.mp3"])
+    write_page_of(out, [folder], single_file=True)
+    shutil.rmtree(folder.root)
+    page = visit(out)
+    page.wait_for_function("document.querySelector('.roll img').naturalWidth > 0")
+    page.get_by_label("Play take 2").click()
+    playing(page)
+    with page.expect_download() as download:
+        page.locator("a:text-is('sound')").first.click()
+    assert download.value.suggested_filename == "a.mp3, take 1.wav"
+    assert page.evaluate("described(pieces[0]).file") == "a.mp3/take-1.wav"
 
 
 @pytest.mark.browser
@@ -389,6 +426,9 @@ def test_it_fits_a_phone_by_day_and_by_night(bulk, visit, scheme):
     assert light == (scheme == "light")
     page.locator("#theme").tap()
     assert (sum(map(int, re.findall(r"\d+", page.evaluate(colour)))) > 380) != light
+    assert page.locator("#search").is_hidden()  # room for music first
+    page.get_by_text("Search and sort").tap()
+    assert page.locator("#search").is_visible()
     page.get_by_label("Play take 1").tap()
     playing(page)
 
@@ -413,12 +453,12 @@ def test_a_thousand_pieces_load_only_what_is_looked_at(bulk, visit):
 def test_pieces_of_sound_show_their_wave_and_figures(tmp_path, material, visit):
     folder = open_folder(tmp_path / "pieces")
     figures = {"chroma_cosine": 0.81, "softest_db": -0.6, "loudest_db": 0.4, "peaks_on_keys": 0.94}
-    names = {f"pieces/a.mp3/take-1{suffix}": "ab" for suffix in (".wav", ".png", ".json")}
+    names = {f"a.mp3/take-1{suffix}": "ab" for suffix in (".wav", ".png", ".json")}
     record = Record("a.mp3", 1, "done", seconds=SECONDS, figures=figures, files=names)
     write_manifest(folder, Records([record]))
     require_same_run(folder, {"settings": {}}, force=False)
     for suffix in (".wav", ".png"):
-        with folder.write(f"pieces/a.mp3/take-1{suffix}") as path:
+        with folder.write(f"a.mp3/take-1{suffix}") as path:
             shutil.copyfile(material / f"take{suffix}", path)
     write_gallery(folder, known_pieces(folder))
     page = visit(folder.root / PAGE)

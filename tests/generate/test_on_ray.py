@@ -98,7 +98,11 @@ def undisturbed(cluster, seeds, bulk, tmp_path_factory):
 
 def files(folder):
     """Return every piece's files."""
-    return {name: data for name, data in contents(folder).items() if name.startswith("pieces/")}
+    return {
+        name: data
+        for name, data in contents(folder).items()
+        if "/take-" in name or "/seed." in name
+    }
 
 
 def test_every_seed_has_its_takes_and_the_manifest_names_their_files(
@@ -108,7 +112,7 @@ def test_every_seed_has_its_takes_and_the_manifest_names_their_files(
     records = bulk(tmp_path / "seeds", tmp_path / "pieces")
     assert len(records) == GOOD * TAKES
     assert files(tmp_path / "pieces") == undisturbed
-    assert "pieces/inner/3.mid/take-2.png" in undisturbed
+    assert "inner/3.mid/take-2.png" in undisturbed
     lines = (tmp_path / "pieces" / MANIFEST).read_text().splitlines()
     table = pq.read_table(tmp_path / "pieces" / "pieces.parquet").to_pylist()
     assert [json.loads(line)["seed"] for line in lines] == [row["seed"] for row in table]
@@ -129,7 +133,7 @@ def test_a_piece_is_that_of_generate_alone(undisturbed, seeds, weights, tmp_path
     for take in (1, 2):
         for suffix in (".mid", ".json"):
             alone = (tmp_path / f"take-{take}{suffix}").read_bytes()
-            assert alone == undisturbed[f"pieces/inner/3.mid/take-{take}{suffix}"]
+            assert alone == undisturbed[f"inner/3.mid/take-{take}{suffix}"]
 
 
 @pytest.mark.parametrize(("workers", "batch"), [(1, 1), (3, 16)])
@@ -151,20 +155,20 @@ def test_a_rerun_makes_only_what_is_missing_failed_or_changed(undisturbed, seeds
         ("bad.mid", 0),
         ("bad.mid", 1),
     ]
-    before = {path: path.stat().st_mtime_ns for path in (pieces / "pieces").rglob("take*.mid")}
-    (pieces / "pieces/0.mid/take-1.png").unlink()
+    before = {path: path.stat().st_mtime_ns for path in pieces.rglob("take*.mid")}
+    (pieces / "0.mid/take-1.png").unlink()
     write_midi(mine / "bad.mid", arpeggios(9, rng=np.random.default_rng(99)))
     write_midi(mine / "2.mid", arpeggios(12, rng=np.random.default_rng(98)))
     assert all(record.done for record in bulk(mine, pieces).values())
-    after = {path: path.stat().st_mtime_ns for path in (pieces / "pieces").rglob("take*.mid")}
+    after = {path: path.stat().st_mtime_ns for path in pieces.rglob("take*.mid")}
     made = {
         path.relative_to(pieces).as_posix() for path in after if after[path] != before.get(path)
     }
     assert made == {
-        "pieces/0.mid/take-1.mid",
-        *(f"pieces/{name}/take-{take}.mid" for name in ("2.mid", "bad.mid") for take in (1, 2)),
+        "0.mid/take-1.mid",
+        *(f"{name}/take-{take}.mid" for name in ("2.mid", "bad.mid") for take in (1, 2)),
     }
-    assert files(pieces)["pieces/0.mid/take-1.png"] == undisturbed["pieces/0.mid/take-1.png"]
+    assert files(pieces)["0.mid/take-1.png"] == undisturbed["0.mid/take-1.png"]
 
 
 def test_more_takes_are_added_and_other_settings_refused(undisturbed, seeds, bulk, tmp_path):
@@ -349,7 +353,7 @@ def test_sound_and_an_index(cluster, seeds, bulk, tmp_path, small_piano):
     take = {Path(name).name for name in record.files}
     assert take == {"seed.wav", "take-1.wav", "take-1.mid", "take-1.png", "take-1.json"}
     for name in ("seed.wav", "take-1.wav"):
-        samples, sr = soundfile.read(tmp_path / "pieces" / "pieces" / "0.mid" / name)
+        samples, sr = soundfile.read(tmp_path / "pieces" / "0.mid" / name)
         seconds = record.seed_seconds if name == "seed.wav" else 20.0
         assert len(samples) == pytest.approx(seconds * sr, abs=1)
         assert 0.1 < np.abs(samples).max() <= 1
@@ -377,11 +381,11 @@ def test_recordings_are_continued_by_a_checkpoint_of_sound(cluster, tmp_path):
     assert set(made) == {name for record in records.values() for name in record.files}
     make_pieces(seeds / "inner/1.wav", tmp_path / "take.wav", config.generate)  # one alone
     for name in ("take-1.wav", "take-2.wav", "take-1.png", "take-1.json", "take-2.json"):
-        assert made[f"pieces/inner/1.wav/{name}"] == (tmp_path / name).read_bytes()
+        assert made[f"inner/1.wav/{name}"] == (tmp_path / name).read_bytes()
     page = (tmp_path / "pieces" / PAGE).read_text()
-    assert '"chart":"pieces/inner/1.wav/take-2.png"' in page
+    assert '"chart":"inner/1.wav/take-2.png"' in page
     assert '"roll":' not in page
-    (tmp_path / "pieces/pieces/inner/0.wav/take-2.wav").unlink()
+    (tmp_path / "pieces/inner/0.wav/take-2.wav").unlink()
     begun = dict.fromkeys(made, 0)
     generate(*places, config, progress=lambda report: begun.update({report.total: 1}))
     assert files(tmp_path / "pieces") == made

@@ -28,7 +28,7 @@ def record(seed="a.mid", take=1, **changes):
         "status": "done",
         "notes": 12,
         "figures": {"nats_a_note": 8.5},
-        "files": {f"pieces/{seed}/take-{take}.mid": "ab"},
+        "files": {f"{seed}/take-{take}.mid": "ab"},
     }
     return Record(seed, take, **(facts | changes))
 

@@ -3,6 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from numba.core import caching
+
+import deep_piano.infra.compiling  # noqa: F401 (makes Numba's cache safe)
+
 SCRIPT = """
 import sys
 from deep_piano.infra.compiling import compiler
@@ -49,3 +53,21 @@ def test_without_a_place_to_keep_it_it_is_compiled_each_time(tmp_path, monkeypat
     home = tmp_path / "home"
     home.write_text("a file")
     assert answer(tmp_path, home, monkeypatch) == 41
+
+
+def test_processes_that_compile_for_other_types_at_once_do_not_take_each_others_code(tmp_path):
+    """Numba alone numbers its files: both write number 1, and one index is left of two."""
+    files = caching.IndexDataCacheFile(str(tmp_path), "work", source_stamp=(1, 2))
+    files.save("float32", "code for float32")
+    (index,) = tmp_path.glob("*.nbi")
+    before = index.read_bytes()
+    index.unlink()  # the other process looked before it was there
+    files.save("float64", "code for float64")
+    index.write_bytes(before)
+    assert files.load("float32") == "code for float32"
+    assert files.load("float64") is None
+    files.save("float64", "code for float64")
+    assert [files.load(key) for key in ("float32", "float64")] == [
+        "code for float32",
+        "code for float64",
+    ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,27 @@ def test_a_history_may_have_gaps(tmp_path, rows):
     del rows[2]["validation_onset"]
     history(tmp_path / "history.png", rows)
     assert (tmp_path / "history.png").is_file()
+
+
+def test_names_at_the_ends_of_lines_do_not_stand_over_one_another(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr("deep_piano.report.curves.save", lambda figure, path: drawn.append(figure))
+    drawn = []
+    for row in rows:
+        row |= {"validation_onset": 2.0, "validation_pitch": 2.001, "validation_velocity": 2.0}
+    history(tmp_path / "history.png", rows)
+    [figure] = drawn
+    figure.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in figure.axes[1].texts), key=lambda b: b.y0)
+    assert len(boxes) >= 3
+    assert all(lower.y1 <= upper.y0 + 1 for lower, upper in itertools.pairwise(boxes))
+
+
+def test_a_history_of_one_field_has_one_panel(tmp_path, monkeypatch):
+    monkeypatch.setattr("deep_piano.report.curves.save", lambda figure, path: drawn.append(figure))
+    drawn = []
+    row = {"seen": 1e6, "train_loss": 2.0, "validation_loss": 2.1, "validation_sample": 2.1}
+    history(tmp_path / "history.png", [row, row | {"seen": 2e6}])
+    assert len(drawn[0].axes) == 1
 
 
 @pytest.mark.parametrize(("pitch", "name"), [(21, "A0"), (60, "C4"), (61, "C#4"), (108, "C8")])

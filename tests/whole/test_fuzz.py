@@ -95,7 +95,7 @@ def good(tmp_path_factory):
     row = {"step": 5, "seen": 9, "hours": 0.1, "train_loss": 2.0, "validation_loss": 1.0}
     runs.write_history(open_folder(folder / "run"), [row], unit="nats a note")
     pieces = open_folder(folder / "pieces")
-    hashes = {"pieces/a.mid/take-1.mid": "ab", "pieces/a.mid/take-1.json": "cd"}
+    hashes = {"a.mid/take-1.mid": "ab", "a.mid/take-1.json": "cd"}
     figures = {"adherence": 0.5, "key": "C major"}
     records = [Record("a.mid", n, "done", figures=figures, files=hashes) for n in (1, 2)]
     write_manifest(pieces, Records(records))

@@ -115,6 +115,15 @@ def test_ray_is_imported_where_work_is_handed_out_and_nowhere_else():
     assert elsewhere == set()
 
 
+def test_librosa_is_loaded_in_one_place_after_the_cache_of_numba_is_made_safe():
+    direct = [
+        name
+        for name, path in modules().items()
+        if any(other.split(".")[0] == "librosa" for other in named(path))
+    ]
+    assert direct == ["infra.backend"]
+
+
 @pytest.mark.parametrize("path", modules().values(), ids=modules())
 def test_nothing_heavy_is_imported_at_module_level(path):
     # Layers of Keras, what Numba compiles, and graphs of TensorFlow
