@@ -5,6 +5,7 @@
 #   make test-all   the same and the slow ones: fuzzing, workers and nodes that die, training of sound
 #   make chaos      break things under the three stages on a real cluster (Linux; see docs/chaos.md)
 #   make lint       set up, then check format, style and types
+#   make docs       set up, then build the pages with the Python reference: site/index.html
 #   make lock       write constraints.txt again (needs uv)
 #   make clean      remove what the other targets made (fetched assets stay in the user's cache)
 
@@ -27,7 +28,7 @@ else \
 fi
 endef
 
-.PHONY: help piece test test-all chaos lint lock clean
+.PHONY: help piece test test-all chaos lint docs lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,13 +55,17 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The reference is made from the docstrings; no network is needed.
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 lock:
 	{ grep '^#' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 \
 		--all-extras --no-header --no-annotate pyproject.toml; } > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 
 clean:
-	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) out site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:
@@ -77,3 +82,7 @@ $(VENV)/.ready: $(VENV)/.made pyproject.toml constraints.txt
 $(VENV)/.ready-dev: $(VENV)/.made pyproject.toml constraints.txt
 	$(call install,.[dev])
 	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-docs: $(VENV)/.made pyproject.toml constraints.txt
+	$(call install,.[docs])
+	@touch $@

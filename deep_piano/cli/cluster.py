@@ -37,11 +37,12 @@ def pipeline(file: SettingsFile, /, corpus: str, seeds: str, out: str, **options
     }
     settings = file.load(sections)
     source, to_continue, target = open_folders(settings.storage, corpus, seeds, out)
+    from deep_piano.pipeline import PIECES
     from deep_piano.pipeline import pipeline as all_three
 
     with reports() as report:
         records = all_three(source, to_continue, target, settings, progress=report)
-    report_pieces(out, records)
+    report_pieces(out, records, target.inner(PIECES))
 
 
 @click.command(

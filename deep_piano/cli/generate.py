@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from deep_piano.cli.options import (
     Clock,
+    Grouped,
     LocalPath,
     PerField,
     PlanFile,
     SettingsFile,
     configured,
+    json_option,
     open_folders,
+    print_json,
 )
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import DeepPianoError, InputError, one_line
-from deep_piano.infra.progress import Progress, Tell, no_progress
 
 if TYPE_CHECKING:
-    from deep_piano.analysis.originality import CorpusIndex
-    from deep_piano.codecs.notes import Sequence
     from deep_piano.config.sections import Config
-    from deep_piano.dataset.reader import Dataset
+    from deep_piano.generate.files import Piece
     from deep_piano.generate.records import Records
+    from deep_piano.infra.storage.folder import Folder
 
 
-@click.command(epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7")
+class _Generate(Grouped):
+    groups = MappingProxyType(
+        {
+            "Seed": ("seed_seconds", "seed_start", "seed_end", "keep_until", "keep_recording"),
+            "Music": (
+                *("seconds", "takes", "keep", "random_state", "candidates", "only_new"),
+                *("temperature", "top_p", "top_k", "guidance", "hold_density"),
+                *("checkpoint", "index"),
+            ),
+            "Output": ("out", "force", "sound", "midi", "two_tracks", "score", "as_json"),
+            "A folder of seeds, on Ray": ("format", "workers", "gpus_per_worker", "max_failures"),
+        }
+    )
+
+
+@click.command(
+    cls=_Generate, epilog="Example: deep-piano generate seed.mp3 -o piece.mp3 --random-state 7"
+)
 @click.argument("seed")
 @click.option(
     "-o",
@@ -43,9 +64,8 @@ if TYPE_CHECKING:
 )
 @click.option("--seconds", type=float, help="Length of the piece, seed included.  [180]")
 @click.option("--seed-seconds", type=float, help="How much of the recording to continue.  [10]")
-@click.option(
-    "--seed-start", type=float, help="Start of the seed in the recording, in seconds.  [0]"
-)
+@click.option("--seed-start", type=Clock(), help="Where the seed begins, as 1:12 or 72.")
+@click.option("--seed-end", type=Clock(), help="Where the seed ends.  [where the recording ends]")
 @click.option(
     "--keep-until",
     type=Clock(),
@@ -132,6 +152,7 @@ if TYPE_CHECKING:
 )
 @click.option("--max-failures", type=int, help="Stop when more of a folder's pieces have failed.")
 @click.option("--force", is_flag=True, help="Replace existing files.")
+@json_option
 @configured
 def generate(
     file: SettingsFile,
@@ -140,6 +161,7 @@ def generate(
     out: str,
     only_new: bool,
     force: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Continue SEED, a recording of a piano or a MIDI file, or every one in a folder.
@@ -164,9 +186,14 @@ def generate(
     with local_file(seed, **settings.storage.model_dump()) as path:
         if path is not None:
             _require_no_bulk_options(seed, of_bulk)
-            _generate_from(path, out, settings, file, only_new=only_new, force=force)
+            pieces, took_s = _generate_from(
+                path, out, settings, file, only_new=only_new, force=force
+            )
+            (_print_as_json if as_json else _print_pieces)(pieces, took_s)
             return
-    _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
+    records = _generate_in_bulk(seed, out, settings, only_new=only_new, force=force)
+    [target] = open_folders(settings.storage, out)
+    report_pieces(out, records, target, as_json=as_json)
 
 
 def _require_no_bulk_options(seed: str, of_bulk: Mapping[str, Any]) -> None:
@@ -178,8 +205,8 @@ def _require_no_bulk_options(seed: str, of_bulk: Mapping[str, Any]) -> None:
 
 def _generate_from(
     seed: Path, out: str, settings: Config, file: SettingsFile, *, only_new: bool, force: bool
-) -> None:
-    """Continue one seed, in this process."""
+) -> tuple[list[Piece], float]:
+    """Continue one seed, in this process; return its pieces, and the seconds that it took."""
     begun = time.monotonic()
     from deep_piano.generate.piece import make_pieces
     from deep_piano.infra.storage.open import local_path
@@ -195,16 +222,27 @@ def _generate_from(
             storage=settings.storage,
             progress=progress,
         )
-    took_s = time.monotonic() - begun
-    lines = [f"{one_line(piece.path)}: {_described(piece.facts['piece'])}" for piece in pieces]
+    return pieces, time.monotonic() - begun
+
+
+def _print_pieces(pieces: Sequence[Piece], took_s: float) -> None:
+    """Print a line for each piece: where, how long, what it continues, and why it was kept."""
+    from deep_piano.report.card import encodable
+
+    lines = [f"{one_line(piece.path)}: {_described(piece.facts)}" for piece in pieces]
     made = "made" if len(pieces) == 1 else f"{len(pieces)} pieces made"
-    click.echo("\n".join(lines) + f", {made} in {took_s:.1f} s")
+    click.echo(encodable("\n".join(lines), sys.stdout.encoding) + f", {made} in {took_s:.1f} s")
+
+
+def _print_as_json(pieces: Sequence[Piece], took_s: float) -> None:
+    facts = [{"path": os.fspath(piece.path), **piece.facts} for piece in pieces]
+    print_json({"pieces": facts, "took_s": round(took_s, 3)})
 
 
 def _generate_in_bulk(
     seeds: str, out: str, settings: Config, *, only_new: bool, force: bool
-) -> None:
-    """Continue every seed of a folder; raise where any piece failed."""
+) -> Records:
+    """Continue every seed of a folder."""
     from deep_piano.generate.files import OUTPUT_SUFFIXES
     from deep_piano.generate.on_ray import generate as in_bulk
 
@@ -215,17 +253,29 @@ def _generate_in_bulk(
         )
     source, target = open_folders(settings.storage, seeds, out)
     with reports() as report:
-        records = in_bulk(source, target, settings, only_new=only_new, force=force, progress=report)
-    report_pieces(out, records)
+        return in_bulk(source, target, settings, only_new=only_new, force=force, progress=report)
 
 
-def report_pieces(out: str, records: Records) -> None:
-    """Print the counts of the requested pieces; raise where any failed."""
+def report_pieces(out: str, records: Records, pieces: Folder, *, as_json: bool = False) -> None:
+    """Print the counts of the requested pieces, and the page to open; raise where any failed."""
+    from deep_piano.generate.gallery import PAGE
+
     counts = Counter(record.status for record in records.all)
     failed, left_out = counts["failed"], counts["left out"]
-    text = f"{len(records)} = {counts['done']} there + {failed} failed"
-    text += f" + {left_out} left out for better ones" if left_out else ""
-    click.echo(f"{one_line(out)}: pieces asked for: {text}")
+    if as_json:
+        document = {"pieces": pieces.uri, "page": pieces.place(PAGE), "asked": len(records)}
+        document |= {"there": counts["done"], "failed": failed, "left_out": left_out}
+        reasons = [
+            {"seed": record.seed, "take": record.take, "reason": record.reason}
+            for record in records.all
+            if record.failed
+        ]
+        print_json({**document, "failures": reasons})
+    else:
+        text = f"{len(records)} = {counts['done']} there + {failed} failed"
+        text += f" + {left_out} left out for better ones" if left_out else ""
+        click.echo(f"{one_line(out)}: pieces asked for: {text}")
+        click.echo(f"to hear and compare them, open {one_line(pieces.place(PAGE))}")
     if failed:
         raise DeepPianoError(
             f"{failed} of {len(records)} pieces failed. pieces.jsonl says why; the same command "
@@ -245,41 +295,11 @@ def index(file: SettingsFile, /, dataset: str, out: Path, force: bool) -> None:
     continuation shares with any recording, transposed or not, with times equal to 50 ms.
     The index takes 6 bytes a note.
     """
-    from deep_piano.dataset.reader import Dataset
-    from deep_piano.infra.storage.atomic import require_free
+    from deep_piano.api.tools import index_dataset
 
-    [data] = open_folders(file.storage, dataset)
-    require_free(out, force=force)
-    with Dataset(data) as opened, stages() as progress:
-        found = index_of(opened, progress=progress)
-    found.save(out, replace=force)
+    with stages() as progress:
+        found = index_dataset(dataset, out, force=force, progress=progress, **dict(file.storage))
     click.echo(f"{one_line(out)}: {len(found.names):,} recordings, {found.notes:,} notes")
-
-
-def index_of(dataset: Dataset, *, progress: Tell = no_progress) -> CorpusIndex:
-    """Index the training split of a dataset.
-
-    Raises
-    ------
-    InputError
-        When its codec is not `notes`, or the split is empty.
-    """
-    from deep_piano.analysis.originality import CorpusIndex
-
-    if not dataset.codec.encodes_notes:
-        raise InputError(
-            f"the dataset is of the codec {dataset.spec.codec!r}, and only notes can be "
-            "indexed. Give one that `deep-piano prepare` made with the codec notes."
-        )
-    groups = dataset.require("train")
-    count = sum(group.recordings for group in groups)
-
-    def recordings() -> Iterator[tuple[str, Sequence]]:
-        for done, row in enumerate(dataset.recordings("train"), 1):
-            yield row.name, row.sequence
-            progress(Progress("indexing", done, count))
-
-    return CorpusIndex.build(recordings(), dataset=dataset.digest)
 
 
 @click.command(epilog="Example: deep-piano gallery pieces-a/ pieces-b/ -o compare.html")
@@ -302,21 +322,14 @@ def gallery(
     With -o, a page of one or several folders is written there. For several folders it compares
     the pieces of the same seed and take, for example of two checkpoints. Votes are saved as JSON.
     """
-    from deep_piano.generate.gallery import PAGE, known_pieces, write_gallery, write_page_of
-    from deep_piano.infra.storage.atomic import require_free
+    from deep_piano.api.tools import write_page
 
-    opened = open_folders(file.storage, *folders)
-    if out is not None:
-        require_free(out, force=force)
-        write_page_of(out, opened, replace=force, single_file=single_file)
-        click.echo(one_line(out))
-        return
-    if len(opened) > 1:
+    if out is None and len(folders) > 1:
         raise click.UsageError("several folders need one page: give its name with -o.")
-    if single_file:
+    if out is None and single_file:
         raise click.UsageError("a page with all in it needs a name of its own: give it with -o.")
-    write_gallery(opened[0], known_pieces(opened[0]))
-    click.echo(opened[0].place(PAGE))
+    options = {"force": force, "single_file": single_file, **dict(file.storage)}
+    click.echo(one_line(write_page(*folders, out=out, **options)))
 
 
 @click.command(epilog="Example: deep-piano votes votes-*.json")
@@ -327,9 +340,10 @@ def votes(files: tuple[Path, ...]) -> None:
     For each pair: how often the first was preferred, its share of the decided votes, and Wilson's
     95 % interval of that share. A vote counts only where both pieces were heard.
     """
-    from deep_piano.generate.votes import read_votes, table
+    from deep_piano.api.tools import count_votes
+    from deep_piano.generate.votes import table
 
-    comparisons, unheard = read_votes(files)
+    comparisons, unheard = count_votes(*files)
     if not comparisons:
         raise InputError(
             f"no vote counts: {unheard} were given before both pieces were heard. Give other files."
@@ -339,11 +353,25 @@ def votes(files: tuple[Path, ...]) -> None:
         click.echo(f"left out: {unheard} votes given before both pieces were heard")
 
 
-def _described(piece: dict[str, Any]) -> str:
-    """Return the length of a piece and its number of notes, if it has notes."""
+def _described(facts: Mapping[str, Any]) -> str:
+    """Return how long a piece is, its notes if it has any, what it continues, why it was kept."""
+    from deep_piano.report.text import clock, minutes
+
+    piece, seed = facts["piece"], facts["seed"]
     notes = f", {piece['notes']} notes" if "notes" in piece else ""
-    return _clock(piece["seconds"]) + notes
+    begins, ends, of_s = minutes(seed["from_s"]), minutes(seed["to_s"]), seed["of_s"]
+    whole = f" of {minutes(of_s)}" if of_s is not None else ""
+    kept = f", {_why_kept(facts)}" if "ranking" in facts else ""
+    return f"{clock(piece['seconds'])}{notes}, continuing {begins}\N{EN DASH}{ends}{whole}{kept}"
 
 
-def _clock(seconds: float) -> str:
-    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+def _why_kept(facts: Mapping[str, Any]) -> str:
+    """Return which take was kept, and its places among all takes by what they are ranked by."""
+    ranking, take = facts["ranking"], facts["take"]
+    [mine] = [row for row in ranking if row["take"] == take]
+    likelier = sum(row["nats_a_note"] < mine["nats_a_note"] for row in ranking)
+    nearer = sum(row["pitch_class_cosine"] > mine["pitch_class_cosine"] for row in ranking)
+    return (
+        f"take {take} of {len(ranking)} kept as number {ranking.index(mine) + 1} "
+        f"(number {likelier + 1} in likelihood, {nearer + 1} in harmony with the seed)"
+    )

@@ -31,10 +31,15 @@ from deep_piano.infra.logs import set_up_logging
 @click.option("--debug", is_flag=True, help="Show tracebacks and log more.")
 @click.pass_context
 def main(
-    ctx: click.Context, config: Path | None, profile: str | None, debug: bool, log_json: bool
+    ctx: click.Context,
+    config: Path | None,
+    profile: str | None,
+    debug: bool,
+    log_json: bool,
+    quiet: bool,
 ) -> None:
     """Ten seconds of recorded piano in, a three-minute piece that continues it out."""
-    set_up_logging(debug=debug, as_json=log_json)
+    set_up_logging(debug=debug, as_json=log_json, quiet=quiet)
     settle_libraries()
     ctx.obj = SettingsFile(config, profile)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import click
 
-from deep_piano.infra.logs import set_up_logging
+from deep_piano.infra.logs import is_quiet, logs_json, set_up_logging
 
 if TYPE_CHECKING:
     from deep_piano.config.sections import Config, StorageConfig
@@ -113,11 +114,12 @@ class SettingsFile:
 
 
 def settings_options(*, environment: bool = False) -> Callable[[Command], Command]:
-    """Add --config, --profile and --log-json; with `environment` also from its variables."""
+    """Add --config, --profile, --log-json, -q; with `environment` also from its variables."""
     variables = ("DEEP_PIANO_PROFILE", "DEEP_PIANO_LOG_JSON") if environment else (None, None)
 
     def decorate(command: Command) -> Command:
         for option in (
+            click.option("-q", "--quiet", is_flag=True, help=_QUIET),
             click.option("--log-json", is_flag=True, envvar=variables[1], help=_LOG_JSON),
             click.option("--profile", envvar=variables[0], help=_PROFILE),
             click.option("--config", type=LocalPath(), help=_CONFIG),
@@ -130,6 +132,7 @@ def settings_options(*, environment: bool = False) -> Callable[[Command], Comman
 
 _CONFIG = "Settings file, such as ray_config.yaml."
 _PROFILE = "A profile of the settings: laptop, single-gpu, cluster or your own."
+_QUIET = "Show results and errors only: no progress, no warnings."
 _LOG_JSON = "Log to standard error as JSON, one object a line."
 
 
@@ -150,15 +153,55 @@ def configured(command: Command) -> Command:
         config: Path | None,
         profile: str | None,
         log_json: bool,
+        quiet: bool,
         endpoint: str | None,
         **given: Any,
     ) -> None:
-        if log_json:
-            set_up_logging(debug=logger.isEnabledFor(logging.DEBUG), as_json=True)
+        if log_json or quiet:
+            debug = logger.isEnabledFor(logging.DEBUG)
+            set_up_logging(debug=debug, as_json=log_json or logs_json(), quiet=quiet or is_quiet())
         file = SettingsFile(config or of_group.path, profile or of_group.profile, endpoint)
         command(file, **given)
 
     return cast(Command, with_settings)
+
+
+class Grouped(click.Command):
+    """A command whose help shows its options in groups.
+
+    A subclass names the options of each group in `groups`; the others come last.
+    """
+
+    groups: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group."""
+        shown = {
+            parameter.name: record
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, click.Option)
+            and (record := parameter.get_help_record(ctx)) is not None
+        }
+        for title, names in self.groups.items():
+            with formatter.section(title):
+                formatter.write_dl([shown.pop(name) for name in names])
+        with formatter.section("Other options"):
+            formatter.write_dl(list(shown.values()))
+
+
+def json_option(command: Command) -> Command:
+    """Add --json: one document on standard output, and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help=_JSON)(command)
+
+
+_JSON = "Print one JSON document, and nothing else, to standard output."
+
+
+def print_json(document: Any) -> None:
+    """Print a document, with what JSON has no number for as null."""
+    from deep_piano.report.inspection import plain
+
+    click.echo(json.dumps(plain(document), indent=2, default=str))
 
 
 def open_folders(storage: StorageConfig, *uris: str) -> list[Folder]:

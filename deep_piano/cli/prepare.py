@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from deep_piano.cli.options import LocalPath, SettingsFile, configured, open_folders
+from deep_piano.cli.options import (
+    LocalPath,
+    SettingsFile,
+    configured,
+    json_option,
+    open_folders,
+    print_json,
+)
 from deep_piano.cli.terminal import reports, stages
 from deep_piano.errors import one_line
 
@@ -85,24 +92,22 @@ def prepare(
 @click.command(epilog="Example: deep-piano inspect dataset/ --plot pictures/")
 @click.argument("what")
 @click.option("--plot", type=LocalPath(), help="Folder to draw pictures into.")
+@json_option
 @configured
-def inspect(file: SettingsFile, /, what: str, plot: Path | None) -> None:
+def inspect(file: SettingsFile, /, what: str, plot: Path | None, as_json: bool) -> None:
     """Describe WHAT: a dataset, or one recording (audio or MIDI).
 
     For a dataset, print its card: hours, notes, splits, keys, tempo, density, loudness, and the
     files left out. For a recording, print its descriptors. With --plot, also draw pictures.
     """
-    from deep_piano.infra.storage.open import local_file
+    from deep_piano.api.tools import inspect as found_in
     from deep_piano.report.card import encodable
-    from deep_piano.report.inspection import inspect_dataset, inspect_recording
 
-    storage = file.storage
-    with local_file(what, **storage.model_dump()) as path:
-        if path is None:
-            card, pictures = inspect_dataset(what, storage, plot)
-        else:
-            with stages() as progress:
-                card, pictures = inspect_recording(path, plot, progress=progress)
-    click.echo(encodable(card, sys.stdout.encoding))
-    for picture in pictures:
+    with stages() as progress:
+        found = found_in(what, plot=plot, progress=progress, **dict(file.storage))
+    if as_json:
+        print_json({**found.facts, "pictures": list(map(str, found.pictures))})
+        return
+    click.echo(encodable(found.card, sys.stdout.encoding))
+    for picture in found.pictures:
         click.echo(one_line(picture))

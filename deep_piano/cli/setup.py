@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
+from deep_piano.cli.options import json_option, print_json
 from deep_piano.cli.terminal import stages
 from deep_piano.errors import DeepPianoError
 
@@ -39,15 +42,18 @@ def assets_fetch(names: tuple[str, ...]) -> None:
 
 
 @click.command(epilog="Example: deep-piano doctor")
-def doctor() -> None:
+@json_option
+def doctor(as_json: bool) -> None:
     """Check what this machine has, and say how to get what is missing."""
-    from deep_piano.cli.doctor import checks
+    from deep_piano.api.doctor import checks  # alone: it works where other packages are broken
 
-    missing = False
-    for check in checks():
-        missing |= check.status == "missing"
-        click.echo(f"{check.status:8}{check.name}: {check.found}")
-        if check.advice:
-            click.echo(f"{'':8}{check.advice}")
-    if missing:
+    found = checks()
+    if as_json:
+        print_json({"checks": [asdict(check) for check in found]})
+    else:
+        for check in found:
+            click.echo(f"{check.status:8}{check.name}: {check.found}")
+            if check.advice:
+                click.echo(f"{'':8}{check.advice}")
+    if any(check.status == "missing" for check in found):
         raise DeepPianoError("a requirement is missing; see above.")

@@ -17,17 +17,40 @@ from typing import Any
 import click
 
 from deep_piano.errors import DeepPianoError, one_line, ran_out_of_memory
-from deep_piano.infra.logs import logs_json, tell
+from deep_piano.infra.logs import is_quiet, logs_json, tell
 from deep_piano.infra.progress import Progress, Tell, no_progress
 
 logger = logging.getLogger("deep_piano")
 
+EXIT_CODES = {
+    0: "Done.",
+    1: "A run failed, or some of its files did; finished work is kept.",
+    2: "A mistake in what was given: an option, a setting, a file that cannot be used.",
+    130: "Stopped by Ctrl-C; 128 + N by the signal N. No incomplete file is kept.",
+}
+EVERY_S = 10.0  # from one line of progress to the next
 
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Group(click.Group):
     """Ends every command with one line and an exit code, never with a traceback."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with its whole first sentence."""
+        rows = [
+            (name, command.get_short_help_str(limit=1000))
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name))
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Say what the exit codes mean, above the example."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), what) for code, what in EXIT_CODES.items()])
+        super().format_epilog(ctx, formatter)
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run a command and leave the process with its exit code."""
@@ -156,63 +179,103 @@ def _endable() -> Iterator[None]:
 
 
 @contextmanager
-def reports(*, every_s: float = 10.0) -> Iterator[Tell]:
-    """Show progress: a bar on a terminal, elsewhere a line every `every_s` seconds."""
-    with stages() as bar:
-        clock = _Clock(every_s)
+def reports(*, every_s: float = EVERY_S) -> Iterator[Tell]:
+    """Show the progress of a batch, with counts and rates: as `stages` does."""
+    clock = _Clock()
+
+    def in_words(now: Progress) -> tuple[str, str]:
+        if now.total <= 1 and not now.done:  # there is nothing to count
+            return "", now.what
+        facts = clock.facts(now)
+        return facts, f"{now.what}: {now.done:,} of {now.total:,}, {facts}"
+
+    with _shown(in_words, every_s=every_s, ends=True) as show:
+        yield show
+
+
+@contextmanager
+def stages(*, every_s: float = EVERY_S) -> Iterator[Tell]:
+    """Show progress: a bar on a terminal; elsewhere, where it takes long, a line now and then.
+
+    With --log-json the lines are records, and the end of each stage is one too. With --quiet
+    nothing is shown.
+    """
+
+    def in_words(now: Progress) -> tuple[str, str]:
+        share = f": {now.done / now.total:.0%}" if now.total and now.done else ""
+        return now.text, f"{now.what}{share}{f', {now.text}' if now.text else ''}"
+
+    with _shown(in_words, every_s=every_s, ends=logs_json()) as show:
+        yield show
+
+
+@contextmanager
+def _shown(
+    in_words: Callable[[Progress], tuple[str, str]], *, every_s: float, ends: bool
+) -> Iterator[Tell]:
+    """Show progress in words: beside a bar, and as a line of its own."""
+    if is_quiet():
+        yield no_progress
+        return
+    with _bar() as bar:
+        due = _Due(every_s, ends=ends)
 
         def show(now: Progress) -> None:
-            facts = clock.facts(now)
-            bar(replace(now, text=facts))
-            if (logs_json() or not sys.stderr.isatty()) and clock.due(now):
-                text = f"{now.what}: {now.done:,} of {now.total:,}, {facts}"
+            beside, line = in_words(now)
+            bar(replace(now, text=beside))
+            if (logs_json() or not sys.stderr.isatty()) and due(now):
                 if logs_json():
                     told = {**vars(now), "event": "progress", "work": now.what}
                     del told["what"], told["text"]
-                    logger.info(text, extra=told)
+                    logger.info(line, extra=told)
                 else:
-                    tell(text)
+                    tell(line)
 
         yield show
 
 
-class _Clock:
-    """Computes rates and the time left, and when to print a line."""
+class _Due:
+    """Says when a line is due: after some time; if asked, where a stage begins and ends, too."""
 
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._what = self._ended = ""
-        self._begun = self._shown = time.monotonic()
-        self._before = self._music_before_s = 0.0
+    def __init__(self, every_s: float, *, ends: bool) -> None:
+        self._every_s, self._ends = every_s, ends
+        self._told: set[tuple[str, bool]] = set()
+        self._shown = time.monotonic()
+
+    def __call__(self, at: Progress) -> bool:
+        now = time.monotonic()
+        turn = (at.what, at.done == at.total)
+        turns = self._ends and (at.done in (0, at.total)) and turn not in self._told
+        if now - self._shown < self._every_s and not turns:
+            return False
+        self._shown = now
+        self._told.add(turn)
+        return True
+
+
+class _Clock:
+    """Computes rates and the time left, of each stage by itself."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[float, float, float]] = {}
 
     def facts(self, at: Progress) -> str:
         """Return the facts beside the count."""
         now = time.monotonic()
-        if at.what != self._what:
-            self._what, self._begun = at.what, now
-            self._before, self._music_before_s = at.done, at.duration_s
+        begun, before, music_before_s = self._begun.setdefault(
+            at.what, (now, at.done, at.duration_s)
+        )
         known = [f"{at.duration_s / 3600:.2f} h of music"] if at.duration_s else []
         known += [f"{at.drops} dropped"] if at.drops else []
         known += [f"{at.failures} failed"]
-        done, took_s = at.done - self._before, now - self._begun
+        done, took_s = at.done - before, now - begun
         if done and took_s > 0:
             known += [f"{done / took_s:.1f}/s"]
-            music_s = at.duration_s - self._music_before_s
+            music_s = at.duration_s - music_before_s
             known += [f"{music_s / 60 / took_s:.1f} min of music/s"] if music_s else []
             left = at.total - at.done
             known += [f"{_minutes(left * took_s / done)} left"] if left else []
         return ", ".join(known)
-
-    def due(self, at: Progress) -> bool:
-        """Tell whether a line is due: after some time, and once at the end of a stage."""
-        now = time.monotonic()
-        ended = at.done == at.total and self._ended != at.what
-        if now - self._shown < self._every_s and not ended:
-            return False
-        self._shown = now
-        if ended:
-            self._ended = at.what
-        return True
 
 
 def _minutes(seconds: float) -> str:
@@ -222,8 +285,8 @@ def _minutes(seconds: float) -> str:
 
 
 @contextmanager
-def stages() -> Iterator[Tell]:
-    """Show progress on a terminal; elsewhere, and with --log-json, show nothing."""
+def _bar() -> Iterator[Tell]:
+    """Show a bar on a terminal; elsewhere, and with --log-json, show nothing."""
     if logs_json() or not sys.stderr.isatty():
         yield no_progress
         return

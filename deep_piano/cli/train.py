@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from deep_piano.cli.options import LocalPath, SettingsFile, configured, open_folders
+from deep_piano.cli.options import (
+    LocalPath,
+    SettingsFile,
+    configured,
+    json_option,
+    open_folders,
+    print_json,
+)
 from deep_piano.cli.terminal import stages
 from deep_piano.errors import one_line
 
@@ -72,24 +80,28 @@ def train(
 
 @click.command(epilog="Example: deep-piano runs runs/")
 @click.argument("folder")
+@json_option
 @configured
-def runs(file: SettingsFile, /, folder: str) -> None:
+def runs(file: SettingsFile, /, folder: str, as_json: bool) -> None:
     """Compare the runs in FOLDER, and name the best so far.
 
     `generate --checkpoint FOLDER` then uses that one. Runs of different datasets are listed, but
     not compared.
     """
-    from deep_piano.train import runs as found_in
+    from deep_piano.api.tools import compare_runs
+    from deep_piano.train.runs import best_run, table
 
-    [place] = open_folders(file.storage, folder)
-    found = found_in.find_runs(place)
-    click.echo(found_in.table(found))
-    best = found_in.best_run(found)
+    found = compare_runs(folder, **dict(file.storage))
+    best = best_run(found)
+    if as_json:
+        known = [asdict(run) | {"dataset": run.dataset} for run in found]
+        print_json({"runs": known, "best": best.name if best else None})
+        return
+    click.echo(table(found))
     if best is None:
         click.echo("no best run: the runs have different datasets, or none was validated yet")
-        return
-    found_in.name_best(place, best)
-    click.echo(f"best so far: {best.name}; deep-piano generate --checkpoint {folder} uses it")
+    else:
+        click.echo(f"best so far: {best.name}; deep-piano generate --checkpoint {folder} uses it")
 
 
 @click.command(epilog="Example: deep-piano evaluate runs/first dataset/ --split test")
@@ -102,8 +114,8 @@ def runs(file: SettingsFile, /, folder: str) -> None:
     type=click.Choice(["train", "validation", "test"]),
     help="Which recordings to score.",
 )
-@click.option("--json", "json_to", type=LocalPath(), help="File for the figures.")
 @click.option("--plot", type=LocalPath(), help="PNG to draw the table into.")
+@json_option
 @configured
 def evaluate(
     file: SettingsFile,
@@ -111,8 +123,8 @@ def evaluate(
     checkpoint: str,
     dataset: str,
     split: str,
-    json_to: Path | None,
     plot: Path | None,
+    as_json: bool,
 ) -> None:
     """Score CHECKPOINT on a split of DATASET, beside the baselines and published figures.
 
@@ -120,20 +132,11 @@ def evaluate(
     second and perplexity, for each top-level folder of the corpus. The baselines are fitted to the
     training split.
     """
-    from deep_piano.dataset.reader import Dataset
-    from deep_piano.infra.storage.atomic import atomic_path
-    from deep_piano.models.checkpoint import load
-    from deep_piano.train.evaluation import evaluate as score
+    from deep_piano.api.tools import evaluate as score
 
-    storage = file.storage
-    [data] = open_folders(storage, dataset)
-    loaded = load(checkpoint, storage=storage)
-    with Dataset(data) as opened, stages() as progress:
-        found = score(loaded, opened, split=split, progress=progress)
-    click.echo(found.table())
-    if json_to is not None:
-        with atomic_path(json_to) as temporary:
-            temporary.write_text(found.to_json(), encoding="utf-8")
+    with stages() as progress:
+        found = score(checkpoint, dataset, split=split, progress=progress, **dict(file.storage))
+    click.echo(found.to_json().rstrip() if as_json else found.table())
     if plot is not None:
         from deep_piano.report.curves import likelihoods
 

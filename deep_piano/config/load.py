@@ -36,6 +36,7 @@ def load_config(
     overrides: Mapping[str, Mapping[str, object]] | None = None,
     *,
     profile: str | None = None,
+    source: str = "the command line",
 ) -> Config:
     """Read the settings.
 
@@ -48,6 +49,8 @@ def load_config(
         "not given".
     profile : str, optional
         One of the file's profiles; its settings override the file's own.
+    source : str
+        Where the overrides come from, for messages.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def load_config(
         return config
     given = {section: _without_none(settings) for section, settings in overrides.items()}
     # Only explicit settings, so that `model_fields_set` tells them afterwards.
-    return _validate(_merge(config.model_dump(exclude_unset=True), given), "the command line")
+    return _validate(_merge(config.model_dump(exclude_unset=True), given), source)
 
 
 def read_plan(path: Path) -> list[Any]:

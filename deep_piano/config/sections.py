@@ -140,7 +140,8 @@ class GenerateConfig(_Section):
 
     seconds: Annotated[float, Field(ge=5, le=3600)] = 180.0
     seed_seconds: Annotated[float, Field(ge=2, le=60)] = 10.0
-    seed_start: Annotated[float, Field(ge=0, le=86400)] = 0.0
+    seed_start: Annotated[float, Field(ge=0, le=86400)] | None = None
+    seed_end: Annotated[float, Field(ge=2, le=86400)] | None = None
     keep_until: Annotated[float, Field(ge=2, le=3600)] | None = None
     temperature: Annotated[Temperatures, _for_all(Temperatures)] = Temperatures()
     top_p: Annotated[TopPs, _for_all(TopPs)] = TopPs()
@@ -170,11 +171,20 @@ class GenerateConfig(_Section):
     def _fits_together(self) -> Self:
         if self.keep is not None and self.keep > self.takes:
             raise ValueError(f"such that keep ({self.keep}) is at most takes ({self.takes})")
-        if self.keep_until is not None and self.keep_until < self.seed_start + 2:
+        if self.keep_until is not None and self.seed_end is not None:
+            raise ValueError("such that only one of keep_until and seed_end is given")
+        if self.keep_until is not None and self.keep_until < (self.seed_start or 0) + 2:
             raise ValueError(
                 f"such that keep_until ({self.keep_until:g}) is 2 s or more beyond seed_start "
-                f"({self.seed_start:g})"
+                f"({self.seed_start or 0:g})"
             )
+        if self.seed_start is not None and self.seed_end is not None:
+            between = self.seed_end - self.seed_start
+            if not 2 <= between <= 60:
+                raise ValueError(
+                    f"such that there are 2 to 60 s between seed_start ({self.seed_start:g}) and "
+                    f"seed_end ({self.seed_end:g})"
+                )
         densities = [self.density, *(part.density for part in self.plan or [])]
         if self.hold_density == 0 and set(densities) != {1.0}:
             raise ValueError("such that hold_density is above 0: it holds the density asked for")
@@ -207,12 +217,24 @@ class GenerateConfig(_Section):
                 f"({self.seconds:g} s)"
             )
 
-    @property
-    def given_seconds(self) -> float:
-        """How much of the recording stands before the continuation."""
-        if self.keep_until is None:
-            return self.seed_seconds
-        return self.keep_until - self.seed_start
+    def seed_within(self, ends_s: float | None) -> tuple[float, float]:
+        """Return where the seed begins in a recording, and how long it is at most, in seconds.
+
+        Parameters
+        ----------
+        ends_s : float or None
+            When the music of the recording ends; None where it is not known.
+        """
+        if self.keep_until is not None:
+            start_s = self.seed_start or 0.0
+            return start_s, self.keep_until - start_s
+        if self.seed_start is not None:
+            end_s = self.seed_end or self.seed_start + self.seed_seconds
+            return self.seed_start, end_s - self.seed_start
+        if self.seed_end is not None:
+            start_s = max(0.0, self.seed_end - self.seed_seconds)
+            return start_s, self.seed_end - start_s
+        return max(0.0, (ends_s or 0.0) - self.seed_seconds), self.seed_seconds
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from deep_piano.dataset.rows import Row
 from deep_piano.dataset.shards import SHARDS, read_rows, read_steps
 from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.infra.storage.folder import Folder
+from deep_piano.infra.storage.open import open_folder
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Dataset:
 
     Parameters
     ----------
-    folder : Folder
+    folder : Folder or path
+        A path may begin with ``s3://``.
 
     Raises
     ------
@@ -57,7 +60,8 @@ class Dataset:
         When the folder holds no dataset, or one of another version of the codec.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder | str | os.PathLike[str]) -> None:
+        folder = folder if isinstance(folder, Folder) else open_folder(folder)
         manifest = read_manifest(folder)
         if manifest is None:
             raise InputError(

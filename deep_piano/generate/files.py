@@ -28,8 +28,9 @@ class PieceFiles:
 
     Attributes
     ----------
-    picture, facts : Path
-        A .png, and the .json that says what the piece is made of.
+    picture, facts : Path or None
+        A .png, and the .json that says what the piece is made of; None where one other file alone
+        is asked for.
     notes : Path or None
         A .mid; None where the piece has no notes.
     sound : Path or None
@@ -42,8 +43,8 @@ class PieceFiles:
         Whether other files of these names may be replaced.
     """
 
-    picture: Path
-    facts: Path
+    picture: Path | None = None
+    facts: Path | None = None
     notes: Path | None = None
     sound: Path | None = None
     score: Path | None = None
@@ -62,7 +63,7 @@ class PieceFiles:
     @property
     def main(self) -> Path:
         """The one that was asked for."""
-        main = self.named or self.sound or self.notes
+        main = self.named or self.sound or self.notes or self.score or self.picture
         assert main is not None
         return main
 
@@ -77,8 +78,8 @@ class PieceFiles:
         def there(path: Path | None) -> Path | None:
             return path and folder / path.name
 
-        picture, facts = folder / self.picture.name, folder / self.facts.name
-        notes, sound, score, named = map(there, (self.notes, self.sound, self.score, self.named))
+        picture, facts, notes = map(there, (self.picture, self.facts, self.notes))
+        sound, score, named = map(there, (self.sound, self.score, self.named))
         return PieceFiles(picture, facts, notes, sound, score, named, self.force)
 
     def hashes(self) -> dict[str, str]:
@@ -157,6 +158,32 @@ def targets(
     return found
 
 
+def alone(out: Path, *, force: bool) -> PieceFiles:
+    """Return one file of a piece, with nothing beside it, after making sure that it may be written.
+
+    Parameters
+    ----------
+    out : Path
+        Beside what `targets` takes, a .png or a .json will do.
+    force : bool
+        A file that is there may be replaced.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written, or is there already.
+    """
+    suffix = out.suffix.lower()
+    kinds = {".png": "picture", ".json": "facts", ".mid": "notes", SCORE_SUFFIX: "score"}
+    kinds |= dict.fromkeys(ENCODED_SUFFIXES, "sound")
+    if suffix not in kinds:
+        raise InputError(f"cannot write {out}: its name must end in one of {', '.join(kinds)}.")
+    require_free(out, force=force)
+    _require_writable(out.parent)
+    one: dict[str, Any] = {kinds[suffix]: out}
+    return PieceFiles(named=out, force=force, **one)
+
+
 def _with_contents(paths: Collection[Path]) -> Iterator[Path]:
     for path in paths:
         yield path
@@ -194,13 +221,14 @@ def staged(files: PieceFiles) -> Iterator[PieceFiles]:
     DeepPianoError
         When the system does not let them be written.
     """
-    folder = files.facts.parent
+    folder = files.main.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
             temporary = files.inside(Path(staging))
             yield temporary
-            if files.force and not temporary.picture.exists():
+            drawn = temporary.picture is None or temporary.picture.exists()
+            if files.force and files.picture and not drawn:
                 files.picture.unlink(missing_ok=True)  # it shows another piece
             _put_all_in_place(temporary, folder)
     except OSError as error:

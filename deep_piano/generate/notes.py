@@ -28,6 +28,7 @@ from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness, synth
+from deep_piano.music.audio import Samples
 from deep_piano.music.joining import join
 from deep_piano.music.midi import write_midi
 from deep_piano.music.midi_out import write_performance
@@ -51,6 +52,8 @@ class NoteTake:
         As `note_figures.figures` returns them, and "nats_a_note".
     shared : SharedRun or None
         What the continuation shares with a corpus, where there is an index of one.
+    ranking : tuple of dict
+        Of all takes of the seed, the best first, where only the best are kept: see `piece.ranked`.
     """
 
     index: int
@@ -58,6 +61,7 @@ class NoteTake:
     seed_ends_s: float
     figures: dict[str, float | str]
     shared: SharedRun | None = None
+    ranking: tuple[dict[str, Any], ...] = ()
 
     @property
     def new_notes(self) -> int:
@@ -109,10 +113,12 @@ class NoteRoad:
     def read(self, path: Path, progress: Tell) -> Seed:
         """Read a recording or a MIDI file; see `piece.Road`."""
         settings = self.settings
+        stretch = seeds.find_stretch(path, settings)
         seed = seeds.read_seed(
             path,
-            start_s=settings.seed_start,
-            seconds=settings.given_seconds,
+            start_s=stretch.start_s,
+            seconds=stretch.seconds,
+            of_s=stretch.of_s,
             progress=progress,
             keep_recording=settings.keep_recording,
         )
@@ -122,7 +128,7 @@ class NoteRoad:
     def write_seed(self, out: Path, path: Path, seed: Seed) -> None:
         """Write a seed as sound; see `seeds.write_seed`."""
         assert self.sound is not None
-        seeds.write_seed(out, path, seed, self.settings, sound=self.sound)
+        seeds.write_seed(out, path, seed, sound=self.sound)
 
     def task(self, seed: Seed, take: int) -> NoteTask:
         """Return what a decoder is to do for a take."""
@@ -168,43 +174,60 @@ class NoteRoad:
         from deep_piano.report.roll import piano_roll
         from deep_piano.report.style import if_possible
 
-        assert files.notes is not None
-        seconds, form = self.settings.seconds, stretches(self.settings)
         self._write_notes(files, take)
-        if_possible(piano_roll)(
-            files.picture,
-            take.notes,
-            seconds=seconds,
-            seed_seconds=take.seed_ends_s,
-            title=files.title,
-            sections=[(part.start_s, part.plan.name) for part in form],
-        )
+        if files.picture is not None:
+            if_possible(piano_roll)(
+                files.picture,
+                take.notes,
+                seconds=self.settings.seconds,
+                seed_seconds=take.seed_ends_s,
+                title=files.title,
+                sections=[(part.start_s, part.plan.name) for part in stretches(self.settings)],
+            )
+        facts = self.facts(seed, take)
+        if files.sound is not None:
+            facts["sound"] = self._play(files, files.sound, seed, take, progress)
+        return facts
+
+    def facts(self, seed: Seed, take: NoteTake) -> dict[str, Any]:
+        """Return what there is to say of a piece, whether it is written or not."""
+        seconds = self.settings.seconds
         facts: dict[str, Any] = {
             "piece": {"seconds": seconds, "notes": len(take.notes), **take.figures}
         }
-        if form:
+        if form := stretches(self.settings):
             facts["form"] = [part.facts for part in form]
+        if take.ranking:
+            facts["ranking"] = list(take.ranking)
         if take.shared is not None:
             facts["originality"] = {
                 "longest_shared_run_notes": take.shared.notes,
                 "recording": take.shared.recording or None,
             }
-        if files.sound is not None:
-            tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
-            facts["sound"] = self._play(files.sound, seed, take.notes, tags, progress)
         return facts
 
+    def samples(self, seed: Seed, take: NoteTake, progress: Tell) -> tuple[Samples, int]:
+        """Return the sound of a piece, shape (n, 2), at its loudness, and its sampling rate."""
+        assert self.sound is not None
+        samples = synth.render(
+            take.notes, sound=self.sound, seconds=self.settings.seconds, sr=SR, progress=progress
+        )
+        if seed.recording is not None:
+            samples = join(seed.recording, samples, join_s=seed.seconds, sr=SR)
+        return loudness.normalise(samples, sr=SR), SR
+
     def _write_notes(self, files: PieceFiles, take: NoteTake) -> None:
-        """Write the .mid, and the .musicxml where it is asked for."""
+        """Write the .mid and the .musicxml where they are asked for."""
         from deep_piano.report.musicxml import write_score
 
-        assert files.notes is not None
         settings, notes = self.settings, take.notes
+        if files.notes is None and files.score is None:
+            return
         meter, signature = meter_of(notes), sure_signature(notes)
         continuation_s = take.seed_ends_s or None
-        if settings.midi == "sounding":
+        if files.notes is not None and settings.midi == "sounding":
             write_midi(files.notes, notes)
-        else:
+        elif files.notes is not None:
             write_performance(
                 files.notes,
                 notes,
@@ -224,23 +247,20 @@ class NoteRoad:
             )
 
     def _play(
-        self, path: Path, seed: Seed, notes: Notes, tags: dict[str, str], progress: Tell
+        self, files: PieceFiles, path: Path, seed: Seed, take: NoteTake, progress: Tell
     ) -> dict[str, Any]:
-        sound, seconds = self.sound, self.settings.seconds
-        assert sound is not None
+        sound = self.sound
         folder = cache.path(sound) if sound in SOUND_NAMES else None
-        samples = synth.render(notes, sound=sound, seconds=seconds, sr=SR, progress=progress)
-        if seed.recording is not None:
-            samples = join(seed.recording, samples, join_s=seed.seconds, sr=SR)
-        samples = loudness.normalise(samples, sr=SR)
+        samples, sr = self.samples(seed, take, progress)
         progress(Progress("encoding", 0, 1))
-        audio.encode(path, samples, sr=SR, tags=tags)
+        tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
+        audio.encode(path, samples, sr=sr, tags=tags)
         progress(Progress("encoding", 1, 1))
         return {
             "name": sound,
             "asset": folder.name if folder else None,
-            "sr": SR,
-            **loudness.figures(samples, sr=SR),
+            "sr": sr,
+            **loudness.figures(samples, sr=sr),
         }
 
 

@@ -40,7 +40,7 @@ from deep_piano.generate.tasks import Run, read_seed, write_piece
 from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.cluster.scheduling import Silence, busy, completed
-from deep_piano.infra.progress import Tell, no_progress
+from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.infra.storage.folder import Entry, Folder
 from deep_piano.infra.storage.open import require_apart
 from deep_piano.models import checkpoint as checkpoints
@@ -113,6 +113,7 @@ def generate(
     todo = state.missing(entries)
     write_manifest(pieces, records)  # what a killed run left becomes part of it
     if todo:
+        progress(Progress("starting Ray", 0, 1))
         with connected():
             count = sum(len(takes) for _, takes in todo)
             crew = crew_for(bulk, pieces=count, of_notes=road.of_notes)

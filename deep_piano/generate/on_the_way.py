@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, one_line
-from deep_piano.generate.piece import best_first
+from deep_piano.generate.piece import ranked
 from deep_piano.generate.records import Key, Record, Records
 from deep_piano.generate.tasks import Run, known_of
 from deep_piano.infra.cluster import metrics
@@ -82,6 +82,7 @@ class OnTheWay:
         self._compared: defaultdict[str, dict[int, Any]] = defaultdict(dict)
         self._failures, self._failure = 0, ""
         self._made, self._asked, self._music_s = 0, 0, 0.0
+        self._seeds_read, self._seeds_to_read = 0, 0
 
     def __len__(self) -> int:
         return self._left.total()
@@ -102,6 +103,7 @@ class OnTheWay:
                 self._fail(entry.name, takes, entry.problem)
             elif takes:
                 todo.append((entry.name, takes))
+        self._seeds_to_read = len(todo)
         return todo
 
     def begin(self, name: str, takes: Sequence[int]) -> None:
@@ -111,11 +113,13 @@ class OnTheWay:
 
     def read(self, name: str, seed: Any, files: dict[str, str]) -> None:
         """Take note of a seed: its takes are ready to be composed."""
+        self._seeds_read += 1
         self._seeds[name] = seed, files
         self._ready.extend((name, take) for take in self._unread.pop(name))
 
     def unreadable(self, name: str, reason: str) -> None:
         """Take note that a seed could not be read."""
+        self._seeds_read += 1
         self._fail(name, self._unread.pop(name), reason)
 
     def seed(self, name: str) -> Any:
@@ -185,8 +189,10 @@ class OnTheWay:
 
     @property
     def progress(self) -> Progress:
-        """How far the run is."""
+        """How far the run is: what is read, until the first piece is there."""
         music_s = self._music_s
+        if not music_s and self._seeds_read < self._seeds_to_read:
+            return Progress("reading", self._seeds_read, self._seeds_to_read, self._failures)
         return Progress(
             "writing pieces", self._made, self._asked, self._failures, duration_s=music_s
         )
@@ -206,8 +212,7 @@ class OnTheWay:
         if len(self._compared[name]) < self._left[name]:
             return
         takes = [take for _, take in sorted(self._compared.pop(name).items())]
-        for place, index in enumerate(best_first([take.figures for take in takes])):
-            take = takes[index]
+        for place, take in enumerate(ranked(takes)):
             if place < (self._settings.keep or len(takes)):
                 self.to_write.append(((name, take.index), take))
             else:

@@ -7,8 +7,11 @@ same steps are walked by Ray's tasks and composers (`on_ray`).
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,7 +24,7 @@ from deep_piano.config.sections import GenerateConfig, StorageConfig
 from deep_piano.decoding.base import Decoder
 from deep_piano.decoding.open import judge_of, open_decoder
 from deep_piano.decoding.wave import require_sound
-from deep_piano.errors import InputError
+from deep_piano.errors import InputError, one_line
 from deep_piano.generate.files import (
     SCORE_SUFFIX,
     SILENT_SUFFIXES,
@@ -37,9 +40,13 @@ from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.models import checkpoint
 from deep_piano.models.checkpoint import Checkpoint
+from deep_piano.music.audio import Samples
 from deep_piano.report.musicxml import require_music21
 
+logger = logging.getLogger(__name__)
+
 LONGEST_SILENCE_S: Final = 4.0
+RANKED_BY: Final = ("nats_a_note", "pitch_class_cosine", "longest_loop", "longest_silence_s")
 
 
 class Road(Protocol):
@@ -89,6 +96,12 @@ class Road(Protocol):
     def used(self) -> dict[str, Any]:
         """Return the settings that stand in the facts."""
 
+    def samples(self, seed: Any, take: Any, progress: Tell) -> tuple[Samples, int]:
+        """Return the sound of a piece, and its sampling rate in Hz; the road must be `ready`."""
+
+    def facts(self, seed: Any, take: Any) -> dict[str, Any]:
+        """Return what there is to say of a piece, whether it is written or not."""
+
     def write(self, files: PieceFiles, seed: Any, take: Any, progress: Tell) -> dict[str, Any]:
         """Write all files of a piece but the facts; return what there is to say of them."""
 
@@ -136,8 +149,7 @@ def best_first(takes: Sequence[Mapping[str, Any]]) -> list[int]:
     Parameters
     ----------
     takes : sequence of mapping
-        The figures of each, as they stand in its .json: "nats_a_note", "pitch_class_cosine",
-        "longest_loop", "longest_silence_s".
+        The figures of each that `RANKED_BY` names, as they stand in its .json.
 
     Examples
     --------
@@ -158,6 +170,19 @@ def best_first(takes: Sequence[Mapping[str, Any]]) -> list[int]:
         return broken, likelier + more_faithful
 
     return sorted(range(len(takes)), key=lambda index: place(takes[index]))
+
+
+def ranked(takes: Sequence[Any]) -> list[Any]:
+    """Return takes of one seed, the best first; each knows the ranking, which stands in its facts.
+
+    The ranking has a mapping for each take: "take" from 1, and the figures that decide.
+    """
+    ordered = [takes[place] for place in best_first([take.figures for take in takes])]
+    ranking = tuple(
+        {"take": take.index + 1, **{name: take.figures[name] for name in RANKED_BY}}
+        for take in ordered
+    )
+    return [replace(take, ranking=ranking) for take in ordered]
 
 
 def make_pieces(
@@ -220,16 +245,30 @@ def make_pieces(
     road = road_of(checkpoint.load(found, codec=known), settings, out, only_new=only_new)
     kept = min(settings.keep or settings.takes, settings.takes)
     places = targets(out, kept, force=force, given=given, notes=road.of_notes, score=settings.score)
+    begun = time.monotonic()
     seed = road.read(seed_path, progress)
+    _log("read", seed, begun)
     road = road.ready(progress)
+    takes = compose(road, seed, progress=progress)
+    pieces = []
+    for files, take in zip(places, takes, strict=True):
+        pieces.append(write(road, files, seed, take, progress=progress))
+        _log("written", seed, begun, take=take.index + 1)
+    return pieces
+
+
+def _log(event: str, seed: Any, begun: float, **facts: Any) -> None:
+    took_s = round(time.monotonic() - begun, 3)
+    extra = dict(stage="generate", event=event, seed=seed.name, took_s=took_s, **facts)
+    logger.info("%s: %s", one_line(seed.name), event, extra=extra)
+
+
+def compose(road: Road, seed: Any, *, progress: Tell = no_progress) -> list[Any]:
+    """Return the takes of a seed that are kept; where not all of them are, the best first."""
+    settings = road.settings
     decoder = open_decoder(road.checkpoint, settings, width=os.cpu_count() or 1)
     takes = decode_takes(road, decoder, seed, progress=progress)
-    if settings.keep is not None:
-        takes = [takes[place] for place in best_first([take.figures for take in takes])]
-    return [
-        write(road, files, seed, take, progress=progress)
-        for files, take in zip(places, takes, strict=False)
-    ]
+    return takes if settings.keep is None else ranked(takes)[: settings.keep]
 
 
 def decode_takes(
@@ -271,8 +310,19 @@ def write(
         The kind of device: on another one the last bits, and then the music, may differ.
     progress : callable, optional
     """
+    facts = provenance(road, seed, take, composed_on=composed_on)
+    with staged(files) as hidden:
+        facts |= road.write(hidden, seed, take, progress)
+        facts["files"] = hidden.hashes()
+        if hidden.facts is not None:
+            hidden.facts.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return Piece(files, facts)
+
+
+def provenance(road: Road, seed: Any, take: Any, *, composed_on: str = "cpu") -> dict[str, Any]:
+    """Return what a piece is made of: seed, checkpoint, settings, versions."""
     settings, judge = road.settings, judge_of(road.checkpoint, road.settings)
-    facts = {
+    return {
         "seed": seed.facts,
         "checkpoint": {"name": settings.checkpoint, "sha256": road.checkpoint.digest},
         "judge": {"sha256": judge.digest} if judge is not None else None,
@@ -282,8 +332,3 @@ def write(
         "versions": versions.of_a_piece(),
         "take": take.index + 1,
     }
-    with staged(files) as hidden:
-        facts |= road.write(hidden, seed, take, progress)
-        facts["files"] = hidden.hashes()
-        hidden.facts.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return Piece(files, facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.music import audio, loudness, synth, tuning
 from deep_piano.music.audio import SILENCE_DBFS, Samples
+from deep_piano.music.length import length_s as length_of
+from deep_piano.music.length import playing_ends_s
 from deep_piano.music.midi import holds_midi, read_midi
 from deep_piano.music.notes import Notes, excerpt
 
@@ -58,9 +61,70 @@ def check_seed(samples: Samples, *, sr: int) -> None:
     if peak < 10 ** (SILENCE_DBFS / 20):
         level = f"its peak is {20 * math.log10(peak):.0f} dBFS" if peak else "every sample is zero"
         raise AudioError(
-            f"the seed is silent ({level}). Choose a louder stretch, or start it elsewhere with "
-            "--seed-start."
+            f"the seed is silent ({level}). Choose a louder stretch: say where it "
+            "ends with --seed-end, or where it begins with --seed-start."
         )
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The part of a recording, or of a MIDI file, that is continued.
+
+    Attributes
+    ----------
+    start_s : float
+        Where it begins.
+    seconds : float
+        How long it is, at most as long as was asked.
+    of_s : float or None
+        How long the recording is; None where it is not known.
+    """
+
+    start_s: float
+    seconds: float
+    of_s: float | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the facts of its pieces say of it."""
+        of_s = self.of_s if self.of_s is None else round(self.of_s, 2)
+        end_s = self.start_s + self.seconds
+        return {"from_s": round(self.start_s, 2), "to_s": round(end_s, 2), "of_s": of_s}
+
+
+def find_stretch(path: Path, settings: GenerateConfig) -> Stretch:
+    """Return which part of a recording or a MIDI file the settings mean.
+
+    Raises
+    ------
+    AudioError, MidiError
+        When the end of its music is meant, and it is damaged; or when the seed ends beyond it.
+    """
+    meant = (settings.seed_start, settings.seed_end, settings.keep_until)
+    of_s: float | None = None
+    ends_s: float | None = None
+    error: type[InputError] = AudioError
+    audio.require_readable(path, one_line(path))
+    if holds_midi(path):
+        error = MidiError
+        notes = read_midi(path)
+        if len(notes):
+            of_s = float(notes["offset"].max())
+            # A last chord may ring on for long: the playing has ended by then.
+            ends_s = min(of_s, float(notes["onset"][-1]) + LONGEST_TRAILING_SILENCE_S)
+    elif meant == (None, None, None):
+        of_s = length_of(path)
+        if of_s is not None:
+            ends_s = min(of_s, playing_ends_s(path, of_s) + LONGEST_TRAILING_SILENCE_S)
+    else:
+        with suppress(AudioError):
+            of_s = length_of(path)
+    if of_s is not None and settings.seed_end is not None and settings.seed_end > of_s + 0.5:
+        raise error(
+            f"{one_line(path)} is {of_s:.1f} s long: a seed cannot end at {settings.seed_end:g} s. "
+            "Give an earlier end, or none, for its last seconds."
+        )
+    return Stretch(*settings.seed_within(ends_s), of_s)
 
 
 @dataclass(frozen=True)
@@ -81,6 +145,8 @@ class Seed:
         How far the piano of a recording is out of tune, where that was corrected.
     recording : ndarray, shape (n, 2), dtype float32, optional
         Its sound from time zero on, at `SR`, where the piece is to begin with it.
+    stretch : Stretch, optional
+        Which part of the file it is.
     """
 
     notes: Notes
@@ -89,6 +155,7 @@ class Seed:
     name: str
     tuning_cents: int = 0
     recording: Samples | None = None
+    stretch: Stretch | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -99,6 +166,7 @@ class Seed:
             "sha256": self.digest,
             "seconds": seconds,
             "notes": len(self.notes),
+            **(self.stretch.facts if self.stretch else {}),
             **({"tuning_cents": self.tuning_cents} if self.tuning_cents else {}),
         }
 
@@ -109,7 +177,13 @@ def rng_of(settings: GenerateConfig, digest: str, take: int) -> np.random.Genera
 
 
 def read_seed(
-    path: Path, *, start_s: float, seconds: float, progress: Tell, keep_recording: bool = False
+    path: Path,
+    *,
+    start_s: float,
+    seconds: float,
+    progress: Tell,
+    keep_recording: bool = False,
+    of_s: float | None = None,
 ) -> Seed:
     """Read the notes of a seed from a recording or a MIDI file.
 
@@ -121,6 +195,8 @@ def read_seed(
     progress : callable
     keep_recording : bool
         Read its sound, too.
+    of_s : float, optional
+        How long the whole file is, for the facts.
 
     Raises
     ------
@@ -153,14 +229,14 @@ def read_seed(
         raise error(
             f"only {len(notes)} piano note{'s' * (len(notes) != 1)} found in {length_s:.1f} s of "
             f"{path} from {start_s:g} s on; at least {FEWEST_SEED_NOTES} are needed. "
-            "Give a recording of a piano, or start elsewhere with --seed-start."
+            "Give a recording of a piano, or other seconds with --seed-start or --seed-end."
         )
     sounding_s = float((notes["offset"] - notes["onset"]).sum())
     if error is AudioError and sounding_s < LEAST_SOUNDING_SHARE * length_s:
         raise error(
             f"{len(notes)} piano notes were found in {length_s:.1f} s of {path} from {start_s:g} s "
             f"on, but they sound for {sounding_s:.1f} s altogether, as in speech or noise. "
-            "Give a recording of a piano, or start elsewhere with --seed-start."
+            "Give a recording of a piano, or other seconds with --seed-start or --seed-end."
         )
     # Silence before the first note and long after the last one is not music to be continued.
     begins = float(notes["onset"][0])
@@ -169,14 +245,14 @@ def read_seed(
     notes["onset"] -= begins
     notes["offset"] -= begins
     notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)
-    recording = None
+    stretch, recording = Stretch(start_s, length_s, of_s), None
     if keep_recording:
         start_s += begins
         recording = audio.decode(path, sr=SR, start_s=start_s, seconds=ends, channels=2)
-    return Seed(notes, ends, digest, path.name, cents, recording)
+    return Seed(notes, ends, digest, path.name, cents, recording, stretch)
 
 
-def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, sound: str) -> None:
+def write_seed(out: Path, path: Path, seed: Seed, *, sound: str) -> None:
     """Write a seed as sound beside its pieces, as loud as they are.
 
     Parameters
@@ -187,16 +263,14 @@ def write_seed(out: Path, path: Path, seed: Seed, settings: GenerateConfig, *, s
         The seed's file. A recording is cut to what was read of it; notes are played.
     seed : Seed
         What `read_seed` made of the file.
-    settings : GenerateConfig
     sound : str
         From `ready_sound`.
     """
-    if holds_midi(path):
+    if holds_midi(path) or seed.stretch is None:
         samples = synth.render(seed.notes, sound=sound, seconds=seed.seconds, sr=SR)
     else:
-        samples = audio.decode(
-            path, sr=SR, start_s=settings.seed_start, seconds=settings.given_seconds
-        )
+        stretch = seed.stretch
+        samples = audio.decode(path, sr=SR, start_s=stretch.start_s, seconds=stretch.seconds)
     audio.encode(out, loudness.normalise(samples, sr=SR), sr=SR)
 
 

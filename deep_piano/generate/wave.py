@@ -5,7 +5,7 @@ What differs from the road of a piece in notes; `piece` walks both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -19,7 +19,7 @@ from deep_piano.decoding.wave import Stream, WaveEngine, WaveTask, sampling_rate
 from deep_piano.errors import InputError
 from deep_piano.generate import seeds
 from deep_piano.generate.files import SILENT_SUFFIXES, PieceFiles
-from deep_piano.generate.seeds import rng_of
+from deep_piano.generate.seeds import Stretch, rng_of
 from deep_piano.generate.tags import tags_of
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.models.checkpoint import Checkpoint
@@ -45,6 +45,8 @@ class WaveSeed:
         SHA-256 of its file.
     name : str
         Of its file.
+    stretch : Stretch
+        Which part of the file it is.
     """
 
     samples: Samples
@@ -52,6 +54,7 @@ class WaveSeed:
     sr: int
     digest: str
     name: str
+    stretch: Stretch
 
     @property
     def seconds(self) -> float:
@@ -61,7 +64,8 @@ class WaveSeed:
     @property
     def facts(self) -> dict[str, Any]:
         """What the facts of its pieces say of it."""
-        return {"file": self.name, "sha256": self.digest, "seconds": self.seconds}
+        known = {"file": self.name, "sha256": self.digest, "seconds": self.seconds}
+        return known | self.stretch.facts
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,8 @@ class WaveRoad:
         """
         progress(Progress("reading", 0, 1))
         settings, sr = self.settings, sampling_rate(self.checkpoint)
-        samples = audio.decode(
-            path, sr=sr, start_s=settings.seed_start, seconds=settings.given_seconds
-        )
+        stretch = seeds.find_stretch(path, settings)
+        samples = audio.decode(path, sr=sr, start_s=stretch.start_s, seconds=stretch.seconds)
         seeds.check_seed(samples, sr=sr)
         if self._count(len(samples), sr) < SHORTEST_CONTINUATION_S * sr:
             raise InputError(
@@ -139,7 +142,8 @@ class WaveRoad:
             temperature=settings.temperature.sample,
         )
         progress(Progress("reading", 1, 1))
-        return WaveSeed(samples, prefix, sr, digest, path.name)
+        stretch = replace(stretch, seconds=len(samples) / sr)
+        return WaveSeed(samples, prefix, sr, digest, path.name, stretch)
 
     def write_seed(self, out: Path, path: Path, seed: WaveSeed) -> None:
         """Do nothing: the piece begins with the recording itself."""
@@ -157,7 +161,7 @@ class WaveRoad:
         """Return the settings that stand in the facts."""
         return {
             **self.settings.model_dump(
-                include={"seconds", "seed_seconds", "seed_start", "keep_until"}
+                include={"seconds", "seed_seconds", "seed_start", "seed_end", "keep_until"}
             ),
             "temperature": self.settings.temperature.sample,
         }
@@ -169,23 +173,32 @@ class WaveRoad:
         from deep_piano.report.charts import recording_charts
         from deep_piano.report.style import if_possible
 
-        assert files.sound is not None
-        sr, new = seed.sr, codec_of(self.checkpoint.spec).to_samples(take.steps)
-        begins = 0 if self.only_new else len(seed.samples)
-        whole = new if self.only_new else np.concatenate([seed.samples, new])
-        whole = loudness.normalise(whole, sr=sr)
+        whole, sr = self.samples(seed, take, progress)
+        facts = self.facts(seed, take)
         progress(Progress("encoding", 0, 1))
-        tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
-        audio.encode(files.sound, whole, sr=sr, tags=tags)
-        title, mark_s = files.title, begins / sr
-        draw = if_possible(recording_charts)
-        draw(files.picture, whole, sr, None, title=title, mark_s=mark_s)
+        if files.sound is not None:
+            tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
+            audio.encode(files.sound, whole, sr=sr, tags=tags)
+            facts["sound"] = {"sr": sr, **loudness.figures(whole, sr=sr)}
+        if files.picture is not None:
+            mark_s = 0 if self.only_new else len(seed.samples) / sr
+            draw = if_possible(recording_charts)
+            draw(files.picture, whole, sr, None, title=files.title, mark_s=mark_s)
         progress(Progress("encoding", 1, 1))
-        seconds = round(len(whole) / sr, 3)
-        return {
-            "piece": {"seconds": seconds, **likeness(seed.samples, new, sr=sr)},
-            "sound": {"sr": sr, **loudness.figures(whole, sr=sr)},
-        }
+        return facts
+
+    def facts(self, seed: WaveSeed, take: WaveTake) -> dict[str, Any]:
+        """Return what there is to say of a piece, whether it is written or not."""
+        new = codec_of(self.checkpoint.spec).to_samples(take.steps)
+        begins = 0 if self.only_new else len(seed.samples)
+        seconds = round((begins + len(new)) / seed.sr, 3)
+        return {"piece": {"seconds": seconds, **likeness(seed.samples, new, sr=seed.sr)}}
+
+    def samples(self, seed: WaveSeed, take: WaveTake, progress: Tell) -> tuple[Samples, int]:
+        """Return the sound of a piece, shape (n,), at its loudness, and its sampling rate."""
+        new = codec_of(self.checkpoint.spec).to_samples(take.steps)
+        whole = new if self.only_new else np.concatenate([seed.samples, new])
+        return loudness.normalise(whole, sr=seed.sr), seed.sr
 
     def _count(self, seed_samples: int, sr: int) -> int:
         """Return how many samples are to follow a seed of so many."""

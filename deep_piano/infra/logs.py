@@ -49,15 +49,15 @@ _IN_WORDS, _JSON = logging.Formatter("deep-piano: %(message)s"), _AsJson()
 _HANDLER = _ToStandardError()
 
 
-def set_up_logging(*, debug: bool, as_json: bool = False) -> None:
+def set_up_logging(*, debug: bool, as_json: bool = False, quiet: bool = False) -> None:
     """Send our warnings to standard error, everything with `debug`, and silence other packages.
 
     With `as_json` each record is a JSON object on a line of its own, and what is done is told as
-    well as what goes wrong.
+    well as what goes wrong. With `quiet` only errors are told.
     """
     _HANDLER.setFormatter(_JSON if as_json else _IN_WORDS)
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, handlers=[_HANDLER])
-    usual = logging.INFO if as_json else logging.WARNING
+    usual = logging.ERROR if quiet else logging.INFO if as_json else logging.WARNING
     logger.setLevel(logging.DEBUG if debug else usual)
     logging.captureWarnings(as_json)
     if not (debug or sys.warnoptions):
@@ -67,3 +67,8 @@ def set_up_logging(*, debug: bool, as_json: bool = False) -> None:
 def logs_json() -> bool:
     """Tell whether records are written as JSON."""
     return _HANDLER.formatter is _JSON
+
+
+def is_quiet() -> bool:
+    """Tell whether only errors are told."""
+    return not logger.isEnabledFor(logging.WARNING)

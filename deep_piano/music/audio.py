@@ -24,6 +24,7 @@ from deep_piano.infra.storage.atomic import atomic_path, sha256_of
 from deep_piano.music.ffmpeg import (
     Run,
     decoding,
+    file_url,
     require_working,
     run_ffmpeg,
     to_samples,
@@ -104,7 +105,7 @@ def decode(
         raise AudioError(f"the start must be 0 seconds or later. Received: {start_s}.")
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise AudioError(f"the length must be more than 0 seconds. Received: {seconds}.")
-    _require_readable(path, one_line(path))
+    require_readable(path, one_line(path))
     if begins_as_midi(path):
         raise AudioError(
             f"{one_line(path)} is MIDI: it holds notes, and sound is needed. Give a recording."
@@ -144,7 +145,7 @@ class _Wanted:
         """Decode a stream of sound, its channels mixed by a filter or in FFmpeg's own way."""
         run = run_ffmpeg(
             # A quarter of a second more than asked: resampling holds back its last few samples.
-            *decoding(_url(self.path), start_s=self.start_s, seconds=self.seconds + 0.25),
+            *decoding(file_url(self.path), start_s=self.start_s, seconds=self.seconds + 0.25),
             *to_samples(
                 self.sr, most=self.length + self.sr, stream=stream, mix=mix, channels=channels
             ),
@@ -267,8 +268,8 @@ def _power(samples: Samples) -> float:
 def duration_s(path: Path, *, timeout_s: float = 20.0) -> float | None:
     """Return how long a recording says it is, in seconds; None where it does not say."""
     name = one_line(path)
-    _require_readable(path, name)
-    return run_ffmpeg(*decoding(_url(path)), timeout_s=timeout_s, subject=name).said_s
+    require_readable(path, name)
+    return run_ffmpeg(*decoding(file_url(path)), timeout_s=timeout_s, subject=name).said_s
 
 
 def encode(
@@ -318,7 +319,7 @@ def encode(
             *("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact"),
             *options,
             *(_tag_options(tags or {}) if path.suffix.lower() != ".wav" else ()),
-            "file:" + str(temporary.absolute()),
+            file_url(temporary),
             timeout_s=timeout_s,
             subject=name,
             given=columns.tobytes(),
@@ -334,12 +335,8 @@ def _tag_options(tags: Mapping[str, str]) -> tuple[str, ...]:
 
 def content_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    _require_readable(path, one_line(path))
+    require_readable(path, one_line(path))
     return sha256_of(path)
-
-
-def _url(path: Path) -> str:
-    return "file:" + str(path.absolute())
 
 
 def _explain_shortfall(wanted: _Wanted, run: Run, *, decoded_s: float) -> None:
@@ -381,7 +378,7 @@ def _nothing_decoded(wanted: _Wanted, run: Run) -> str:
     return f"{wanted} holds no samples{beyond}. Give another recording or an earlier start."
 
 
-def _require_readable(path: Path, name: str) -> None:
+def require_readable(path: Path, name: str) -> None:
     """Raise unless `path` is an ordinary file with something in it that may be read."""
     try:
         if path.is_dir():

@@ -196,17 +196,30 @@ def _fault(binary: Path) -> str:
     return "" if run.output == 2 * silence and not run.code else run.reason
 
 
+def file_url(path: Path) -> str:
+    """Return how FFmpeg is told of a file, whose name may begin with a dash or hold a colon."""
+    return "file:" + str(path.absolute())
+
+
 def decoding(
-    url: str, *, start_s: float = 0.0, seconds: float | None = None, protocol: str = "file"
+    url: str,
+    *,
+    start_s: float = 0.0,
+    from_end_s: float | None = None,
+    seconds: float | None = None,
+    protocol: str = "file",
 ) -> tuple[str, ...]:
     """Return the options that make FFmpeg open one file, of sound, and nothing else.
 
     Parameters
     ----------
     url : str
-        As a ``file:`` URL a name may begin with a dash or hold a colon.
+        From `file_url`.
     start_s, seconds : float
         Where to begin, and how much to read.
+    from_end_s : float, optional
+        Begin so long before the end that the file says it has; at its beginning where it does not
+        say, or is shorter.
     protocol : str
         The only one that it may use.
     """
@@ -215,6 +228,7 @@ def decoding(
         *("-max_alloc", str(_LARGEST_ALLOCATION), "-threads", "1", "-filter_threads", "1"),
     )
     start = ("-ss", f"{start_s:.6f}") if start_s else ()
+    start = ("-sseof", f"{-from_end_s:.6f}") if from_end_s is not None else start
     length = ("-t", f"{seconds:.6f}") if seconds is not None else ()
     # Before the input, `-vn` keeps pictures from being read at all. Twelve channels of which nobody
     # says where they stand are tracks, rather than the speakers that FFmpeg would guess.

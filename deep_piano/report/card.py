@@ -42,7 +42,7 @@ _BAR_ROWS = 5
 _EXAMPLES = 3
 _TALL, _WIDE = " ▁▂▃▄▅▆▇█", " ▏▎▍▌▋▊▉█"
 # One character for one, so that columns stay aligned.
-_TO_ASCII = str.maketrans("─·…≤≥▁▂▃▄▅▆▇█▏▎▍▌▋▊▉", "-,.<>__..::##...::##")
+_TO_ASCII = str.maketrans("─\N{EN DASH}·…≤≥▁▂▃▄▅▆▇█▏▎▍▌▋▊▉", "--,.<>__..::##...::##")
 
 
 def dataset_card(manifest: Manifest, *, uri: str = "") -> str:

@@ -5,7 +5,13 @@ This module reads the inputs; `card` and `charts` render them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from deep_piano.analysis import descriptors
 from deep_piano.config.sections import StorageConfig
@@ -18,13 +24,30 @@ from deep_piano.music.midi import holds_midi, read_midi_and_pedal
 from deep_piano.music.notes import Notes
 from deep_piano.report.card import dataset_card, recording_card
 
+
+class Inspection(NamedTuple):
+    """What is found out about a dataset or a recording.
+
+    Attributes
+    ----------
+    card : str
+        Text for people.
+    pictures : list of Path
+        That were drawn.
+    facts : dict
+        The same for programs; JSON-ready.
+    """
+
+    card: str
+    pictures: list[Path]
+    facts: dict[str, Any]
+
+
 _DESCRIBED_S = 300.0  # the part that the spectral figures describe; an hour takes gigabytes
 
 
-def inspect_dataset(
-    uri: str, storage: StorageConfig, plot: Path | None = None
-) -> tuple[str, list[Path]]:
-    """Return a dataset's card, and draw its pictures.
+def inspect_dataset(uri: str, storage: StorageConfig, plot: Path | None = None) -> Inspection:
+    """Return a dataset's card and facts, and draw its pictures.
 
     Parameters
     ----------
@@ -52,13 +75,14 @@ def inspect_dataset(
 
         pictures.append(plot / "dataset.png")
         dataset_charts(pictures[0], manifest)
-    return dataset_card(manifest, uri=uri), pictures
+    facts = manifest.model_dump(mode="json", exclude={"shards"})
+    return Inspection(dataset_card(manifest, uri=uri), pictures, {"dataset": uri, **facts})
 
 
 def inspect_recording(
     path: Path, plot: Path | None = None, *, progress: Tell = no_progress
-) -> tuple[str, list[Path]]:
-    """Return a recording's card, and draw its pictures.
+) -> Inspection:
+    """Return a recording's card and facts, and draw its pictures.
 
     Parameters
     ----------
@@ -104,7 +128,24 @@ def inspect_recording(
         )
     certainties = descriptors.certainties(notes)
     card = recording_card(path.name, described, note_features, certainties=certainties)
-    return card, pictures
+    facts: dict[str, Any] = {
+        "recording": path.name,
+        "sound": None if described is None else plain(asdict(described)),
+        "notes": plain(asdict(note_features)),
+        "certainties": plain(certainties),
+    }
+    return Inspection(card, pictures, facts)
+
+
+def plain(value: Any) -> Any:
+    """Return figures as JSON has them: lists and numbers, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _read_midi(path: Path) -> tuple[Notes, float]:

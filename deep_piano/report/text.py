@@ -36,6 +36,12 @@ def clock(seconds: float) -> str:
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
+def minutes(seconds: float) -> str:
+    """Return seconds as whole minutes and seconds: "3:07"."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
 def hours(seconds: float) -> str:
     """Return seconds in hours or minutes: "2.5 hours"."""
     return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"

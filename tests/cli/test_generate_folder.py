@@ -34,7 +34,11 @@ def test_pieces_and_failures_are_counted(weights, seeds):
     Path("seeds/bad.mid").write_text("not MIDI")
     result = generate(weights, "seeds", "-o", "pieces", "--format", "mid")
     assert result.exit_code == 1
-    assert result.stdout == "pieces: pieces asked for: 3 = 2 there + 1 failed\n"
+    asked, page = result.stdout.splitlines()
+    assert asked == "pieces: pieces asked for: 3 = 2 there + 1 failed"
+    assert page == "to hear and compare them, open pieces/index.html"
+    for told in ("starting Ray", "reading: ", "writing pieces: 3 of 3"):
+        assert told in result.stderr
     assert "1 of 3 pieces failed. pieces.jsonl says why" in result.stderr
     lines = [json.loads(line) for line in Path("pieces/pieces.jsonl").read_text().splitlines()]
     assert {line["seed"]: line["status"] for line in lines} == {
@@ -45,7 +49,12 @@ def test_pieces_and_failures_are_counted(weights, seeds):
     Path("seeds/bad.mid").unlink()
     again = generate(weights, "seeds", "-o", "pieces", "--format", "mid")
     assert again.exit_code == 0
-    assert again.stdout == "pieces: pieces asked for: 2 = 2 there + 0 failed\n"
+    assert again.stdout.startswith("pieces: pieces asked for: 2 = 2 there + 0 failed\n")
+    told = json.loads(
+        generate(weights, "seeds", "-o", "pieces", "--format", "mid", "--json").stdout
+    )
+    assert told["page"] == "pieces/index.html"
+    assert (told["asked"], told["there"], told["failed"], told["failures"]) == (2, 2, 0, [])
 
 
 @pytest.mark.parametrize(

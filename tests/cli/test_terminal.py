@@ -10,7 +10,8 @@ from subprocess import PIPE
 import pytest
 
 from deep_piano.cli import terminal
-from deep_piano.cli.terminal import reports
+from deep_piano.cli.main import main
+from deep_piano.cli.terminal import EXIT_CODES, reports, stages
 from deep_piano.infra import logs
 from deep_piano.infra.logs import logs_json, set_up_logging
 from deep_piano.infra.progress import Progress
@@ -86,3 +87,65 @@ def test_json_travels_with_a_submitted_job(desk):
     at = ("submit", "--address", "http://127.0.0.1:1", "--dry-run", "train", "s3://b/set")
     assert run("--log-json", *at).stdout.endswith(" jobs.train s3://b/set --log-json\n")
     assert run(*at).stdout.endswith(" jobs.train s3://b/set\n")
+
+
+def test_where_there_is_no_terminal_long_work_tells_how_far_it_is(capsys):
+    with stages(every_s=0) as progress:
+        progress(Progress("composing", 45, 180))
+        progress(Progress("training", 250, 7000, text="loss 3.1"))
+        progress(Progress("reading", 0, 1))
+    assert capsys.readouterr().err == "composing: 25%\ntraining: 4%, loss 3.1\nreading\n"
+
+
+def test_short_work_tells_nothing_but_a_batch_where_it_is(capsys):
+    with stages() as progress:
+        progress(Progress("composing", 180, 180))
+    assert capsys.readouterr().err == ""
+    with reports() as report:
+        for now in (
+            Progress("starting Ray", 0, 1),
+            Progress("reading", 1, 4),
+            Progress("writing pieces", 4, 4, failures=1),
+            Progress("writing pieces", 4, 4, failures=1),
+        ):
+            report(now)
+    assert capsys.readouterr().err == "starting Ray\nwriting pieces: 4 of 4, 1 failed\n"
+
+
+def test_quiet_shows_no_progress(desk, capsys):
+    set_up_logging(debug=False, quiet=True)
+    try:
+        for show in (stages, reports):
+            with show(every_s=0) as progress:
+                progress(Progress("composing", 45, 180))
+        assert capsys.readouterr().err == ""
+    finally:
+        set_up_logging(debug=False)
+
+
+def test_the_log_tells_where_a_stage_begins_and_ends(as_json, caplog):
+    with stages() as progress:
+        for done in (0, 1, 2, 2):
+            progress(Progress("composing", done, 2))
+    assert [(record.work, record.done) for record in caplog.records] == [
+        ("composing", 0),
+        ("composing", 2),
+    ]
+
+
+def test_help_cuts_no_line_and_says_what_exit_codes_mean():
+    said = run("--help").stdout
+    assert "..." not in said.partition("Commands:")[2]
+    for code in EXIT_CODES:
+        assert f"  {code} " in said
+
+
+def test_every_option_of_generate_stands_in_its_group():
+    groups = main.commands["generate"].groups
+    names = {option.name for option in main.commands["generate"].params}
+    for group in groups.values():
+        assert names.issuperset(group)
+    said = run("generate", "--help").stdout
+    order = [said.index(f"\n{title}:") for title in [*groups, "Other options"]]
+    assert order == sorted(order)
+    assert said.count("--seed-end TIME") == 1

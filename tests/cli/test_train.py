@@ -57,10 +57,15 @@ def test_a_run_is_made_compared_evaluated_and_found_again(dataset, caplog):
     best = checkpoint.load("runs")
     assert best.digest == checkpoint.load("runs/good").digest
 
-    said = made(run("evaluate", "runs", dataset, "--json", "f.json", "--plot", "f.png"))
+    told = json.loads(made(run("runs", "runs", "--json")))
+    assert told["best"] == "good"
+    assert told["runs"][0]["best"]["validation_loss"] > 0
+    assert told["runs"][0]["dataset"] == told["runs"][0]["about"]["dataset"]["digest"]
+
+    figures = json.loads(made(run("evaluate", "runs", dataset, "--json")))
+    said = made(run("evaluate", "runs", dataset, "--plot", "f.png"))
     assert "| a | this checkpoint |" in said
     assert "| published | Performance RNN (Huang et al. 2018, Table 3) |  | 8.132 |" in said
-    figures = json.loads(Path("f.json").read_text())
     assert figures["unit"] == "nats a note"
     assert figures["checkpoint"] == best.digest
     mine = [score for score in figures["scores"] if score["model"] == "this checkpoint"]
@@ -105,9 +110,8 @@ def test_without_a_training_split_nothing_is_learned_from_it(tmp_path, codec):
     checkpoint.save(
         Path("any"), random_checkpoint() if codec == "notes" else sound_checkpoint(codec, frame=4)
     )
-    said = made(
-        run("evaluate", "any", tmp_path / "held-out", "--json", "f.json", "--plot", "f.png")
-    )
+    told = json.loads(made(run("evaluate", "any", tmp_path / "held-out", "--json")))
+    said = made(run("evaluate", "any", tmp_path / "held-out", "--plot", "f.png"))
     assert "this checkpoint" in said
     assert not any(
         word in said for word in ("unigram", "Markov", "repeat", "uniform", "last value")
@@ -115,7 +119,7 @@ def test_without_a_training_split_nothing_is_learned_from_it(tmp_path, codec):
     assert said.strip().endswith(
         "no training split: the baselines that are learned from one are left out."
     )
-    assert "no training split" in json.loads(Path("f.json").read_text())["remark"]
+    assert "no training split" in told["remark"]
 
 
 def test_what_evaluate_and_runs_cannot_use(dataset):

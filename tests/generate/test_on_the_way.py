@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -16,11 +17,20 @@ from deep_piano.infra.storage.folder import Entry
 SEED = SimpleNamespace(digest="ab", seconds=10.0)
 
 
+@dataclass(frozen=True)
+class Take:
+    index: int
+    figures: dict
+    known: dict
+    new_notes: int = 90
+    ranking: tuple = ()
+
+
 def take(index, *, nats=1.0):
     figures = {"nats_a_note": nats, "pitch_class_cosine": 0.9}
     figures |= {"longest_loop": 1, "longest_silence_s": 1.0}
     known = {"notes": 100, "figures": figures}
-    return SimpleNamespace(index=index, figures=figures, new_notes=90, known=known)
+    return Take(index, figures, known)
 
 
 def begun(*names, records=(), max_failures=None, problems=(), **settings):
@@ -154,3 +164,18 @@ def test_every_seed_that_cannot_be_read_fails_and_too_many_are_an_error():
     with pytest.raises(DeepPianoError, match=r"stopped: 4 pieces failed and 3 may .*of a: odd"):
         state.require_few_failures()
     assert len(state) == 0
+
+
+def test_it_is_told_how_much_is_read_until_the_first_piece_is_there():
+    road = SimpleNamespace(settings=GenerateConfig(), checkpoint=None, only_new=False)
+    state = OnTheWay(Run(None, None, "mid", road), Records())
+    entries = [Entry(name, 1, "stamp") for name in ("a", "b", "c")]
+    for name, takes in state.missing(entries):
+        state.begin(name, takes)
+    told = []
+    for name in ("a", "b"):
+        state.read(name, SEED, {})
+        told.append((state.progress.what, state.progress.done, state.progress.total))
+    assert told == [("reading", 1, 3), ("reading", 2, 3)]
+    state.written(Record("a", 1, "done", seconds=20.0))
+    assert (state.progress.what, state.progress.done) == ("writing pieces", 1)

@@ -20,7 +20,7 @@ from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
 from deep_piano.generate import notes as in_notes
 from deep_piano.generate import piece, seeds
 from deep_piano.generate.piece import best_first, make_pieces
-from deep_piano.generate.seeds import read_seed
+from deep_piano.generate.seeds import find_stretch, read_seed
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress
 from deep_piano.music import audio, synth, transcription
@@ -71,7 +71,14 @@ def names(folder):
 
 
 def heard(seed):
-    return read_seed(seed, start_s=0, seconds=10, progress=lambda *_: None)
+    found = find_stretch(seed, GenerateConfig())
+    return read_seed(
+        seed,
+        start_s=found.start_s,
+        seconds=found.seconds,
+        of_s=found.of_s,
+        progress=lambda *_: None,
+    )
 
 
 @pytest.mark.parametrize("suffix", [".mp3", ".wav", ".flac", ".ogg", ".FLAC", ".mid", ".MID"])
@@ -98,6 +105,7 @@ def test_the_json_says_what_the_piece_is_made_of(make, tmp_path, seed, weights, 
         "sha256": sha256(seed),
         "seconds": heard(seed).seconds,
         "notes": len(heard(seed).notes),
+        **find_stretch(seed, GenerateConfig()).facts,
     }
     digest = sha256(next(weights.glob("weights-*")))
     assert facts["checkpoint"] == {"name": str(weights), "sha256": digest}

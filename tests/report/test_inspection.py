@@ -65,7 +65,7 @@ def line(card, label):
 
 
 def test_a_datasets_card_is_said_and_nothing_drawn(dataset):
-    card, pictures = inspect_dataset(str(dataset), HERE)
+    card, pictures, _ = inspect_dataset(str(dataset), HERE)
     assert "40 recordings" in card
     assert f"{dataset}/rejects.csv" in card
     assert pictures == []
@@ -74,7 +74,7 @@ def test_a_datasets_card_is_said_and_nothing_drawn(dataset):
 
 def test_a_dataset_is_drawn_where_a_folder_is_given(dataset, tmp_path):
     plot = tmp_path / "new" / "pictures"
-    _, pictures = inspect_dataset(str(dataset), HERE, plot)
+    _, pictures, _ = inspect_dataset(str(dataset), HERE, plot)
     assert pictures == [plot / "dataset.png"]
     assert size(pictures[0])[:2] == (900, 1600)
 
@@ -82,7 +82,7 @@ def test_a_dataset_is_drawn_where_a_folder_is_given(dataset, tmp_path):
 def test_a_dataset_on_s3_is_read_as_well(dataset, s3):
     bucket = s3.bucket()
     s3.client.upload_file(str(dataset / "manifest.json"), bucket, "a/b/manifest.json")
-    card, _ = inspect_dataset(f"s3://{bucket}/a/b", StorageConfig(endpoint=s3.endpoint))
+    card, _, _ = inspect_dataset(f"s3://{bucket}/a/b", StorageConfig(endpoint=s3.endpoint))
     assert "40 recordings" in card
     with pytest.raises(InputError, match=f"s3://{bucket}/a holds no dataset"):
         inspect_dataset(f"s3://{bucket}/a", StorageConfig(endpoint=s3.endpoint))
@@ -106,7 +106,7 @@ def test_a_manifest_that_is_broken_or_of_another_time_is_said_to_be(dataset, tex
 
 def test_midi_is_described_without_a_network(tmp_path):
     write_midi(tmp_path / "etude.MID", improvised(random_state=1))
-    card, pictures = inspect_recording(tmp_path / "etude.MID")
+    card, pictures, _ = inspect_recording(tmp_path / "etude.MID")
     assert "etude.MID" in card
     assert "Sound" not in card
     assert line(card, "notes ") == "notes 112"
@@ -121,7 +121,7 @@ def test_midi_is_described_without_a_network(tmp_path):
 @pytest.mark.parametrize("name", ["etude", "etude.kar", "etude.mp3"])
 def test_midi_is_told_by_its_content(tmp_path, name):
     write_midi(tmp_path / "etude.mid", improvised(random_state=1))
-    card, _ = inspect_recording((tmp_path / "etude.mid").rename(tmp_path / name))
+    card, _, _ = inspect_recording((tmp_path / "etude.mid").rename(tmp_path / name))
     assert line(card, "notes ") == "notes 112"
 
 
@@ -137,7 +137,7 @@ def test_midi_is_drawn_with_its_descriptors(tmp_path, monkeypatch):
 
     real = charts.recording_charts
     monkeypatch.setattr(charts, "recording_charts", noting)
-    _, pictures = inspect_recording(tmp_path / "etude.mid", tmp_path / "new")
+    _, pictures, _ = inspect_recording(tmp_path / "etude.mid", tmp_path / "new")
     assert pictures == [tmp_path / "new" / "etude.inspect.png"]
     assert size(pictures[0])[1] == 1600
     assert drawn["title"] == "etude.mid"
@@ -148,7 +148,7 @@ def test_midi_is_drawn_with_its_descriptors(tmp_path, monkeypatch):
 def test_sound_is_described_transcribed_and_drawn(tmp_path, transcriber):
     write_sound(tmp_path / "take.wav", played(improvised(random_state=1)))
     seen = []
-    card, pictures = inspect_recording(tmp_path / "take.wav", tmp_path, progress=seen.append)
+    card, pictures, _ = inspect_recording(tmp_path / "take.wav", tmp_path, progress=seen.append)
     assert transcriber == [(14 * SR, SR)]
     assert seen == [Progress("transcribing", 1, 1)]
     assert line(card, "loudness").endswith("LUFS")
@@ -162,7 +162,7 @@ def test_sound_is_described_transcribed_and_drawn(tmp_path, transcriber):
 
 def test_silence_can_be_inspected(tmp_path, transcriber):
     write_silence(tmp_path / "silence.wav")
-    card, pictures = inspect_recording(tmp_path / "silence.wav", tmp_path)
+    card, pictures, _ = inspect_recording(tmp_path / "silence.wav", tmp_path)
     assert line(card, "loudness") == "loudness unknown"
     assert pictures[0].exists()
 

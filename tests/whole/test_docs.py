@@ -39,3 +39,45 @@ def test_the_model_card_names_the_weights_that_are_shipped():
 
     card = checkpoint.find("notes").read_bytes("README.md").decode()
     assert checkpoint.load("notes", codec=SPEC.codec).digest in card
+
+
+def test_every_page_stands_in_the_navigation():
+    named = set(
+        re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    )
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert named == pages
+
+
+def test_every_call_has_its_place_in_the_reference():
+    import deep_piano as dp
+
+    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    for name in set(dp.__all__) - {"Check", "InputError", "DeepPianoError"}:
+        assert f"dp.{name}`" in page or f".{name}\n" in page or f".{name}(" in page, name
+
+
+def test_every_command_has_a_call():
+    from deep_piano.cli.main import main
+
+    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `(\w+)", page, re.M))
+    assert rows == set(main.commands)
+
+
+def test_the_exit_codes_are_those_of_the_help():
+    from deep_piano.cli.terminal import EXIT_CODES
+
+    page = (ROOT / "docs/command_line.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", page, re.M)
+    assert {int(code): what for code, what in rows} == EXIT_CODES
+
+
+def test_the_citation_names_this_version():
+    import yaml
+
+    import deep_piano as dp
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == dp.__version__
+    assert citation["license"] == "Apache-2.0"

@@ -21,11 +21,11 @@ import pytest
 import yaml
 
 from deep_piano.analysis.originality import CorpusIndex
-from deep_piano.cli.generate import index_of
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import GenerateConfig, PrepareConfig, TrainConfig
 from deep_piano.dataset import manifest
+from deep_piano.dataset.indexing import index_of
 from deep_piano.dataset.reader import Dataset
 from deep_piano.dataset.rows import Reject, Row
 from deep_piano.dataset.shards import SHARDS

@@ -7,7 +7,7 @@ from collections import namedtuple
 
 import pytest
 
-from deep_piano.cli import doctor
+from deep_piano.api import doctor
 from deep_piano.errors import CheckpointError, DeepPianoError
 from deep_piano.infra.assets import cache, catalogue
 from tests.support.recordings import write_ffmpeg

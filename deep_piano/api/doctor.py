@@ -32,7 +32,7 @@ _PACKAGES = (
     *("tensorflow", "keras", "numpy", "scipy", "soundfile", "soxr"),
     *("safetensors", "pyarrow", "pydantic", "PyYAML", "click", "rich", "matplotlib"),
     *("pyloudnorm", "imageio-ffmpeg", "threadpoolctl", "ray", "librosa", "numba", "boto3"),
-    *("filelock", "platformdirs", "pooch"),
+    *("filelock", "lazy-loader", "platformdirs", "pooch"),
 )
 
 # Each library lists its GPUs in a separate process: loading one takes seconds, and a broken one
