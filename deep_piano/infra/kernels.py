@@ -31,7 +31,7 @@ class Kernel:
     """
 
     def __init__(self, kernel: Array, bias: Array | None = None) -> None:
-        from deep_piano.decoding.tiles import GROUP, PANEL, multiply
+        from deep_piano.infra.tiles import GROUP, PANEL, multiply
 
         self._multiply = multiply
         inputs, self._outputs = kernel.shape
