@@ -19,7 +19,7 @@ https://arxiv.org/abs/2404.09466
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -45,6 +45,7 @@ _LAYERS = 6
 _GROUPS = 4
 _LOG_FLOOR = 1e-5
 _FRAMES_AT_ONCE = 64
+_TURNS = 8  # of each thread, so that none waits long for another at the end
 _SYMBOLS_AT_ONCE = 9  # a tenth, so that their scores stay small
 _BANDS_AT_ONCE = 2
 _SCORED_AT_ONCE = 128  # begins; ends before them are not scored
@@ -99,7 +100,7 @@ class Transkun:
             In seconds from the first sample, sorted by symbol, then begin.
         """
         with ThreadPoolExecutor(self._threads) as pool:
-            run = _Run(pool)
+            run = _Run(pool, self._threads)
             context = self.context(samples, run)
             # Symbol by symbol, from the scores to the ends: all scores together take 172 MB.
             found = run(self._intervals, _parts(len(SYMBOLS), _SYMBOLS_AT_ONCE), context)
@@ -156,11 +157,20 @@ class Transkun:
 class _Run:
     """Calls a function for each of several parts, on the threads of a pool."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
+    def __init__(self, pool: ThreadPoolExecutor, threads: int) -> None:
+        self._pool, self._turns = pool, threads * _TURNS
 
-    def __call__(self, function: Callable[..., Any], parts: Iterable[Any], *rest: Any) -> list[Any]:
-        return list(self._pool.map(lambda part: function(part, *rest), parts))
+    def __call__(self, function: Callable[..., Any], parts: Sequence[Any], *rest: Any) -> list[Any]:
+        def some(first: int) -> list[Any]:
+            return [function(parts[index], *rest) for index in range(first, last(first))]
+
+        size = -(-len(parts) // self._turns)  # a task a part would wait more than it works
+
+        def last(first: int) -> int:
+            return min(first + size, len(parts))
+
+        found = self._pool.map(some, range(0, len(parts), max(1, size)))
+        return [one for several in found for one in several]
 
 
 def _parts(count: int, size: int) -> list[slice]:
@@ -265,31 +275,42 @@ class _Patches:
         ]
 
     def __call__(self, mel: Floats, run: _Run) -> Floats:
-        h = np.pad(self._first(mel, run) + self._bands, ((4, 3), (2, 1), (0, 0)))
+        h = self._first(mel, run)
+        h += self._bands
+        around = ((5, 4), (3, 2))
         for convolution, norm, active in self._rest:
-            h = _group_norm(convolution(h, run), *norm, run, active=active)
+            h = convolution(h, run, around)
+            _group_norm(h, *norm, run, active=active)
+            around = _AROUND
         return h
 
 
+_AROUND = ((1, 1), (1, 1))
+
+
 class _Convolution:
-    """A convolution of 3 x 3, padded by one on each side."""
+    """A convolution of 3 x 3."""
 
     def __init__(self, w: Weights, name: str, strides: tuple[int, int]) -> None:
         kernel = w(f"{name}.weight", None, None, 3, 3)
         columns = kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel))  # (time, band, in) x out
         self._product = Kernel(columns, w(f"{name}.bias", len(kernel)))
-        self._strides = strides
+        self._strides, self._outputs = strides, len(kernel)
 
-    def __call__(self, x: Floats, run: _Run) -> Floats:
-        """Take shape (T, F, in) to (T', F', out)."""
-        padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    def __call__(
+        self, x: Floats, run: _Run, around: tuple[tuple[int, int], tuple[int, int]] = _AROUND
+    ) -> Floats:
+        """Take shape (T, F, in), padded with zeros, to (T', F', out)."""
+        padded = np.pad(x, (*around, (0, 0)))
         views = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
         views = views[:: self._strides[0], :: self._strides[1]].transpose(0, 1, 3, 4, 2)
+        out = np.empty((*views.shape[:2], self._outputs), np.float32)
 
-        def row(view: Floats) -> Floats:
-            return self._product(view.reshape(len(view), -1))
+        def row(index: int) -> None:
+            out[index] = self._product(views[index].reshape(views.shape[1], -1))
 
-        return np.stack(run(row, views))
+        run(row, range(len(out)))
+        return out
 
 
 def _norm_of(w: Weights, index: int) -> tuple[Floats, Floats]:
@@ -297,8 +318,8 @@ def _norm_of(w: Weights, index: int) -> tuple[Floats, Floats]:
     return weight, w(f"backbone.downConv.{index}.bias", len(weight))
 
 
-def _group_norm(x: Floats, weight: Floats, bias: Floats, run: _Run, *, active: bool) -> Floats:
-    """Normalise each of four groups of channels over time, band and channel; x: (T, F, C)."""
+def _group_norm(x: Floats, weight: Floats, bias: Floats, run: _Run, *, active: bool) -> None:
+    """Normalise in place each of four groups of channels over time, band and channel; x: (T, F, C)."""
     from deep_piano.music.transkun_kernels import gelu
 
     def mean(rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -317,7 +338,6 @@ def _group_norm(x: Floats, weight: Floats, bias: Floats, run: _Run, *, active: b
             gelu(row)
 
     run(normalise, x)
-    return x
 
 
 class _Mlp:
