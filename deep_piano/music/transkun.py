@@ -73,7 +73,7 @@ class Transkun:
         w = Weights(weights)
         self._threads = threads
         try:
-            self._front = FrontEnd(w)
+            self.log_mel = FrontEnd(w)
             self._patches = _Patches(w)
             self._encoder = _Encoder(w)
             self._scorer = _Scorer(w)
@@ -99,11 +99,10 @@ class Transkun:
         Intervals
             In seconds from the first sample, sorted by symbol, then begin.
         """
-        with ThreadPoolExecutor(self._threads) as pool:
-            run = _Run(pool, self._threads)
-            context = self.context(samples, run)
+        with Team(self._threads) as team:
+            context = self.context(self.log_mel(samples, team), team)
             # Symbol by symbol, from the scores to the ends: all scores together take 172 MB.
-            found = run(self._intervals, _parts(len(SYMBOLS), _SYMBOLS_AT_ONCE), context)
+            found = team(self._intervals, _parts(len(SYMBOLS), _SYMBOLS_AT_ONCE), context)
         symbol, begin, end, velocity, shift, present = (
             np.concatenate(column) for column in zip(*found, strict=True)
         )
@@ -119,9 +118,9 @@ class Transkun:
             has_end=(end < SEGMENT_SAMPLES // HOP) | present[:, 1],
         )
 
-    def context(self, samples: Floats, run: _Run) -> Floats:
+    def context(self, mel: Floats, team: Team) -> Floats:
         """Return what the transformer knows of each symbol: (90, T / 8, 256)."""
-        return self._encoder(self._patches(self._front(samples, run), run), run)
+        return self._encoder(self._patches(mel, team), team)
 
     def scored(self, context: Floats) -> tuple[Floats, Floats, Floats]:
         """Return the scores of some symbols, as `best_intervals` takes them, and their frames.
@@ -154,23 +153,27 @@ class Transkun:
         return velocity, shift, presence > 0
 
 
-class _Run:
-    """Calls a function for each of several parts, on the threads of a pool."""
+class Team:
+    """Calls a function for each of several parts, on as many threads."""
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: int) -> None:
-        self._pool, self._turns = pool, threads * _TURNS
+    def __init__(self, threads: int) -> None:
+        self._pool, self._tasks = ThreadPoolExecutor(threads), threads * _TURNS
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
     def __call__(self, function: Callable[..., Any], parts: Sequence[Any], *rest: Any) -> list[Any]:
-        def some(first: int) -> list[Any]:
-            return [function(parts[index], *rest) for index in range(first, last(first))]
+        """Return what the function returns for each part."""
+        size = max(1, -(-len(parts) // self._tasks))  # a task a part would wait more than it works
 
-        size = -(-len(parts) // self._turns)  # a task a part would wait more than it works
+        def several(first: int) -> list[Any]:
+            return [function(part, *rest) for part in parts[first : first + size]]
 
-        def last(first: int) -> int:
-            return min(first + size, len(parts))
-
-        found = self._pool.map(some, range(0, len(parts), max(1, size)))
-        return [one for several in found for one in several]
+        found = self._pool.map(several, range(0, len(parts), size))
+        return [one for some in found for one in some]
 
 
 def _parts(count: int, size: int) -> list[slice]:
@@ -236,7 +239,7 @@ class FrontEnd:
         self._windows = [w(f"{windows}.win", WINDOW), *gaussians]
         self._mel = Kernel(w(f"{name}.freq2mels", WINDOW // 2 + 1, None))
 
-    def __call__(self, samples: Floats, run: _Run) -> Floats:
+    def __call__(self, samples: Floats, team: Team) -> Floats:
         """Return shape (FRAMES, 229, 6), near 0 (silence) to 1."""
         tail = (FRAMES - 1) * HOP + WINDOW // 2 - SEGMENT_SAMPLES
         padded = np.pad(samples, (WINDOW // 2, tail))
@@ -254,7 +257,7 @@ class FrontEnd:
             logs = np.log(np.stack(seen, axis=-1) + np.float32(_LOG_FLOOR))
             return (logs - np.float32(math.log(_LOG_FLOOR))) / np.float32(-math.log(_LOG_FLOOR))
 
-        return np.concatenate(run(mels, _parts(FRAMES, _FRAMES_AT_ONCE)))
+        return np.concatenate(team(mels, _parts(FRAMES, _FRAMES_AT_ONCE)))
 
 
 class _Patches:
@@ -274,13 +277,13 @@ class _Patches:
             )
         ]
 
-    def __call__(self, mel: Floats, run: _Run) -> Floats:
-        h = self._first(mel, run)
+    def __call__(self, mel: Floats, team: Team) -> Floats:
+        h = self._first(mel, team)
         h += self._bands
         around = ((5, 4), (3, 2))
         for convolution, norm, active in self._rest:
-            h = convolution(h, run, around)
-            _group_norm(h, *norm, run, active=active)
+            h = convolution(h, team, around)
+            _group_norm(h, *norm, team, active=active)
             around = _AROUND
         return h
 
@@ -298,7 +301,7 @@ class _Convolution:
         self._strides, self._outputs = strides, len(kernel)
 
     def __call__(
-        self, x: Floats, run: _Run, around: tuple[tuple[int, int], tuple[int, int]] = _AROUND
+        self, x: Floats, team: Team, around: tuple[tuple[int, int], tuple[int, int]] = _AROUND
     ) -> Floats:
         """Take shape (T, F, in), padded with zeros, to (T', F', out)."""
         padded = np.pad(x, (*around, (0, 0)))
@@ -309,7 +312,7 @@ class _Convolution:
         def row(index: int) -> None:
             out[index] = self._product(views[index].reshape(views.shape[1], -1))
 
-        run(row, range(len(out)))
+        team(row, range(len(out)))
         return out
 
 
@@ -318,16 +321,16 @@ def _norm_of(w: Weights, index: int) -> tuple[Floats, Floats]:
     return weight, w(f"backbone.downConv.{index}.bias", len(weight))
 
 
-def _group_norm(x: Floats, weight: Floats, bias: Floats, run: _Run, *, active: bool) -> None:
-    """Normalise in place each of four groups of channels over time, band and channel; x: (T, F, C)."""
+def _group_norm(x: Floats, weight: Floats, bias: Floats, team: Team, *, active: bool) -> None:
+    """Normalise, in place, four groups of channels over time, band and channel; x: (T, F, C)."""
     from deep_piano.music.transkun_kernels import gelu
 
     def mean(rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
         channels = np.mean(rows, axis=0)
         return np.repeat(channels.reshape(_GROUPS, -1).mean(axis=1), len(channels) // _GROUPS)
 
-    centre = mean(run(lambda row: row.mean(axis=0, dtype="f8"), x))
-    spread = mean(run(lambda row: np.square(row - centre).mean(axis=0), x))
+    centre = mean(team(lambda row: row.mean(axis=0, dtype="f8"), x))
+    spread = mean(team(lambda row: np.square(row - centre).mean(axis=0), x))
     factor = weight / np.sqrt(spread + 1e-5)
     factor, offset = factor.astype("f4"), (bias - centre * factor).astype("f4")
 
@@ -337,7 +340,7 @@ def _group_norm(x: Floats, weight: Floats, bias: Floats, run: _Run, *, active: b
         if active:
             gelu(row)
 
-    run(normalise, x)
+    team(normalise, x)
 
 
 class _Mlp:
@@ -385,7 +388,7 @@ class _Encoder:
             for layer in range(_LAYERS)
         ]
 
-    def __call__(self, patches: Floats, run: _Run) -> Floats:
+    def __call__(self, patches: Floats, team: Team) -> Floats:
         """Return what it knows of each symbol: (90, T / 8, 256).
 
         One zero row and one zero column before the patches gather what concerns all of them.
@@ -399,15 +402,15 @@ class _Encoder:
             x[part, :bands] += self._of_bands(_grid(every[part], np.arange(bands)))
             x[part, bands:] = self._of_symbols(_grid(every[part], np.array(SYMBOLS)))
 
-        run(place, _parts(times, _FRAMES_AT_ONCE // 8))
+        team(place, _parts(times, _FRAMES_AT_ONCE // 8))
         for layer, (along_bands, along_time) in enumerate(self._layers):
             # The last layer computes only the symbols: its bands are not used.
             first = bands if layer == _LAYERS - 1 else 0
-            x = _layer(along_bands, along_time, x, first, run)
+            x = _layer(along_bands, along_time, x, first, team)
         return np.ascontiguousarray(x[1:].transpose(1, 0, 2))
 
 
-def _layer(along_bands: _Block, along_time: _Block, x: Floats, first: int, run: _Run) -> Floats:
+def _layer(along_bands: _Block, along_time: _Block, x: Floats, first: int, team: Team) -> Floats:
     """Attend along the bands and symbols of a moment, then along time; x: (T, F, D).
 
     Both attentions take keys and values from the layer's input, unnormalised. What comes before
@@ -422,8 +425,8 @@ def _layer(along_bands: _Block, along_time: _Block, x: Floats, first: int, run: 
         known = x[:, part.start + first : part.stop + first].transpose(1, 0, 2)
         h[:, part] = along_time(h[:, part].transpose(1, 0, 2), known).transpose(1, 0, 2)
 
-    run(moment, range(len(x)))
-    run(bands, _parts(h.shape[1], _BANDS_AT_ONCE))
+    team(moment, range(len(x)))
+    team(bands, _parts(h.shape[1], _BANDS_AT_ONCE))
     return h
 
 
@@ -448,7 +451,9 @@ class _Block:
         size = x.shape[-1]
         h, memory = (np.ascontiguousarray(y).reshape(-1, size) for y in (x, known))
         queries = self._queries(self._normalised(h)).reshape(x.shape)
-        keys, values = (product(memory).reshape(known.shape) for product in (self._keys, self._values))
+        keys, values = (
+            product(memory).reshape(known.shape) for product in (self._keys, self._values)
+        )
         found = [self._attend(*one, _HEADS) for one in zip(queries, keys, values, strict=True)]
         h = h + self._out(np.concatenate(found))
         h += self._forward(self._normalised(h))

@@ -63,15 +63,16 @@ def gelu(x: Any) -> None:
 
     Parameters
     ----------
-    x : ndarray of float32, shape (n, m), C-contiguous
+    x : ndarray of float32, shape (n, m)
     """
-    flat = x.reshape(-1)
-    for i in range(flat.size):
-        size = abs(flat[i]) * _SQRT_HALF
-        t = _ONE / (_ONE + _P * size)
-        tail = t * (_A1 + t * (_A2 + t * (_A3 + t * (_A4 + t * _A5)))) * _exp(-size * size)
-        above = _ONE - _HALF * tail
-        flat[i] *= above if flat[i] > 0 else _HALF * tail
+    for row in range(len(x)):
+        values = x[row]
+        for i in range(len(values)):
+            size = abs(values[i]) * _SQRT_HALF
+            t = _ONE / (_ONE + _P * size)
+            tail = t * (_A1 + t * (_A2 + t * (_A3 + t * (_A4 + t * _A5)))) * _exp(-size * size)
+            above = _ONE - _HALF * tail
+            values[i] *= above if values[i] > 0 else _HALF * tail
 
 
 @_summing
@@ -80,8 +81,8 @@ def normalised(x: Any) -> Any:
     out = np.empty_like(x)
     for row in range(len(x)):
         total = _f(0)
-        for value in x[row]:
-            total += value * value
+        for column in range(x.shape[1]):
+            total += x[row, column] * x[row, column]
         factor = _ONE / np.sqrt(total / _f(x.shape[1]) + _f(1e-6))
         for column in range(x.shape[1]):
             out[row, column] = x[row, column] * factor
