@@ -31,7 +31,7 @@ LEAST_DISK_GB: Final = 1.0
 _PACKAGES = (
     *("tensorflow", "keras", "numpy", "scipy", "soundfile", "soxr"),
     *("safetensors", "pyarrow", "pydantic", "PyYAML", "click", "rich", "matplotlib"),
-    *("pyloudnorm", "imageio-ffmpeg", "threadpoolctl", "ray", "librosa", "numba", "boto3"),
+    *("imageio-ffmpeg", "threadpoolctl", "ray", "librosa", "numba", "boto3"),
     *("filelock", "platformdirs", "pooch"),
 )
 

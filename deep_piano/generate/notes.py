@@ -5,6 +5,7 @@ Each stretch of it is another module's business; `piece` walks it.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness, synth
+from deep_piano.music.audio import Samples
 from deep_piano.music.joining import join
 from deep_piano.music.midi import write_midi
 from deep_piano.music.midi_out import write_performance
@@ -160,31 +162,49 @@ class NoteRoad:
         self, files: PieceFiles, seed: Seed, take: NoteTake, progress: Tell
     ) -> dict[str, Any]:
         """Write notes, score, piano roll and sound; return what there is to say of them."""
-        from deep_piano.report.roll import piano_roll
-        from deep_piano.report.style import if_possible
-
-        assert files.notes is not None
-        seconds = self.settings.seconds
-        self._write_notes(files, take)
-        if_possible(piano_roll)(
-            files.picture,
-            take.notes,
-            seconds=seconds,
-            seed_seconds=take.seed_ends_s,
-            title=files.title,
-        )
         facts: dict[str, Any] = {
-            "piece": {"seconds": seconds, "notes": len(take.notes), **take.figures}
+            "piece": {
+                "seconds": self.settings.seconds,
+                "notes": len(take.notes),
+                **take.figures,
+            }
         }
         if take.shared is not None:
             facts["originality"] = {
                 "longest_shared_run_notes": take.shared.notes,
                 "recording": take.shared.recording or None,
             }
-        if files.sound is not None:
-            tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
-            facts["sound"] = self._play(files.sound, seed, take.notes, tags, progress)
-        return facts
+        if files.sound is None:
+            self._write_silent(files, take)
+            return facts
+        sound = self.sound
+        assert sound is not None
+        samples = self._played(sound, seed, take.notes, progress)
+        tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
+        # FFmpeg is a process of its own; meanwhile all else is written.
+        with ThreadPoolExecutor(1) as pool:
+            encoded = pool.submit(audio.encode, files.sound, samples, sr=SR, tags=tags)
+            self._write_silent(files, take)
+            figures = loudness.figures(samples, sr=SR)
+            encoded.result()
+        progress(Progress("encoding", 1, 1))
+        folder = cache.path(sound) if sound in SOUND_NAMES else None
+        asset = folder.name if folder else None
+        return facts | {"sound": {"name": sound, "asset": asset, "sr": SR, **figures}}
+
+    def _write_silent(self, files: PieceFiles, take: NoteTake) -> None:
+        """Write notes, score and piano roll."""
+        from deep_piano.report.roll import piano_roll
+        from deep_piano.report.style import if_possible
+
+        self._write_notes(files, take)
+        if_possible(piano_roll)(
+            files.picture,
+            take.notes,
+            seconds=self.settings.seconds,
+            seed_seconds=take.seed_ends_s,
+            title=files.title,
+        )
 
     def _write_notes(self, files: PieceFiles, take: NoteTake) -> None:
         """Write the .mid, and the .musicxml where it is asked for."""
@@ -215,25 +235,14 @@ class NoteRoad:
                 continuation_s=continuation_s,
             )
 
-    def _play(
-        self, path: Path, seed: Seed, notes: Notes, tags: dict[str, str], progress: Tell
-    ) -> dict[str, Any]:
-        sound, seconds = self.sound, self.settings.seconds
-        assert sound is not None
-        folder = cache.path(sound) if sound in SOUND_NAMES else None
+    def _played(self, sound: str, seed: Seed, notes: Notes, progress: Tell) -> Samples:
+        """Return the piece as it sounds, at its loudness."""
+        seconds = self.settings.seconds
         samples = synth.render(notes, sound=sound, seconds=seconds, sr=SR, progress=progress)
         if seed.recording is not None:
             samples = join(seed.recording, samples, join_s=seed.seconds, sr=SR)
-        samples = loudness.normalise(samples, sr=SR)
         progress(Progress("encoding", 0, 1))
-        audio.encode(path, samples, sr=SR, tags=tags)
-        progress(Progress("encoding", 1, 1))
-        return {
-            "name": sound,
-            "asset": folder.name if folder else None,
-            "sr": SR,
-            **loudness.figures(samples, sr=SR),
-        }
+        return loudness.normalise(samples, sr=SR)
 
 
 def ready_sound(asked: str | None, progress: Tell) -> str:

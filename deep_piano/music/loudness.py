@@ -79,28 +79,30 @@ def normalise(
     # Measured as loud as it can be without limiting, so that the standard's gate at -70 LUFS
     # tells the rests of a piece from its music, however quietly it comes in.
     gain_db = 20 * math.log10(ceiling / peak)
-    loudness = power.lufs(np.float32(ceiling / peak))
+    loudness = power.lufs(ceiling / peak)
     limits = None
     if not math.isfinite(loudness):
-        gain = np.float32(1)
+        gain = 1.0
         limits = _limits(level, gain, ceiling, sr=sr)
     elif target_lufs <= loudness:  # nothing to limit
-        gain = np.float32(10 ** ((gain_db + target_lufs - loudness) / 20))
+        gain = 10 ** ((gain_db + target_lufs - loudness) / 20)
     else:
-        # From there on the limiter takes loudness away: the more gain, the less each decibel brings.
+        # From there on the limiter takes loudness away: the more gain, the less a decibel brings.
         slope = _FIRST_SLOPE
         for _ in range(_ROUNDS):
             step_db = min((target_lufs - loudness) / slope, _LARGEST_STEP_DB)
             gain_db += step_db
-            gain = np.float32(10 ** (gain_db / 20))
+            gain = 10 ** (gain_db / 20)
             limits = _limits(level, gain, ceiling, sr=sr)
             before, loudness = loudness, power.lufs(gain, limits, ceiling)
             if abs(target_lufs - loudness) < _CLOSE_ENOUGH_DB:
                 break
             slope = min(1.0, max(0.2, (loudness - before) / step_db))
     if limits is None:
-        return samples * gain
-    return apply_gains(channels, gain, limits, np.float32(ceiling)).reshape(samples.shape)
+        return samples * np.float32(gain)
+    return apply_gains(channels, np.float32(gain), limits, np.float32(ceiling)).reshape(
+        samples.shape
+    )
 
 
 def integrated_lufs(samples: Samples, *, sr: int) -> float:
@@ -121,7 +123,7 @@ class _Power:
 
     def lufs(
         self,
-        gain: np.float32 = np.float32(1),
+        gain: float = 1.0,
         limits: Samples | None = None,
         ceiling: float = math.inf,
     ) -> float:
@@ -131,7 +133,11 @@ class _Power:
         if len(self._channels) < _BLOCK_S * self._sr:
             return -math.inf
         power = filtered_power(
-            *(self._channels, gain, np.empty(0, np.float32) if limits is None else limits),
+            *(
+                self._channels,
+                np.float32(gain),
+                np.empty(0, np.float32) if limits is None else limits,
+            ),
             *(np.float32(ceiling), _k_weighting(self._sr), self._edges),
         )
         sums = np.cumsum(np.pad(power.sum(axis=1), (1, 0)))
@@ -204,7 +210,7 @@ def _k_weighting(sr: int) -> NDArray[np.float64]:
     return np.array(rows)
 
 
-def _limits(level: Samples, gain: np.float32, ceiling: float, *, sr: int) -> Samples | None:
+def _limits(level: Samples, gain: float, ceiling: float, *, sr: int) -> Samples | None:
     """Return the limiter's gain for each sample, shape (n,); None where no sample needs it.
 
     It is the mean, over the look-ahead before the sample, of the lowest gain that anything from
@@ -213,7 +219,7 @@ def _limits(level: Samples, gain: np.float32, ceiling: float, *, sr: int) -> Sam
     """
     from deep_piano.music.loudness_kernels import limiter_gains
 
-    if not level.max(initial=0) * gain > ceiling:
+    if not level.max(initial=0) * np.float32(gain) > ceiling:
         return None
     ahead, hold = max(1, round(_LOOK_AHEAD_S * sr)), round(_HOLD_S * sr)
-    return limiter_gains(level, gain, np.float32(ceiling), ahead, hold)
+    return limiter_gains(level, np.float32(gain), np.float32(ceiling), ahead, hold)

@@ -103,7 +103,7 @@ def limiter_gains(level: Any, gain: Any, ceiling: Any, ahead: int, hold: int) ->
     -------
     ndarray of float32, shape (n,)
     """
-    count, one = len(level), np.float32(1)
+    count = len(level)
     needed = np.empty(count, np.float32)
     for i in range(count):
         needed[i] = ceiling / max(level[i] * gain, ceiling)

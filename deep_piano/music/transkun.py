@@ -19,7 +19,7 @@ https://arxiv.org/abs/2404.09466
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -142,9 +142,7 @@ class Transkun:
         heads = self._read_heads(frames[symbol, begin], frames[symbol, end])
         return symbol + part.start, begin, end, *heads
 
-    def _read_heads(
-        self, at_begin: Floats, at_end: Floats
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    def _read_heads(self, at_begin: Floats, at_end: Floats) -> tuple[NDArray[Any], ...]:
         """Read velocities (n,), shifts in frames (n, 2) and presences (n, 2) off both ends."""
         pair = np.concatenate([at_begin, at_end, at_begin * at_end], axis=-1)
         velocity = np.argmax(self._velocity(pair), axis=-1)
@@ -165,7 +163,7 @@ class Team:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def __call__(self, function: Callable[..., Any], parts: Sequence[Any], *rest: Any) -> list[Any]:
+    def __call__(self, function: Callable[..., Any], parts: Any, *rest: Any) -> list[Any]:
         """Return what the function returns for each part."""
         size = max(1, -(-len(parts) // self._tasks))  # a task a part would wait more than it works
 
@@ -253,7 +251,8 @@ class FrontEnd:
             seen = []
             for window in self._windows:
                 spectrum = np.fft.rfft(normal * window)
-                seen.append(self._mel((spectrum.real**2 + spectrum.imag**2) / np.float32(WINDOW)))
+                power = (spectrum.real**2 + spectrum.imag**2) / np.float32(WINDOW)
+                seen.append(self._mel(np.asarray(power, np.float32)))
             logs = np.log(np.stack(seen, axis=-1) + np.float32(_LOG_FLOOR))
             return (logs - np.float32(math.log(_LOG_FLOOR))) / np.float32(-math.log(_LOG_FLOOR))
 

@@ -54,7 +54,7 @@ def _exp(x: Any) -> Any:
     r = (x + whole * _LN2_HIGH) + whole * _LN2_LOW
     tail = _E2 + r * (_E3 + r * (_E4 + r * (_E5 + r * (_E6 + r * _E7))))
     bits = np.int32((np.int32(127) - halvings) << np.int32(23))
-    return (_ONE + (r + r * r * tail)) * _float_of(bits)
+    return (_ONE + (r + r * r * tail)) * _float_of(bits)  # type: ignore[call-arg]
 
 
 @_compiled

@@ -112,7 +112,7 @@ def test_the_limiter_is_a_minimum_and_a_mean(rng):
         needed, width, mode="constant", cval=1.0, origin=(hold - ahead) // 2
     )
     mean = ndimage.uniform_filter1d(lowest, size, mode="nearest", origin=(size - 1) // 2)
-    gain = loudness._limits(level, np.float32(1), 1.0, sr=1000)
+    gain = loudness._limits(level, 1.0, 1.0, sr=1000)
     np.testing.assert_allclose(gain, mean, rtol=1e-6)
 
 
@@ -125,7 +125,7 @@ def test_the_limiter_never_lets_a_peak_through(peaks, sr):
     level = np.full(2000, 0.2, np.float32)
     for position, height in peaks:
         level[position] = height
-    gain = loudness._limits(level, np.float32(1), 1.0, sr=sr)
+    gain = loudness._limits(level, 1.0, 1.0, sr=sr)
     gain = np.ones(2000) if gain is None else gain
     assert (gain * level).max() <= 1 + 1e-5
     assert gain.min() > 0
@@ -135,7 +135,7 @@ def test_the_limiter_never_lets_a_peak_through(peaks, sr):
 def test_the_limiter_acts_only_around_a_peak():
     level = np.full(4 * SR, 0.5, np.float32)
     level[2 * SR] = 2.0
-    gain = loudness._limits(level, np.float32(1), 1.0, sr=SR)
+    gain = loudness._limits(level, 1.0, 1.0, sr=SR)
     assert gain[2 * SR] == pytest.approx(0.5)
     touched = np.flatnonzero(gain < 1 - 1e-4) / SR - 2
     assert touched[0] == pytest.approx(-0.02, abs=0.002)
