@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from deep_piano.errors import DeepPianoError, one_line, ran_out_of_memory
+from deep_piano.infra.extras import advice_for
 from deep_piano.infra.logs import logs_json, tell
 from deep_piano.infra.progress import Progress, Tell, no_progress
 
@@ -62,6 +63,9 @@ class Group(click.Group):
                 )
             else:
                 code = _unexpected(error)
+        except ModuleNotFoundError as error:
+            advice = advice_for((error.name or "").partition(".")[0])
+            code = _complain(advice, 2, error) if advice else _unexpected(error)
         except Exception as error:
             code = _unexpected(error)
         sys.exit(code)

@@ -321,7 +321,7 @@ def encode(
             "file:" + str(temporary.absolute()),
             timeout_s=timeout_s,
             subject=name,
-            given=columns.reshape(-1).view(np.uint8),
+            given=columns.reshape(-1).view(np.uint8).data,
         )
         if run.code:
             raise DeepPianoError(f"FFmpeg could not write {name}: {run.reason}")

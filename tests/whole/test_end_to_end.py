@@ -20,7 +20,7 @@ from deep_piano.music.ffmpeg import ffmpeg_binary
 from deep_piano.music.loudness import integrated_lufs
 from deep_piano.music.midi import read_midi
 
-pytestmark = [pytest.mark.e2e, pytest.mark.assets, pytest.mark.tf]
+pytestmark = [pytest.mark.e2e, pytest.mark.assets]
 
 ROOT = Path(__file__).parents[2]
 SR = 44_100
@@ -105,6 +105,24 @@ def test_the_facts_are_those_of_the_piece(made):
     assert facts["sound"]["loudness_lufs"] == pytest.approx(-16, abs=2)
     for name, digest in facts["files"].items():
         assert audio.content_hash(out.with_name(name)) == digest
+
+
+def test_a_recording_becomes_a_piece_without_what_the_extras_bring(trained, tmp_path):
+    script = (
+        "import sys\n"
+        "extras = ('ray', 'pyarrow', 'keras', 'tensorflow', 'torch', 'jax')\n"
+        "sys.modules |= dict.fromkeys(extras)\n"  # an import of one of them fails
+        "from deep_piano.cli.main import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "print('LOADED', *[name for name in extras if sys.modules[name]])\n"
+    )
+    made = run(
+        *(sys.executable, "-c", script, "generate", "examples/seed.mp3", "--seconds", "20"),
+        *("-o", tmp_path / "piece.wav", "--checkpoint", trained),
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[-1] == "LOADED"
+    assert len(read_midi(tmp_path / "piece.mid")) > 30
 
 
 @pytest.mark.slow
