@@ -41,7 +41,8 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
     Raises
     ------
     InputError
-        When Ray is not installed, nothing answers at ``RAY_ADDRESS``, or the path of temporary files is too long.
+        When Ray is not installed, nothing answers at ``RAY_ADDRESS``, or the path of temporary
+        files is too long.
     DeepPianoError
         When Ray cannot be reached or started.
     """
