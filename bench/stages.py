@@ -39,7 +39,7 @@ FUNCTIONS = (
     ("deep_piano.music.audio", "content_hash", "hashing files"),
     ("deep_piano.music.audio", "decode", "decoding the seed"),
     ("deep_piano.music.transcription", "Transcriber.__init__", "loading the transcription weights"),
-    ("deep_piano.music.transkun", "Transkun.__init__", "tracing the transcription network"),
+    ("deep_piano.music.transkun", "Transkun.__init__", "preparing the transcription network"),
     ("deep_piano.music.transkun", "Transkun.__call__", "running the transcription network"),
     ("deep_piano.music.segments", "best_intervals", "Viterbi"),
     ("deep_piano.decoding.notes", "Engine.__init__", "preparing the weights"),
