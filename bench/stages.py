@@ -29,7 +29,8 @@ HEAVY = {
     "tensorflow": "importing TensorFlow",
     "matplotlib": "importing Matplotlib",
     "scipy": "importing SciPy",
-    "pyloudnorm": "importing SciPy",
+    "numba": "importing Numba",
+    "llvmlite": "importing Numba",
 }
 
 # The module that defines it, name, stage.
