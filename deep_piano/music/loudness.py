@@ -17,7 +17,7 @@ TARGET_LUFS = -16.0
 PEAK_DBFS = -1.0
 
 _BLOCK_S, _STEP_S, _STEPS_A_BLOCK = 0.4, 0.1, 4  # of the gate of BS.1770
-_GATE_LUFS, _RELATIVE_GATE_LU = -70.0, -10.0
+_GATE, _RELATIVE_GATE = 10 ** ((-70 + 0.691) / 10), 0.1  # power at -70 LUFS; -10 LU
 _LOOK_AHEAD_S = 0.02
 _HOLD_S = 0.15
 _SILENT_PEAK = 1e-5
@@ -142,14 +142,10 @@ class _Power:
         )
         sums = np.cumsum(np.pad(power.sum(axis=1), (1, 0)))
         blocks = (sums[_STEPS_A_BLOCK:] - sums[:-_STEPS_A_BLOCK]) / (_BLOCK_S * self._sr)
-        for gate in (lambda _: _GATE_LUFS, lambda mean: max(_GATE_LUFS, mean + _RELATIVE_GATE_LU)):
-            mean = _lufs_of(float(blocks.mean())) if len(blocks) else -math.inf
-            blocks = blocks[[_lufs_of(block) > gate(mean) for block in blocks.tolist()]]
-        return _lufs_of(float(blocks.mean())) if len(blocks) else -math.inf
-
-
-def _lufs_of(power: float) -> float:
-    return -0.691 + 10 * math.log10(power) if power > 0 else -math.inf
+        blocks = blocks[blocks > _GATE]
+        if len(blocks):
+            blocks = blocks[blocks > _RELATIVE_GATE * blocks.mean()]
+        return -0.691 + 10 * math.log10(blocks.mean()) if len(blocks) else -math.inf
 
 
 def _channels(samples: Samples) -> Samples:
