@@ -14,6 +14,7 @@ _BEGUN_S = time.monotonic()  # before anything else is imported
 
 import builtins  # noqa: E402
 import functools  # noqa: E402
+import gc  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
@@ -206,6 +207,7 @@ def main(spawned_s: float, runs: list[list[str]]) -> None:
                 "beside": dict(watch.beside),
             }
         )
+    gc.freeze()  # as the command line does before it leaves
     print(json.dumps({"runs": results, "ended_s": time.monotonic()}), flush=True)
 
 
