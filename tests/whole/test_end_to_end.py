@@ -126,6 +126,23 @@ def test_a_recording_becomes_a_piece_without_what_the_extras_bring(trained, tmp_
 
 
 @pytest.mark.slow
+def test_after_assets_fetch_a_piece_compiles_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+
+    def compiled():
+        return {path.relative_to(tmp_path) for path in (tmp_path / "numba").rglob("*.nbc")}
+
+    fetched = run(sys.executable, "-m", "deep_piano", "assets", "fetch")
+    assert fetched.returncode == 0, fetched.stderr
+    before = compiled()
+    command = [sys.executable, "-m", "deep_piano", "generate", "examples/seed.mp3"]
+    made = run(*command, "-o", tmp_path / "piece.mp3", "--checkpoint", trained)
+    assert made.returncode == 0, made.stderr
+    assert len(before) > 20
+    assert compiled() == before
+
+
+@pytest.mark.slow
 def test_the_installed_command_does_the_same_with_the_same_bytes(made, trained, tmp_path):
     command = [Path(sys.executable).with_name("deep-piano")]
     if not command[0].is_file():  # not installed, only on the path: what the command consists of
