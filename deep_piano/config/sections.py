@@ -284,7 +284,6 @@ class PrepareConfig(_Section):
     max_failures: Annotated[int, Field(ge=0)] | None = None
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     transcribers: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    gpus_per_transcriber: Share = 0.25
 
     @field_validator("group")
     @classmethod

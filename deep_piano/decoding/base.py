@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.base import Beside
-from deep_piano.decoding.kernels import Array
+from deep_piano.infra.kernels import Array
 from deep_piano.models.checkpoint import Checkpoint
 
 Pair = tuple[Array, Array]

@@ -35,9 +35,9 @@ from deep_piano.decoding.base import (
     arranged,
 )
 from deep_piano.decoding.constants import NORM_EPSILON
-from deep_piano.decoding.kernels import Array, Kernel
 from deep_piano.decoding.rules import WAITING, NoteContinuation, NoteTask, Piece
 from deep_piano.decoding.sections import HEARD_RUN
+from deep_piano.infra.kernels import Array, Kernel
 from deep_piano.models.checkpoint import Checkpoint
 
 
