@@ -24,6 +24,7 @@ HEAVY = {
 ROOMS = """
 __main__
 cli
+serve
 pipeline
 prepare train generate
 report
