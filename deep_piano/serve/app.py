@@ -35,6 +35,7 @@ from deep_piano.serve.worker import Compose, Export, Look
 
 PAGE_FILES: Final = {
     "page.css": "text/css",
+    "icon.svg": "image/svg+xml",
     **dict.fromkeys(
         ("page.js", "ask.js", "play.js", "trim.js", "shape.js", "listen.js", "roll.js"),
         "text/javascript",
@@ -144,6 +145,7 @@ class Server:
                 "last": last,
                 "version": __version__,
                 "folder": str(self._store.root),
+                "here": "Nothing leaves this computer." if self._guard.token is None else "",
                 "controls": controls.described(self._config.generate),
                 "score": find_spec("music21") is not None,
                 "jobs": jobs,
@@ -349,9 +351,12 @@ class Server:
                     self._jobs.cancel(job)
             if job.state != "done":
                 raise DeepPianoError(job.message or "it was cancelled.")
-            response = web.FileResponse(target, headers=dict(headers))
+            response = web.StreamResponse(headers=dict(headers))
+            response.content_length = target.stat().st_size
             await response.prepare(request)
-            await response.write_eof()
+            with target.open("rb") as file:
+                while data := await asyncio.to_thread(file.read, 2**20):
+                    await response.write(data)
             return response
         finally:
             self._store.drop(out)
