@@ -128,13 +128,12 @@ export const showPiece = async found => {
   [piece, current] = [found, null];
   kept("piece", found.id);
   shown = piece.takes.map((take, n) => drawTake(take, rolls[n]));
-  $("takes").className = "takes";
   $("takes").replaceChildren(...shown.map(view => view.element));
   $("title").value = piece.title;
   const until = piece.window.keep_until;
   $("piece-facts").textContent = `Continues ${piece.seed.name}` + (until ? `, kept up to ${clock(until)}.`
     : ` from ${piece.window.seed_start.toFixed(1)} s on, ${piece.window.seed_seconds.toFixed(1)} s.`);
-  $("listen").hidden = $("piece").hidden = false;
+  $("listen").hidden = false;
   shown.forEach(place);
   frame();
   draw();
@@ -145,7 +144,7 @@ export const closePiece = id => {
   if (audio().dataset.what === "piece") audio().pause();
   kept("piece", null);
   [piece, current, shown] = [null, null, []];
-  $("piece").hidden = true;
+  $("listen").hidden = true;
 };
 
 export const shownPiece = () => piece;

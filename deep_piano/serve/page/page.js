@@ -15,7 +15,7 @@ const active = job => job.state === "waiting" || job.state === "running";
 
 const drawJobs = () => {
   const going = [...jobs.values()].filter(active);
-  $("listen").hidden = !going.length && !shownPiece();
+  $("jobs").hidden = !going.length;
   const drawn = new Map([...$("jobs").children].map(row => [row.dataset.job, row]));
   $("jobs").replaceChildren(...going.map(job => {
     const row = drawn.get(job.job) ?? make("div", {className: "job row"},

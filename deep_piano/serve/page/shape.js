@@ -19,14 +19,14 @@ const drawn = one => {
   if (one.choices.length) {
     const select = make("select", {id}, ...one.choices.map(value => make("option", {value, textContent: value})));
     select.value = one.default;
-    return make("label", {className: "row"}, one.label, select);
+    return make("label", {}, one.label, select);
   }
   const range = {id, min: one.least, max: one.most, step: one.step, value: one.default};
   if (one.ends.length)
     return make("label", {},
       make("span", {className: "ends soft"}, ...one.ends.map(end => make("span", {textContent: end}))),
       make("input", {type: "range", ...range, ariaLabel: `${one.ends[0]} to ${one.ends[1]}`, oninput: numbers}));
-  return make("label", {className: "row"}, one.label, make("input", {type: "number", ...range}));
+  return make("label", {}, one.label, make("input", {type: "number", ...range}));
 };
 
 export const setUpShape = controls => {
