@@ -339,8 +339,8 @@ class Server:
         """Have a file made of a take's notes, send it, and keep nothing."""
         out = await asyncio.to_thread(self._store.begin)
         target = out / f"{take['stem']}{ending}"
-        midi, title = folder / f"{take['stem']}.mid", str(piece["title"])
-        task = Export(midi, target, title, take["seconds"], piece["seed_seconds"])
+        roll, title = folder / f"roll-{take['take']}.json", str(piece["title"])
+        task = Export(roll, target, title, take["seconds"], piece["seed_seconds"])
         try:
             job = Job("export", {"name": title}, task, lambda made: {}, lambda: None)
             try:

@@ -49,7 +49,7 @@ class Guard:
 
     port: int
     names: tuple[str, ...] = ()
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
 
     @property

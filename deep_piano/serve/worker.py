@@ -6,6 +6,7 @@ wanted. It writes into the folders that it is given, and knows nothing of HTTP o
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -27,12 +28,14 @@ from deep_piano.generate.files import targets
 from deep_piano.generate.piece import Road, decode_takes, road_of, write
 from deep_piano.generate.seeds import SR, Seed
 from deep_piano.infra.assets import cache
+from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.progress import Progress, Tell
 from deep_piano.infra.storage.folder import named
 from deep_piano.models import checkpoint
 from deep_piano.music import audio, loudness, synth
 from deep_piano.music.midi import holds_midi, read_midi
-from deep_piano.music.notes import Notes, excerpt
+from deep_piano.music.notes import Notes, excerpt, make_notes
+from deep_piano.music.sounds import default_sound
 
 LONGEST_HEARD_S: Final = 60.0
 STEM: Final = "piece"
@@ -67,9 +70,9 @@ class Compose:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a take that is there as a .wav or as a .musicxml."""
+    """Write a take that is there as a .wav or as a .musicxml, from its notes as JSON."""
 
-    midi: Path
+    roll: Path
     out: Path
     title: str
     seconds: float
@@ -144,24 +147,22 @@ class Worker:
         self._seeds: OrderedDict[tuple[object, ...], Seed] = OrderedDict()
 
     def warm_up(self) -> None:
-        """Load transcription, sound and the decoder's compiled loops."""
+        """Load the decoder's compiled loops, and sound and transcription that are fetched."""
         from deep_piano.decoding.open import open_decoder
-        from deep_piano.generate.notes import ready_sound
         from deep_piano.music import transcription
-        from deep_piano.music.notes import make_notes
 
         settings = self._config.generate.model_copy(update={"seconds": 7.0, "takes": 1})
-        sound = ready_sound(settings.sound, lambda now: None)
         onset = np.arange(8) / 4
         notes = make_notes(onset, onset + 0.3, 60 + np.arange(8), np.full(8, 64))
         road = road_of(self._checkpoint, settings, Path("warm.mid"))
-        seed = Seed(notes, 2.0, "0" * 64, "warm")
         decoder = open_decoder(self._checkpoint, settings, width=os.cpu_count() or 1)
-        [take] = decode_takes(road, decoder, seed)
-        synth.render(take.notes[:50], sound=sound, seconds=1.0, sr=SR)
-        cache.ensure("transkun")
-        noise = np.random.default_rng(0).normal(0, 1e-3, transcription.SAMPLE_RATE)
-        transcription.transcribe(noise, sr=transcription.SAMPLE_RATE)
+        [take] = decode_takes(road, decoder, Seed(notes, 2.0, "0" * 64, "warm"))
+        sound = settings.sound or default_sound()
+        if sound not in SOUND_NAMES or cache.path(sound) is not None:
+            synth.render(take.notes[:50], sound=sound, seconds=1.0, sr=SR)
+        if cache.path("transkun") is not None:
+            noise = np.random.default_rng(0).normal(0, 1e-3, transcription.SAMPLE_RATE)
+            transcription.transcribe(noise, sr=transcription.SAMPLE_RATE)
 
     def do(self, task: Task, share: Share) -> dict[str, Any]:
         """Do a piece of work; see `Look`, `Compose`, `Export`."""
@@ -244,7 +245,8 @@ class Worker:
 
     def _export(self, task: Export, share: Share) -> dict[str, Any]:
         """Play or print a take anew, from its notes."""
-        notes = read_midi(task.midi)
+        columns = np.array(json.loads(task.roll.read_text(encoding="utf-8")), float)
+        notes = make_notes(*columns.reshape(-1, 4).T)
         if task.out.suffix == ".wav":
             progress = _staged(share, {"rendering": (0.0, 0.9)})
             sound = self._sound(progress)
@@ -276,8 +278,8 @@ class Worker:
 
 
 def rolled(notes: Notes) -> list[list[float]]:
-    """Return notes for the page: onset, offset in seconds, pitch, velocity."""
-    times = np.stack([notes["onset"], notes["offset"]], 1).round(3).tolist()
+    """Return notes as JSON holds them, exactly: onset, offset in seconds, pitch, velocity."""
+    times = np.stack([notes["onset"], notes["offset"]], 1).tolist()
     keys = np.stack([notes["pitch"], notes["velocity"]], 1).tolist()
     return [[*time, *key] for time, key in zip(times, keys, strict=True)]
 

@@ -118,7 +118,10 @@ def test_what_hangs_is_killed_and_another_process_goes_on(jobs, job, told, undon
 
 @pytest.mark.parametrize(
     ("what", "value", "said"),
-    [("fail", "it is no piano.", "it is no piano."), ("die", None, "died: memory may have run out")],
+    [
+        ("fail", "it is no piano.", "it is no piano."),
+        ("die", None, "died: memory may have run out"),
+    ],
 )
 def test_a_failure_costs_its_job_only(jobs, job, undone, what, value, said):
     failed = ended(jobs, job(what, value))
@@ -129,7 +132,8 @@ def test_a_failure_costs_its_job_only(jobs, job, undone, what, value, said):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"), [(InputError("no room."), "no room."), (KeyError("x"), "unexpected KeyError")]
+    ("error", "said"),
+    [(InputError("no room."), "no room."), (KeyError("x"), "unexpected KeyError")],
 )
 def test_what_cannot_be_kept_has_failed(jobs, job, undone, error, said):
     def finish(result):
