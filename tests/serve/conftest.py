@@ -8,8 +8,8 @@ from tests.support.serving import small_server
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, weights, _small_piano):
-    server = small_server(tmp_path_factory.mktemp("served") / "music", weights, _small_piano)
+def served(tmp_path_factory, weights, three_keys):
+    server = small_server(tmp_path_factory.mktemp("served") / "music", weights, three_keys)
     yield server
     server.close()
 

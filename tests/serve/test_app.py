@@ -117,8 +117,9 @@ def test_the_same_settings_give_the_same_bytes_as_the_command(
     assert other["takes"][0]["files"]["piece.mid"] not in piece["takes"][0]["files"].values()
     for name, takes in (("piece.mp3", 2), ("alone.wav", 1)):
         made(
-            run("generate", sketch, "-o", name, "--seed-start", 1, "--seed-seconds", 10, "--takes", takes,
-                "--seconds", 20, "--candidates", 1, "--checkpoint", weights, "--sound", small_piano)
+            run("generate", sketch, "-o", name, "--seed-start", 1, "--seed-seconds", 10,
+                "--takes", takes, "--seconds", 20, "--candidates", 1, "--checkpoint", weights,
+                "--sound", small_piano)
         )  # fmt: skip
     _, wav = served.ask("GET", f"/api/pieces/{piece['id']}/1/wav")
     assert wav == Path("alone.wav").read_bytes()
@@ -156,15 +157,23 @@ def test_what_is_kept_is_the_same_and_what_follows_differs(served, piece):
     assert follows[0] != follows[1]
 
 
+def write_second(path):
+    recordings.write_tone(path, seconds=1)
+
+
+def write_few(path):
+    write_midi(path, arpeggios(1, rng=np.random.default_rng(0))[:3])
+
+
 @pytest.mark.parametrize(
     ("write", "name", "said"),
     [
         (recordings.write_text, "letter.mp3", "letter.mp3 is not audio that can be read"),
         (recordings.write_silence, "quiet.wav", "the seed is silent"),
-        (lambda path: recordings.write_tone(path, seconds=1), "one.wav", "the seed is too short: 1.00 s"),
+        (write_second, "one.wav", "the seed is too short: 1.00 s"),
         (recordings.write_half, "half.flac", "half.flac is damaged"),
         (lambda path: path.write_bytes(b"MThd"), "broken.mid", "broken.mid"),
-        (lambda path: write_midi(path, arpeggios(1, rng=np.random.default_rng(0))[:3]), "few.mid", "the seed is too short"),
+        (write_few, "few.mid", "the seed is too short"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_continued_costs_one_sentence(served, tmp_path, write, name, said):
@@ -183,12 +192,12 @@ def test_what_cannot_be_continued_costs_one_sentence(served, tmp_path, write, na
 @pytest.mark.assets
 @pytest.mark.slow
 @pytest.mark.tf
-def test_speech_is_refused_as_the_command_refuses_it(tmp_path, weights, _small_piano):
+def test_speech_is_refused_as_the_command_refuses_it(tmp_path, weights, three_keys):
     from deep_piano.serve.worker import work
     from tests.support.serving import Serving, small_config
 
     recordings.write_sound(tmp_path / "speech.wav", recordings.speech_like())
-    server = Serving(tmp_path / "music", small_config(weights, _small_piano), work)
+    server = Serving(tmp_path / "music", small_config(weights, three_keys), work)
     try:
         job = server.wait(server.send(tmp_path / "speech.wav"))
         assert job["state"] == "failed"
@@ -342,10 +351,10 @@ def test_a_piece_is_renamed_starred_and_deleted(served, seed):
     assert served.ask("GET", f"/api/pieces/{new}/1/mp3")[0] == 404
 
 
-def test_a_full_folder_says_so(tmp_path, weights, _small_piano, sketch):
+def test_a_full_folder_says_so(tmp_path, weights, three_keys, sketch):
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "more").write_text("than fits")
-    server = small_server(tmp_path / "music", weights, _small_piano, most_bytes=1)
+    server = small_server(tmp_path / "music", weights, three_keys, most_bytes=1)
     try:
         status, answer = server.ask("POST", "/api/seeds", sketch.read_bytes())
         assert status == 400

@@ -51,5 +51,5 @@ def test_what_is_not_offered_is_refused(given, said):
 
 
 def test_a_choice_is_checked_by_its_setting():
-    with pytest.raises(ConfigError, match="generate.midi"):
+    with pytest.raises(ConfigError, match=r"generate\.midi"):
         load_config(None, {"generate": overrides({"midi": "loud"}, BASE)})

@@ -20,16 +20,16 @@ def errand_work(pipe, config):
 
 
 @pytest.fixture(scope="module")
-def open_one(tmp_path_factory, weights, _small_piano):
-    config = small_config(weights, _small_piano)
+def open_one(tmp_path_factory, weights, three_keys):
+    config = small_config(weights, three_keys)
     server = Serving(tmp_path_factory.mktemp("open"), config, errand_work)
     yield server
     server.close()
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory, weights, _small_piano):
-    config = small_config(weights, _small_piano)
+def locked(tmp_path_factory, weights, three_keys):
+    config = small_config(weights, three_keys)
     server = Serving(tmp_path_factory.mktemp("locked"), config, errand_work, token=TOKEN)
     yield server
     server.close()
@@ -43,8 +43,8 @@ def changes(server):
 @pytest.mark.parametrize("path", ["/", "/api/state", "/api/events", "/page/page.js", "/no"])
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}",
-     "127.0.0.2:{port}", "LOCALHOST.:{port}", ""],
+    ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "127.0.0.2:{port}",
+     "127.0.0.1.evil.example:{port}", "LOCALHOST.:{port}", ""],
 )  # fmt: skip
 def test_a_foreign_host_is_refused(open_one, path, host):
     status, _, content = open_one.request("GET", path, Host=host.format(port=open_one.port))

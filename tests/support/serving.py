@@ -52,13 +52,13 @@ class Serving:
         self.guard = Guard(self.port, token=token)
         self.url = f"http://127.0.0.1:{self.port}/"
         self._server = Server(self.store, config, self.guard, work)
-        self._loop = asyncio.new_event_loop()
-        self._ready, self._stop = threading.Event(), asyncio.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
         assert self._ready.wait(LONGEST_S)
 
     async def _run(self):
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         runner = web.AppRunner(self._server.app(), shutdown_timeout=1)
         await runner.setup()
         await web.SockSite(runner, self._socket).start()
@@ -69,7 +69,6 @@ class Serving:
     def close(self):
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(LONGEST_S)
-        self._loop.close()
         self._socket.close()
 
     @property
