@@ -29,7 +29,7 @@ from deep_piano.serve.alone import page_of
 from deep_piano.serve.events import Events
 from deep_piano.serve.jobs import Job, Jobs, QueueFull
 from deep_piano.serve.safety import TOKEN, Guard, add_headers, middleware
-from deep_piano.serve.store import NotThereError, Store, shown_name
+from deep_piano.serve.store import NotThereError, Store, shown_title
 from deep_piano.serve.window import window_facts
 from deep_piano.serve.worker import Compose, Export, Look
 
@@ -272,7 +272,7 @@ class Server:
                 f"what is continued must last 2 to 60 seconds. Received: {length:g} s."
             )
         more = {"seed_start": round(seed["from_s"] + begin, 3), "seed_seconds": length}
-        title = shown_name(seed["name"].rpartition(".")[0] or seed["name"])
+        title = shown_title(seed["name"].rpartition(".")[0] or seed["name"])
         about = {"id": name, "name": seed["name"]}
         return path, seed["name"], about, more, title
 
@@ -283,7 +283,7 @@ class Server:
         seconds = min(60.0, max(2.0, piece["seed_seconds"]))
         more = {"keep_until": round(keep_until, 2), "seed_seconds": seconds, "seed_start": 0.0}
         name = _file_name(piece, take, ".mid")
-        title = shown_name(f"{piece['title']}, differently")
+        title = shown_title(f"{piece['title']}, differently")
         return folder / f"{take['stem']}.mid", name, piece["seed"], more, title
 
     async def change(self, request: web.Request) -> web.StreamResponse:

@@ -205,7 +205,7 @@ class Store:
         with self._lock:
             piece = self.piece(name)
             if title is not None:
-                piece["title"] = shown_name(title)
+                piece["title"] = shown_title(title)
             for take in piece["takes"]:
                 if take["take"] == starred:
                     take["starred"] = not take["starred"]
@@ -257,8 +257,13 @@ class Store:
         write_manifest(pieces, Records(_records(self.pieces())))
 
 
+def shown_title(title: str) -> str:
+    """Return a title in one line that is not too long."""
+    return one_line(title.strip())[:_LONGEST_NAME] or "piece"
+
+
 def shown_name(name: str) -> str:
-    """Return a name that a person gave, in one line that is not too long.
+    """Return the name of a file, without its folder, in one line that is not too long.
 
     Examples
     --------

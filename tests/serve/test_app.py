@@ -344,8 +344,10 @@ def test_the_ninth_that_waits_is_sent_away(served, seed):
 def test_a_piece_is_renamed_starred_and_deleted(served, seed):
     new = served.piece(served.compose(seed))["id"]
     status, facts = served.tell("PATCH", f"/api/pieces/{new}", {"title": "雨だれ/2", "starred": 1})
-    assert (status, facts["title"], facts["takes"][0]["starred"]) == (200, "2", True)
+    assert (status, facts["title"], facts["takes"][0]["starred"]) == (200, "雨だれ/2", True)
     assert served.tell("PATCH", f"/api/pieces/{new}", {"title": 3})[0] == 400
+    _, headers, _ = served.request("GET", f"/api/pieces/{new}/1/mp3", Cookie=served.cookie)
+    assert headers["Content-Disposition"].endswith("%E9%9B%A8%E3%81%A0%E3%82%8C-2.mp3")
     assert served.ask("DELETE", f"/api/pieces/{new}")[0] == 200
     assert new not in [piece["id"] for piece in served.ask("GET", "/api/state")[1]["pieces"]]
     assert served.ask("GET", f"/api/pieces/{new}/1/mp3")[0] == 404

@@ -68,7 +68,7 @@ def test_a_piece_is_renamed_starred_and_deleted(store):
     seed = add_seed(store)
     first, second = add_piece(store, seed), add_piece(store, seed, takes=1)
     assert [piece["id"] for piece in store.pieces()] == [second, first]
-    assert store.change(first, title="../a\nb", starred=2)["title"] == "a\\nb"
+    assert store.change(first, title="../a\nb", starred=2)["title"] == "../a\\nb"
     assert [take["starred"] for take in store.piece(first)["takes"]] == [False, True]
     store.change(first, title=None, starred=2)
     assert [take["starred"] for take in store.piece(first)["takes"]] == [False, False]
