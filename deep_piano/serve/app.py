@@ -73,7 +73,8 @@ class Server:
 
     def app(self) -> web.Application:
         """Return the application; its worker starts with it."""
-        app = web.Application(middlewares=[middleware(self._guard), _errors])
+        guards = [middleware(self._guard), _errors]
+        app = web.Application(middlewares=guards, client_max_size=_MOST_JSON_BYTES)
         app.on_response_prepare.append(add_headers)
         app.on_startup.append(self._start)
         app.on_shutdown.append(self._say_goodbye)
@@ -396,10 +397,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _json(request: web.Request) -> dict[str, Any]:
-    if (request.content_length or _MOST_JSON_BYTES) > _MOST_JSON_BYTES:
-        raise uploads.TooLargeError("what was asked for is too long.")
     try:
-        asked = json.loads(await request.content.read(_MOST_JSON_BYTES))
+        asked = json.loads(await request.read())
     except (ValueError, RecursionError):
         asked = None
     return dict(_known(asked, dict, "the request"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import secrets
 import signal
 import socket
@@ -14,8 +13,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import Config
 from deep_piano.errors import InputError
+from deep_piano.models import checkpoint
 from deep_piano.serve.app import Server
 from deep_piano.serve.safety import TOKEN, Guard, is_this_machine_only
 from deep_piano.serve.store import Store
@@ -56,8 +57,10 @@ def serve(
     Raises
     ------
     InputError
-        When the folder or the address cannot be used.
+        When the checkpoint, the folder or the address cannot be used.
     """
+    found = checkpoint.find(config.generate.checkpoint, config.storage)
+    checkpoint.load(found, codec=SPEC.codec)  # of notes, and whole: the worker loads it again
     store = Store(folder, round(most_gb * 1e9))
     with _listening(host, port) as listening:
         port = listening.getsockname()[1]
@@ -67,8 +70,8 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         if shown in ("0.0.0.0", "[::]"):
             shown = names[0] if names else socket.gethostname()
-        url = f"http://{shown}:{port}/"
-        say(f"{url}{f'?{TOKEN}={token}' if token else ''} (Ctrl-C ends it)")
+        url = f"http://{shown}:{port}/" + (f"?{TOKEN}={token}" if token else "")
+        say(f"{url} (Ctrl-C ends it)")
         if token:
             say(
                 "Whoever has this address can use the page. The connection is not encrypted (no "
@@ -103,7 +106,7 @@ async def _until_told(app: web.Application, listening: socket.socket, url: str |
     await runner.setup()
     try:
         await web.SockSite(runner, listening).start()
-        if url is not None and os.environ.get("DISPLAY", "") + os.environ.get("BROWSER", "") != "":
+        if url is not None:
             await asyncio.to_thread(webbrowser.open, url)
         await told.wait()
     finally:

@@ -441,6 +441,23 @@ def test_beyond_this_machine_a_token_is_printed_once_and_tls_is_named(
     assert found[2].encode() not in output
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--checkpoint", "nothing"], "no checkpoint"),
+        (["--checkpoint", "mulaw"], "notes"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
+        (["--folder", "/dev/null/music"], "Choose another --folder"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(tmp_path, options, said):
+    result = run("serve", "--port", 0, "--folder", tmp_path / "music", *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert os.linesep not in result.stderr.strip()
+
+
 def test_a_port_that_is_taken_is_one_line(served, tmp_path):
     result = run("serve", "--port", served.port, "--folder", tmp_path / "music")
     assert result.exit_code == 2

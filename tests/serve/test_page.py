@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deep_piano.config.sections import Config
 from deep_piano.music.audio import decode
 from deep_piano.music.midi import read_midi
+from deep_piano.serve.worker import work
 from tests.support import recordings
 from tests.support.browsers import chromium
 from tests.support.recordings import struck
+from tests.support.serving import Serving
 
 pytestmark = pytest.mark.browser
 
@@ -120,9 +123,14 @@ def heard(page):
     return page.locator("#heard").text_content()
 
 
+def shown(page):
+    """Return the piece that is shown."""
+    return page.evaluate("sessionStorage.getItem('deep_piano piece')")
+
+
 def compose(page, *, takes=1, seconds=20):
-    """Ask for a piece, and wait until its takes are shown."""
-    before = page.locator("#pieces .name").count()
+    """Ask for a piece, and wait until its takes are shown; return its id."""
+    before = shown(page)
     page.locator("#control-takes").fill(str(takes))
     page.locator("#control-seconds").fill(str(seconds))
     page.locator("#make").click()
@@ -130,9 +138,10 @@ def compose(page, *, takes=1, seconds=20):
 
 
 def composed(page, before, takes=1):
-    until(page, f"document.querySelectorAll('#pieces .name').length > {before}")
+    """Wait until another piece is shown than before; return its id."""
+    until(page, f"sessionStorage.getItem('deep_piano piece') !== {json.dumps(before)}")
     until(page, f"document.querySelectorAll('#takes .take').length === {takes}")
-    return page.evaluate("sessionStorage.getItem('deep_piano piece')")
+    return shown(page)
 
 
 def download(page, name):
@@ -301,7 +310,7 @@ def test_shape_reaches_the_engine_and_the_same_again_gives_the_same(visit, serve
     facts = json.loads((served.folder / "pieces" / first["id"] / "piece.json").read_text())
     assert facts["settings"]["temperature"]["pitch"] == 1.2
     assert facts["settings"]["guidance"]["pitch"] == 3.75
-    before = page.locator("#pieces .name").count()
+    before = shown(page)
     page.locator("#again").click()
     other = served.store.piece(composed(page, before))
     assert other["takes"][0]["random_state"] == 1
@@ -329,7 +338,7 @@ def test_keep_up_to_here_and_continue_differently(visit, served, sketch):
     assert roll.get_attribute("aria-valuetext") == "0:20"
     assert keep.text_content() == "Keep up to 0:20 and continue differently"
     shot(page, "8-keep")
-    before = page.locator("#pieces .name").count()
+    before = shown(page)
     keep.click()
     new = served.store.piece(composed(page, before))
     assert new["window"]["keep_until"] == 20
@@ -471,7 +480,7 @@ def test_the_keyboard_alone_is_enough(visit):
     page.keyboard.type("20")
     to("control-temperature")
     page.keyboard.press("ArrowRight")
-    before = page.locator("#pieces .name").count()
+    before = shown(page)
     to("make")
     page.keyboard.press("Enter")
     composed(page, before)
@@ -505,3 +514,26 @@ def test_it_fits_a_phone_by_day_and_by_night_and_everybody_can_use_it(visit, ske
     found = axe.Axe().run(page, options={"runOnly": {"type": "tag", "values": AXE}})
     assert found.response["violations"] == []
     assert len(found.response["passes"]) > 20
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+@pytest.mark.tf
+def test_the_example_plays_with_all_that_is_real_and_speech_is_refused(browser, tmp_path):
+    server = Serving(tmp_path / "music", Config(), work)
+    recordings.write_sound(tmp_path / "speech.wav", recordings.speech_like())
+    page = browser.new_page()
+    page.set_default_timeout(LONGEST_MS)
+    try:
+        page.goto(server.url)
+        page.locator("#example").click()
+        assert heard(page) == "41 notes, A minor (fairly sure)"
+        compose(page, seconds=60)
+        page.get_by_label("Play take 1").click()
+        until(page, "!audio.paused && audio.currentTime > 0.5")
+        page.set_input_files("#file", tmp_path / "speech.wav")
+        page.locator("#wrong:has-text('Give a recording of a piano')").wait_for()
+        assert heard(page) == "41 notes, A minor (fairly sure)"  # it lives on
+    finally:
+        page.close()
+        server.close()
