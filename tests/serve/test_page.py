@@ -150,6 +150,7 @@ def download(page, name):
     return found.value
 
 
+@pytest.mark.slow
 def test_a_recording_is_dropped_and_its_piece_plays_and_is_taken_away(
     visit, playing, tmp_path, browser
 ):
@@ -194,6 +195,7 @@ def test_a_recording_is_dropped_and_its_piece_plays_and_is_taken_away(
     other.close()
 
 
+@pytest.mark.slow
 def test_the_microphone_is_recorded_as_it_is(visit, served):
     page = visit(
         "const ask = MediaDevices.prototype.getUserMedia;"
@@ -261,6 +263,7 @@ def test_without_midi_and_microphone_there_are_no_such_buttons(visit):
     assert page.locator("#captured").get_attribute("capture") is not None
 
 
+@pytest.mark.slow
 def test_trimming_by_hand_stands_in_the_facts(visit, served, sketch):
     page = visit()
     page.set_input_files("#file", sketch)
@@ -295,6 +298,7 @@ def test_trimming_by_hand_stands_in_the_facts(visit, served, sketch):
     assert page.locator("#window").text_content() == "0.0\u20132.0 s: 2.0 s"
 
 
+@pytest.mark.slow
 def test_shape_reaches_the_engine_and_the_same_again_gives_the_same(visit, served, sketch):
     page = visit()
     page.set_input_files("#file", sketch)
@@ -317,6 +321,7 @@ def test_shape_reaches_the_engine_and_the_same_again_gives_the_same(visit, serve
     assert other["takes"][0]["files"]["piece.mid"] != first["takes"][0]["files"]["piece.mid"]
 
 
+@pytest.mark.slow
 def test_keep_up_to_here_and_continue_differently(visit, served, sketch):
     page = visit()
     page.set_input_files("#file", sketch)
@@ -354,6 +359,7 @@ def test_keep_up_to_here_and_continue_differently(visit, served, sketch):
     assert follows[0][:, 2].tolist() != follows[1][:, 2].tolist()
 
 
+@pytest.mark.slow
 def test_the_percentage_never_falls_a_reload_goes_on_and_cancel_ends(visit, served, sketch):
     page = visit("""
         window.seen = [];
@@ -417,6 +423,7 @@ def test_what_is_wrong_costs_one_sentence_and_the_page_lives_on(visit, tmp_path,
     assert wrong.is_hidden()
 
 
+@pytest.mark.slow
 def test_pieces_are_starred_renamed_opened_and_deleted(visit, served, sketch):
     page = visit()
     page.set_input_files("#file", sketch)
@@ -443,6 +450,7 @@ def test_pieces_are_starred_renamed_opened_and_deleted(visit, served, sketch):
     assert str(served.folder) in page.locator("#stored").text_content()
 
 
+@pytest.mark.slow
 def test_two_tabs_know_of_each_other_and_keep_their_own(visit, sketch, playing):
     one = visit()
     other = visit(context=one.context)
