@@ -34,6 +34,10 @@ from deep_piano.cli.options import LocalPath, SettingsFile, configured
     type=click.FloatRange(min=0.01),
     help="How much the folder may hold.",
 )
+@click.option(
+    "--address",
+    help="Do the work on the Ray cluster at this address, as ray://HOST:10001.  [here]",
+)
 @click.option("--checkpoint", help="A shipped checkpoint, a run, or a folder of runs.  [notes]")
 @click.option("--sound", help="As in `generate`.  [the best]")
 @configured
@@ -46,6 +50,7 @@ def serve(
     open_page: bool,
     folder: Path | None,
     most_gb: float,
+    address: str | None,
     checkpoint: str | None,
     sound: str | None,
 ) -> None:
@@ -67,5 +72,6 @@ def serve(
         names=names,
         most_gb=most_gb,
         open_page=open_page,
+        address=address,
         say=click.echo,
     )

@@ -60,13 +60,21 @@ class Server:
         The defaults of what can be set on the page.
     guard : Guard
     work : callable
-        What the worker process runs: `worker.work`.
+        What the worker process runs: `worker.work`, `on_ray.work`.
+    where : str
+        A sentence on where recordings go.
     """
 
     def __init__(
-        self, store: Store, config: Config, guard: Guard, work: Callable[..., None]
+        self,
+        store: Store,
+        config: Config,
+        guard: Guard,
+        work: Callable[..., None],
+        where: str = "Nothing leaves this computer.",
     ) -> None:
         self._store, self._config, self._guard = store, config, guard
+        self._where = where
         self._work = work
         self._events = Events()
         self._jobs: Jobs
@@ -146,7 +154,7 @@ class Server:
                 "last": last,
                 "version": __version__,
                 "folder": str(self._store.root),
-                "here": "Nothing leaves this computer." if self._guard.token is None else "",
+                "where": self._where,
                 "controls": controls.described(self._config.generate),
                 "score": find_spec("music21") is not None,
                 "jobs": jobs,

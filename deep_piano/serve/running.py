@@ -9,6 +9,7 @@ import signal
 import socket
 import webbrowser
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import Config
 from deep_piano.errors import InputError
 from deep_piano.models import checkpoint
+from deep_piano.serve import on_ray
 from deep_piano.serve.app import Server
 from deep_piano.serve.safety import TOKEN, Guard, is_this_machine_only
 from deep_piano.serve.store import Store
@@ -32,6 +34,7 @@ def serve(
     names: tuple[str, ...] = (),
     most_gb: float,
     open_page: bool = False,
+    address: str | None = None,
     say: Callable[[str], None],
 ) -> None:
     """Serve the page until SIGINT or SIGTERM.
@@ -51,6 +54,8 @@ def serve(
         How much the folder may hold.
     open_page : bool
         Open it in a browser.
+    address : str, optional
+        Of a Ray cluster, where the work is done.
     say : callable
         Told what the user must know, a line at a time.
 
@@ -66,7 +71,11 @@ def serve(
         port = listening.getsockname()[1]
         alone = is_this_machine_only(host)
         token = None if alone else secrets.token_urlsafe(24)
-        server = Server(store, config, Guard(port, names, token), work)
+        where = "Nothing leaves this computer." if alone else "They stay on that computer."
+        here: Callable[..., None] = work
+        if address is not None:
+            where, here = f"The work is done at {address}.", partial(on_ray.work, address=address)
+        server = Server(store, config, Guard(port, names, token), here, where)
         shown = f"[{host}]" if ":" in host else host
         if shown in ("0.0.0.0", "[::]"):
             shown = names[0] if names else socket.gethostname()
@@ -77,8 +86,7 @@ def serve(
                 "Whoever has this address can use the page. The connection is not encrypted (no "
                 "TLS): use it only in a network that you trust."
             )
-        kept = "nothing leaves this computer" if alone else "on this computer"
-        say(f"Pieces are stored in {store.root}, {kept}.")
+        say(f"Pieces are stored in {store.root}. {where}")
         asyncio.run(_until_told(server.app(), listening, url if open_page else None))
 
 

@@ -84,7 +84,7 @@ Share = Callable[[str, float], None]
 """Called with a stage and how much of the whole work is done, 0 to 1."""
 
 
-class _NotWantedError(BaseException):
+class NotWantedError(BaseException):
     """The work was cancelled; no `except Exception` on the way keeps it."""
 
 
@@ -113,22 +113,25 @@ def work(pipe: Connection, config: Config) -> None:
 def _answer(pipe: Connection, worker: Worker, job: str, task: Task) -> None:
     def share(stage: str, done: float) -> None:
         if pipe.poll() and pipe.recv() == (job, None):
-            raise _NotWantedError
+            raise NotWantedError
         pipe.send((job, "progress", (stage, done)))
 
+    pipe.send((job, *answered(worker, task, share)))
+
+
+def answered(worker: Worker, task: Task, share: Share) -> tuple[str, Any]:
+    """Do a task; return "done", "failed" or "cancelled", and the result or the reason."""
     try:
-        answer: tuple[str, Any] = ("done", worker.do(task, share))
-    except _NotWantedError:
-        answer = ("cancelled", "")
+        return "done", worker.do(task, share)
+    except NotWantedError:
+        return "cancelled", ""
     except DeepPianoError as error:
-        answer = ("failed", str(error))
+        return "failed", str(error)
     except Exception as error:
         if ran_out_of_memory(error):
-            answer = ("failed", "memory ran out. Try fewer takes or a shorter piece.")
-        else:
-            logger.exception("unexpected")
-            answer = ("failed", f"unexpected {type(error).__name__}: {one_line(error)}")
-    pipe.send((job, *answer))
+            return "failed", "memory ran out. Try fewer takes or a shorter piece."
+        logger.exception("unexpected")
+        return "failed", f"unexpected {type(error).__name__}: {one_line(error)}"
 
 
 class Worker:

@@ -413,7 +413,7 @@ def test_sigterm_ends_it_without_half_a_file(tmp_path, weights, small_piano, ske
     server.terminate()
     output, errors = server.communicate(timeout=LONGEST_S)
     assert (server.returncode, errors) == (0, b"")
-    assert b"nothing leaves this computer" in output
+    assert b"Nothing leaves this computer." in output
     assert [*(tmp_path / "music" / "work").iterdir()] == []
     assert [*(tmp_path / "music" / "pieces").iterdir()] == []
     assert (tmp_path / "music" / "seeds" / seed / "about.json").exists()

@@ -103,7 +103,7 @@ const changed = quietly(async facts => {
 
 const start = async () => {
   const state = await refresh();
-  $("stored").textContent = `Stored in ${state.folder}. ${state.here}`;
+  $("stored").textContent = `Stored in ${state.folder}. ${state.where}`;
   setUpShape(state.controls);
   setUpPlay({asked, example: async () => asked((await ask("POST", "/api/example")).job)});
   setUpTrim();
