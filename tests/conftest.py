@@ -111,8 +111,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def three_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A piano of three keys, in two layers."""
+def _small_piano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.recordings import write_piano
 
     folder = tmp_path_factory.mktemp("sounds") / "piano"
@@ -120,10 +119,10 @@ def three_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_piano(three_keys: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same piano, whose prepared samples are kept from one test to the next."""
-    monkeypatch.setenv("DEEP_PIANO_HOME", str(three_keys.with_name("home")))
-    return three_keys
+def small_piano(_small_piano: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A piano of three keys, whose prepared samples are kept from one test to the next."""
+    monkeypatch.setenv("DEEP_PIANO_HOME", str(_small_piano.with_name("home")))
+    return _small_piano
 
 
 @pytest.fixture

@@ -25,3 +25,9 @@ def sketch(tmp_path_factory):
     path = tmp_path_factory.mktemp("sketches") / "sketch.mid"
     write_midi(path, arpeggios(12, rng=np.random.default_rng(3)))
     return path
+
+
+@pytest.fixture(scope="session")
+def three_keys(_small_piano):
+    """A piano of three keys, whose prepared samples lie beside it, in "home"."""
+    return _small_piano
