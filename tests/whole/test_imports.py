@@ -24,6 +24,7 @@ HEAVY = {
 ROOMS = """
 __main__
 cli
+serve
 api
 pipeline
 prepare train generate
