@@ -21,7 +21,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from deep_piano import __version__
-from deep_piano.config.load import load_config
 from deep_piano.config.sections import Config
 from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.serve import controls, uploads
@@ -29,8 +28,9 @@ from deep_piano.serve.alone import page_of
 from deep_piano.serve.events import Events
 from deep_piano.serve.jobs import Job, Jobs, QueueFull
 from deep_piano.serve.safety import TOKEN, Guard, add_headers, middleware
-from deep_piano.serve.store import NotThereError, Store, shown_title
+from deep_piano.serve.store import NotThereError, Store
 from deep_piano.serve.window import window_facts
+from deep_piano.serve.wishes import file_name, known, wished
 from deep_piano.serve.worker import Compose, Export, Look
 
 PAGE_FILES: Final = {
@@ -245,62 +245,27 @@ class Server:
 
     async def compose(self, request: web.Request) -> web.StreamResponse:
         """Have a piece made: of a window of a recording, or of a take up to a moment."""
-        asked = await _json(request)
-        given = _known(asked.get("controls"), dict, "controls")
-        wanted = controls.overrides(given, self._config.generate)
-        if "piece" in asked:
-            path, name, seed, more, title = self._from_take(asked)
-        else:
-            path, name, seed, more, title = self._from_seed(asked)
-        base = self._config.model_dump(exclude_unset=True)
-        whole = {**base.get("generate", {}), **wanted, **more, "keep": None, "score": False}
-        settings = load_config(None, {**base, "generate": whole}).generate
+        wish = wished(await _json(request), self._store, self._config)
         folder = await asyncio.to_thread(self._store.begin)
-        about = {"title": title, "seed": seed, "controls": given, "window": more}
 
         def finish(made: Any) -> dict[str, Any]:
-            return {"piece": self._store.add_piece(folder, about, made)["id"]}
+            return {"piece": self._store.add_piece(folder, wish.about, made)["id"]}
 
         undo = partial(self._store.drop, folder)
-        task = Compose(path, name, settings, folder)
-        job = Job("piece", {"name": title, "takes": settings.takes}, task, finish, undo)
+        about = {"name": wish.about["title"], "takes": wish.settings.takes}
+        task = Compose(wish.path, wish.name, wish.settings, folder)
         try:
-            return self._submitted(job)
+            return self._submitted(Job("piece", about, task, finish, undo))
         except BaseException:
             undo()
             raise
-
-    def _from_seed(self, asked: Mapping[str, Any]) -> tuple[Path, str, dict[str, Any], Any, str]:
-        name = _known(asked.get("seed"), str, "seed")
-        seed, path = self._store.seed(name), self._store.seed_file(name)
-        begin = float(_known(asked.get("begin"), (int, float), "begin"))
-        end = float(_known(asked.get("end"), (int, float), "end"))
-        length = round(end - begin, 3)
-        if not 2 <= length <= 60 or begin < 0:
-            raise InputError(
-                f"what is continued must last 2 to 60 seconds. Received: {length:g} s."
-            )
-        more = {"seed_start": round(seed["from_s"] + begin, 3), "seed_seconds": length}
-        title = shown_title(seed["name"].rpartition(".")[0] or seed["name"])
-        about = {"id": name, "name": seed["name"]}
-        return path, seed["name"], about, more, title
-
-    def _from_take(self, asked: Mapping[str, Any]) -> tuple[Path, str, dict[str, Any], Any, str]:
-        number = _known(asked.get("take"), int, "take")
-        piece, take, folder = self._store.take(_known(asked["piece"], str, "piece"), number)
-        keep_until = float(_known(asked.get("keep_until"), (int, float), "keep_until"))
-        seconds = min(60.0, max(2.0, piece["seed_seconds"]))
-        more = {"keep_until": round(keep_until, 2), "seed_seconds": seconds, "seed_start": 0.0}
-        name = _file_name(piece, take, ".mid")
-        title = shown_title(f"{piece['title']}, differently")
-        return folder / f"{take['stem']}.mid", name, piece["seed"], more, title
 
     async def change(self, request: web.Request) -> web.StreamResponse:
         """Rename a piece, or give a take its star."""
         asked = await _json(request)
         title, starred = asked.get("title"), asked.get("starred")
-        title = None if title is None else _known(title, str, "title")
-        starred = None if starred is None else _known(starred, int, "starred")
+        title = None if title is None else known(title, str, "title")
+        starred = None if starred is None else known(starred, int, "starred")
         name = request.match_info["id"]
         piece = await asyncio.to_thread(self._store.change, name, title=title, starred=starred)
         self._events.tell({"kind": "pieces"})
@@ -320,9 +285,9 @@ class Server:
         if kind == "roll":
             return web.FileResponse(roll, headers={"Content-Type": "application/json"})
         if kind == "page":
-            sound, name = folder / f"{take['stem']}.mp3", _file_name(piece, take, "")
+            sound, name = folder / f"{take['stem']}.mp3", file_name(piece, take, "")
             page = await asyncio.to_thread(page_of, sound, roll, name, piece, take)
-            name = _file_name(piece, take, ".html")
+            name = file_name(piece, take, ".html")
             return web.Response(text=page, content_type="text/html", headers=_as_file(name))
         endings = {"mp3": ".mp3", "midi": ".mid", "facts": ".json"}
         endings |= {"wav": ".wav", "score": ".musicxml"}
@@ -331,7 +296,7 @@ class Server:
         ending = endings[kind]
         headers = {"Content-Type": _SOUND[ending]}
         if request.query.get("play") is None:
-            headers |= _as_file(_file_name(piece, take, ending))
+            headers |= _as_file(file_name(piece, take, ending))
         if kind in ("wav", "score"):
             return await self._exported(request, piece, take, folder, ending, headers)
         return web.FileResponse(folder / f"{take['stem']}{ending}", headers=headers)
@@ -409,20 +374,7 @@ async def _json(request: web.Request) -> dict[str, Any]:
         asked = json.loads(await request.read())
     except (ValueError, RecursionError):
         asked = None
-    return dict(_known(asked, dict, "the request"))
-
-
-def _known(value: Any, kind: Any, name: str) -> Any:
-    """Return a value that has its kind."""
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f"{name} is missing or cannot be understood. Reload the page.")
-    return value
-
-
-def _file_name(piece: Mapping[str, Any], take: Mapping[str, Any], ending: str) -> str:
-    """Return what a take is called where it is downloaded."""
-    number = f", take {take['take']}" if len(piece["takes"]) > 1 else ""
-    return f"{piece['title']}{number}{ending}".replace("/", "-")
+    return dict(known(asked, dict, "the request"))
 
 
 def _as_file(name: str) -> dict[str, str]:

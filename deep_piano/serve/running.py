@@ -9,6 +9,7 @@ import signal
 import socket
 import webbrowser
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -66,8 +67,7 @@ def serve(
     """
     found = checkpoint.find(config.generate.checkpoint, config.storage)
     checkpoint.load(found, codec=SPEC.codec)  # of notes, and whole: the worker loads it again
-    store = Store(folder, round(most_gb * 1e9))
-    with _listening(host, port) as listening:
+    with closing(Store(folder, round(most_gb * 1e9))) as store, _listening(host, port) as listening:
         port = listening.getsockname()[1]
         alone = is_this_machine_only(host)
         token = None if alone else secrets.token_urlsafe(24)

@@ -15,6 +15,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,10 +50,12 @@ class Store:
     Raises
     ------
     InputError
-        When the folder cannot be written to.
+        When the folder cannot be written to, or another server has it.
     """
 
     def __init__(self, root: Path, most_bytes: int) -> None:
+        from filelock import FileLock, Timeout
+
         self.root, self._most_bytes = root.absolute(), most_bytes
         self._lock = threading.RLock()
         try:
@@ -62,7 +65,18 @@ class Store:
             raise InputError(
                 f"cannot write to {one_line(root)}: {error.strerror}. Choose another --folder."
             ) from error
+        self._taken = FileLock(self.root / ".lock", timeout=0, thread_local=False)
+        try:
+            self._taken.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"another server has {one_line(root)}: open its page, or give another --folder."
+            ) from error
         self._clean()
+
+    def close(self) -> None:
+        """Leave the folder to another server."""
+        self._taken.release()
 
     def _clean(self) -> None:
         """Remove what a server that was killed has left unfinished."""
@@ -99,7 +113,11 @@ class Store:
 
     def used_bytes(self) -> int:
         """How much the folder holds."""
-        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
+        total = 0
+        for path in self.root.rglob("*"):
+            with suppress(OSError):  # the worker has just moved or removed it
+                total += path.lstat().st_size
+        return total
 
     # ------------------------------------------------------------------ recordings
 

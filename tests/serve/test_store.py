@@ -112,6 +112,9 @@ def test_what_was_not_finished_is_gone_at_the_next_start(store):
     half.mkdir()
     others = store.root / "pieces" / "of somebody else"
     others.mkdir()
+    with pytest.raises(InputError, match="another server has"):
+        Store(store.root, 10**9)
+    store.close()
     again = Store(store.root, 10**9)
     assert not unfinished.exists()
     assert not half.exists()
@@ -122,6 +125,7 @@ def test_what_was_not_finished_is_gone_at_the_next_start(store):
 
 def test_a_full_folder_begins_nothing(store):
     add_seed(store)
+    store.close()
     with pytest.raises(InputError, match=r"your pieces take 0\.0 GB, and 0\.0 GB are allowed"):
         Store(store.root, 3).begin()
 

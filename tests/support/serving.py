@@ -70,6 +70,7 @@ class Serving:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(LONGEST_S)
         self._socket.close()
+        self.store.close()
 
     @property
     def cookie(self):

@@ -1,0 +1,112 @@
+"""What the page asks for becomes a file, settings, and what is remembered of them.
+
+This module knows requests as JSON, the store and settings; it knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from deep_piano.config.load import load_config
+from deep_piano.config.sections import Config, GenerateConfig
+from deep_piano.errors import InputError
+from deep_piano.serve import controls
+from deep_piano.serve.store import Store, shown_title
+
+SHORTEST_S: Final = 2.0
+LONGEST_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A piece that is asked for.
+
+    Attributes
+    ----------
+    path : Path
+        What is continued.
+    name : str
+        What a person calls it.
+    settings : GenerateConfig
+    about : dict
+        What the store is to remember of it.
+    """
+
+    path: Path
+    name: str
+    settings: GenerateConfig
+    about: dict[str, Any]
+
+
+def wished(asked: Mapping[str, Any], store: Store, config: Config) -> Wish:
+    """Return what is asked for.
+
+    Parameters
+    ----------
+    asked : mapping
+        "controls", and either "seed", "begin" and "end", or "piece", "take" and "keep_until".
+    store : Store
+    config : Config
+        What is not asked for.
+
+    Raises
+    ------
+    InputError
+        When something is missing, is not there or out of its range.
+    """
+    given = known(asked.get("controls"), dict, "controls")
+    wanted = controls.overrides(given, config.generate)
+    of = _of_a_take if "piece" in asked else _of_a_recording
+    path, name, window, about = of(asked, store)
+    base = config.model_dump(exclude_unset=True)
+    whole = {**base.get("generate", {}), **wanted, **window, "keep": None, "score": False}
+    settings = load_config(None, {**base, "generate": whole}).generate
+    return Wish(path, name, settings, {**about, "controls": given, "window": window})
+
+
+_Found = tuple[Path, str, dict[str, Any], dict[str, Any]]
+
+
+def _of_a_recording(asked: Mapping[str, Any], store: Store) -> _Found:
+    """Return a recording, its name, the window of it, and what to remember."""
+    seed_id = known(asked.get("seed"), str, "seed")
+    seed, path = store.seed(seed_id), store.seed_file(seed_id)
+    begin, end = (float(known(asked.get(at), int | float, at)) for at in ("begin", "end"))
+    length = round(end - begin, 3)
+    if not SHORTEST_S <= length <= LONGEST_S or begin < 0:
+        raise InputError(f"what is continued must last 2 to 60 seconds. Received: {length:g} s.")
+    window = {"seed_start": round(seed["from_s"] + begin, 3), "seed_seconds": length}
+    name = str(seed["name"])
+    title = shown_title(name.rpartition(".")[0] or name)
+    return path, name, window, {"title": title, "seed": {"id": seed_id, "name": name}}
+
+
+def _of_a_take(asked: Mapping[str, Any], store: Store) -> _Found:
+    """Return the notes of a take, its name, how much of it is kept, and what to remember."""
+    number = known(asked.get("take"), int, "take")
+    piece, take, folder = store.take(known(asked["piece"], str, "piece"), number)
+    keep_until = float(known(asked.get("keep_until"), int | float, "keep_until"))
+    window = {
+        "keep_until": round(keep_until, 2),
+        "seed_seconds": min(LONGEST_S, max(SHORTEST_S, piece["seed_seconds"])),
+        "seed_start": 0.0,
+    }
+    title = shown_title(f"{piece['title']}, differently")
+    about = {"title": title, "seed": piece["seed"]}
+    return folder / f"{take['stem']}.mid", file_name(piece, take, ".mid"), window, about
+
+
+def file_name(piece: Mapping[str, Any], take: Mapping[str, Any], ending: str) -> str:
+    """Return what a take is called where it is downloaded."""
+    number = f", take {take['take']}" if len(piece["takes"]) > 1 else ""
+    return f"{piece['title']}{number}{ending}".replace("/", "-")
+
+
+def known(value: Any, kind: Any, name: str) -> Any:
+    """Return a value that has its kind; an `InputError` else."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{name} is missing or cannot be understood. Reload the page.")
+    return value
