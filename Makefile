@@ -20,7 +20,7 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.11 python; do \
 
 # What was tested is what gets installed. pip compiles to bytecode by itself, uv when asked.
 define install
-@echo "Installing $(1) into $(VENV): about 3.6 GB, mostly TensorFlow."
+@echo "Installing $(1) into $(VENV): about $(2)."
 @if uv --version >/dev/null 2>&1; then \
 	uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '$(1)'; \
 else \
@@ -76,11 +76,11 @@ $(VENV)/.made:
 
 # Stamps: a second call installs nothing, unless what it would install has changed.
 $(VENV)/.ready: $(VENV)/.made pyproject.toml constraints.txt
-	$(call install,.)
+	$(call install,.,0.9 GB)
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.made pyproject.toml constraints.txt
-	$(call install,.[dev])
+	$(call install,.[dev],4.5 GB with TensorFlow)
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-docs: $(VENV)/.made pyproject.toml constraints.txt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ def told_apart(
     ours: Sequence[Notes],
     *,
     figures: Callable[[Notes], NDArray[np.float64]] = texture,
+    cut: Callable[[Notes], Iterable[Notes]] = excerpts,
     random_state: int = 0,
 ) -> float:
     """Return how well a forest tells excerpts of pieces from excerpts of real ones.
@@ -70,7 +71,7 @@ def told_apart(
 
     rows, labels, groups = [], [], []
     for group, (label, notes) in enumerate([*((0, p) for p in real), *((1, p) for p in ours)]):
-        for part in excerpts(notes):
+        for part in cut(notes):
             row = figures(part)
             if np.isfinite(row).all():
                 rows.append(row)

@@ -14,6 +14,7 @@ _BEGUN_S = time.monotonic()  # before anything else is imported
 
 import builtins  # noqa: E402
 import functools  # noqa: E402
+import gc  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
@@ -29,7 +30,8 @@ HEAVY = {
     "tensorflow": "importing TensorFlow",
     "matplotlib": "importing Matplotlib",
     "scipy": "importing SciPy",
-    "pyloudnorm": "importing SciPy",
+    "numba": "importing Numba",
+    "llvmlite": "importing Numba",
 }
 
 # The module that defines it, name, stage.
@@ -39,7 +41,7 @@ FUNCTIONS = (
     ("deep_piano.music.audio", "content_hash", "hashing files"),
     ("deep_piano.music.audio", "decode", "decoding the seed"),
     ("deep_piano.music.transcription", "Transcriber.__init__", "loading the transcription weights"),
-    ("deep_piano.music.transkun", "Transkun.__init__", "tracing the transcription network"),
+    ("deep_piano.music.transkun", "Transkun.__init__", "preparing the transcription network"),
     ("deep_piano.music.transkun", "Transkun.__call__", "running the transcription network"),
     ("deep_piano.music.segments", "best_intervals", "Viterbi"),
     ("deep_piano.decoding.notes", "Engine.__init__", "preparing the weights"),
@@ -205,6 +207,7 @@ def main(spawned_s: float, runs: list[list[str]]) -> None:
                 "beside": dict(watch.beside),
             }
         )
+    gc.freeze()  # as the command line does before it leaves
     print(json.dumps({"runs": results, "ended_s": time.monotonic()}), flush=True)
 
 

@@ -12,6 +12,7 @@ from deep_piano.config.sections import Config
 from deep_piano.generate.on_ray import generate
 from deep_piano.generate.records import Records
 from deep_piano.generate.wave import require_no_notes
+from deep_piano.infra.backend import require_keras
 from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.progress import Tell, no_progress
 from deep_piano.infra.storage.folder import Folder
@@ -63,6 +64,7 @@ def pipeline(
     named = config.model_copy(update={"generate": config.generate.model_copy(update=by_name)})
     if config.prepare.codec != "notes":
         require_no_notes(Path(f"take.{config.bulk.format}"), named.generate)
+    require_keras()
     for given in (corpus, seeds):
         require_apart(given, out)
     survey(seeds)  # raises now, and not after the training, where there are none

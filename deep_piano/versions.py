@@ -11,7 +11,7 @@ import deep_piano
 _SAME = {"tensorflow": "tensorflow-cpu"}  # one module, two distributions
 _DECISIVE = (
     *("numpy", "scipy", "numba", "tensorflow"),
-    *("soxr", "soundfile", "pyloudnorm", "matplotlib", "music21"),
+    *("soxr", "soundfile", "matplotlib", "music21"),
 )
 
 
@@ -41,7 +41,7 @@ def of_a_dataset() -> dict[str, str | None]:
     """Return the versions that determine the bytes of a dataset."""
     from deep_piano.music.ffmpeg import ffmpeg_version
 
-    packages = ("numpy", "scipy", "librosa", "numba", "pyarrow", "pyloudnorm", "tensorflow")
+    packages = ("numpy", "scipy", "librosa", "numba", "pyarrow")
     found = {package: version(package) for package in packages}
     return _ours() | {"ffmpeg": ffmpeg_version()} | found
 

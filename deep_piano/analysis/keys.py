@@ -180,6 +180,12 @@ def keys_by_fifths(counts: Mapping[str, int]) -> tuple[list[tuple[KeyCount, KeyC
     return rows, others
 
 
+def key_named(name: str) -> Key:
+    """Return the key of a name, such as "F# minor"."""
+    tonic, mode = name.split(" ")
+    return Key(_pitch_class(tonic), mode)
+
+
 def _pitch_class(tonic: str) -> int:
     """Return the pitch class of a name such as F# or Bb."""
     return (_PITCH_CLASSES[tonic[0]] + tonic.count("#") - tonic[1:].count("b")) % 12

@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 import deep_piano
 from deep_piano.errors import DeepPianoError
+from deep_piano.infra import extras
 from deep_piano.infra.assets import cache
 from deep_piano.infra.assets.catalogue import NEEDED
 from deep_piano.versions import version
@@ -29,9 +30,9 @@ LEAST_MEMORY_GB: Final = 3.0
 LEAST_DISK_GB: Final = 1.0
 
 _PACKAGES = (
-    *("tensorflow", "keras", "numpy", "scipy", "soundfile", "soxr"),
-    *("safetensors", "pyarrow", "pydantic", "PyYAML", "click", "rich", "matplotlib"),
-    *("pyloudnorm", "imageio-ffmpeg", "threadpoolctl", "ray", "librosa", "numba", "boto3"),
+    *("numpy", "scipy", "soundfile", "soxr"),
+    *("safetensors", "pydantic", "PyYAML", "click", "rich", "matplotlib"),
+    *("imageio-ffmpeg", "threadpoolctl", "librosa", "numba", "boto3"),
     *("filelock", "lazy-loader", "platformdirs", "pooch"),
 )
 
@@ -101,6 +102,7 @@ def checks(*, checkpoint: str = "notes", frameworks: bool = True) -> list[Check]
         ("deep_piano", _check_system),
         ("Python", _check_python),
         ("packages", _check_packages),
+        ("extras", _check_extras),
         ("ffmpeg", _check_ffmpeg),
         ("cores", _check_cores),
         ("memory", _check_memory),
@@ -139,6 +141,18 @@ def _check_packages() -> Check:
         advice = f"Run: {Path(sys.executable).name} -m pip install {' '.join(absent)}"
         return Check("packages", "missing", f"without {', '.join(absent)}; {found}", advice)
     return Check("packages", "ok", found)
+
+
+def _check_extras() -> list[Check]:
+    found = []
+    for extra, packages in extras.EXTRAS.items():
+        absent = extras.missing(extra)
+        if absent:
+            what = f"not installed; pip install 'deep-piano[{extra}]' adds {extras.ADDED[extra]}"
+        else:
+            what = ", ".join(f"{name} {version(name)}" for name in packages)
+        found.append(Check(f"extra {extra}", "ok", what))
+    return found
 
 
 def _check_ffmpeg() -> Check:
@@ -235,8 +249,7 @@ def _check_gpu_of(library: str, driver_sees_one: bool) -> Check:
     if run.returncode != 0:
         last = (run.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
         advice = f"Run: {Path(sys.executable).name} -m pip install --force-reinstall {library}"
-        status: Literal["missing", "warn"] = "missing" if library == "tensorflow" else "warn"
-        return Check(name, status, f"{library} cannot be loaded: {last}", advice)
+        return Check(name, "warn", f"{library} cannot be loaded: {last}", advice)
     gpus = [line.strip() for line in run.stdout.splitlines() if line.strip()]
     if not gpus and driver_sees_one and library == "tensorflow":
         advice = "For faster training install deep_piano with its extra: pip install '.[gpu]'"

@@ -18,6 +18,7 @@ from deep_piano.cli.options import (
     Grouped,
     LocalPath,
     PerField,
+    PlanFile,
     SettingsFile,
     configured,
     json_option,
@@ -84,6 +85,11 @@ class _Generate(Grouped):
     "--top-k", type=PerField(int), help="Draw from this many of the likeliest values; 0 is off."
 )
 @click.option(
+    "--min-p",
+    type=PerField(float),
+    help="Draw from values at least this share as likely as the likeliest; 0 is off.  [0]",
+)
+@click.option(
     "--guidance",
     type=PerField(float),
     help="Above 1: closer to the seed's harmony, density and touch.",
@@ -91,6 +97,16 @@ class _Generate(Grouped):
 @click.option(
     "--hold-density", type=float, help="How strongly to keep the density of the seed.  [1]"
 )
+@click.option("--form", help="Course of the piece: free, aba, rondo or theme.  [free]")
+@click.option(
+    "--plan", type=PlanFile(), help="Course of your own: a YAML file of sections (docs/form.md)."
+)
+@click.option("--density", type=float, help="Notes a second, as a factor of the seed's.  [1]")
+@click.option(
+    "--register", "register_shift", type=float, help="Semitones above the seed's mean pitch.  [0]"
+)
+@click.option("--dynamics", type=float, help="Loudness: a factor of the seed's velocity.  [1]")
+@click.option("--key", help='free, stay (in the seed\'s key), or a key: "A minor".  [free]')
 @click.option(
     "--random-state",
     type=int,

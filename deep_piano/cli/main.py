@@ -14,6 +14,7 @@ from deep_piano.cli.cluster import pipeline, submit
 from deep_piano.cli.generate import gallery, generate, index, votes
 from deep_piano.cli.options import SettingsFile, settings_options
 from deep_piano.cli.prepare import inspect, prepare
+from deep_piano.cli.serve import serve
 from deep_piano.cli.setup import assets, doctor
 from deep_piano.cli.terminal import Group
 from deep_piano.cli.train import evaluate, judge, runs, train
@@ -45,5 +46,5 @@ def main(
 
 
 _COMMANDS = (prepare, inspect, train, runs, evaluate, judge, generate, index, gallery, votes)
-for _command in (*_COMMANDS, pipeline, submit, assets, doctor):
+for _command in (*_COMMANDS, serve, pipeline, submit, assets, doctor):
     main.add_command(_command)

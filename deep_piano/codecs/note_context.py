@@ -249,6 +249,26 @@ class NoteContext:
         advance(self.state, steps, self._known.features, self._known.classes)
         return self._known
 
+    def heard(self, streams: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+        """Return where the last notes stood before, as far as so many in a row did.
+
+        Parameters
+        ----------
+        streams : ndarray of int, shape (n,)
+        least : int
+            The shortest run of intervals that counts.
+
+        Returns
+        -------
+        ndarray of int, shape (n, 2)
+            The key that followed there, moved to here, -1 for none; and how many notes ago it was.
+        """
+        state = self.state
+        lag = state.recalled[streams, 0]
+        key = state.last[streams] + state.past[streams, 0, lag - 1]
+        there = (lag > 0) & (state.runs[streams, lag] >= least) & (key >= 0) & (key < PITCHES)
+        return np.stack([np.where(there, key, -1), lag], 1)
+
     def of_field(
         self, streams: NDArray[np.int64], chosen: NDArray[np.integer[Any]]
     ) -> tuple[Part, NDArray[np.int64]]:

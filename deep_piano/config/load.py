@@ -80,6 +80,22 @@ def load_config(
     return _validate(_merge(config.model_dump(exclude_unset=True), given), source)
 
 
+def read_plan(path: Path) -> list[Any]:
+    """Read the plan of a piece: a YAML file that is the list of its sections.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be read, or is no list. What the sections hold is checked with the settings.
+    """
+    tree = _read_yaml(path, "plan")
+    if not isinstance(tree, list):
+        raise ConfigError(
+            f"the plan {path} is no list of sections. Give one, as in `- {{name: A, seconds: 60}}`."
+        )
+    return tree
+
+
 def _read_document(path: Path, profile: str | None) -> Config:
     """Return the settings of a file, overridden by those of a profile."""
     document = _validate(_read_yaml(path), str(path), _Document)
@@ -180,20 +196,22 @@ for _tag, _pattern in _NUMBERS.items():
     _Loader.add_constructor(_tag, _Loader.construct_number)
 
 
-def _read_yaml(path: Path) -> object:
+def _read_yaml(path: Path, what: str = "settings") -> object:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(
-            f"cannot read the settings {path}: {error.strerror}. Give a YAML file, or none."
+            f"cannot read the {what} {path}: {error.strerror}. Give a YAML file, or none."
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"the settings {path} are not UTF-8 text: {error.reason}.") from error
+        raise ConfigError(
+            f"cannot read the {what} {path}: it is not UTF-8 text, {error.reason}."
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"the settings {path}{where} cannot be understood: {problem}.") from error
+        raise ConfigError(f"the {what} {path}{where} cannot be understood: {problem}.") from error
     return {} if tree is None else tree
 
 

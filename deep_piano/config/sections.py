@@ -9,13 +9,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from deep_piano.infra.storage.bucket import ATTEMPTS
 
 RandomState = Annotated[int, Field(ge=0, lt=2**32)]
 Temperature = Annotated[float, Field(ge=0.01, le=5)]
 TopP = Annotated[float, Field(gt=0, le=1)]
+MinP = Annotated[float, Field(ge=0, lt=1)]
 Guidance = Annotated[float, Field(ge=0, le=10)]
 TopK = Annotated[int, Field(ge=0, le=1024)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
@@ -65,6 +74,15 @@ class TopKs(_Section):
     duration: TopK = 0
 
 
+class MinPs(_Section):
+    """How likely a value of each attribute must be beside the likeliest to be drawn; 0 is off."""
+
+    onset: MinP = 0.0
+    pitch: MinP = 0.0
+    velocity: MinP = 0.0
+    duration: MinP = 0.0
+
+
 class Guidances(_Section):
     """How strongly each attribute of a note follows the seed; 1 is as trained."""
 
@@ -85,6 +103,38 @@ def _for_all(section: type[_Section]) -> BeforeValidator:
     return BeforeValidator(spread)
 
 
+_KEY = re.compile("[A-G][#b]? (major|minor)")
+
+
+def _is_a_key(name: str) -> str:
+    if name not in ("free", "stay") and not _KEY.fullmatch(name):
+        raise ValueError("free, stay, or a key such as A minor or Bb major")
+    return name
+
+
+KeyName = Annotated[str, AfterValidator(_is_a_key)]
+Density = Annotated[float, Field(ge=0.25, le=4)]
+RegisterShift = Annotated[float, Field(ge=-24, le=24)]
+Dynamics = Annotated[float, Field(ge=0.25, le=4)]
+SEED = "seed"
+"""What a section of a plan recalls where it is the seed."""
+
+
+class PlanSection(_Section):
+    """A section of a piece; the first one holds the seed, and the last one lasts to the end."""
+
+    name: Annotated[str, Field(min_length=1, max_length=40)]
+    seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    recall: str | None = None
+    transpose: Annotated[int, Field(ge=-24, le=24)] = 0
+    strength: Annotated[float, Field(ge=0, le=20)] = 5.0
+    vary: Annotated[float, Field(ge=0, le=20)] = 0.0
+    density: Density = 1.0
+    register_shift: RegisterShift = 0.0
+    dynamics: Dynamics = 1.0
+    key: KeyName | None = None
+
+
 class GenerateConfig(_Section):
     """How a seed becomes a piece."""
 
@@ -97,7 +147,14 @@ class GenerateConfig(_Section):
     top_p: Annotated[TopPs, _for_all(TopPs)] = TopPs()
     top_k: Annotated[TopKs, _for_all(TopKs)] = TopKs()
     guidance: Annotated[Guidances, _for_all(Guidances)] = Guidances()
+    min_p: Annotated[MinPs, _for_all(MinPs)] = MinPs()
     hold_density: Annotated[float, Field(ge=0, le=10)] = 1.0
+    form: Literal["free", "aba", "rondo", "theme"] = "free"
+    plan: list[PlanSection] | None = None
+    density: Density = 1.0
+    register_shift: RegisterShift = 0.0
+    dynamics: Dynamics = 1.0
+    key: KeyName = "free"
     candidates: Annotated[int, Field(ge=1, le=64)] = 4
     random_state: RandomState = 0
     takes: Annotated[int, Field(ge=1, le=100)] = 1
@@ -128,7 +185,37 @@ class GenerateConfig(_Section):
                     f"such that there are 2 to 60 s between seed_start ({self.seed_start:g}) and "
                     f"seed_end ({self.seed_end:g})"
                 )
+        densities = [self.density, *(part.density for part in self.plan or [])]
+        if self.hold_density == 0 and set(densities) != {1.0}:
+            raise ValueError("such that hold_density is above 0: it holds the density asked for")
+        if self.plan is not None:
+            self._require_sound(self.plan)
         return self
+
+    def _require_sound(self, plan: list[PlanSection]) -> None:
+        """Raise ValueError where a plan's sections do not go together."""
+        if self.form != "free":
+            raise ValueError(f"such that there is a plan or a form ({self.form}), not both")
+        if not plan:
+            raise ValueError("such that the plan has a section")
+        known = [SEED]
+        for part in plan:
+            if part.name in known:
+                raise ValueError(f"such that one section of the plan is named {part.name!r}")
+            if part.recall not in (None, *known):
+                raise ValueError(
+                    f"such that section {part.name!r} recalls one before it "
+                    f"({', '.join(known)}), not {part.recall!r}"
+                )
+            known.append(part.name)
+        if any(part.seconds is None for part in plan[:-1]):
+            raise ValueError("such that all sections of the plan but the last have seconds")
+        planned_s = sum(part.seconds or 0.0 for part in plan)
+        if planned_s > self.seconds:
+            raise ValueError(
+                f"such that the plan ({planned_s:g} s) is no longer than the piece "
+                f"({self.seconds:g} s)"
+            )
 
     def seed_within(self, ends_s: float | None) -> tuple[float, float]:
         """Return where the seed begins in a recording, and how long it is at most, in seconds.
@@ -197,7 +284,6 @@ class PrepareConfig(_Section):
     max_failures: Annotated[int, Field(ge=0)] | None = None
     workers: Annotated[int, Field(ge=1, le=100_000)] | None = None
     transcribers: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    gpus_per_transcriber: Share = 0.25
 
     @field_validator("group")
     @classmethod

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.base import Beside
-from deep_piano.decoding.kernels import Array
+from deep_piano.infra.kernels import Array
 from deep_piano.models.checkpoint import Checkpoint
 
 Pair = tuple[Array, Array]
@@ -176,11 +176,15 @@ class Sampling:
     top_p : float
         Draw from the likeliest classes that together hold this probability (nucleus sampling,
         Holtzman et al. 2020, arXiv:1904.09751); 1: from all.
+    min_p : float
+        Draw from classes that are at least this share as likely as the likeliest (Nguyen et al.
+        2024, arXiv:2407.01082); 0: from all.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
 
     def draw(
         self, logits: Array, rng: np.random.Generator, allowed: NDArray[np.bool_] | None = None
@@ -223,6 +227,8 @@ class Sampling:
             weights = np.where(allowed, weights, -np.inf)
         weights -= weights.max(1, keepdims=True)
         np.exp(weights, out=weights)
+        if self.min_p:
+            weights[weights < self.min_p] = 0  # the likeliest has 1
         if self.top_k or self.top_p < 1:
             falling = -np.sort(-weights, 1)
             if self.top_k:

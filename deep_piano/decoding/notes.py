@@ -35,8 +35,9 @@ from deep_piano.decoding.base import (
     arranged,
 )
 from deep_piano.decoding.constants import NORM_EPSILON
-from deep_piano.decoding.kernels import Array, Kernel
 from deep_piano.decoding.rules import WAITING, NoteContinuation, NoteTask, Piece
+from deep_piano.decoding.sections import HEARD_RUN
+from deep_piano.infra.kernels import Array, Kernel
 from deep_piano.models.checkpoint import Checkpoint
 
 
@@ -276,11 +277,12 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         pieces = [self._pieces[index] for index in choosing]
         steps = onset.value.tolist()
         late = [i for i, piece in enumerate(pieces) if piece.is_late(steps[i])]
-        if late:  # it is time for their last chords: the time is drawn again, among theirs
+        while late:  # it is time for their next sections or last chords: the time is drawn again
             for i in late:
-                pieces[i].begin_last_chord()
+                pieces[i].turn()
             again = self._draw(choosing[late], hidden, nothing[late], nothing[late])
             onset.place[late], onset.value[late] = again
+            late = [i for i in late if pieces[i].is_late(int(onset.value[i]))]
         chosen, known_classes = onset.value[:, None], onset.place[:, None]
         for _field in range(1, len(self._sampling)):
             drawn = self._draw(choosing, hidden, chosen, known_classes)
@@ -319,9 +321,7 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         if strength != 1:
             without_seed = logits[1::2]
             guided = without_seed + np.float32(strength) * (own - without_seed)
-        if index == ONSET:
-            pulls = np.array([piece.pull() for piece in pieces], np.float32)
-            guided = guided + self._hold_density * pulls[:, None] * WAITING
+        guided = self._led(pieces, rows[::streams], chosen, guided)
         place = self._sampling[index].draw_each(guided, chances, allowed)
         copied = None
         if field.copies:
@@ -333,6 +333,28 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         for piece, loss in zip(pieces, losses.tolist(), strict=True):
             piece.nats[index] = loss
         return Drawn(place, value)
+
+    def _led(
+        self,
+        pieces: list[Piece],
+        streams: NDArray[np.int64],
+        chosen: NDArray[np.int64],
+        logits: Array,
+    ) -> Array:
+        """Return the logits of the next field with what its pieces are pulled to and wish for."""
+        index = chosen.shape[1]
+        if index == ONSET:
+            pulls = np.array([piece.pull() for piece in pieces], np.float32)
+            logits = logits + self._hold_density * pulls[:, None] * WAITING
+        if all(piece.wishes is None for piece in pieces):
+            return logits
+        heard = self._context.heard(streams, HEARD_RUN).tolist()
+        wishes = [
+            piece.wish(step, key, lag)
+            for piece, step, (key, lag) in zip(pieces, chosen.tolist(), heard, strict=True)
+        ]
+        nothing = np.zeros(logits.shape[1], np.float32)
+        return logits + np.stack([nothing if wish is None else wish for wish in wishes])
 
 
 class Drawn(NamedTuple):

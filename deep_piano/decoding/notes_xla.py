@@ -29,6 +29,7 @@ from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.note_kernels import ContextState
 from deep_piano.codecs.notes import (
     CLASSES,
+    DURATION,
     LOG_WIDTHS,
     ONSET,
     ONSET_STEPS,
@@ -40,7 +41,9 @@ from deep_piano.codecs.notes import (
     VELOCITY,
 )
 from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
-from deep_piano.decoding.notes_xla_context import advance, of_field
+from deep_piano.decoding.loops import WAITS
+from deep_piano.decoding.notes_xla_context import advance, heard, of_field
+from deep_piano.decoding.notes_xla_sections import played, section_row, wish
 from deep_piano.decoding.rules import (
     CLASSES as PITCH_CLASSES,
 )
@@ -48,7 +51,6 @@ from deep_piano.decoding.rules import (
     FADING,
     FINAL_CHORD_NOTES,
     FORGETTING,
-    FREE_DENSITY,
     KEYS,
     LARGEST_SHARE,
     LEAST_VARIETY,
@@ -59,11 +61,11 @@ from deep_piano.decoding.rules import (
     NEAR,
     ROLL_STEPS,
     WAITING,
-    WAITS,
     NoteContinuation,
     NoteTask,
     Piece,
 )
+from deep_piano.decoding.sections import HEARD_RUN
 from deep_piano.decoding.xla import lstm_layers, product, where
 from deep_piano.models.checkpoint import Checkpoint
 
@@ -189,8 +191,9 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
             piece.made += made["steps"][taken, slot].tolist()
             piece.nats_before += float(made["nats"][taken, slot].sum())
             if rows["late"][slot]:
-                piece.begin_last_chord()
-                self._write(slot, _chord_row(piece) | {"late": False, "running": True})
+                piece.turn()
+                row = section_row(piece) | _chord_row(piece)
+                self._write(slot, row | {"late": False, "running": True})
             elif not rows["running"][slot]:
                 done[piece.name] = piece.continuation()
                 self._pieces[slot] = None
@@ -217,24 +220,28 @@ def _on_host(tensors: Rows) -> dict[str, NDArray[Any]]:
 def _first_row(piece: Piece) -> Rows:
     """Return what the rules know of a piece before its first note."""
     pitches, waits, runs = piece.loops.as_rows()
-    return {
-        "running": True,
-        "late": False,  # it waits for its last chord to be begun
-        "left": _MANY,  # notes until it waits to be looked at
-        "coming": np.array(piece.coming),
-        "now": piece.now,
-        "seed_end": piece.seed_end,
-        "end": piece.end,
-        "latest": piece.final[0],  # onset before the last chord
-        "begun": False,
-        "struck": piece.struck,
-        "lately": piece.lately,
-        "density": piece.density,
-        "note_share": piece.note_share,
-        "pitches": pitches,
-        "waits": waits,
-        "runs": runs,
-    } | _chord_row(piece)
+    return (
+        {
+            "running": True,
+            "late": False,  # it waits for its next section or last chord to be begun
+            "left": _MANY,  # notes until it waits to be looked at
+            "coming": np.array(piece.coming),
+            "now": piece.now,
+            "seed_end": piece.seed_end,
+            "end": piece.end,
+            "begun": False,
+            "struck": piece.struck,
+            "lately": piece.lately,
+            "density": piece.density,
+            "note_share": piece.note_share,
+            "pitches": pitches,
+            "waits": waits,
+            "runs": runs,
+            "levels": piece.levels,
+        }
+        | section_row(piece)
+        | _chord_row(piece)
+    )
 
 
 def _chord_row(piece: Piece) -> Rows:
@@ -373,6 +380,8 @@ class _Loop:
                 guided = logits[:, 1] + strength * (own - logits[:, 1])
             if index == ONSET:
                 guided += self._hold_density * _pull(rows)[:, None] * WAITING
+            if index != DURATION:
+                guided += wish(rows, drawn, heard(one, HEARD_RUN))
             chance = tf.gather(chances, rows["used"] + index, batch_dims=1)
             choice = _draw(guided, chance, _allowed(rows, drawn, values), sampling)
             if index == ONSET:
@@ -444,6 +453,8 @@ def _draw(
     weights = tf.cast(logits, tf.float64) / sampling.temperature
     weights = tf.where(allowed, weights, -np.inf)
     weights = tf.exp(weights - tf.reduce_max(weights, 1, keepdims=True))
+    if sampling.min_p:
+        weights *= tf.cast(weights >= sampling.min_p, tf.float64)
     if sampling.top_k or sampling.top_p < 1:
         others = weights[:, None, :]
         heavier = others > weights[:, :, None]  # [piece, i, j]: j is likelier than i
@@ -512,7 +523,7 @@ def _without_drone(rows: Rows, free: tf.Tensor, onset: tf.Tensor) -> tf.Tensor:
 
 def _pull(rows: Rows) -> tf.Tensor:
     """See `Piece.pull`."""
-    apart, free = tf.math.log(rows["density"]), np.log(FREE_DENSITY)
+    apart, free = tf.math.log(rows["density"]) - rows["density_target"], rows["density_free"]
     pull = tf.cast(apart - tf.clip_by_value(apart, -free, free), tf.float32)
     return tf.where(rows["in_chord"], 0.0, pull)
 
@@ -531,11 +542,15 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
     after = rows | {
         "coming": step,
         "now": now,
+        "since": rows["since"] + 1,
         "begun": tf.ones_like(rows["begun"]),
         "struck": (rows["struck"] & same_moment[:, None]) | key,
         "lately": rows["lately"] * tf.gather(FORGETTING, gap)[:, None]
         + tf.one_hot(tf.gather(PITCH_CLASSES, pitch), 12, dtype=tf.float64),
         "density": rows["density"] * tf.gather(FADING, gap) + rows["note_share"],
+        "levels": rows["levels"] * tf.gather(FADING, gap)[:, None]
+        + tf.cast(tf.stack([tf.ones_like(now), pitch, step[:, VELOCITY]], 1), tf.float64),
+        "theme_left": rows["theme_left"] & ~played(rows, now, pitch),
     }
     after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))
     return where(rows["in_chord"], after | _take_into_chord(after, pitch), after)

@@ -320,6 +320,16 @@ def _run_bucket(state: ContextState, candidate: int) -> tf.Tensor:
     return tf.where(lag > 0, bucket, 0)
 
 
+def heard(state: ContextState, least: int) -> Pair:
+    """Return the key that followed where the last notes stood before, and the lag of it.
+
+    See `NoteContext.heard`; there is none, -1, where fewer in a row did.
+    """
+    key, lag = _recalled_pitch(state, 0), state.recalled[:, 0]
+    run = tf.cast(tf.gather(state.runs, lag, batch_dims=1), tf.int64)
+    return tf.where((run >= least) & (lag > 0) & (key < PITCHES), key, -1), lag
+
+
 def of_field(
     state: ContextState, chosen: list[tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

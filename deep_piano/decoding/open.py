@@ -100,6 +100,7 @@ def drawing(settings: GenerateConfig) -> tuple[dict[str, Sampling], dict[str, fl
             temperature=getattr(settings.temperature, field.name),
             top_k=getattr(settings.top_k, field.name),
             top_p=getattr(settings.top_p, field.name),
+            min_p=getattr(settings.min_p, field.name),
         )
         for field in SPEC.fields
     }

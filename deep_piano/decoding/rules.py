@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -19,13 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.analysis.keys import key_of
+from deep_piano.analysis.keys import Key, key_of
 from deep_piano.analysis.note_figures import (
     DRONE_NOTES,
     DRONE_S,
-    LONGEST_PATTERN_NOTES,
-    LOOP_GRID_S,
-    MOST_REPETITIONS,
     effective_number,
 )
 from deep_piano.codecs.note_context import NoteContext
@@ -45,11 +41,14 @@ from deep_piano.codecs.notes import (
     encode,
     velocity_of,
 )
+from deep_piano.decoding.loops import Loops, Mask
+from deep_piano.decoding.sections import Floats, Section, Wishes
 from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
 LONGEST_GAP_S = 3.0  # from one onset to the next
 LONGEST_NOTE_S = 12.0
 MOST_NOTES_AT_ONCE = 16
+CADENCE_S = 3.0  # before the last chord may begin, in a piece of sections
 RING_S = 0.75  # left after the last offset for the strings to fall silent
 FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
 FINAL_CHORD_NOTES = 5
@@ -64,14 +63,11 @@ _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long aft
 _HIGHEST_BASS = 55 - LOWEST_PITCH
 _CHANCES_AT_ONCE = 1024
 
-Mask = NDArray[np.bool_]
-
 ANY_KEY = np.ones(PITCHES, bool)
 _ANY_VELOCITY = np.ones(VELOCITIES, bool)
 NEAR = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
 LONGEST_NOTE = round(LONGEST_NOTE_S * STEPS_PER_SECOND)
 _STEPS = np.arange(LONGEST_ONSET + 1)
-WAITS = np.rint(_STEPS / round(LOOP_GRID_S * STEPS_PER_SECOND)).astype(int)  # of patterns
 # What a pull to the seed's density weighs (within a chord nearly nothing), and what is left of a
 # density when the next note comes.
 WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(np.float32)
@@ -100,6 +96,8 @@ class NoteTask:
     manner_seconds : float, optional
         The piece is to be like so much of the seed, from its beginning; like all of it unless
         given.
+    sections : tuple of Section
+        Its course, one after another; none: it goes where it goes.
     """
 
     seed: Notes
@@ -107,6 +105,7 @@ class NoteTask:
     seconds: float
     rng: np.random.Generator
     manner_seconds: float | None = None
+    sections: tuple[Section, ...] = ()
 
     @property
     def manner(self) -> Notes:
@@ -153,53 +152,6 @@ class Chord:
     notes: int = 0
 
 
-class Loops:
-    """The patterns that a piece repeats: for each length, how long it has done so."""
-
-    def __init__(self) -> None:
-        self._pitches: deque[int] = deque(maxlen=LONGEST_PATTERN_NOTES)  # the last one first
-        self._waits: deque[int] = deque(maxlen=LONGEST_PATTERN_NOTES)
-        self._runs = [0] * LONGEST_PATTERN_NOTES
-        self._longest = 0
-
-    def take(self, step: list[int]) -> None:
-        """Take in a note."""
-        pitch, wait = step[PITCH], int(WAITS[step[ONSET]])
-        before = zip(self._pitches, self._waits, self._runs, strict=False)
-        runs = [run + 1 if (p, w) == (pitch, wait) else 0 for p, w, run in before]
-        self._runs[: len(runs)] = runs
-        self._longest = max(runs, default=0)
-        self._pitches.appendleft(pitch)
-        self._waits.appendleft(wait)
-
-    def as_rows(self) -> NDArray[np.int64]:
-        """Return an array of shape (3, `LONGEST_PATTERN_NOTES`).
-
-        The last pitches and waits, the last one first, -1 where there was none; and for each length
-        how many notes in a row have repeated the one so many before.
-        """
-        rows = np.full((3, LONGEST_PATTERN_NOTES), -1)
-        rows[0, : len(self._pitches)] = self._pitches
-        rows[1, : len(self._waits)] = self._waits
-        rows[2] = self._runs
-        return rows
-
-    def without_one_more(self, free: Mask) -> Mask:
-        """Return the keys that may be struck without repeating a pattern too often."""
-        if self._longest < MOST_REPETITIONS - 2:
-            return free
-        # A run of n notes, and the one before them, repeat a pattern of m notes 1 + (n + 1) // m
-        # times.
-        barred = [
-            pitch
-            for length, (pitch, run) in enumerate(zip(self._pitches, self._runs, strict=False), 1)
-            if (run + 2) // length >= MOST_REPETITIONS
-        ]
-        left = free.copy()
-        left[barred] = False
-        return left if left.any() else free
-
-
 @dataclass
 class Piece:
     """One piece in the making; times are in steps of the grid.
@@ -220,6 +172,13 @@ class Piece:
         Of the last seconds, beside the seed's.
     note_share : float
         What a note adds to it.
+    levels : ndarray of float64, shape (3,)
+        Weight of the last notes, faded by `FADING`; the sums of their keys and velocities.
+    section : Section
+    wishes : Wishes or None
+        The section's; None where the piece has no course.
+    stop : int
+        The latest onset before the next section or the last chord.
     waits_at : float
         How many notes of the continuation it may have before it is looked at; a decoder that takes
         several notes a step stops there.
@@ -240,6 +199,10 @@ class Piece:
     struck: Mask = field(default_factory=lambda: np.zeros(PITCHES, bool))
     lately: NDArray[np.float64] = field(default_factory=lambda: np.zeros(12))
     density: float = 1.0
+    levels: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    section: Section = field(default_factory=Section)
+    wishes: Wishes | None = None
+    stop: int = field(init=False)
     chord: Chord | None = None
     done: bool = False
     waits_at: float = math.inf
@@ -261,6 +224,8 @@ class Piece:
         self.loops = Loops()
         for step in self.seed.tolist():
             self._note(step)
+        self._sections = list(task.sections)
+        self._begin_section()
 
     def chance(self) -> float:
         """Return the next random number, at least 0 and below 1."""
@@ -288,6 +253,8 @@ class Piece:
         twin.name, twin.task, twin._chances = name, replace(self.task, rng=rng), []
         twin.made, twin.nats, twin.struck = list(self.made), list(self.nats), self.struck.copy()
         twin.loops, twin.lately = copy.deepcopy(self.loops), self.lately.copy()
+        twin.levels, twin._sections = self.levels.copy(), list(self._sections)
+        twin.wishes = self.wishes.copy() if self.wishes is not None else None
         return twin
 
     @property
@@ -348,12 +315,76 @@ class Piece:
         """
         if self.chord is not None:
             return 0.0
-        apart, free = math.log(self.density), math.log(FREE_DENSITY)
+        target, free = self.density_aim
+        apart = math.log(self.density) - target
         return apart - min(free, max(-free, apart))
 
+    @property
+    def density_aim(self) -> tuple[float, float]:
+        """What the log of `density` is to be, and how far it may leave that.
+
+        The more a section asks for another density, the closer it is held to it.
+        """
+        target = math.log(self.section.density)
+        return target, max(0.0, math.log(FREE_DENSITY) - abs(target))
+
+    def wish(self, step: list[int], key: int, lag: int) -> Floats | None:
+        """Return what is added to the logits of the field after those in `step`; None: nothing.
+
+        The last notes stood so many notes ago too, and there `key` followed; -1: they did not.
+        """
+        if self.wishes is None or self.chord is not None:
+            return None
+        heard = key if lag > len(self.made) - self._first else -1
+        return self.wishes.of(step, self.now, self.levels, heard)
+
     def is_late(self, onset: int) -> bool:
-        """Say whether a note with this onset would come when it is time for the last chord."""
-        return self.chord is None and self.now + onset > self.final[0]
+        """Say whether a note with this onset would come when it is time for `turn`."""
+        return self.chord is None and self.now + onset > self.stop
+
+    def turn(self) -> None:
+        """Begin the next section, the cadence of the last one, or the last chord."""
+        if self.stop == self.final[0]:
+            self.begin_last_chord()
+        elif self._sections:
+            self._begin_section()
+        else:
+            self.stop, key = self.final[0], self._key()
+            if key is not None:
+                self._enter(self.section.cadence(key))
+
+    def _begin_section(self) -> None:
+        """Begin the next section that does not end within the seed."""
+        self.stop = self.final[0]
+        if not self._sections:
+            return
+        end = self.seed_end
+        while self._sections and end <= self.seed_end:
+            section = self._sections.pop(0)
+            end = round(min(section.end_s, self.task.seconds) * STEPS_PER_SECOND)
+        if not self._sections:
+            end = self.final[0] - round(CADENCE_S * STEPS_PER_SECOND)
+        self.stop = min(max(end, self.seed_end), self.final[0])
+        self._enter(section)
+
+    def _enter(self, section: Section) -> None:
+        self.section, self._first = section, len(self.made)
+        self.wishes = self._wishes(section)
+
+    def _wishes(self, section: Section) -> Wishes:
+        """Return what a section wishes for, once all before it is there."""
+        steps = np.concatenate([self.seed, np.array(self.made, np.int32).reshape(-1, 4)])
+        when = np.cumsum(steps[:, ONSET], dtype=np.int64)
+        from_s, to_s = section.recalled or (0.0, 0.0)
+        from_step, to_step, here = (
+            round(s * STEPS_PER_SECOND) for s in (from_s, to_s, section.start_s)
+        )
+        old = (when >= from_step) & (when < to_step)
+        keys = steps[old, PITCH].astype(np.int64) + section.semitones
+        every = self.task.sections
+        held = any(one.register for one in every), any(one.loudness != 1 for one in every)
+        manner = self.seed[: len(self.task.manner)]
+        return Wishes(section, when[old] - from_step + here, keys, manner, held)
 
     def take(self, step: list[int]) -> None:
         """Write a note down; the network takes it in next."""
@@ -369,12 +400,16 @@ class Piece:
         self.nats_before += sum(self.nats)
         self.coming = step
         self._note(step)
+        if self.wishes is not None:
+            self.wishes.take(self.now, step[PITCH])
 
     def _note(self, step: list[int]) -> None:
         """Remember a note for the rules against loops and drones."""
         self.loops.take(step)
         self.lately *= FORGETTING[step[ONSET]]
         self.lately[CLASSES[step[PITCH]]] += 1
+        self.levels *= FADING[step[ONSET]]
+        self.levels += 1, step[PITCH], step[VELOCITY]
 
     def begin_last_chord(self) -> None:
         """Be about to strike the tonic triad of the piece's key, which rings until the end.
@@ -404,12 +439,18 @@ class Piece:
         self.done = chord.notes == FINAL_CHORD_NOTES or not chord.free.any()
 
     def _tonic_triad(self) -> tuple[int, list[int]]:
-        """Return the tonic and the pitch classes of its triad, by the music of the last minutes."""
-        recent = self.notes()[-400:] if self.made else self.task.seed
-        key = key_of(recent)
-        tonic = key.tonic if key else int(recent["pitch"][0]) % 12
+        """Return the tonic and the pitch classes of its triad: the asked key's, or as heard."""
+        key = self._key()
+        tonic = key.tonic if key else int(self._recent()["pitch"][0]) % 12
         third = 3 if key and key.mode == "minor" else 4
         return tonic, [tonic, (tonic + third) % 12, (tonic + 7) % 12]
+
+    def _key(self) -> Key | None:
+        """Return the key to end in."""
+        return self.section.key or key_of(self._recent())
+
+    def _recent(self) -> Notes:
+        return self.notes()[-400:] if self.made else self.task.seed
 
     def continuation(self) -> NoteContinuation:
         """Return what was made."""

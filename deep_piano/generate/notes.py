@@ -5,6 +5,7 @@ Each stretch of it is another module's business; `piece` walks it.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.generate import seeds
 from deep_piano.generate.files import PieceFiles
+from deep_piano.generate.form import course, stretches
 from deep_piano.generate.seeds import SR, Seed, rng_of
 from deep_piano.generate.tags import tags_of
 from deep_piano.infra.assets import cache
@@ -135,7 +137,11 @@ class NoteRoad:
         rng = rng_of(self.settings, seed.digest, take)
         kept = self.settings.keep_until is not None
         manner_s = self.settings.seed_seconds if kept else None
-        return NoteTask(seed.notes, seed.seconds, seconds, rng, manner_s)
+        task = NoteTask(seed.notes, seed.seconds, seconds, rng, manner_s)
+        from_s = seed.seconds if self.only_new else 0.0
+        manner_s = min(manner_s or seed.seconds, seed.seconds)
+        sections = course(self.settings, task.manner, seed_s=manner_s, from_s=from_s)
+        return replace(task, sections=sections)
 
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put a seed and its continuation together, and measure the piece."""
@@ -166,6 +172,46 @@ class NoteRoad:
         self, files: PieceFiles, seed: Seed, take: NoteTake, progress: Tell
     ) -> dict[str, Any]:
         """Write notes, score, piano roll and sound; return what there is to say of them."""
+        facts = self.facts(seed, take)
+        if files.sound is None:
+            self._write_silent(files, take)
+            return facts
+        samples, sr = self.samples(seed, take, progress)
+        progress(Progress("encoding", 0, 1))
+        tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
+        # FFmpeg is a process of its own; meanwhile all else is written.
+        with ThreadPoolExecutor(1) as pool:
+            encoded = pool.submit(audio.encode, files.sound, samples, sr=sr, tags=tags)
+            self._write_silent(files, take)
+            figures = loudness.figures(samples, sr=sr)
+            encoded.result()
+        progress(Progress("encoding", 1, 1))
+        folder = cache.path(self.sound) if self.sound in SOUND_NAMES else None
+        asset = folder.name if folder else None
+        return facts | {"sound": {"name": self.sound, "asset": asset, "sr": sr, **figures}}
+
+    def facts(self, seed: Seed, take: NoteTake) -> dict[str, Any]:
+        """Return what there is to say of a piece, whether it is written or not."""
+        facts: dict[str, Any] = {
+            "piece": {
+                "seconds": self.settings.seconds,
+                "notes": len(take.notes),
+                **take.figures,
+            }
+        }
+        if form := stretches(self.settings):
+            facts["form"] = [part.facts for part in form]
+        if take.ranking:
+            facts["ranking"] = list(take.ranking)
+        if take.shared is not None:
+            facts["originality"] = {
+                "longest_shared_run_notes": take.shared.notes,
+                "recording": take.shared.recording or None,
+            }
+        return facts
+
+    def _write_silent(self, files: PieceFiles, take: NoteTake) -> None:
+        """Write notes, score and piano roll."""
         from deep_piano.report.roll import piano_roll
         from deep_piano.report.style import if_possible
 
@@ -177,26 +223,8 @@ class NoteRoad:
                 seconds=self.settings.seconds,
                 seed_seconds=take.seed_ends_s,
                 title=files.title,
+                sections=[(part.start_s, part.plan.name) for part in stretches(self.settings)],
             )
-        facts = self.facts(seed, take)
-        if files.sound is not None:
-            facts["sound"] = self._play(files, files.sound, seed, take, progress)
-        return facts
-
-    def facts(self, seed: Seed, take: NoteTake) -> dict[str, Any]:
-        """Return what there is to say of a piece, whether it is written or not."""
-        seconds = self.settings.seconds
-        facts: dict[str, Any] = {
-            "piece": {"seconds": seconds, "notes": len(take.notes), **take.figures}
-        }
-        if take.ranking:
-            facts["ranking"] = list(take.ranking)
-        if take.shared is not None:
-            facts["originality"] = {
-                "longest_shared_run_notes": take.shared.notes,
-                "recording": take.shared.recording or None,
-            }
-        return facts
 
     def samples(self, seed: Seed, take: NoteTake, progress: Tell) -> tuple[Samples, int]:
         """Return the sound of a piece, shape (n, 2), at its loudness, and its sampling rate."""
@@ -237,23 +265,6 @@ class NoteRoad:
                 signature=signature,
                 continuation_s=continuation_s,
             )
-
-    def _play(
-        self, files: PieceFiles, path: Path, seed: Seed, take: NoteTake, progress: Tell
-    ) -> dict[str, Any]:
-        sound = self.sound
-        folder = cache.path(sound) if sound in SOUND_NAMES else None
-        samples, sr = self.samples(seed, take, progress)
-        progress(Progress("encoding", 0, 1))
-        tags = tags_of(files.title, seed.name, take.index, self.settings, self.checkpoint)
-        audio.encode(path, samples, sr=sr, tags=tags)
-        progress(Progress("encoding", 1, 1))
-        return {
-            "name": sound,
-            "asset": folder.name if folder else None,
-            "sr": sr,
-            **loudness.figures(samples, sr=sr),
-        }
 
 
 def ready_sound(asked: str | None, progress: Tell) -> str:

@@ -37,6 +37,7 @@ from deep_piano.generate.records import (
     write_records,
 )
 from deep_piano.generate.tasks import Run, read_seed, write_piece
+from deep_piano.infra import extras
 from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.cluster.scheduling import Silence, busy, completed
@@ -95,6 +96,7 @@ def generate(
     DeepPianoError
         When too many pieces failed, or Ray did. What was done is kept: the same call goes on there.
     """
+    extras.require("ray")
     begun = time.monotonic()
     require_apart(seeds, pieces)
     settings, bulk = config.generate, config.bulk

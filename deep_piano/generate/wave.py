@@ -206,6 +206,12 @@ class WaveRoad:
         return round(seconds * sr) - seed_samples
 
 
+_OF_NOTES = [
+    (name.removesuffix("_shift"), name, GenerateConfig.model_fields[name].default)
+    for name in ("form", "plan", "density", "register_shift", "dynamics", "key")
+]
+
+
 def require_no_notes(out: Path, settings: GenerateConfig) -> None:
     """Raise `InputError` where something is asked for that only notes have."""
     wrong = {
@@ -216,6 +222,10 @@ def require_no_notes(out: Path, settings: GenerateConfig) -> None:
         "--sound: the continuation sounds by itself": settings.sound is not None,
         "--two-tracks: there is no .mid": settings.two_tracks,
         "--keep-recording: it is kept as it is": settings.keep_recording,
+        **{
+            f"--{option}: there are no notes to lead": getattr(settings, name) != default
+            for option, name, default in _OF_NOTES
+        },
     }
     for problem in (text for text, there in wrong.items() if there):
         raise InputError(

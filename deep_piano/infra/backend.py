@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from deep_piano.infra import extras
 from deep_piano.infra.caches import NO_FOLDER
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,13 @@ def load_tensorflow() -> ModuleType:
     """Import TensorFlow quietly; errors are still raised.
 
     `TF_CPP_MIN_LOG_LEVEL`, where the user has set it, decides: below 2 nothing is hidden.
+
+    Raises
+    ------
+    InputError
+        When it is not installed.
     """
+    extras.require("tensorflow")
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules or level in ("0", "1"):
         import tensorflow
@@ -71,11 +78,24 @@ def _usable_backend(asked: str) -> str:
     return "tensorflow"
 
 
+def require_keras() -> None:
+    """Raise `InputError` unless Keras and its backend are installed; nothing is loaded."""
+    extras.require("keras")
+    if keras_backend() == "tensorflow":
+        extras.require("tensorflow")
+
+
 def load_keras() -> ModuleType:
     """Import Keras with the backend of `keras_backend`, quietly.
 
     If Keras is already loaded, its backend does not change.
+
+    Raises
+    ------
+    InputError
+        When it is not installed.
     """
+    require_keras()
     if "keras" not in sys.modules:
         ours = {"KERAS_BACKEND": keras_backend(), "KERAS_HOME": NO_FOLDER}
         before = {name: os.environ.get(name) for name in ours}

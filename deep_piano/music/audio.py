@@ -322,7 +322,7 @@ def encode(
             file_url(temporary),
             timeout_s=timeout_s,
             subject=name,
-            given=columns.tobytes(),
+            given=columns.reshape(-1).view(np.uint8).data,
         )
         if run.code:
             raise DeepPianoError(f"FFmpeg could not write {name}: {run.reason}")

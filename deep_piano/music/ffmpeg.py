@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from deep_piano.errors import DecodeTimeout, DeepPianoError, one_line
 
@@ -263,7 +263,7 @@ def to_samples(
     )
 
 
-def run_ffmpeg(*options: str, timeout_s: float, subject: str, given: bytes | None = None) -> Run:
+def run_ffmpeg(*options: str, timeout_s: float, subject: str, given: Any = None) -> Run:
     """Run FFmpeg to its end or its time limit, with all that it started.
 
     What it is `given` is our own; a file of somebody's is read with a limit of memory.
@@ -275,7 +275,7 @@ def run_ffmpeg(*options: str, timeout_s: float, subject: str, given: bytes | Non
         It is ended after this long.
     subject : str
         What it works at, for messages.
-    given : bytes, optional
+    given : bytes-like, optional
         For its standard input.
 
     Raises
@@ -298,7 +298,7 @@ def run_ffmpeg(*options: str, timeout_s: float, subject: str, given: bytes | Non
         ) from error
 
 
-def _run(binary: Path, *options: str, timeout_s: float, given: bytes | None, limited: bool) -> Run:
+def _run(binary: Path, *options: str, timeout_s: float, given: Any, limited: bool) -> Run:
     command = [str(binary), "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"]
     command += options
     logger.debug("running %s", command)

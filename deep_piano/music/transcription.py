@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deep_piano.errors import AssetError, AudioError
-from deep_piano.infra.backend import load_tensorflow
 from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.music import tuning
 from deep_piano.music.notes import Notes
@@ -76,6 +76,9 @@ class Transcriber:
     ----------
     weights_dir : Path
         A folder with `weights.safetensors`.
+    threads : int, optional
+        How many to use: by default as many as `OMP_NUM_THREADS` says, or as there are CPUs for this
+        process. The notes do not depend on it.
 
     Raises
     ------
@@ -83,11 +86,10 @@ class Transcriber:
         When the weights are missing, broken, or for another network.
     """
 
-    def __init__(self, weights_dir: Path) -> None:
+    def __init__(self, weights_dir: Path, *, threads: int | None = None) -> None:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        load_tensorflow()
         from deep_piano.music.transkun import Transkun
 
         path = weights_dir / WEIGHTS_FILE
@@ -98,7 +100,9 @@ class Transcriber:
                 f"cannot read the transcription weights {path}: {error}. "
                 "Run 'deep-piano assets fetch transkun' again."
             ) from error
-        self._network: Callable[[NDArray[np.float32]], Intervals] = Transkun(weights)
+        self._network: Callable[[NDArray[np.float32]], Intervals] = Transkun(
+            weights, threads=threads or _usable_cpus()
+        )
 
     def __call__(self, samples: ArrayLike, *, sr: int, progress: Tell = no_progress) -> Notes:
         """Return the notes as they sound; see `transcribe`."""
@@ -159,6 +163,13 @@ def transcribe_segments(
 @lru_cache(maxsize=1)
 def _load(weights_dir: Path) -> Transcriber:
     return Transcriber(weights_dir)
+
+
+def _usable_cpus() -> int:
+    asked = os.environ.get("OMP_NUM_THREADS", "")  # Ray sets it in its workers
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _padded(segment: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,8 +6,10 @@ for the 88 keys and two pedals; a semi-CRF that scores every interval [begin, en
 symbols and picks the best set that does not overlap; two small heads that read velocity and
 sub-frame times off the two ends of each chosen interval.
 
-The module knows arrays of samples, frames and the checkpoint's names; it knows nothing of note
-arrays, files or longer recordings. It loads TensorFlow: import it inside a function.
+All of it runs on the CPU, on the decoder's own products (`infra.kernels`): a row's result does not
+depend on the rows beside it, so the notes are the same on any number of threads. The module knows
+arrays of samples, frames and the checkpoint's names; it knows nothing of note arrays, files or
+longer recordings.
 
 Yan, Cwitkowitz, Duan: Skipping the Frame-Level, NeurIPS 2021. Yan, Duan: Scoring Time Intervals
 using Non-Hierarchical Transformer for Automatic Piano Transcription, ISMIR 2024,
@@ -17,14 +19,15 @@ https://arxiv.org/abs/2404.09466
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from deep_piano.errors import AssetError
+from deep_piano.infra.kernels import Kernel
 from deep_piano.music.segments import (
     SAMPLE_RATE,
     SEGMENT_SAMPLES,
@@ -39,18 +42,26 @@ FRAME_S = HOP / SAMPLE_RATE
 
 _HEADS = 8
 _LAYERS = 6
+_GROUPS = 4
 _LOG_FLOOR = 1e-5
+_FRAMES_AT_ONCE = 64
+_TURNS = 8  # of each thread, so that none waits long for another at the end
+_SYMBOLS_AT_ONCE = 9  # a tenth, so that their scores stay small
+_BANDS_AT_ONCE = 2
+_SCORED_AT_ONCE = 128  # begins; ends before them are not scored
 
 Floats = NDArray[np.float32]
 
 
 class Transkun:
-    """The network with its weights, compiled once for segments of exactly 16 s.
+    """The network with its weights, for segments of exactly 16 s.
 
     Parameters
     ----------
     weights : mapping of str to ndarray
         The arrays of the checkpoint under its own names.
+    threads : int
+        How many to use; the notes do not depend on it.
 
     Raises
     ------
@@ -58,21 +69,21 @@ class Transkun:
         When an array is missing or has another shape than the network needs.
     """
 
-    def __init__(self, weights: Mapping[str, NDArray[Any]]) -> None:
-        self._weights = _Weights(weights)
-        self._network = tf.function(
-            self._trace,
-            input_signature=[tf.TensorSpec([SEGMENT_SAMPLES], tf.float32)],
-            autograph=False,
-        )
+    def __init__(self, weights: Mapping[str, NDArray[Any]], *, threads: int = 1) -> None:
+        w = Weights(weights)
+        self._threads = threads
         try:
-            context = self._network.get_concrete_function().structured_outputs[2]
-            nothing = np.zeros((0, context.shape[-1]), np.float32)
-            self._read_heads(nothing, nothing)
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            self.log_mel = FrontEnd(w)
+            self._patches = _Patches(w)
+            self._encoder = _Encoder(w)
+            self._scorer = _Scorer(w)
+            size = self._scorer.size
+            self._velocity = _Mlp(w, "velocityPredictor", 3 * size, 128)
+            self._ends = _Mlp(w, "refinedOFPredictor", 3 * size, 4)
+        except ValueError as error:
             raise AssetError(
-                "the transcription weights do not fit the network "
-                f"({str(error).splitlines()[0]}): fetch the asset again."
+                f"the transcription weights do not fit the network ({error}): "
+                "fetch the asset again."
             ) from error
 
     def __call__(self, samples: Floats) -> Intervals:
@@ -88,11 +99,13 @@ class Transkun:
         Intervals
             In seconds from the first sample, sorted by symbol, then begin.
         """
-        score, single, context = (
-            output.numpy() for output in self._network(tf.constant(samples, tf.float32))
+        with Team(self._threads) as team:
+            context = self.context(self.log_mel(samples, team), team)
+            # Symbol by symbol, from the scores to the ends: all scores together take 172 MB.
+            found = team(self._intervals, _parts(len(SYMBOLS), _SYMBOLS_AT_ONCE), context)
+        symbol, begin, end, velocity, shift, present = (
+            np.concatenate(column) for column in zip(*found, strict=True)
         )
-        symbol, begin, end = best_intervals(score, single)
-        velocity, shift, present = self._read_heads(context[symbol, begin], context[symbol, end])
         begin_s, end_s = _in_order(
             symbol, (begin + shift[:, 0]) * FRAME_S, (end + shift[:, 1]) * FRAME_S
         )
@@ -105,156 +118,370 @@ class Transkun:
             has_end=(end < SEGMENT_SAMPLES // HOP) | present[:, 1],
         )
 
-    def _trace(self, samples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        w = self._weights
-        context = _upsample(w, _encode(w, _patches(w, log_mel(w, samples))))
-        return *_score(w, context), context
+    def context(self, mel: Floats, team: Team) -> Floats:
+        """Return what the transformer knows of each symbol: (90, T / 8, 256)."""
+        return self._encoder(self._patches(mel, team), team)
 
-    def _read_heads(
-        self, at_begin: Floats, at_end: Floats
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    def scored(self, context: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the scores of some symbols, as `best_intervals` takes them, and their frames.
+
+        Parameters
+        ----------
+        context : ndarray, shape (n, T / 8, 256), float32
+
+        Returns
+        -------
+        score, single, frames : ndarray
+            Shapes (n, T, T), (n, T) and (n, T, 256).
+        """
+        return self._scorer(context)
+
+    def _intervals(self, part: slice, context: Floats) -> tuple[NDArray[Any], ...]:
+        score, single, frames = self.scored(context[part])
+        symbol, begin, end = best_intervals(score, single)
+        heads = self._read_heads(frames[symbol, begin], frames[symbol, end])
+        return symbol + part.start, begin, end, *heads
+
+    def _read_heads(self, at_begin: Floats, at_end: Floats) -> tuple[NDArray[Any], ...]:
         """Read velocities (n,), shifts in frames (n, 2) and presences (n, 2) off both ends."""
-        pair = tf.constant(np.concatenate([at_begin, at_end, at_begin * at_end], axis=-1))
-        velocity = np.argmax(_mlp(self._weights, "velocityPredictor", pair).numpy(), axis=-1)
-        shift, presence = np.split(_mlp(self._weights, "refinedOFPredictor", pair).numpy(), 2, -1)
+        pair = np.concatenate([at_begin, at_end, at_begin * at_end], axis=-1)
+        velocity = np.argmax(self._velocity(pair), axis=-1)
+        shift, presence = np.split(self._ends(pair), 2, -1)
         shift = np.clip((_continuous_bernoulli_mean(shift) - 0.5) / 0.99, -0.5, 0.5)
         return velocity, shift, presence > 0
 
 
-class _Weights:
-    """The checkpoint's arrays as tensors, by name."""
+class Team:
+    """Calls a function for each of several parts, on as many threads."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool, self._tasks = ThreadPoolExecutor(threads), threads * _TURNS
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def __call__(self, function: Callable[..., Any], parts: Any, *rest: Any) -> list[Any]:
+        """Return what the function returns for each part."""
+        size = max(1, -(-len(parts) // self._tasks))  # a task a part would wait more than it works
+
+        def several(first: int) -> list[Any]:
+            return [function(part, *rest) for part in parts[first : first + size]]
+
+        found = self._pool.map(several, range(0, len(parts), size))
+        return [one for some in found for one in some]
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+class Weights:
+    """The checkpoint's arrays by name, each checked for the shape that the network needs."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._arrays = arrays
 
-    def __call__(self, name: str) -> tf.Tensor:
-        return self.constant(self.array(name))
+    def __call__(self, name: str, *shape: int | None) -> Floats:
+        """Return an array; a size of None may be any.
 
-    @staticmethod
-    def constant(array: NDArray[Any]) -> tf.Tensor:
-        with tf.init_scope():  # an input of the graph: as a part of it, tracing takes a second more
-            return tf.constant(array)
-
-    def array(self, name: str) -> NDArray[Any]:
+        Raises
+        ------
+        AssetError
+            When it is missing.
+        ValueError
+            When it has another shape.
+        """
         try:
-            return self._arrays[name]
+            array = self._arrays[name]
         except KeyError:
             raise AssetError(
                 f"the transcription weights have no array {name!r}: fetch the asset again."
             ) from None
+        fits = len(array.shape) == len(shape) and all(
+            wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=False)
+        )
+        if not fits:
+            raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+        return np.asarray(array, np.float32)
+
+    def dense(
+        self, name: str, inputs: int, outputs: int | None = None, *, scale: Floats | None = None
+    ) -> Kernel:
+        """Return the product of a linear layer, its outputs multiplied by `scale`."""
+        kernel = self(f"{name}.weight", outputs, inputs).T
+        bias = self(f"{name}.bias", kernel.shape[1])
+        return Kernel(kernel, bias) if scale is None else Kernel(kernel * scale, bias * scale)
 
 
-def log_mel(w: _Weights, samples: tf.Tensor) -> tf.Tensor:
-    """Return six log-mel spectrograms, shape (1, FRAMES, 229, 6), near 0 (silence) to 1.
+class FrontEnd:
+    """Six log-mel spectrograms: through a Hann window, and Gaussians of learned centre and width.
 
-    The first is seen through a Hann window, the others through Gaussians of learned centre and
-    width: a late or narrow one places an onset within the frame.
+    A late or narrow window places an onset within the frame.
     """
-    tail = (FRAMES - 1) * HOP + WINDOW // 2 - SEGMENT_SAMPLES
-    padded = tf.pad(samples, [[WINDOW // 2, tail]])
-    frames = tf.signal.frame(padded, WINDOW, HOP)  # (T, WINDOW)
-    # The gain is normalised over frames, not samples: so it was when the weights were learnt.
-    mean = tf.reduce_mean(frames)
-    variance = tf.reduce_sum(tf.square(frames - mean)) / (FRAMES * WINDOW - 1)
-    frames = (frames - mean) / (tf.sqrt(variance) + 1e-8)
-    windows = _windows(w)
-    mel_bands = w("framewiseFeatureExtractor.freq2mels")  # (2049, 229)
-    mels = []
-    for window in windows:
-        spectrum = tf.signal.rfft(frames * window) / math.sqrt(WINDOW)
-        power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
-        mels.append(power @ mel_bands)
-    mel = tf.stack(mels, axis=-1)[tf.newaxis]
-    return (tf.math.log(mel + _LOG_FLOOR) - math.log(_LOG_FLOOR)) / -math.log(_LOG_FLOOR)
+
+    def __init__(self, w: Weights) -> None:
+        name = "framewiseFeatureExtractor"
+        windows = f"{name}.spectrogramExtractor"
+        centers, sigmas = (
+            1 / (1 + np.exp(-w(f"{windows}.winGen.{kind}", 5).astype("f8")))
+            for kind in ("center", "sigma")
+        )
+        time = np.arange(WINDOW)
+        gaussians = [
+            np.exp(-0.5 * ((time - WINDOW * center) / (sigma * WINDOW / 2)) ** 2).astype("f4")
+            for center, sigma in zip(centers, sigmas, strict=True)
+        ]
+        self._windows = [w(f"{windows}.win", WINDOW), *gaussians]
+        self._mel = Kernel(w(f"{name}.freq2mels", WINDOW // 2 + 1, None))
+
+    def __call__(self, samples: Floats, team: Team) -> Floats:
+        """Return shape (FRAMES, 229, 6), near 0 (silence) to 1."""
+        tail = (FRAMES - 1) * HOP + WINDOW // 2 - SEGMENT_SAMPLES
+        padded = np.pad(samples, (WINDOW // 2, tail))
+        frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]  # (T, WINDOW)
+        # The gain is normalised over frames, not samples: so it was when the weights were learnt.
+        mean = frames.mean(dtype="f8")
+        deviation = math.sqrt(np.square(frames - mean).sum() / (frames.size - 1))
+
+        def mels(part: slice) -> Floats:
+            normal = ((frames[part] - mean) / (deviation + 1e-8)).astype(np.float32)
+            seen = []
+            for window in self._windows:
+                spectrum = np.fft.rfft(normal * window)
+                power = (spectrum.real**2 + spectrum.imag**2) / np.float32(WINDOW)
+                seen.append(self._mel(np.asarray(power, np.float32)))
+            logs = np.log(np.stack(seen, axis=-1) + np.float32(_LOG_FLOOR))
+            return (logs - np.float32(math.log(_LOG_FLOOR))) / np.float32(-math.log(_LOG_FLOOR))
+
+        return np.concatenate(team(mels, _parts(FRAMES, _FRAMES_AT_ONCE)))
 
 
-def _windows(w: _Weights) -> list[Floats]:
-    extractor = "framewiseFeatureExtractor.spectrogramExtractor"
-    learned = {
-        name: 1 / (1 + np.exp(-w.array(f"{extractor}.winGen.{name}").astype("f8")))
-        for name in ("center", "sigma")
-    }
-    time = np.arange(WINDOW)
-    gaussians = [
-        np.exp(-0.5 * ((time - WINDOW * center) / (sigma * WINDOW / 2)) ** 2).astype("f4")
-        for center, sigma in zip(learned["center"], learned["sigma"], strict=True)
-    ]
-    return [w.array(f"{extractor}.win"), *gaussians]
+class _Patches:
+    """Turns (T, 229, 6) into patches of 8 frames x 4 bands: (T / 8, 58, 256)."""
+
+    def __init__(self, w: Weights) -> None:
+        self._first = _Convolution(w, "backbone.inputConv", (1, 1))
+        bands = np.arange(w("framewiseFeatureExtractor.freq2mels", None, None).shape[1])
+        self._bands = _Position(w, "backbone.posEmbedBuilder", 1)(bands[:, None])
+        self._rest = [
+            (_Convolution(w, f"backbone.downConv.{index}", strides), _norm_of(w, index + 1), active)
+            for index, strides, active in (
+                (1, (2, 1), True),
+                (5, (2, 2), True),
+                (9, (2, 2), True),
+                (13, (1, 1), False),
+            )
+        ]
+
+    def __call__(self, mel: Floats, team: Team) -> Floats:
+        h = self._first(mel, team)
+        h += self._bands
+        around = ((5, 4), (3, 2))
+        for convolution, norm, active in self._rest:
+            h = convolution(h, team, around)
+            _group_norm(h, *norm, team, active=active)
+            around = _AROUND
+        return h
 
 
-def _patches(w: _Weights, mel: tf.Tensor) -> tf.Tensor:
-    """Turn (1, T, 229, 6) into patches of 8 frames x 4 bands: (T / 8, 58, 256)."""
-    bands = tf.range(mel.shape[2], dtype=tf.float32)[:, tf.newaxis]
-    h = _conv(w, "backbone.inputConv", mel) + _position(w, "backbone.posEmbedBuilder", bands)
-    h = tf.pad(h, [[0, 0], [4, 3], [2, 1], [0, 0]])
-    for index, strides in ((1, (2, 1)), (5, (2, 2)), (9, (2, 2))):
-        h = _conv(w, f"backbone.downConv.{index}", h, strides=strides)
-        h = _gelu(_group_norm(w, f"backbone.downConv.{index + 1}", h))
-    h = _group_norm(w, "backbone.downConv.14", _conv(w, "backbone.downConv.13", h))
-    return h[0]
+_AROUND = ((1, 1), (1, 1))
 
 
-def _encode(w: _Weights, patches: tf.Tensor) -> tf.Tensor:
-    """Run the transformer; return what it knows of each symbol: (90, T / 8, 256).
+class _Convolution:
+    """A convolution of 3 x 3."""
 
-    One zero row and one zero column before the patches gather what concerns all of them.
-    """
-    h = tf.pad(patches, [[1, 0], [1, 0], [0, 0]])
-    time = tf.range(h.shape[0], dtype=tf.float32)
-    band = tf.range(h.shape[1], dtype=tf.float32)
-    symbol = tf.constant(SYMBOLS, tf.float32)
-    h += _position(w, "backbone.posEmbedBuilderAttnTF", _grid(time, band))
-    h = tf.concat([h, _position(w, "backbone.posEmbedBuilderAttnTE", _grid(time, symbol))], axis=1)
-    for layer in range(_LAYERS):
-        # The last layer computes only the symbols: its bands are not used.
-        wanted = h[:, -len(SYMBOLS) :] if layer == _LAYERS - 1 else h
-        h = _encoder_layer(w, f"backbone.encoderLayers.{layer}", wanted, h)
-    return tf.transpose(h[1:], [1, 0, 2])
+    def __init__(self, w: Weights, name: str, strides: tuple[int, int]) -> None:
+        kernel = w(f"{name}.weight", None, None, 3, 3)
+        columns = kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel))  # (time, band, in) x out
+        self._product = Kernel(columns, w(f"{name}.bias", len(kernel)))
+        self._strides, self._outputs = strides, len(kernel)
+
+    def __call__(
+        self, x: Floats, team: Team, around: tuple[tuple[int, int], tuple[int, int]] = _AROUND
+    ) -> Floats:
+        """Take shape (T, F, in), padded with zeros, to (T', F', out)."""
+        padded = np.pad(x, (*around, (0, 0)))
+        views = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+        views = views[:: self._strides[0], :: self._strides[1]].transpose(0, 1, 3, 4, 2)
+        out = np.empty((*views.shape[:2], self._outputs), np.float32)
+
+        def row(index: int) -> None:
+            out[index] = self._product(views[index].reshape(views.shape[1], -1))
+
+        team(row, range(len(out)))
+        return out
 
 
-def _encoder_layer(w: _Weights, name: str, x: tf.Tensor, everything: tf.Tensor) -> tf.Tensor:
+def _norm_of(w: Weights, index: int) -> tuple[Floats, Floats]:
+    weight = w(f"backbone.downConv.{index}.weight", None)
+    return weight, w(f"backbone.downConv.{index}.bias", len(weight))
+
+
+def _group_norm(x: Floats, weight: Floats, bias: Floats, team: Team, *, active: bool) -> None:
+    """Normalise, in place, four groups of channels over time, band and channel; x: (T, F, C)."""
+    from deep_piano.music.transkun_kernels import gelu
+
+    def mean(rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        channels = np.mean(rows, axis=0)
+        return np.repeat(channels.reshape(_GROUPS, -1).mean(axis=1), len(channels) // _GROUPS)
+
+    centre = mean(team(lambda row: row.mean(axis=0, dtype="f8"), x))
+    spread = mean(team(lambda row: np.square(row - centre).mean(axis=0), x))
+    factor = weight / np.sqrt(spread + 1e-5)
+    factor, offset = factor.astype("f4"), (bias - centre * factor).astype("f4")
+
+    def normalise(row: Floats) -> None:
+        row *= factor
+        row += offset
+        if active:
+            gelu(row)
+
+    team(normalise, x)
+
+
+class _Mlp:
+    def __init__(
+        self, w: Weights, name: str, inputs: int, outputs: int, *, scale: Floats | None = None
+    ) -> None:
+        from deep_piano.music.transkun_kernels import gelu
+
+        self._gelu = gelu
+        hidden = len(w(f"{name}.0.weight", None, inputs))
+        self._first = w.dense(f"{name}.0", inputs)
+        self._second = w.dense(f"{name}.3", hidden, outputs, scale=scale)
+
+    def __call__(self, x: Floats) -> Floats:
+        hidden = self._first(x)
+        self._gelu(hidden)
+        return self._second(hidden)
+
+
+class _Position:
+    """Embeds coordinates (..., 1 or 2) by learned Fourier features and an MLP: (..., D)."""
+
+    def __init__(self, w: Weights, name: str, axes: int) -> None:
+        self._kernel = w(f"{name}.proj.weight", None, axes)
+        self._bias = w(f"{name}.proj.bias", len(self._kernel))
+        size = len(self._kernel)
+        self._mlp = _Mlp(w, f"{name}.mlp", size, size)
+
+    def __call__(self, coordinates: NDArray[Any]) -> Floats:
+        flat = coordinates.reshape(-1, coordinates.shape[-1]).astype(np.float32)
+        phase = flat @ self._kernel.T + self._bias
+        features = np.cos(phase) / np.float32(math.sqrt(phase.shape[-1] / 2))
+        return self._mlp(features).reshape(*coordinates.shape[:-1], -1)
+
+
+class _Encoder:
+    """The transformer, over patches and symbols."""
+
+    def __init__(self, w: Weights) -> None:
+        self._size = len(w("backbone.upConv1dSkip.weight", None, None, 8))
+        self._of_bands = _Position(w, "backbone.posEmbedBuilderAttnTF", 2)
+        self._of_symbols = _Position(w, "backbone.posEmbedBuilderAttnTE", 2)
+        self._layers = [
+            [_Block(w, f"backbone.encoderLayers.{layer}", axis, self._size) for axis in "FT"]
+            for layer in range(_LAYERS)
+        ]
+
+    def __call__(self, patches: Floats, team: Team) -> Floats:
+        """Return what it knows of each symbol: (90, T / 8, 256).
+
+        One zero row and one zero column before the patches gather what concerns all of them.
+        """
+        times, bands = len(patches) + 1, patches.shape[1] + 1
+        x = np.zeros((times, bands + len(SYMBOLS), self._size), np.float32)
+        x[1:, 1:bands] = patches
+        every = np.arange(times)
+
+        def place(part: slice) -> None:
+            x[part, :bands] += self._of_bands(_grid(every[part], np.arange(bands)))
+            x[part, bands:] = self._of_symbols(_grid(every[part], np.array(SYMBOLS)))
+
+        team(place, _parts(times, _FRAMES_AT_ONCE // 8))
+        for layer, (along_bands, along_time) in enumerate(self._layers):
+            # The last layer computes only the symbols: its bands are not used.
+            first = bands if layer == _LAYERS - 1 else 0
+            x = _layer(along_bands, along_time, x, first, team)
+        return np.ascontiguousarray(x[1:].transpose(1, 0, 2))
+
+
+def _layer(along_bands: _Block, along_time: _Block, x: Floats, first: int, team: Team) -> Floats:
     """Attend along the bands and symbols of a moment, then along time; x: (T, F, D).
 
-    Both attentions take keys and values from the layer's input, unnormalised.
+    Both attentions take keys and values from the layer's input, unnormalised. What comes before
+    column `first` is left out.
     """
-    h = _attend(w, f"{name}.mhaBlockF", x, everything)
-    h = _feed_forward(w, f"{name}.fnnBlockF", h)
-    h, x = tf.transpose(h, [1, 0, 2]), tf.transpose(x, [1, 0, 2])
-    h = _attend(w, f"{name}.mhaBlockT", h, x)
-    h = _feed_forward(w, f"{name}.fnnBlockT", h)
-    return tf.transpose(h, [1, 0, 2])
+    h = np.empty((len(x), x.shape[1] - first, x.shape[2]), np.float32)
+
+    def moment(index: int) -> None:
+        h[index] = along_bands(x[index : index + 1, first:], x[index : index + 1])[0]
+
+    def bands(part: slice) -> None:
+        known = x[:, part.start + first : part.stop + first].transpose(1, 0, 2)
+        h[:, part] = along_time(h[:, part].transpose(1, 0, 2), known).transpose(1, 0, 2)
+
+    team(moment, range(len(x)))
+    team(bands, _parts(h.shape[1], _BANDS_AT_ONCE))
+    return h
 
 
-def _attend(w: _Weights, name: str, h: tf.Tensor, memory: tf.Tensor) -> tf.Tensor:
-    def heads(x: tf.Tensor, kind: str) -> tf.Tensor:
-        y = tf.tensordot(x, w(f"{name}.module.{kind}_proj_weight"), 1)
-        return tf.transpose(tf.reshape(y, [*y.shape[:2], _HEADS, -1]), [0, 2, 1, 3])
+class _Block:
+    """An attention and a feed-forward network, each added to its input."""
 
-    q, k, v = heads(_rms_norm(h), "q"), heads(memory, "k"), heads(memory, "v")
-    weight = tf.nn.softmax(tf.matmul(q, k, transpose_b=True) / math.sqrt(q.shape[-1]))
-    found = tf.reshape(tf.transpose(weight @ v, [0, 2, 1, 3]), h.shape)
-    return h + _dense(w, f"{name}.module.out_proj", found) * w(f"{name}.scale")
+    def __init__(self, w: Weights, name: str, axis: str, size: int) -> None:
+        from deep_piano.music.transkun_kernels import attend, normalised
+
+        self._attend, self._normalised = attend, normalised
+        attention, forward = f"{name}.mhaBlock{axis}", f"{name}.fnnBlock{axis}"
+        q, k, v = (w(f"{attention}.module.{kind}_proj_weight", size, size) for kind in "qkv")
+        self._queries = Kernel(q / np.float32(math.sqrt(size / _HEADS)))
+        self._keys, self._values = Kernel(k), Kernel(v)
+        scale = w(f"{attention}.scale", size)
+        self._out = w.dense(f"{attention}.module.out_proj", size, size, scale=scale)
+        scale = w(f"{forward}.scale", size)
+        self._forward = _Mlp(w, f"{forward}.module", size, size, scale=scale)
+
+    def __call__(self, x: Floats, known: Floats) -> Floats:
+        """Take x of shape (n, a, D) and what it attends to (n, b, D) to shape (n, a, D)."""
+        size = x.shape[-1]
+        h, memory = (np.ascontiguousarray(y).reshape(-1, size) for y in (x, known))
+        queries = self._queries(self._normalised(h)).reshape(x.shape)
+        keys, values = (
+            product(memory).reshape(known.shape) for product in (self._keys, self._values)
+        )
+        found = [self._attend(*one, _HEADS) for one in zip(queries, keys, values, strict=True)]
+        h = h + self._out(np.concatenate(found))
+        h += self._forward(self._normalised(h))
+        return h.reshape(x.shape)
 
 
-def _feed_forward(w: _Weights, name: str, h: tf.Tensor) -> tf.Tensor:
-    return h + _mlp(w, f"{name}.module", _rms_norm(h)) * w(f"{name}.scale")
+class _Scorer:
+    """Scores intervals by inner products of their ends, and single frames."""
 
+    def __init__(self, w: Weights) -> None:
+        kernel = w("backbone.upConv1dSkip.weight", None, None, 8)  # (in, out, 8)
+        self.size = kernel.shape[1]
+        self._up = Kernel(kernel.transpose(0, 2, 1).reshape(len(kernel), -1))
+        self._bias = w("backbone.upConv1dSkip.bias", self.size)
+        self._map = w.dense("scorer.map.0", self.size, 2 * self.size + 1)
 
-def _upsample(w: _Weights, h: tf.Tensor) -> tf.Tensor:
-    """Turn each patch of time back into its 8 frames: (90, T / 8, 256) to (90, T, 256)."""
-    kernel = w.array("backbone.upConv1dSkip.weight")  # (in, out, 8)
-    kernel = kernel.transpose(0, 2, 1).reshape(kernel.shape[0], -1)
-    frames = tf.reshape(tf.tensordot(h, w.constant(kernel), 1), [len(SYMBOLS), -1, h.shape[-1]])
-    return frames[:, :FRAMES] + w("backbone.upConv1dSkip.bias")
-
-
-def _score(w: _Weights, context: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Score intervals: inner products (symbol, begin, end) and single frames (symbol, frame)."""
-    mapped = _dense(w, "scorer.map.0", context)
-    size = mapped.shape[-1] // 2
-    at_end, at_begin, single = tf.split(mapped, [size, size, 1], axis=-1)
-    at_end /= math.sqrt(size)
-    return tf.matmul(at_begin, at_end, transpose_b=True), single[..., 0]
+    def __call__(self, context: Floats) -> tuple[Floats, Floats, Floats]:
+        """See `Transkun.scored`. Each patch of time is turned back into its 8 frames."""
+        frames = self._up(context.reshape(-1, context.shape[-1]))
+        frames = frames.reshape(len(context), -1, self.size)[:, :FRAMES] + self._bias
+        mapped = self._map(frames.reshape(-1, self.size)).reshape(*frames.shape[:2], -1)
+        at_end, at_begin = (mapped[..., n * self.size : (n + 1) * self.size] for n in (0, 1))
+        at_end = at_end.transpose(0, 2, 1) / np.float32(math.sqrt(self.size))
+        score = np.empty((len(context), FRAMES, FRAMES), np.float32)
+        for symbol, (begins, ends) in enumerate(zip(at_begin, at_end, strict=True)):
+            for part in _parts(FRAMES, _SCORED_AT_ONCE):
+                later = slice(part.start, None)
+                score[symbol, part, later] = Kernel(ends[:, later])(begins[part])
+        return score, mapped[..., -1], frames
 
 
 def _in_order(
@@ -278,48 +505,5 @@ def _continuous_bernoulli_mean(logit: NDArray[Any]) -> NDArray[np.float64]:
     return 0.5 + np.copysign(above_half, logit)
 
 
-def _dense(w: _Weights, name: str, x: tf.Tensor) -> tf.Tensor:
-    kernel = np.ascontiguousarray(w.array(f"{name}.weight").T)
-    return tf.tensordot(x, w.constant(kernel), 1) + w(f"{name}.bias")
-
-
-def _mlp(w: _Weights, name: str, x: tf.Tensor) -> tf.Tensor:
-    return _dense(w, f"{name}.3", _gelu(_dense(w, f"{name}.0", x)))
-
-
-def _gelu(x: tf.Tensor) -> tf.Tensor:
-    return tf.nn.gelu(x, approximate=False)
-
-
-def _rms_norm(x: tf.Tensor) -> tf.Tensor:
-    return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + 1e-6)
-
-
-def _conv(w: _Weights, name: str, x: tf.Tensor, *, strides: tuple[int, int] = (1, 1)) -> tf.Tensor:
-    kernel = w.array(f"{name}.weight").transpose(2, 3, 1, 0)  # to (time, band, in, out)
-    around = [[0, 0], [1, 1], [1, 1], [0, 0]]
-    return tf.nn.conv2d(x, w.constant(kernel), strides, around) + w(f"{name}.bias")
-
-
-def _group_norm(w: _Weights, name: str, x: tf.Tensor) -> tf.Tensor:
-    """Normalise each of four groups of channels over time, band and channel; x: (1, T, F, C)."""
-
-    def mean(y: tf.Tensor) -> tf.Tensor:
-        # Axis by axis: float32 sums of millions of numbers in one go are off by 1e-3.
-        channels = tf.reduce_mean(tf.reduce_mean(y, axis=1), axis=1)
-        groups = tf.reduce_mean(tf.reshape(channels, [4, -1]), axis=1)
-        return tf.repeat(groups, x.shape[-1] // 4)
-
-    centred = x - mean(x)
-    normal = centred * tf.math.rsqrt(mean(tf.square(centred)) + 1e-5)
-    return normal * w(f"{name}.weight") + w(f"{name}.bias")
-
-
-def _position(w: _Weights, name: str, coordinates: tf.Tensor) -> tf.Tensor:
-    """Embed coordinates (..., 1 or 2) by learned Fourier features and an MLP: (..., D)."""
-    phase = _dense(w, f"{name}.proj", coordinates)
-    return _mlp(w, f"{name}.mlp", tf.cos(phase) / math.sqrt(phase.shape[-1] / 2))
-
-
-def _grid(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    return tf.stack(tf.meshgrid(rows, columns, indexing="ij"), axis=-1)
+def _grid(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
+    return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)

@@ -38,17 +38,15 @@ def cents_off(samples: Samples, *, sr: int) -> int:
     int
         Cents, -50 to 50; above 0 it is sharp. 0 where the sound keeps to no tuning.
     """
-    from scipy.signal import stft  # loaded for loudness anyway; librosa takes half a second more
-
     block = _BLOCK_S * sr
     if len(samples) > _BLOCKS * block:
         places = np.linspace(0, len(samples) - block, _BLOCKS).astype(int)
         samples = np.concatenate([samples[place : place + block] for place in places])
     n_fft = 2 ** round(np.log2(sr / 10.77))  # bins of about 11 Hz
-    padded = np.pad(samples, (0, max(0, n_fft - len(samples))))
-    overlap = n_fft - n_fft // 4
-    _, _, spectra = stft(padded, nperseg=n_fft, noverlap=overlap, padded=False)
-    magnitude = np.abs(spectra) * np.float32(n_fft / 2)  # as sums, and not as means
+    padded = np.pad(samples, (n_fft // 2, n_fft // 2 + max(0, n_fft - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 4]
+    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
+    magnitude = np.abs(np.fft.rfft(frames * window)).T
     semitones, strength = tuning_of(magnitude, bin_hz=sr / n_fft)
     return round(100 * semitones) if strength >= _LEAST_STRENGTH else 0
 

@@ -40,7 +40,7 @@ LAYOUT: Final = frozenset(
 RUNNING: Final = frozenset(
     {
         *("time_limit_seconds", "silence_seconds", "max_failures"),
-        *("workers", "transcribers", "gpus_per_transcriber"),
+        *("workers", "transcribers"),
     }
 )
 """Settings that do not affect a dataset."""

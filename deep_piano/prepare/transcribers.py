@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 import time
 from collections import Counter
@@ -38,12 +37,10 @@ def transkun() -> Transcribe:
     AssetError
         When the weights are missing and cannot be fetched, or are broken.
     """
-    # One thread, so that a recording has the same notes on every machine.
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     from deep_piano.infra.assets import cache
     from deep_piano.music.transcription import Transcriber
 
-    network = Transcriber(cache.ensure("transkun"))
+    network = Transcriber(cache.ensure("transkun"), threads=1)  # there is one a CPU
 
     def transcribe(samples: Samples, sr: int) -> tuple[Notes, float]:
         return network.performance(samples, sr=sr).notes_and_pedal()
@@ -109,7 +106,6 @@ class Pool:
         self._place_of: dict[Any, int] = {}
         self._load: Counter[int] = Counter()
         self._taken: dict[str, int] = {}
-        self._options: dict[str, float] = {}
         self._tally: Any = None
 
     def __enter__(self) -> Pool:
@@ -126,9 +122,9 @@ class Pool:
     def cpus_beside(self) -> float:
         """CPUs of a task that uses the pool.
 
-        0 where the transcribers hold the CPUs, since the tasks that feed them mostly wait.
+        0 where transcribers hold the CPUs, since the tasks that feed them mostly wait.
         """
-        return 0.0 if self._options.get("num_cpus") else 1.0
+        return 0.0 if self._actors else 1.0
 
     @property
     def in_flight(self) -> int:
@@ -144,13 +140,7 @@ class Pool:
         import ray
 
         self._tally = ray.remote(num_cpus=0, max_restarts=-1)(_Tally).remote()
-        gpus, share = total("GPU"), self._settings.gpus_per_transcriber
-        if gpus and share:
-            count = max(1, int(gpus / share))
-            self._options = {"num_gpus": share, "num_cpus": 0}
-        else:
-            count = max(1, int(total("CPU")))
-            self._options = {"num_cpus": 1}
+        count = max(1, int(total("CPU")))
         count = min(count, self._settings.workers or count)
         for _ in range(self._settings.transcribers or count):
             self._start()
@@ -182,9 +172,7 @@ class Pool:
         while not (placed := self._placed(wait_s=1)):
             if time.monotonic() - warned > _SETTLING_S:
                 warned = time.monotonic()
-                logger.warning(
-                    "no transcriber is placed in the cluster yet: each needs %s", self._options
-                )
+                logger.warning("no transcriber is placed in the cluster yet: each needs a CPU")
         first = min(placed, key=lambda number: self._load[number])
         self._load[first] += 1
         self._taken[plan.name] = first
@@ -200,7 +188,7 @@ class Pool:
     def _start(self) -> None:
         import ray
 
-        kind = ray.remote(concurrency_groups={"life": 1}, **self._options)(_Transcriber)
+        kind = ray.remote(concurrency_groups={"life": 1}, num_cpus=1)(_Transcriber)
         actor = kind.remote(self._factory)
         number = next(self._numbers)
         self._actors[number] = actor

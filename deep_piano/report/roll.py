@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,13 @@ _SHORTEST_BAR = 1 / 900  # of the picture's width: a note that can still be seen
 
 @drawing()
 def piano_roll(
-    path: Path, notes: Notes, *, seconds: float, seed_seconds: float, title: str
+    path: Path,
+    notes: Notes,
+    *,
+    seconds: float,
+    seed_seconds: float,
+    title: str,
+    sections: Sequence[tuple[float, str]] = (),
 ) -> None:
     """Draw a piece: time to the right, pitch upward, the darker the louder.
 
@@ -68,6 +75,8 @@ def piano_roll(
         holds no seed.
     title : str
         One line.
+    sections : sequence of (float, str)
+        When each section begins, in seconds, and its name.
 
     Raises
     ------
@@ -83,6 +92,7 @@ def piano_roll(
     figure = Figure(figsize=ROLL_INCHES, dpi=100, facecolor=PAPER)
     axes = figure.add_axes(ROLL_AXES)
     draw_roll(axes, notes, low=low, high=high, end_s=seconds, seed_seconds=seed_seconds)
+    _mark_sections(axes, sections)
     draw_keyboard(figure.add_axes((left - 0.022, bottom, 0.021, height)), low=low, high=high)
     _draw_legend(figure, notes["onset"] < seed_seconds, right=left + width)
     write_title(figure, title, x=left, y=0.935)
@@ -126,6 +136,24 @@ def draw_roll(
         zorder=3,
     )
     axes.add_collection(bars, autolim=False)
+
+
+def _mark_sections(axes: Axes, sections: Sequence[tuple[float, str]]) -> None:
+    """Draw a line where each section begins, and its name at the top."""
+    for start_s, name in sections:
+        axes.axvline(start_s, color=INK, linewidth=0.9, zorder=2)
+        axes.annotate(
+            name,
+            (start_s, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(5, -5),
+            textcoords="offset points",
+            verticalalignment="top",
+            parse_math=False,
+            fontsize=11,
+            color=INK,
+            zorder=4,
+        )
 
 
 def draw_keyboard(axes: Axes, *, low: int, high: int) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from deep_piano.config.sections import TrainConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import DeepPianoError, InputError, TrainingError, one_line
-from deep_piano.infra.backend import keras_backend, load_keras
+from deep_piano.infra.backend import keras_backend, load_keras, require_keras
 from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import ask_for, connected, gpus_each, total
 from deep_piano.infra.cluster.scheduling import Silence
@@ -64,6 +64,7 @@ def begin_and_train(
     InputError, DeepPianoError
         As `start.begin`, `loop.go_on` and `train` do.
     """
+    require_keras()
     begun = time.monotonic()
     losses: dict[str, float] = {}  # the latest: Ray drops a gauge that is not set again
 

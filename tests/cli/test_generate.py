@@ -418,6 +418,16 @@ def test_a_checkpoint_that_cannot_be_used(weights, seed, tmp_path):
         (["--top-p", "velocity=0"], ["generate.top_p.velocity", "greater than 0"]),
         (["--top-k", -1], ["generate.top_k", "Received: -1"]),
         (["--top-k", 1.5], ["--top-k", "'1.5' is neither"]),
+        (["--min-p", 1], ["generate.min_p", "less than 1", "Received: 1"]),
+        (["--form", "fugue"], ["generate.form", "'aba'", "Received: 'fugue'"]),
+        (["--key", "H minor"], ["generate.key", "A minor or Bb major", "Received: 'H minor'"]),
+        (["--key", "a minor"], ["generate.key", "free, stay", "Received: 'a minor'"]),
+        (["--density", 0], ["generate.density", "greater than or equal to 0.25", "Received: 0"]),
+        (["--density", 2, "--hold-density", 0], ["hold_density is above 0"]),
+        (["--register", 30], ["generate.register_shift", "less than or equal to 24"]),
+        (["--register", "low"], ["--register", "'low'"]),
+        (["--dynamics", 9], ["generate.dynamics", "less than or equal to 4"]),
+        (["--plan", "none.yaml"], ["none.yaml", "No such file"]),
         (["--takes", 0], ["generate.takes", "greater than or equal to 1", "Received: 0"]),
         (["--random-state", -1], ["generate.random_state", "Received: -1"]),
         (["--random-state", 2**32], ["generate.random_state", str(2**32)]),
@@ -435,6 +445,51 @@ def test_a_setting_that_cannot_be_used(weights, seed, options, fragments):
     before = everything()
     refused(generate(weights, seed, "piece.wav", *options), *fragments)
     assert everything() == before
+
+
+@pytest.mark.parametrize(
+    ("plan", "fragments"),
+    [
+        ("name: A", ["is no list of sections", "- {name: A, seconds: 60}"]),
+        ("", ["is no list of sections"]),
+        ("[", ["plan.yaml", "cannot be understood"]),
+        ("[]", ["the plan has a section"]),
+        ("[A]", ["generate.plan.0", "Received: 'A'"]),
+        ("[{seconds: 9}]", ["generate.plan.0.name", "required"]),
+        ("[{name: A, second: 9}]", ["no setting 'generate.plan.0.second'"]),
+        ("[{name: A, seconds: 21}]", ["plan (21 s)", "no longer than the piece (20 s)"]),
+        ("[{name: A}, {name: B}]", ["but the last have seconds"]),
+        ("[{name: A, seconds: 9}, {name: A}]", ["one section of the plan is named 'A'"]),
+        ("[{name: seed}]", ["one section of the plan is named 'seed'"]),
+        ("[{name: A, recall: B}]", ["'A' recalls one before it (seed), not 'B'"]),
+        ("[{name: A, recall: A}]", ["'A' recalls one before it (seed), not 'A'"]),
+        ("[{name: A, strength: 21}]", ["generate.plan.0.strength", "Received: 21"]),
+        ("[{name: A, key: X}]", ["generate.plan.0.key", "A minor"]),
+    ],
+)
+def test_a_plan_that_cannot_be_used(weights, seed, plan, fragments):
+    Path("plan.yaml").write_text(plan)
+    before = everything()
+    refused(
+        generate(weights, seed, "piece.mid", "--plan", "plan.yaml", "--seconds", 20), *fragments
+    )
+    assert everything() == before
+
+
+def test_a_plan_and_a_form_do_not_go_together(weights, seed):
+    Path("plan.yaml").write_text("[{name: A}]")
+    options = ["--plan", "plan.yaml", "--form", "aba"]
+    refused(generate(weights, seed, "piece.mid", *options), "a plan or a form (aba), not both")
+
+
+def test_a_plan_stands_in_the_facts(weights, seed):
+    Path("plan.yaml").write_text("[{name: A, seconds: 12}, {name: B, recall: seed}]")
+    made(generate(weights, seed, "piece.mid", "--plan", "plan.yaml"))
+    facts = json.loads(Path("piece.json").read_text())
+    assert facts["form"] == [
+        {"name": "A", "start_s": 0.0, "end_s": 12.0},
+        {"name": "B", "recall": "seed", "start_s": 12.0, "end_s": 20.0},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -530,6 +585,12 @@ def test_takes_are_listed_one_a_line(weights, seed):
     [
         (["--temperature", "0.8"], "temperature", dict.fromkeys([*FIELDS, "sample"], 0.8)),
         (["--top-k", "pitch=5"], "top_k", {**dict.fromkeys(FIELDS, 0), "pitch": 5}),
+        (["--min-p", "0.1"], "min_p", dict.fromkeys(FIELDS, 0.1)),
+        (["--form", "aba"], "form", "aba"),
+        (["--key", "F# minor"], "key", "F# minor"),
+        (["--density", "1.5"], "density", 1.5),
+        (["--register", "-7"], "register_shift", -7.0),
+        (["--dynamics", "0.7"], "dynamics", 0.7),
         (["--only-new"], "only_new", True),
         (["--random-state", "4294967295"], "random_state", 4294967295),
     ],

@@ -224,7 +224,7 @@ def test_documented_profiles_say_where_work_is_done_and_not_what_comes_out():
         }
         assert changed
         assert {setting.split(".")[1] for setting in changed} <= {
-            *("workers", "transcribers", "gpus_per_transcriber", "gpus_per_worker"),
+            *("workers", "transcribers", "gpus_per_worker"),
             *("max_failures", "nodes_within_seconds", "silence_seconds", "attempts"),
         }
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.choosing import ChoosingDecoder
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.rules import NoteTask
+from deep_piano.decoding.sections import Section
 from tests.support.fakes import arpeggios, random_checkpoint
 
 CHECKPOINT = random_checkpoint(seed=3, scale=0.5)
@@ -34,6 +37,11 @@ def ladder(figure, sign):
 def task(number=0, seconds=50.0):
     rng = np.random.default_rng(number)
     return NoteTask(arpeggios(8, rng=rng), 8.0, seconds, np.random.default_rng(number))
+
+
+def with_theme(number):
+    theme = Section(25.0, recalled=(0.0, 8.0), strength=20.0, vary=2.0)
+    return replace(task(number, 45.0), sections=(Section(0.0, 25.0), theme))
 
 
 def chosen(judge, tasks, *, candidates=4, at_once=8, decoder=None):
@@ -85,12 +93,25 @@ def test_a_judge_that_can_judge_nothing_lets_the_first_candidate_go_on():
     assert len(chosen(judge, {"mine": short})["mine"].notes)
 
 
+def test_a_theme_comes_back_whoever_is_chosen():
+    pieces = chosen(ladder(HIGHEST, 1), {n: with_theme(n) for n in range(2)})
+    for number, piece in pieces.items():
+        seed = task(number).seed
+        apart_s = np.abs(piece.notes["onset"] - 25.0 - seed["onset"][:, None])
+        same = piece.notes["pitch"] == seed["pitch"][:, None]
+        assert ((apart_s <= 0.06) & same).any(1).mean() > 0.9
+        alone = chosen(ladder(HIGHEST, 1), {number: with_theme(number)})[number]
+        np.testing.assert_array_equal(alone.notes, piece.notes)
+
+
 @pytest.mark.tf
 @pytest.mark.slow
-def test_the_compiled_loop_chooses_the_same():
+@pytest.mark.parametrize("course", [None, with_theme])
+def test_the_compiled_loop_chooses_the_same(course):
     from deep_piano.decoding.notes_xla import NoteDecoderXla
 
-    judge, tasks = ladder(HIGHEST, 1), lambda: {n: task(n, 25 + 10 * n) for n in range(4)}
+    begun = course or (lambda number: task(number, 25 + 10 * number))
+    judge, tasks = ladder(HIGHEST, 1), lambda: {n: begun(n) for n in range(4)}
     compiled = NoteDecoderXla(CHECKPOINT, *DRAWS, width=6, notes_a_call=24)
     expected = chosen(judge, tasks(), candidates=3)
     found = chosen(judge, tasks(), candidates=3, at_once=2, decoder=compiled)

@@ -106,6 +106,8 @@ def frequencies(sampling, probabilities, rng, count=20_000):
         (Sampling(top_p=0.7), [0.625, 0.375, 0, 0]),
         (Sampling(top_p=0.1), [1, 0, 0, 0]),
         (Sampling(top_k=1), [1, 0, 0, 0]),
+        (Sampling(min_p=0.2), np.array([0.5, 0.3, 0.15, 0]) / 0.95),
+        (Sampling(min_p=0.9), [1, 0, 0, 0]),
     ],
 )
 def test_classes_come_as_often_as_they_should(sampling, expected, rng):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from deep_piano.analysis.keys import Key
 from deep_piano.analysis.note_figures import MOST_REPETITIONS, longest_loop
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE, NoteTask
+from deep_piano.decoding.sections import Section
 from tests.support.fakes import arpeggios, random_checkpoint
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
@@ -17,7 +21,7 @@ WIDTH = 4
 FIELDS = ("onset", "pitch", "velocity", "duration")
 PLAIN = {**dict.fromkeys(FIELDS, Sampling()), "pitch": Sampling(top_p=0.95)}, None
 # Of few likely classes, so that pieces get stuck in loops, and are led out of them.
-GUIDED = dict.fromkeys(FIELDS, Sampling(0.3, 3, 0.9)), {"pitch": 2.0, "onset": 0.5}, 1.0
+GUIDED = dict.fromkeys(FIELDS, Sampling(0.3, 3, 0.9, 0.02)), {"pitch": 2.0, "onset": 0.5}, 1.0
 
 
 HASTY, STUBBORN = random_checkpoint(), random_checkpoint(seed=10, scale=1.0)
@@ -44,7 +48,18 @@ def task(number, seconds=None):
     return NoteTask(seed, 9.0, seconds or 12.0 + 2.5 * number, np.random.default_rng(number))
 
 
-def composed(decoder, numbers, *, at_once=WIDTH):
+def with_course(number):
+    """Return a task of sections: the seed comes again, then a section does; all controls move."""
+    sections = (
+        Section(0.0, 12.0 + number, density=0.7, register=5.0),
+        Section(12.0 + number, 24.0, (0.0, 8.0), -3, 4.0, 6.0, key=Key(number % 12, "minor")),
+        Section(24.0, 24.5, loudness=0.6),
+        Section(24.5, 60.0, (12.0 + number, 24.0), 2, 3.0, 2.0, density=1.4, loudness=1.3),
+    )
+    return replace(task(number, seconds=32.0 + number), sections=sections)
+
+
+def composed(decoder, numbers, *, at_once=WIDTH, task=task):
     """Return the pieces of some tasks, each begun as soon as there is a place."""
     waiting, done = list(numbers), {}
     while waiting or len(decoder):
@@ -74,6 +89,15 @@ def test_guided_pieces_are_those_of_the_reference(guided):
     require_the_same(composed(guided, range(12)), expected)
     loops = [longest_loop(piece.notes) for piece in expected.values()]
     assert max(loops) <= MOST_REPETITIONS
+
+
+@pytest.mark.parametrize("name", ["plain", "guided"])
+def test_sections_are_those_of_the_reference(name, request):
+    checkpoint, draws = {"plain": (HASTY, PLAIN), "guided": (STUBBORN, GUIDED)}[name]
+    expected = composed(NoteDecoder(Engine(checkpoint), *draws), range(6), task=with_course)
+    require_the_same(composed(request.getfixturevalue(name), range(6), task=with_course), expected)
+    without = composed(NoteDecoder(Engine(checkpoint), *draws), [3], task=task)
+    assert len(without[3].notes) != len(expected[3].notes)
 
 
 @pytest.mark.parametrize("name", ["plain", "guided"])

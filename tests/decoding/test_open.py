@@ -82,6 +82,8 @@ def test_notes_are_drawn_as_the_settings_say():
     assert list(sampling) == ["onset", "pitch", "velocity", "duration"]
     assert sampling["pitch"] == Sampling(SETTINGS.temperature.pitch, SETTINGS.top_k.pitch, 0.9)
     assert (guidance["pitch"], hold_density) == (2.0, 0.5)
+    least = SETTINGS.model_copy(update={"min_p": SETTINGS.min_p.model_copy(update={"onset": 0.1})})
+    assert [draw.min_p for draw in drawing(least)[0].values()] == [0.1, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.tf

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -21,11 +20,11 @@ from deep_piano.generate.votes import read_votes
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import make_notes
 from deep_piano.report.roll import piano_roll
+from tests.support.browsers import chromium
 from tests.support.recordings import write_sound
 
 SECONDS = 6.0
 HARMFUL = '</script><img src=x onerror="document.title=1">& %20#?.mp3'
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="session")
@@ -161,19 +160,8 @@ def test_a_folder_without_pieces_or_elsewhere_is_refused(bulk, tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    with api.sync_playwright() as driver:
-        if not (found or Path(driver.chromium.executable_path).exists()):
-            pytest.skip("there is no Chromium: install one, or run `playwright install chromium`")
-        chromium = driver.chromium.launch(
-            executable_path=found,
-            # As root, as in a container, Chromium has no sandbox.
-            args=["--autoplay-policy=no-user-gesture-required"]
-            + ["--no-sandbox"] * (os.getuid() == 0),
-        )
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ def test_the_same_bytes_and_other_takes(recording, trained, tmp_path):
         ("a.wav", {"keep": 1}, "cannot be ranked"),
         ("a.wav", {"index": "corpus.index"}, "cannot be compared"),
         ("a.wav", {"sound": "steinway"}, "sounds by itself"),
+        ("a.wav", {"form": "aba"}, "--form: there are no notes to lead"),
+        ("a.wav", {"register_shift": 3.0}, "--register: there are no notes to lead"),
         ("a.wav", {"seed_seconds": 4.5, "seconds": 5.0, "seed_start": 0.0}, "no room"),
     ],
 )

@@ -121,7 +121,7 @@ def test_a_setting_decides_over_reading_over_layout_or_over_nothing(setting):
     reads = reading_digest(changed) != reading_digest(PrepareConfig())
     makes = dataset_digest(changed) != dataset_digest(PrepareConfig())
     running = {"time_limit_seconds", "max_failures", "workers", "transcribers"}
-    running |= {"gpus_per_transcriber", "silence_seconds"}
+    running |= {"silence_seconds"}
     layout = {"split", "validation_share", "test_share", "group"}
     layout |= {"shard_mb", "row_group_mb", "max_similarity"}
     assert (reads, makes) == (setting not in running | layout, setting not in running)

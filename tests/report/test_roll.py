@@ -209,3 +209,15 @@ def test_likelihoods_are_drawn_for_every_group(tmp_path, groups):
     first = picture.read_bytes()
     likelihoods(picture, totals, published={}, unit="nats a note")
     assert picture.read_bytes() != first
+
+
+def test_sections_are_marked_where_they_begin(tmp_path, piece):
+    paths = tmp_path / "plain.png", tmp_path / "marked.png"
+    piano_roll(paths[0], piece, seconds=60.0, seed_seconds=5.0, title="mine")
+    sections = [(0.0, "A"), (30.0, "B, $x_{")]
+    piano_roll(paths[1], piece, seconds=60.0, seed_seconds=5.0, title="mine", sections=sections)
+    changed = (pixels(paths[0]) != pixels(paths[1])).any(2).mean(0)
+    left, _, width, _ = ROLL_AXES
+    middle = round(1800 * (left + width / 2))
+    assert changed[middle - 2 : middle + 3].max() > 0.3
+    assert changed[middle - 200 : middle - 3].max() == 0

@@ -17,7 +17,9 @@ from bench import (
     common,
     compiled_loop,
     continuations,
+    controls,
     decode,
+    form,
     generate,
     prepare,
     realism,
@@ -50,6 +52,8 @@ from tests.support.rows import note_row, write_dataset
         (closed_loop, "--compiled"),
         (generate, "--checkpoint"),
         (continuations, "--index"),
+        (controls, "--pieces"),
+        (form, "--candidates"),
         (bulk, "--takes"),
         (recordings, "--checkpoint"),
         (prepare, "--codec"),
@@ -368,3 +372,27 @@ def test_parts_are_left_out_in_turn(tmp_path):
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.splitlines()[-1].startswith("| all but memory |")
     assert next(iter(ablations.all_rows())) == "plain"
+
+
+def test_what_comes_back_is_found_and_what_does_not_is_not(rng):
+    seed, other = (arpeggios(8, rng=rng, tonic=tonic) for tonic in (48, 54))
+    noise = make_notes(
+        *(np.sort(rng.uniform(60, 120, 300)) + end for end in (0.0, 0.3)),
+        rng.integers(40, 90, 300),
+        [80] * 300,
+    )
+    again = seed.copy()
+    for edge in ("onset", "offset"):
+        again[edge] = seed[edge] * 1.1 + 75.0
+    later = np.sort(np.concatenate([noise, again]), order="onset")
+    assert form.melody_again(seed, later) == 1
+    assert form.melody_again(other, later) < 0.8
+    assert form.harmony_again(seed, again) > 0.9 > form.harmony_again(other, again)
+    assert form.copied(seed, again) > form.copied(other, noise)
+
+
+def test_a_melody_has_what_nothing_sounds_above():
+    notes = make_notes([0, 0, 1, 2, 3], [0.9, 4, 1.9, 2.5, 4], [60, 50, 62, 45, 58], [80] * 5)
+    assert form.melody_of(notes)["pitch"].tolist() == [60, 62, 58]
+    [end] = form.last(make_notes([0, 5, 20], [4, 12, 21], [60, 62, 64], [80] * 3))
+    assert end["pitch"].tolist() == [64]

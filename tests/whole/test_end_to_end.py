@@ -20,7 +20,7 @@ from deep_piano.music.ffmpeg import ffmpeg_binary
 from deep_piano.music.loudness import integrated_lufs
 from deep_piano.music.midi import read_midi
 
-pytestmark = [pytest.mark.e2e, pytest.mark.assets, pytest.mark.tf]
+pytestmark = [pytest.mark.e2e, pytest.mark.assets]
 
 ROOT = Path(__file__).parents[2]
 SR = 44_100
@@ -105,6 +105,41 @@ def test_the_facts_are_those_of_the_piece(made):
     assert facts["sound"]["loudness_lufs"] == pytest.approx(-16, abs=2)
     for name, digest in facts["files"].items():
         assert audio.content_hash(out.with_name(name)) == digest
+
+
+def test_a_recording_becomes_a_piece_without_what_the_extras_bring(trained, tmp_path):
+    script = (
+        "import sys\n"
+        "extras = ('ray', 'pyarrow', 'keras', 'tensorflow', 'torch', 'jax')\n"
+        "sys.modules |= dict.fromkeys(extras)\n"  # an import of one of them fails
+        "from deep_piano.cli.main import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "print('LOADED', *[name for name in extras if sys.modules[name]])\n"
+    )
+    made = run(
+        *(sys.executable, "-c", script, "generate", "examples/seed.mp3", "--seconds", "20"),
+        *("-o", tmp_path / "piece.wav", "--checkpoint", trained),
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[-1] == "LOADED"
+    assert len(read_midi(tmp_path / "piece.mid")) > 30
+
+
+@pytest.mark.slow
+def test_after_assets_fetch_a_piece_compiles_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+
+    def compiled():
+        return {path.relative_to(tmp_path) for path in (tmp_path / "numba").rglob("*.nbc")}
+
+    fetched = run(sys.executable, "-m", "deep_piano", "assets", "fetch")
+    assert fetched.returncode == 0, fetched.stderr
+    before = compiled()
+    command = [sys.executable, "-m", "deep_piano", "generate", "examples/seed.mp3"]
+    made = run(*command, "-o", tmp_path / "piece.mp3", "--checkpoint", trained)
+    assert made.returncode == 0, made.stderr
+    assert len(before) > 20
+    assert compiled() == before
 
 
 @pytest.mark.slow

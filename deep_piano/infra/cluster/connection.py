@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.infra import extras
 from deep_piano.infra.caches import home_is_writable
 from deep_piano.infra.logs import logs_json
 
@@ -40,10 +41,12 @@ def connected(*, cpus: int | None = None) -> Iterator[None]:
     Raises
     ------
     InputError
-        When nothing answers at ``RAY_ADDRESS``, or the path of temporary files is too long.
+        When Ray is not installed, nothing answers at ``RAY_ADDRESS``, or the path of temporary
+        files is too long.
     DeepPianoError
         When Ray cannot be reached or started.
     """
+    extras.require("ray")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and no warning about it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if logs_json():

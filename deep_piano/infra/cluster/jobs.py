@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deep_piano.errors import DeepPianoError, InputError, one_line
+from deep_piano.infra import extras
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +95,12 @@ def submit(
     Raises
     ------
     InputError
-        When the folder is not the repository.
+        When the folder is not the repository, or Ray is not installed.
     DeepPianoError
         When the job server cannot be reached, or refuses.
     """
     require_checkout(folder)
+    extras.require("ray")
     if os.environ.get("RAY_AUTH_TOKEN"):
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray does not send it
     from ray.exceptions import AuthenticationError

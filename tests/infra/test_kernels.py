@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deep_piano.decoding.kernels import Kernel
+from deep_piano.infra.kernels import Kernel
 
 
 @pytest.mark.parametrize("inputs", [1, 7, 8, 209, 1024])

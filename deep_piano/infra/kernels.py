@@ -31,7 +31,7 @@ class Kernel:
     """
 
     def __init__(self, kernel: Array, bias: Array | None = None) -> None:
-        from deep_piano.decoding.tiles import GROUP, PANEL, multiply
+        from deep_piano.infra.tiles import GROUP, PANEL, multiply
 
         self._multiply = multiply
         inputs, self._outputs = kernel.shape
@@ -70,8 +70,9 @@ def _as_halves(numbers: Array) -> tuple[NDArray[np.uint16] | None, float]:
     if not 0 < largest < np.inf:
         return None, 1.0
     factor = float(2 ** np.floor(np.log2(_LARGEST_HALF / largest)))
-    scaled = numbers * np.float32(factor)
-    halves = scaled.astype(np.float16)
-    if not np.array_equal(halves.astype(np.float32), scaled):
-        return None, 1.0
+    for some in (numbers[:1], numbers):  # one row tells most matrices that do not fit
+        scaled = some * np.float32(factor)
+        halves = scaled.astype(np.float16)
+        if not np.array_equal(halves.astype(np.float32), scaled):
+            return None, 1.0
     return halves.view(np.uint16), factor

@@ -1,0 +1,94 @@
+"""What sections wish for, in TensorFlow: for the loop that XLA compiles (`decoding.notes_xla`).
+
+`decoding.sections` is the reference, and says what is wished for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deep_piano.codecs.notes import ONSET, ONSET_CLASSES, ONSETS, PITCH, PITCHES
+from deep_piano.decoding.rules import KEYS, Piece
+from deep_piano.decoding.sections import (
+    KEYS_APART,
+    LATEST_GAP,
+    NEAR_CLASSES,
+    NEAR_STEPS,
+    ONSET_SHARE,
+    VELOCITIES_APART,
+    Wishes,
+)
+
+Pair = tuple[tf.Tensor, tf.Tensor]
+Rows = dict[str, Any]
+
+
+def section_row(piece: Piece) -> Rows:
+    """Return what a piece's section wishes for; see `decoding.sections`."""
+    wishes = piece.wishes or Wishes.none()
+    target, free = piece.density_aim
+    return {
+        "latest": piece.stop,  # onset before the next section or the last chord
+        "density_target": target,
+        "density_free": free,
+        "theme_when": wishes.when,
+        "theme_keys": wishes.keys,
+        "theme_left": wishes.left,
+        "strength": wishes.strength,
+        "vary": wishes.vary,
+        "since": 0,  # notes of the section
+        "of_key": wishes.of_key,
+        "targets": wishes.targets,
+        "pulls": wishes.pulls,
+    }
+
+
+def wish(rows: Rows, drawn: list[tf.Tensor], heard: Pair) -> tf.Tensor:
+    """Return what is added to the logits of the next field; see `Wishes.of`."""
+    index, now, strength = len(drawn), rows["now"], rows["strength"]
+    levels, left = rows["levels"], rows["theme_left"]
+    pulls = rows["pulls"] * (rows["targets"] - levels[:, 1:] / levels[:, :1])
+    register, loudness = tf.unstack(tf.cast(pulls, tf.float32)[:, :, None], axis=1)
+    if index == ONSET:
+        found = _wished_onset(rows)
+    elif index == PITCH:
+        at = (now + drawn[ONSET])[:, None]
+        due = left & (tf.abs(rows["theme_when"] - at) <= NEAR_STEPS)
+        weight = tf.where(due, strength[:, None], 0.0)
+        found = rows["of_key"] + register * KEYS_APART + _at_keys(rows["theme_keys"], weight)
+        key, lag = heard
+        avoided = ~tf.reduce_any(due, 1) & (lag > rows["since"])
+        found -= tf.where((avoided[:, None]) & (key[:, None] == KEYS), rows["vary"][:, None], 0.0)
+    else:
+        found = loudness * VELOCITIES_APART
+    return tf.where(rows["in_chord"][:, None], 0.0, found)
+
+
+def _wished_onset(rows: Rows) -> tf.Tensor:
+    now, when = rows["now"][:, None], rows["theme_when"]
+    due = rows["theme_left"] & (when >= now - NEAR_STEPS)
+    gap = tf.reduce_min(tf.where(due, tf.maximum(when - now, 0), LATEST_GAP + 1), 1)
+    apart = np.arange(ONSETS) - tf.gather(ONSET_CLASSES, tf.minimum(gap, LATEST_GAP))[:, None]
+    near = tf.maximum(1 - tf.cast(tf.abs(apart), tf.float32) / NEAR_CLASSES, 0)
+    found = rows["strength"][:, None] * (ONSET_SHARE * near)
+    return tf.where((gap <= LATEST_GAP)[:, None], found, 0.0)
+
+
+def _at_keys(keys: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Return the largest weight of each key, shape (pieces, 88)."""
+    pieces, notes = keys.shape
+    piece = np.repeat(np.arange(pieces), notes)
+    place = tf.stack([piece, tf.reshape(keys, [-1])], 1)
+    nothing = tf.zeros([pieces, PITCHES])
+    return tf.tensor_scatter_nd_max(nothing, place, tf.reshape(weight, [-1]))
+
+
+def played(rows: Rows, now: tf.Tensor, pitch: tf.Tensor) -> tf.Tensor:
+    """Return which notes of a theme are no longer left; see `Wishes.take`."""
+    due = rows["theme_left"] & (tf.abs(rows["theme_when"] - now[:, None]) <= NEAR_STEPS)
+    mine = due & (rows["theme_keys"] == pitch[:, None])
+    first = tf.argmax(tf.cast(due, tf.int32), 1)[:, None] == np.arange(due.shape[1])
+    return tf.where(tf.reduce_any(mine, 1, keepdims=True), mine, due & first)

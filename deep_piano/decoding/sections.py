@@ -1,0 +1,210 @@
+"""Sections of a piece: what each wishes for, as additions to the logits of the next note.
+
+A wish makes classes likelier and forbids none, so it holds beside the rules and whatever network
+there is. A section that recalls a passage wishes for the notes of that passage, each at its time; a
+key wishes for its pitch classes; register and loudness are pulled back where they lately were
+elsewhere. This module knows notes and their classes; it knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_piano.analysis.keys import ALBRECHT_SHANAHAN, Key
+from deep_piano.codecs.notes import (
+    ONSET,
+    ONSET_CLASSES,
+    ONSETS,
+    PITCH,
+    PITCHES,
+    VELOCITIES,
+    VELOCITY,
+)
+from deep_piano.music.notes import LOWEST_PITCH
+
+HEARD_RUN: Final = 5
+"""So many notes in a row that stood before are a passage that was heard, and no chance."""
+THEME_NOTES: Final = 1024
+"""As many notes of a passage are recalled, its first ones."""
+NEAR_STEPS: Final = 6  # a note this far from its time is still the passage's
+NEAR_CLASSES: Final = 4  # of onsets, over which a wish for one fades
+LATEST_GAP: Final = 200  # steps: notes that are due later than that are not waited for
+ONSET_SHARE: Final = 1.5  # of the strength: for the time of a note, without which no key helps
+CHORD_STRENGTH: Final = 1.0  # nats
+REGISTER_PULL: Final = 3.0  # nats an octave, for a piece that is an octave away
+KEY_SHARE: Final = 0.5  # with the whole, no note of a piece is outside the key's scale
+LOUDNESS_PULL: Final = 3.0  # the same for a quarter of the velocities
+KEYS_APART: Final = ((np.arange(PITCHES) - PITCHES // 2) / 12).astype(np.float32)
+VELOCITIES_APART: Final = ((np.arange(VELOCITIES) - VELOCITIES // 2) / (VELOCITIES // 4)).astype(
+    np.float32
+)
+
+Floats = NDArray[np.float32]
+_CLASS = np.arange(ONSETS)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stretch of a piece, and what it is to be like; times on the seed's clock.
+
+    Attributes
+    ----------
+    start_s, end_s : float
+    recalled : (float, float), optional
+        From when to when the passage lasts that comes again at the section's beginning.
+    semitones : int
+        How far above it.
+    strength : float
+        Of the wish for its notes, in nats.
+    vary : float
+        Of the wish, in nats, against the key that follows where the memory finds the last notes
+        before this section; not where a note of the passage is due.
+    density, loudness : float
+        Factors of the seed's notes a second, and of its mean velocity.
+    register : float
+        Semitones above the seed's mean pitch.
+    key : Key, optional
+    chord : tuple of int
+        Pitch classes to be struck rather than others.
+    """
+
+    start_s: float = 0.0
+    end_s: float = np.inf
+    recalled: tuple[float, float] | None = None
+    semitones: int = 0
+    strength: float = 0.0
+    vary: float = 0.0
+    density: float = 1.0
+    register: float = 0.0
+    loudness: float = 1.0
+    key: Key | None = None
+    chord: tuple[int, ...] = ()
+
+    def cadence(self, key: Key) -> Section:
+        """Return what comes before the last chord in a key: its dominant seventh, as this goes."""
+        dominant = tuple((key.tonic + step) % 12 for step in (7, 11, 2, 5))
+        return replace(self, recalled=None, vary=0.0, key=key, chord=dominant)
+
+
+def wish_for_key(key: Key | None, chord: tuple[int, ...] = ()) -> Floats:
+    """Return what a key and a chord add to the logits of the 88 keys.
+
+    A key adds how often it has their pitch classes:
+
+    Albrecht and Shanahan's profile, in nats beside a profile of equal shares, times `KEY_SHARE`.
+    """
+    wish = CHORD_STRENGTH * np.isin(np.arange(12), chord)
+    if key is not None:
+        wish += KEY_SHARE * np.log(12 * np.roll(ALBRECHT_SHANAHAN[key.mode], key.tonic))
+    return wish[(np.arange(PITCHES) + LOWEST_PITCH) % 12].astype(np.float32)
+
+
+class Wishes:
+    """What a section wishes for while it is composed; times are in steps of the grid.
+
+    Parameters
+    ----------
+    section : Section
+    when, keys : ndarray of int, shape (notes,)
+        The passage that it recalls, where it is to come again.
+    manner : ndarray of int, shape (n, 4)
+        The notes that the piece is to be like.
+    held : (bool, bool)
+        Whether register and loudness are held.
+
+    Attributes
+    ----------
+    when, keys : ndarray of int64, shape (`THEME_NOTES`,)
+    left : ndarray of bool, shape (`THEME_NOTES`,)
+        Notes of the passage that were not played yet.
+    strength, vary : float32
+    of_key : ndarray of float32, shape (88,)
+    targets, pulls : ndarray of float64, shape (2,)
+        Mean key and velocity to come back to, and how strongly.
+    """
+
+    def __init__(
+        self,
+        section: Section,
+        when: NDArray[np.int64],
+        keys: NDArray[np.int64],
+        manner: NDArray[np.int32],
+        held: tuple[bool, bool],
+    ) -> None:
+        kept = np.flatnonzero((keys >= 0) & (keys < PITCHES))[:THEME_NOTES]
+        self.when, self.keys = np.zeros(THEME_NOTES, np.int64), np.zeros(THEME_NOTES, np.int64)
+        self.when[: len(kept)], self.keys[: len(kept)] = when[kept], keys[kept]
+        self.left = np.arange(THEME_NOTES) < len(kept)
+        self.strength, self.vary = np.float32(section.strength), np.float32(section.vary)
+        self.of_key = wish_for_key(section.key, section.chord)
+        register = np.clip(manner[:, PITCH].mean() + section.register, 6, PITCHES - 7)
+        loudness = np.clip((manner[:, VELOCITY].mean() + 0.5) * section.loudness - 0.5, 1, 30)
+        self.targets = np.array([register, loudness])
+        self.pulls = np.array([REGISTER_PULL / 12, LOUDNESS_PULL / (VELOCITIES // 4)]) * held
+
+    @classmethod
+    def none(cls) -> Wishes:
+        """Return the wishes of a piece that has none."""
+        nothing, manner = np.zeros(0, np.int64), np.zeros((1, 4), np.int32)
+        return cls(Section(), nothing, nothing, manner, (False, False))
+
+    def copy(self) -> Wishes:
+        """Return the same for another piece."""
+        twin = copy.copy(self)
+        twin.left = self.left.copy()
+        return twin
+
+    def of(
+        self, step: list[int], now: int, levels: NDArray[np.float64], heard: int
+    ) -> Floats | None:
+        """Return what is added to the logits of the field after those in `step`.
+
+        Parameters
+        ----------
+        step : list of int
+        now : int
+            The onset of the note before.
+        levels : ndarray of float64, shape (3,)
+            Weight of the last notes; the sums of their keys and of their velocities.
+        heard : int
+            The key that followed before this section, where the last notes stood there; -1: none.
+        """
+        index = len(step)
+        if index == ONSET:
+            return self._onset(now)
+        register, loudness = self.pulls * (self.targets - levels[1:] / levels[0])
+        if index == PITCH:
+            due = self.left & (np.abs(self.when - now - step[ONSET]) <= NEAR_STEPS)
+            wish = self.of_key + np.float32(register) * KEYS_APART
+            if due.any():
+                wish[self.keys[due]] = wish[self.keys[due]] + self.strength
+            elif heard >= 0:
+                wish[heard] -= self.vary
+            return wish
+        return np.float32(loudness) * VELOCITIES_APART if index == VELOCITY else None
+
+    def _onset(self, now: int) -> Floats | None:
+        due = self.left & (self.when >= now - NEAR_STEPS)
+        gap = max(0, int(self.when[due].min()) - now) if due.any() else LATEST_GAP + 1
+        if gap > LATEST_GAP:
+            return None
+        apart = _CLASS - ONSET_CLASSES[gap]
+        near = np.maximum(1 - np.abs(apart) / NEAR_CLASSES, 0)
+        return self.strength * (ONSET_SHARE * near).astype(np.float32)
+
+    def take(self, now: int, key: int) -> None:
+        """Take note that a key was struck.
+
+        Where it is none that is due, the first that is due is given up: otherwise notes would pile
+        up at its time for as long as a rule forbids its key.
+        """
+        due = self.left & (np.abs(self.when - now) <= NEAR_STEPS)
+        played = due & (self.keys == key)
+        self.left &= ~played
+        if due.any() and not played.any():
+            self.left[due.argmax()] = False

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from deep_piano.analysis.keys import Key, key_of
+from deep_piano.config.load import load_config
+from deep_piano.config.sections import GenerateConfig
+from deep_piano.generate.form import FORMS, course, stretches
+from tests.support.fakes import arpeggios
+
+
+def settings(**asked):
+    return load_config(None, {"generate": asked}).generate
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("seconds", [20.0, 180.0, 3600.0])
+def test_a_form_is_scaled_to_the_piece(form, seconds):
+    parts = stretches(settings(form=form, seconds=seconds))
+    assert parts[0].start_s == 0
+    assert parts[-1].end_s == seconds
+    assert all(a.end_s == b.start_s < b.end_s for a, b in pairwise(parts))
+    assert sum(share for _, share, _ in FORMS[form]) == pytest.approx(1)
+
+
+def test_what_is_not_asked_for_is_no_course(rng):
+    assert course(GenerateConfig(), arpeggios(8, rng=rng), seed_s=8.0) == ()
+
+
+def test_a_plan_becomes_sections(rng):
+    plan = [
+        {"name": "A", "seconds": 60.0, "key": "stay"},
+        {"name": "B", "seconds": 30.0, "density": 0.5, "register_shift": 5.0, "dynamics": 0.5},
+        {"name": "C", "recall": "A", "transpose": 3, "strength": 7.0},
+        {"name": "D", "recall": "seed"},
+    ]
+    plan[2]["seconds"] = 20.0
+    seed = arpeggios(8, rng=rng)
+    asked = settings(plan=plan, density=2.0, register_shift=-2.0, dynamics=1.5, key="F# minor")
+    a, b, c, d = course(asked, seed, seed_s=8.0, from_s=4.0)
+    assert (a.start_s, a.end_s, a.recalled, a.key) == (0.0, 64.0, None, key_of(seed))
+    assert (b.density, b.register, b.loudness, b.key) == (1.0, 3.0, 0.75, Key(6, "minor"))
+    assert (c.recalled, c.semitones, c.strength) == ((0.0, 64.0), 3, 7.0)
+    assert (d.start_s, d.end_s, d.recalled) == (114.0, math.inf, (0.0, 8.0))
+
+
+@pytest.mark.parametrize("mode", ["major", "minor"])
+def test_every_key_has_its_name(mode, rng):
+    seed = arpeggios(8, rng=rng)
+    for key in (Key(tonic, mode) for tonic in range(12)):
+        [whole] = course(settings(key=key.name), seed, seed_s=8.0)
+        assert whole.key == key
+    assert course(settings(key=f"A# {mode}"), seed, seed_s=8.0)[0].key == Key(10, mode)
+    assert course(settings(key=f"Cb {mode}"), seed, seed_s=8.0)[0].key == Key(11, mode)
+
+
+def test_controls_alone_are_one_section(rng):
+    [whole] = course(settings(density=0.5), arpeggios(8, rng=rng), seed_s=8.0)
+    assert (whole.start_s, whole.end_s, whole.density) == (0.0, math.inf, 0.5)
+
+
+def test_the_facts_of_a_section_say_what_was_asked():
+    plan = [{"name": "A", "seconds": 60.0}, {"name": "B", "recall": "A", "transpose": 3}]
+    facts = [part.facts for part in stretches(settings(plan=plan))]
+    assert facts == [
+        {"name": "A", "start_s": 0.0, "end_s": 60.0},
+        {"name": "B", "recall": "A", "transpose": 3, "start_s": 60.0, "end_s": 180.0},
+    ]
