@@ -241,7 +241,10 @@ def _shown(
 
 
 class _Due:
-    """Says when a line is due: after some time; if asked, where a stage begins and ends, too."""
+    """Says when a line is due: after some time; if asked, at the end of each stage, too.
+
+    What cannot be counted, such as starting Ray, has its line at its beginning.
+    """
 
     def __init__(self, every_s: float, *, ends: bool) -> None:
         self._every_s, self._ends = every_s, ends
@@ -251,7 +254,8 @@ class _Due:
     def __call__(self, at: Progress) -> bool:
         now = time.monotonic()
         turn = (at.what, at.done == at.total)
-        turns = self._ends and (at.done in (0, at.total)) and turn not in self._told
+        begins = at.total <= 1 and not at.done
+        turns = self._ends and (turn[1] or begins) and turn not in self._told
         if now - self._shown < self._every_s and not turns:
             return False
         self._shown = now

@@ -37,7 +37,7 @@ def test_pieces_and_failures_are_counted(weights, seeds):
     asked, page = result.stdout.splitlines()
     assert asked == "pieces: pieces asked for: 3 = 2 there + 1 failed"
     assert page == "to hear and compare them, open pieces/index.html"
-    for told in ("starting Ray", "reading: ", "writing pieces: 3 of 3"):
+    for told in ("starting Ray\n", "writing pieces: 3 of 3"):
         assert told in result.stderr
     assert "1 of 3 pieces failed. pieces.jsonl says why" in result.stderr
     lines = [json.loads(line) for line in Path("pieces/pieces.jsonl").read_text().splitlines()]
