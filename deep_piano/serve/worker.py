@@ -233,7 +233,7 @@ class Worker:
     def _seed(self, task: Compose, road: Road, progress: Tell) -> Seed:
         """Return what a road reads of a seed; the last few are kept."""
         settings = task.settings
-        window = (settings.seed_start, settings.given_seconds, settings.keep_recording)
+        window = (*settings.seed_within(None), settings.keep_recording)
         key = (task.path, task.name, *window)
         if key not in self._seeds:
             with named(task.path, task.name):
