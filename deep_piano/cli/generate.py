@@ -41,7 +41,8 @@ class _Generate(Grouped):
             "Seed": ("seed_seconds", "seed_start", "seed_end", "keep_until", "keep_recording"),
             "Music": (
                 *("seconds", "takes", "keep", "random_state", "candidates", "only_new"),
-                *("temperature", "top_p", "top_k", "guidance", "hold_density"),
+                *("form", "plan", "density", "register_shift", "dynamics", "key"),
+                *("temperature", "top_p", "top_k", "min_p", "guidance", "hold_density"),
                 *("checkpoint", "index"),
             ),
             "Output": ("out", "force", "sound", "midi", "two_tracks", "score", "as_json"),
