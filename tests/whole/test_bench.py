@@ -22,6 +22,7 @@ from bench import (
     prepare,
     realism,
     recordings,
+    serve,
     train,
 )
 from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
@@ -53,6 +54,7 @@ from tests.support.rows import note_row, write_dataset
         (bulk, "--takes"),
         (recordings, "--checkpoint"),
         (prepare, "--codec"),
+        (serve, "--runs"),
         (train, "--preset"),
     ],
 )

@@ -94,7 +94,6 @@ const again = async () => {
 
 const changed = quietly(async facts => {
   if (facts.kind === "pieces") return refresh();
-  if (facts.kind === "export") return undefined;
   jobs.set(facts.job, facts);
   drawJobs();
   if (facts.kind === "piece" && facts.state === "done") await refresh();
