@@ -466,6 +466,7 @@ def test_two_tabs_know_of_each_other_and_keep_their_own(visit, sketch, playing):
     assert other.locator("#listen").is_hidden()
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_is_enough(visit):
     page = visit()
 
@@ -499,7 +500,7 @@ def test_the_keyboard_alone_is_enough(visit):
     assert outline == "solid"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_it_fits_a_phone_by_day_and_by_night_and_everybody_can_use_it(visit, sketch, scheme):
     page = visit(
         viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, color_scheme=scheme
