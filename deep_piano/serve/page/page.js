@@ -88,7 +88,7 @@ const compose = async () => {
 
 const again = async () => {
   if (!chosen()) throw new Error("Choose a recording first.");
-  set("random_state", wanted().random_state + 1);
+  set("random_state", (wanted().random_state ?? 0) + 1);
   await compose();
 };
 
