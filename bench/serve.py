@@ -1,8 +1,9 @@
 """How soon a piece is there: the command in a fresh process, and the worker of a server.
 
 The worker is that of `deep-piano serve`, with its queue and without HTTP. Its first piece is asked
-for when it has warmed up. "Another seed" is another ten seconds of the recording, which must be
-transcribed; "the same seed" asks for another random state only.
+for when it has warmed up. "Another window" is another ten seconds of the recording, which must be
+transcribed; "a seed that was read" is one that had a piece before, or the window that a server
+reads ahead when it gets a recording.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def main(seed: Path, seconds: float, runs: int) -> None:
         another, same = on_a_server(seed, seconds, Path(folder), runs)
     print(f"{machine()}\n")
     rows = []
-    for name, times in (("the command, cold", cold), ("a warm server: another seed", another),
-                        ("a warm server: the same seed", same)):  # fmt: skip
+    for name, times in (("the command, cold", cold), ("a warm server: another window", another),
+                        ("a warm server: a seed that was read", same)):  # fmt: skip
         middle = statistics.median(times)
         share = middle / statistics.median(cold)
         rows.append([name, f"{middle:.1f}", f"{min(times):.1f}-{max(times):.1f}", f"{share:.2f}"])

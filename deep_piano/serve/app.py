@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib import resources
 from importlib.util import find_spec
@@ -31,7 +32,7 @@ from deep_piano.serve.safety import TOKEN, Guard, add_headers, middleware
 from deep_piano.serve.store import NotThereError, Store
 from deep_piano.serve.window import window_facts
 from deep_piano.serve.wishes import file_name, known, wished
-from deep_piano.serve.worker import Compose, Export, Look
+from deep_piano.serve.worker import Compose, Export, Look, Read
 
 PAGE_FILES: Final = {
     "page.css": "text/css",
@@ -41,6 +42,9 @@ PAGE_FILES: Final = {
         "text/javascript",
     ),
 }
+SHOWN: Final = ("look", "piece")
+"""The kinds of jobs that the page shows."""
+
 _MOST_JSON_BYTES = 64 * 1024
 _HEARTBEAT_S = 15.0
 _ID = "{id:[0-9a-f]{16}}"
@@ -113,7 +117,8 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def tell(job: Job) -> None:
-            loop.call_soon_threadsafe(self._events.tell, job.facts)
+            if job.kind in SHOWN:
+                loop.call_soon_threadsafe(self._events.tell, job.facts)
 
         self._jobs = Jobs(self._work, (self._config,), tell)
 
@@ -148,7 +153,7 @@ class Server:
     async def state(self, request: web.Request) -> web.StreamResponse:
         """Return all that the page shows at its beginning, and the last event."""
         last = self._events.last
-        jobs = [job.facts for job in self._jobs.all if job.kind != "export"]
+        jobs = [job.facts for job in self._jobs.all if job.kind in SHOWN]
         return web.json_response(
             {
                 "last": last,
@@ -215,13 +220,27 @@ class Server:
             raise
 
     def _look(self, folder: Path, path: Path, name: str) -> Job:
+        def finish(heard: Any) -> dict[str, Any]:
+            seed = self._store.add_seed(folder, name, heard)
+            self._read_ahead(seed)
+            return {"seed": seed["id"]}
+
         return Job(
             kind="look",
             about={"name": name},
             task=Look(path, name, folder),
-            finish=lambda heard: {"seed": self._store.add_seed(folder, name, heard)["id"]},
+            finish=finish,
             undo=partial(self._store.drop, folder),
         )
+
+    def _read_ahead(self, seed: Mapping[str, Any]) -> None:
+        """Have the window that the page begins with read, while its user looks at it."""
+        begin, end = seed["window"]
+        asked = {"seed": seed["id"], "begin": begin, "end": end, "controls": {}}
+        with suppress(InputError):  # it is too short, or others are waiting
+            wish = wished(asked, self._store, self._config)
+            task = Read(wish.path, wish.name, wish.settings, self._store.root)
+            self._jobs.submit(Job("read", {}, task, lambda read: {}, lambda: None))
 
     async def seed(self, request: web.Request) -> web.StreamResponse:
         """Return what was heard of a recording."""

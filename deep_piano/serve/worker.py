@@ -59,6 +59,16 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Read:
+    """Read a seed before a piece of it is asked for, so that its composition begins at once."""
+
+    path: Path
+    name: str
+    settings: GenerateConfig
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Compose:
     """Write the takes of a piece into a folder, and its seed."""
 
@@ -79,7 +89,7 @@ class Export:
     seed_ends_s: float
 
 
-Task = Look | Compose | Export
+Task = Look | Read | Compose | Export
 Share = Callable[[str, float], None]
 """Called with a stage and how much of the whole work is done, 0 to 1."""
 
@@ -168,9 +178,13 @@ class Worker:
             transcription.transcribe(noise, sr=transcription.SAMPLE_RATE)
 
     def do(self, task: Task, share: Share) -> dict[str, Any]:
-        """Do a piece of work; see `Look`, `Compose`, `Export`."""
+        """Do a piece of work; see `Look`, `Read`, `Compose`, `Export`."""
         if isinstance(task, Compose):
             return self._compose(task, share)
+        if isinstance(task, Read):
+            road = road_of(self._checkpoint, task.settings, Path(f"{STEM}.mp3"))
+            self._seed(task, road, _staged(share, {}))
+            return {}
         if isinstance(task, Look):
             with named(task.path, task.name):
                 return self._look(task, share)
@@ -230,7 +244,7 @@ class Worker:
             road.write_seed(task.folder / "seed.mp3", task.path, seed)
         return {"takes": told, "seed_seconds": seed.seconds, "sound": road.sound}
 
-    def _seed(self, task: Compose, road: Road, progress: Tell) -> Seed:
+    def _seed(self, task: Read | Compose, road: Road, progress: Tell) -> Seed:
         """Return what a road reads of a seed; the last few are kept."""
         settings = task.settings
         window = (*settings.seed_within(None), settings.keep_recording)

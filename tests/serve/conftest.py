@@ -1,4 +1,4 @@
-"""One server for the tests of a file: its worker is warm after the first."""
+"""One server for most tests: its worker is warm after the first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.support.serving import small_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory, weights, three_keys):
     server = small_server(tmp_path_factory.mktemp("served") / "music", weights, three_keys)
     yield server

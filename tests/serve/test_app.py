@@ -57,6 +57,22 @@ def test_a_sketch_is_heard_with_its_last_ten_seconds(served, seed):
     assert (status, sound[:3]) == (200, b"ID3")
 
 
+def test_the_first_window_is_read_while_it_is_looked_at(served, tmp_path):
+    recordings.write_tone(tmp_path / "tone.wav", seconds=12)
+    seed = served.seed(tmp_path / "tone.wav")
+    begin, end = served.store.seed(seed)["window"]
+    _, state = served.ask("GET", "/api/state")
+    job = served.compose(seed, begin=begin, end=end)
+    served.piece(job)
+    stages = {facts["stage"] for _, facts in listened(served, state["last"], job)}
+    assert "composing" in stages
+    assert "transcribing" not in stages
+    job = served.compose(seed, begin=begin - 1, end=end)
+    served.piece(job)
+    stages = {facts["stage"] for _, facts in listened(served, state["last"], job)}
+    assert "transcribing" in stages
+
+
 def test_a_recording_is_heard_its_last_minute_of_more(served, tmp_path):
     recordings.write_tone(tmp_path / "tone.wav", seconds=70)
     _, heard = served.ask("GET", f"/api/seeds/{served.seed(tmp_path / 'tone.wav')}")

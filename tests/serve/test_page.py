@@ -321,6 +321,34 @@ def test_shape_reaches_the_engine_and_the_same_again_gives_the_same(visit, serve
     assert other["takes"][0]["files"]["piece.mid"] != first["takes"][0]["files"]["piece.mid"]
 
 
+TABLE = [
+    {"setting": "density", "label": "Density", "ends": ["sparser", "busier"], "default": None},
+    {"setting": "key", "label": "Key", "choices": ["C major", "A minor"], "default": None},
+    {"setting": "low", "label": "Lowest", "default": None, "more": True},
+    {"setting": "loud", "label": "Loudness", "ends": ["soft", "loud"], "default": 0.5},
+]
+
+
+def test_a_control_of_the_table_is_drawn_and_left_out_until_it_is_touched(visit):
+    page = visit()
+    usual = {"least": 0, "most": 2, "step": 0.1, "ends": [], "choices": [], "numbers": {}}
+    table = [usual | {"more": False} | one for one in TABLE]
+    wanted = "async () => (await import('/page/shape.js')).wanted()"
+    page.evaluate("async table => (await import('/page/shape.js')).setUpShape(table)", table)
+    assert page.evaluate(wanted) == {"loud": 0.5}
+    page.evaluate("document.getElementById('shape').hidden = false")
+    page.locator("#control-density").fill("1.5")
+    page.locator("#control-key").select_option("A minor")
+    page.locator("#more summary").click()
+    page.locator("#control-low").fill("1")
+    asked = {"density": 1.5, "key": "A minor", "low": 1, "loud": 0.5}
+    assert page.evaluate(wanted) == asked
+    assert page.locator("#numbers").text_content() == "Density: 1.5. Loudness: 0.5"
+    page.locator("#control-key").select_option("as in my playing")
+    page.locator("#control-low").fill("")
+    assert page.evaluate(wanted) == {"density": 1.5, "loud": 0.5}
+
+
 @pytest.mark.slow
 def test_keep_up_to_here_and_continue_differently(visit, served, sketch):
     page = visit()
@@ -466,6 +494,7 @@ def test_two_tabs_know_of_each_other_and_keep_their_own(visit, sketch, playing):
     assert other.locator("#listen").is_hidden()
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_is_enough(visit):
     page = visit()
 
@@ -499,7 +528,7 @@ def test_the_keyboard_alone_is_enough(visit):
     assert outline == "solid"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_it_fits_a_phone_by_day_and_by_night_and_everybody_can_use_it(visit, sketch, scheme):
     page = visit(
         viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, color_scheme=scheme

@@ -24,6 +24,7 @@ from bench import (
     prepare,
     realism,
     recordings,
+    serve,
     train,
 )
 from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
@@ -57,6 +58,7 @@ from tests.support.rows import note_row, write_dataset
         (bulk, "--takes"),
         (recordings, "--checkpoint"),
         (prepare, "--codec"),
+        (serve, "--runs"),
         (train, "--preset"),
     ],
 )

@@ -60,7 +60,7 @@ const seek = (view, s) => {
 const keep = async view => {
   audio().pause();
   const controls = {...wanted(), random_state: view.take.random_state + 1};
-  controls.seconds = Math.max(controls.seconds, view.take.seconds);
+  controls.seconds = Math.max(controls.seconds ?? 0, view.take.seconds);
   const facts = {piece: piece.id, take: view.take.take, keep_until: Number(view.mark.toFixed(2)), controls};
   asked((await tell("POST", "/api/pieces", facts)).job);
 };

@@ -88,13 +88,12 @@ const compose = async () => {
 
 const again = async () => {
   if (!chosen()) throw new Error("Choose a recording first.");
-  set("random_state", wanted().random_state + 1);
+  set("random_state", (wanted().random_state ?? 0) + 1);
   await compose();
 };
 
 const changed = quietly(async facts => {
   if (facts.kind === "pieces") return refresh();
-  if (facts.kind === "export") return undefined;
   jobs.set(facts.job, facts);
   drawJobs();
   if (facts.kind === "piece" && facts.state === "done") await refresh();

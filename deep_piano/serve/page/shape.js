@@ -7,7 +7,7 @@ let table = [];
 const field = one => $(`control-${one.setting}`);
 
 const numbers = () => {
-  $("numbers").textContent = table.filter(one => one.ends.length).map(one => {
+  $("numbers").textContent = table.filter(one => one.ends.length && given(one)).map(one => {
     const factor = Number(field(one).value);
     const each = Object.entries(one.numbers).map(([name, value]) => `${name} ${(factor * value).toFixed(2)}`);
     return `${one.label}: ${each.join(", ") || factor}`;
@@ -17,15 +17,20 @@ const numbers = () => {
 const drawn = one => {
   const id = `control-${one.setting}`;
   if (one.choices.length) {
-    const select = make("select", {id}, ...one.choices.map(value => make("option", {value, textContent: value})));
-    select.value = one.default;
+    const option = (value, textContent = value) => make("option", {value, textContent});
+    const select = make("select", {id}, ...(one.default === null ? [option("", "as in my playing")] : []),
+      ...one.choices.map(value => option(value)));
+    select.value = one.default ?? "";
     return make("label", {}, one.label, select);
   }
-  const range = {id, min: one.least, max: one.most, step: one.step, value: one.default};
+  // A setting that nobody has touched and that has no default is left to the engine.
+  const untouched = one.default === null;
+  const range = {id, min: one.least, max: one.most, step: one.step, value: one.default ?? ""};
+  const touched = event => { event.target.dataset.touched = true; numbers(); };
   if (one.ends.length)
     return make("label", {},
       make("span", {className: "ends soft"}, ...one.ends.map(end => make("span", {textContent: end}))),
-      make("input", {type: "range", ...range, ariaLabel: `${one.ends[0]} to ${one.ends[1]}`, oninput: numbers}));
+      make("input", {type: "range", ...range, ariaLabel: `${one.ends[0]} to ${one.ends[1]}`, oninput: untouched ? touched : numbers}));
   return make("label", {}, one.label, make("input", {type: "number", ...range}));
 };
 
@@ -36,7 +41,10 @@ export const setUpShape = controls => {
   numbers();
 };
 
-export const wanted = () => Object.fromEntries(table.map(one =>
+const given = one => field(one).value !== "" &&
+  (one.default !== null || !one.ends.length || field(one).dataset.touched);
+
+export const wanted = () => Object.fromEntries(table.filter(given).map(one =>
   [one.setting, one.choices.length ? field(one).value : Number(field(one).value)]));
 
 export const set = (setting, value) => { if ($(`control-${setting}`)) $(`control-${setting}`).value = value; };
