@@ -19,8 +19,7 @@ https://arxiv.org/abs/2404.09466
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,22 +34,30 @@ from deep_piano.music.segments import (
     Intervals,
     best_intervals,
 )
+from deep_piano.music.transkun_layers import (
+    AROUND,
+    Block,
+    Convolution,
+    Floats,
+    Mlp,
+    Position,
+    Team,
+    Weights,
+    group_norm,
+    norm_of,
+    parts_of,
+)
 
 HOP, WINDOW = 1024, 4096
 FRAMES = math.ceil(SEGMENT_SAMPLES / HOP) + 1
 FRAME_S = HOP / SAMPLE_RATE
 
-_HEADS = 8
 _LAYERS = 6
-_GROUPS = 4
 _LOG_FLOOR = 1e-5
 _FRAMES_AT_ONCE = 64
-_TURNS = 8  # of each thread, so that none waits long for another at the end
 _SYMBOLS_AT_ONCE = 9  # a tenth, so that their scores stay small
 _BANDS_AT_ONCE = 2
 _SCORED_AT_ONCE = 128  # begins; ends before them are not scored
-
-Floats = NDArray[np.float32]
 
 
 class Transkun:
@@ -78,8 +85,8 @@ class Transkun:
             self._encoder = _Encoder(w)
             self._scorer = _Scorer(w)
             size = self._scorer.size
-            self._velocity = _Mlp(w, "velocityPredictor", 3 * size, 128)
-            self._ends = _Mlp(w, "refinedOFPredictor", 3 * size, 4)
+            self._velocity = Mlp(w, "velocityPredictor", 3 * size, 128)
+            self._ends = Mlp(w, "refinedOFPredictor", 3 * size, 4)
         except ValueError as error:
             raise AssetError(
                 f"the transcription weights do not fit the network ({error}): "
@@ -102,7 +109,7 @@ class Transkun:
         with Team(self._threads) as team:
             context = self.context(self.log_mel(samples, team), team)
             # Symbol by symbol, from the scores to the ends: all scores together take 172 MB.
-            found = team(self._intervals, _parts(len(SYMBOLS), _SYMBOLS_AT_ONCE), context)
+            found = team(self._intervals, parts_of(len(SYMBOLS), _SYMBOLS_AT_ONCE), context)
         symbol, begin, end, velocity, shift, present = (
             np.concatenate(column) for column in zip(*found, strict=True)
         )
@@ -151,71 +158,6 @@ class Transkun:
         return velocity, shift, presence > 0
 
 
-class Team:
-    """Calls a function for each of several parts, on as many threads."""
-
-    def __init__(self, threads: int) -> None:
-        self._pool, self._tasks = ThreadPoolExecutor(threads), threads * _TURNS
-
-    def __enter__(self) -> Team:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-
-    def __call__(self, function: Callable[..., Any], parts: Any, *rest: Any) -> list[Any]:
-        """Return what the function returns for each part."""
-        size = max(1, -(-len(parts) // self._tasks))  # a task a part would wait more than it works
-
-        def several(first: int) -> list[Any]:
-            return [function(part, *rest) for part in parts[first : first + size]]
-
-        found = self._pool.map(several, range(0, len(parts), size))
-        return [one for some in found for one in some]
-
-
-def _parts(count: int, size: int) -> list[slice]:
-    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
-
-
-class Weights:
-    """The checkpoint's arrays by name, each checked for the shape that the network needs."""
-
-    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._arrays = arrays
-
-    def __call__(self, name: str, *shape: int | None) -> Floats:
-        """Return an array; a size of None may be any.
-
-        Raises
-        ------
-        AssetError
-            When it is missing.
-        ValueError
-            When it has another shape.
-        """
-        try:
-            array = self._arrays[name]
-        except KeyError:
-            raise AssetError(
-                f"the transcription weights have no array {name!r}: fetch the asset again."
-            ) from None
-        fits = len(array.shape) == len(shape) and all(
-            wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=False)
-        )
-        if not fits:
-            raise ValueError(f"{name} has shape {array.shape}, not {shape}")
-        return np.asarray(array, np.float32)
-
-    def dense(
-        self, name: str, inputs: int, outputs: int | None = None, *, scale: Floats | None = None
-    ) -> Kernel:
-        """Return the product of a linear layer, its outputs multiplied by `scale`."""
-        kernel = self(f"{name}.weight", outputs, inputs).T
-        bias = self(f"{name}.bias", kernel.shape[1])
-        return Kernel(kernel, bias) if scale is None else Kernel(kernel * scale, bias * scale)
-
-
 class FrontEnd:
     """Six log-mel spectrograms: through a Hann window, and Gaussians of learned centre and width.
 
@@ -256,18 +198,18 @@ class FrontEnd:
             logs = np.log(np.stack(seen, axis=-1) + np.float32(_LOG_FLOOR))
             return (logs - np.float32(math.log(_LOG_FLOOR))) / np.float32(-math.log(_LOG_FLOOR))
 
-        return np.concatenate(team(mels, _parts(FRAMES, _FRAMES_AT_ONCE)))
+        return np.concatenate(team(mels, parts_of(FRAMES, _FRAMES_AT_ONCE)))
 
 
 class _Patches:
     """Turns (T, 229, 6) into patches of 8 frames x 4 bands: (T / 8, 58, 256)."""
 
     def __init__(self, w: Weights) -> None:
-        self._first = _Convolution(w, "backbone.inputConv", (1, 1))
+        self._first = Convolution(w, "backbone.inputConv", (1, 1))
         bands = np.arange(w("framewiseFeatureExtractor.freq2mels", None, None).shape[1])
-        self._bands = _Position(w, "backbone.posEmbedBuilder", 1)(bands[:, None])
+        self._bands = Position(w, "backbone.posEmbedBuilder", 1)(bands[:, None])
         self._rest = [
-            (_Convolution(w, f"backbone.downConv.{index}", strides), _norm_of(w, index + 1), active)
+            (Convolution(w, f"backbone.downConv.{index}", strides), norm_of(w, index + 1), active)
             for index, strides, active in (
                 (1, (2, 1), True),
                 (5, (2, 2), True),
@@ -282,97 +224,9 @@ class _Patches:
         around = ((5, 4), (3, 2))
         for convolution, norm, active in self._rest:
             h = convolution(h, team, around)
-            _group_norm(h, *norm, team, active=active)
-            around = _AROUND
+            group_norm(h, *norm, team, active=active)
+            around = AROUND
         return h
-
-
-_AROUND = ((1, 1), (1, 1))
-
-
-class _Convolution:
-    """A convolution of 3 x 3."""
-
-    def __init__(self, w: Weights, name: str, strides: tuple[int, int]) -> None:
-        kernel = w(f"{name}.weight", None, None, 3, 3)
-        columns = kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel))  # (time, band, in) x out
-        self._product = Kernel(columns, w(f"{name}.bias", len(kernel)))
-        self._strides, self._outputs = strides, len(kernel)
-
-    def __call__(
-        self, x: Floats, team: Team, around: tuple[tuple[int, int], tuple[int, int]] = _AROUND
-    ) -> Floats:
-        """Take shape (T, F, in), padded with zeros, to (T', F', out)."""
-        padded = np.pad(x, (*around, (0, 0)))
-        views = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
-        views = views[:: self._strides[0], :: self._strides[1]].transpose(0, 1, 3, 4, 2)
-        out = np.empty((*views.shape[:2], self._outputs), np.float32)
-
-        def row(index: int) -> None:
-            out[index] = self._product(views[index].reshape(views.shape[1], -1))
-
-        team(row, range(len(out)))
-        return out
-
-
-def _norm_of(w: Weights, index: int) -> tuple[Floats, Floats]:
-    weight = w(f"backbone.downConv.{index}.weight", None)
-    return weight, w(f"backbone.downConv.{index}.bias", len(weight))
-
-
-def _group_norm(x: Floats, weight: Floats, bias: Floats, team: Team, *, active: bool) -> None:
-    """Normalise, in place, four groups of channels over time, band and channel; x: (T, F, C)."""
-    from deep_piano.music.transkun_kernels import gelu
-
-    def mean(rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        channels = np.mean(rows, axis=0)
-        return np.repeat(channels.reshape(_GROUPS, -1).mean(axis=1), len(channels) // _GROUPS)
-
-    centre = mean(team(lambda row: row.mean(axis=0, dtype="f8"), x))
-    spread = mean(team(lambda row: np.square(row - centre).mean(axis=0), x))
-    factor = weight / np.sqrt(spread + 1e-5)
-    factor, offset = factor.astype("f4"), (bias - centre * factor).astype("f4")
-
-    def normalise(row: Floats) -> None:
-        row *= factor
-        row += offset
-        if active:
-            gelu(row)
-
-    team(normalise, x)
-
-
-class _Mlp:
-    def __init__(
-        self, w: Weights, name: str, inputs: int, outputs: int, *, scale: Floats | None = None
-    ) -> None:
-        from deep_piano.music.transkun_kernels import gelu
-
-        self._gelu = gelu
-        hidden = len(w(f"{name}.0.weight", None, inputs))
-        self._first = w.dense(f"{name}.0", inputs)
-        self._second = w.dense(f"{name}.3", hidden, outputs, scale=scale)
-
-    def __call__(self, x: Floats) -> Floats:
-        hidden = self._first(x)
-        self._gelu(hidden)
-        return self._second(hidden)
-
-
-class _Position:
-    """Embeds coordinates (..., 1 or 2) by learned Fourier features and an MLP: (..., D)."""
-
-    def __init__(self, w: Weights, name: str, axes: int) -> None:
-        self._kernel = w(f"{name}.proj.weight", None, axes)
-        self._bias = w(f"{name}.proj.bias", len(self._kernel))
-        size = len(self._kernel)
-        self._mlp = _Mlp(w, f"{name}.mlp", size, size)
-
-    def __call__(self, coordinates: NDArray[Any]) -> Floats:
-        flat = coordinates.reshape(-1, coordinates.shape[-1]).astype(np.float32)
-        phase = flat @ self._kernel.T + self._bias
-        features = np.cos(phase) / np.float32(math.sqrt(phase.shape[-1] / 2))
-        return self._mlp(features).reshape(*coordinates.shape[:-1], -1)
 
 
 class _Encoder:
@@ -380,10 +234,10 @@ class _Encoder:
 
     def __init__(self, w: Weights) -> None:
         self._size = len(w("backbone.upConv1dSkip.weight", None, None, 8))
-        self._of_bands = _Position(w, "backbone.posEmbedBuilderAttnTF", 2)
-        self._of_symbols = _Position(w, "backbone.posEmbedBuilderAttnTE", 2)
+        self._of_bands = Position(w, "backbone.posEmbedBuilderAttnTF", 2)
+        self._of_symbols = Position(w, "backbone.posEmbedBuilderAttnTE", 2)
         self._layers = [
-            [_Block(w, f"backbone.encoderLayers.{layer}", axis, self._size) for axis in "FT"]
+            [Block(w, f"backbone.encoderLayers.{layer}", axis, self._size) for axis in "FT"]
             for layer in range(_LAYERS)
         ]
 
@@ -401,7 +255,7 @@ class _Encoder:
             x[part, :bands] += self._of_bands(_grid(every[part], np.arange(bands)))
             x[part, bands:] = self._of_symbols(_grid(every[part], np.array(SYMBOLS)))
 
-        team(place, _parts(times, _FRAMES_AT_ONCE // 8))
+        team(place, parts_of(times, _FRAMES_AT_ONCE // 8))
         for layer, (along_bands, along_time) in enumerate(self._layers):
             # The last layer computes only the symbols: its bands are not used.
             first = bands if layer == _LAYERS - 1 else 0
@@ -409,7 +263,7 @@ class _Encoder:
         return np.ascontiguousarray(x[1:].transpose(1, 0, 2))
 
 
-def _layer(along_bands: _Block, along_time: _Block, x: Floats, first: int, team: Team) -> Floats:
+def _layer(along_bands: Block, along_time: Block, x: Floats, first: int, team: Team) -> Floats:
     """Attend along the bands and symbols of a moment, then along time; x: (T, F, D).
 
     Both attentions take keys and values from the layer's input, unnormalised. What comes before
@@ -425,38 +279,8 @@ def _layer(along_bands: _Block, along_time: _Block, x: Floats, first: int, team:
         h[:, part] = along_time(h[:, part].transpose(1, 0, 2), known).transpose(1, 0, 2)
 
     team(moment, range(len(x)))
-    team(bands, _parts(h.shape[1], _BANDS_AT_ONCE))
+    team(bands, parts_of(h.shape[1], _BANDS_AT_ONCE))
     return h
-
-
-class _Block:
-    """An attention and a feed-forward network, each added to its input."""
-
-    def __init__(self, w: Weights, name: str, axis: str, size: int) -> None:
-        from deep_piano.music.transkun_kernels import attend, normalised
-
-        self._attend, self._normalised = attend, normalised
-        attention, forward = f"{name}.mhaBlock{axis}", f"{name}.fnnBlock{axis}"
-        q, k, v = (w(f"{attention}.module.{kind}_proj_weight", size, size) for kind in "qkv")
-        self._queries = Kernel(q / np.float32(math.sqrt(size / _HEADS)))
-        self._keys, self._values = Kernel(k), Kernel(v)
-        scale = w(f"{attention}.scale", size)
-        self._out = w.dense(f"{attention}.module.out_proj", size, size, scale=scale)
-        scale = w(f"{forward}.scale", size)
-        self._forward = _Mlp(w, f"{forward}.module", size, size, scale=scale)
-
-    def __call__(self, x: Floats, known: Floats) -> Floats:
-        """Take x of shape (n, a, D) and what it attends to (n, b, D) to shape (n, a, D)."""
-        size = x.shape[-1]
-        h, memory = (np.ascontiguousarray(y).reshape(-1, size) for y in (x, known))
-        queries = self._queries(self._normalised(h)).reshape(x.shape)
-        keys, values = (
-            product(memory).reshape(known.shape) for product in (self._keys, self._values)
-        )
-        found = [self._attend(*one, _HEADS) for one in zip(queries, keys, values, strict=True)]
-        h = h + self._out(np.concatenate(found))
-        h += self._forward(self._normalised(h))
-        return h.reshape(x.shape)
 
 
 class _Scorer:
@@ -478,7 +302,7 @@ class _Scorer:
         at_end = at_end.transpose(0, 2, 1) / np.float32(math.sqrt(self.size))
         score = np.empty((len(context), FRAMES, FRAMES), np.float32)
         for symbol, (begins, ends) in enumerate(zip(at_begin, at_end, strict=True)):
-            for part in _parts(FRAMES, _SCORED_AT_ONCE):
+            for part in parts_of(FRAMES, _SCORED_AT_ONCE):
                 later = slice(part.start, None)
                 score[symbol, part, later] = Kernel(ends[:, later])(begins[part])
         return score, mapped[..., -1], frames

@@ -19,7 +19,8 @@ from deep_piano.music.segments import (
     Intervals,
 )
 from deep_piano.music.transcription import Transcriber, transcribe_segments
-from deep_piano.music.transkun import FrontEnd, Team, Transkun, Weights
+from deep_piano.music.transkun import FrontEnd, Transkun
+from deep_piano.music.transkun_layers import Team, Weights
 from tests.support.segments import as_rows, intervals
 
 REFERENCE = Path(__file__).parents[1] / "data" / "transkun_reference.npz"
