@@ -42,7 +42,7 @@ from deep_piano.music.recordings import survey
 from deep_piano.report.text import markdown
 
 READING, COMPOSING = "reading seeds", "composing"
-PLAYING, ENCODING, WRITING = "playing", "encoding", "drawing and writing"
+PLAYING, WRITING = "playing", "encoding, drawing and writing"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,7 +91,7 @@ def stages_alone(paths: Sequence[Path], config: Config) -> dict[str, float]:
     road = road.ready(no_progress)
     decoder = open_decoder(road.checkpoint, settings)
     watch = Stopwatch()
-    parts = {"synth.render": PLAYING, "loudness.normalise": PLAYING, "audio.encode": ENCODING}
+    parts = {"synth.render": PLAYING, "loudness.normalise": PLAYING}
     with tempfile.TemporaryDirectory() as folder:
 
         def make(path: Path, number: int) -> None:
@@ -111,12 +111,10 @@ def stages_alone(paths: Sequence[Path], config: Config) -> dict[str, float]:
             for number, path in enumerate(paths):
                 make(path, number)
             watch.pause()
-    every = {
-        name: sum(times[name][1] for times in (watch.main, watch.beside) if name in times)
-        for name in (READING, COMPOSING, PLAYING, ENCODING, WRITING)
-    }
     pieces = len(paths) * settings.takes
-    return {name: s / pieces for name, s in every.items() if s}
+    # Those of the main thread, which waits for the others: its processor seconds are the process's.
+    stages = (READING, COMPOSING, PLAYING, WRITING)
+    return {name: watch.main[name][1] / pieces for name in stages if name in watch.main}
 
 
 def _watched(watch: Stopwatch, parts: dict[str, str]) -> ExitStack:

@@ -138,6 +138,7 @@ class Case:
 @click.option("--guidance", type=PerField(float), help="As for deep-piano generate.")
 @click.option("--hold-density", type=float, help="As for deep-piano generate.")
 @click.option("--candidates", type=int, help="As for deep-piano generate.")
+@click.option("--form", help="As for deep-piano generate.")
 def main(
     dataset: str,
     pieces: int,

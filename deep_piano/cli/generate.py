@@ -98,7 +98,7 @@ class _Generate(Grouped):
 @click.option(
     "--hold-density", type=float, help="How strongly to keep the density of the seed.  [1]"
 )
-@click.option("--form", help="Course of the piece: free, aba, rondo or theme.  [free]")
+@click.option("--form", help="Course of the piece: free, aba, rondo, theme.  [aba from 90 s on]")
 @click.option(
     "--plan", type=PlanFile(), help="Course of your own: a YAML file of sections (docs/form.md)."
 )

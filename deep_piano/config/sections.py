@@ -149,7 +149,7 @@ class GenerateConfig(_Section):
     guidance: Annotated[Guidances, _for_all(Guidances)] = Guidances()
     min_p: Annotated[MinPs, _for_all(MinPs)] = MinPs()
     hold_density: Annotated[float, Field(ge=0, le=10)] = 1.0
-    form: Literal["free", "aba", "rondo", "theme"] = "free"
+    form: Literal["auto", "free", "aba", "rondo", "theme"] = "auto"
     plan: list[PlanSection] | None = None
     density: Density = 1.0
     register_shift: RegisterShift = 0.0
@@ -194,7 +194,7 @@ class GenerateConfig(_Section):
 
     def _require_sound(self, plan: list[PlanSection]) -> None:
         """Raise ValueError where a plan's sections do not go together."""
-        if self.form != "free":
+        if self.form not in ("auto", "free"):
             raise ValueError(f"such that there is a plan or a form ({self.form}), not both")
         if not plan:
             raise ValueError("such that the plan has a section")

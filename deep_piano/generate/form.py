@@ -35,6 +35,8 @@ FORMS: Final[Mapping[str, tuple[tuple[str, float, str | None], ...]]] = {
 """The named forms: of each section its name, its share of the piece, and what it recalls."""
 
 VARY: Final = 4.0  # of their sections that recall one
+LEAST_SECONDS: Final = 90.0
+"""By default a piece of this length is an `aba`, and a shorter one is free."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def stretches(settings: GenerateConfig) -> list[Stretch]:
         PlanSection(
             name=name, seconds=share * settings.seconds, recall=recall, vary=VARY if recall else 0.0
         )
-        for name, share, recall in FORMS.get(settings.form, ())
+        for name, share, recall in FORMS.get(_form(settings), ())
     ]
     found, start_s = [], 0.0
     for number, part in enumerate(plan, 1):
@@ -78,6 +80,12 @@ def stretches(settings: GenerateConfig) -> list[Stretch]:
         found.append(Stretch(part, start_s, end_s))
         start_s = end_s
     return found
+
+
+def _form(settings: GenerateConfig) -> str:
+    if settings.form != "auto":
+        return settings.form
+    return "aba" if settings.seconds >= LEAST_SECONDS else "free"
 
 
 def course(
