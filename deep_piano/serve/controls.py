@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from deep_piano.analysis.keys import Key
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.errors import ConfigError, one_line
 
@@ -45,11 +46,18 @@ class Control:
     more: bool = False
 
 
+_KEYS = tuple(Key(tonic, mode).name for mode in ("major", "minor") for tonic in range(12))
+
 CONTROLS: Final = (
     Control("seconds", "Length in seconds", 20, 600, 10),
     Control("takes", "Takes", 1, 4, 1),
     Control("temperature", "Temperature", 0.7, 1.3, 0.05, ends=("predictable", "daring")),
     Control("guidance", "Guidance", 0, 2, 0.1, ends=("free", "close to my playing")),
+    Control("density", "Notes a second", 0.5, 2, 0.1, ends=("sparser", "busier")),
+    Control("key", "Key (stay: that of my playing)", choices=("free", "stay", *_KEYS)),
+    Control("form", "Form", choices=("auto", "free", "aba", "rondo", "theme")),
+    Control("dynamics", "Dynamics", 0.5, 1.5, 0.05, ends=("softer", "louder"), more=True),
+    Control("register_shift", "Register", -12, 12, 1, ends=("lower", "higher"), more=True),
     Control("hold_density", "Hold the density", 0, 10, 0.5, more=True),
     Control("candidates", "Candidates", 1, 16, 1, more=True),
     Control("random_state", "Random state", 0, 2**32 - 1, 1, more=True),

@@ -64,7 +64,7 @@ def test_it_works_and_says_so_in_its_last_line(made):
     assert result.returncode == 0, result.stderr
     last = result.stdout.splitlines()[-1]
     assert last.startswith(f"{out}: 3:00.0, ")
-    assert re.fullmatch(r".* notes, continuing 0:04–0:14 of 0:14, made in [\d.]+ s", last)
+    assert re.fullmatch(r".* notes, continuing 0:04.0:14 of 0:14, made in [\d.]+ s", last)
 
 
 def test_where_there_is_no_terminal_it_says_how_far_it_is_and_nothing_else(made):
