@@ -144,7 +144,7 @@ def _written(music: Music, folder: Path, sr: int | None) -> Path:
 
 
 def _wave(samples: Any, path: Path, sr: int | None) -> Path:
-    import soundfile
+    from scipy.io import wavfile
 
     if sr is None or sr <= 0:
         raise InputError(f"samples need their sampling rate in Hz: give sr=. Received: {sr!r}.")
@@ -160,5 +160,6 @@ def _wave(samples: Any, path: Path, sr: int | None) -> Path:
         )
     if samples.dtype.kind == "i":
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    soundfile.write(path, samples.astype(np.float32), int(sr), subtype="FLOAT")
+    # Not by soundfile, which writes the time into files of floats.
+    wavfile.write(path, int(sr), samples.astype(np.float32))
     return path

@@ -67,12 +67,7 @@ def stretches(settings: GenerateConfig) -> list[Stretch]:
     >>> [(part.plan.name, part.end_s) for part in stretches(GenerateConfig(form="rondo"))][:2]
     [('A', 36.0), ('B', 72.0)]
     """
-    plan = settings.plan or [
-        PlanSection(
-            name=name, seconds=share * settings.seconds, recall=recall, vary=VARY if recall else 0.0
-        )
-        for name, share, recall in FORMS.get(_form(settings), ())
-    ]
+    plan = settings.plan or _planned(FORMS.get(_form(settings), ()), settings.seconds)
     found, start_s = [], 0.0
     for number, part in enumerate(plan, 1):
         last = number == len(plan)
@@ -86,6 +81,20 @@ def _form(settings: GenerateConfig) -> str:
     if settings.form != "auto":
         return settings.form
     return "aba" if settings.seconds >= LEAST_SECONDS else "free"
+
+
+def _planned(form: tuple[tuple[str, float, str | None], ...], seconds: float) -> list[PlanSection]:
+    """Return the sections of a named form; the last one ends in the seed's key."""
+    return [
+        PlanSection(
+            name=name,
+            seconds=share * seconds,
+            recall=recall,
+            vary=VARY if recall else 0.0,
+            key="stay" if number == len(form) else None,
+        )
+        for number, (name, share, recall) in enumerate(form, 1)
+    ]
 
 
 def course(

@@ -5,6 +5,7 @@ A piece is made without them. This module knows names of packages; it loads none
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import Final
 
@@ -22,13 +23,17 @@ ADDED: Final = {
 
 def missing(extra: str) -> list[str]:
     """Return the packages of an extra that are not installed."""
-    return [package for package in EXTRAS[extra] if find_spec(package) is None]
+    return [package for package in EXTRAS[extra] if not _installed(package)]
 
 
 def require(package: str) -> None:
     """Raise `InputError` where a package of an extra is not installed."""
-    if find_spec(package) is None:
+    if not _installed(package):
         raise InputError(advice_for(package))
+
+
+def _installed(package: str) -> bool:
+    return sys.modules.get(package) is not None or find_spec(package) is not None
 
 
 def advice_for(package: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from scipy.io import wavfile
 
 import deep_piano as dp
 from deep_piano.errors import ConfigError, InputError
@@ -139,7 +140,7 @@ def test_samples_are_a_wave_file_of_them(hears, settings):
     samples, sr = soundfile.read("a.wav", dtype="float32")
     given = dp.continue_piece(samples, sr=sr, **settings)
     assert given.facts["seed"]["to_s"] == 14
-    soundfile.write("seed.wav", samples, sr, subtype="FLOAT")
+    wavfile.write("seed.wav", sr, samples)
     file = dp.continue_piece("seed.wav", **settings)
     assert file.facts == given.facts
     np.testing.assert_array_equal(file.notes, given.notes)

@@ -7,13 +7,12 @@ import pytest
 
 from deep_piano.analysis.keys import Key, key_of
 from deep_piano.config.load import load_config
-from deep_piano.config.sections import GenerateConfig
 from deep_piano.generate.form import FORMS, course, stretches
 from tests.support.fakes import arpeggios
 
 
 def settings(**asked):
-    return load_config(None, {"generate": asked}).generate
+    return load_config(None, {"generate": {"form": "free"} | asked}).generate
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -26,8 +25,16 @@ def test_a_form_is_scaled_to_the_piece(form, seconds):
     assert sum(share for _, share, _ in FORMS[form]) == pytest.approx(1)
 
 
+def test_by_default_a_long_piece_comes_back_to_its_beginning_and_ends_in_its_key():
+    named = [part.plan.name for part in stretches(settings(form="auto", seconds=90.0))]
+    assert named == ["A", "B", "A again"]
+    assert stretches(settings(form="auto", seconds=89.0)) == []
+    for form in FORMS:
+        assert [part.plan.key for part in stretches(settings(form=form))][-1] == "stay"
+
+
 def test_what_is_not_asked_for_is_no_course(rng):
-    assert course(GenerateConfig(), arpeggios(8, rng=rng), seed_s=8.0) == ()
+    assert course(settings(), arpeggios(8, rng=rng), seed_s=8.0) == ()
 
 
 def test_a_plan_becomes_sections(rng):
