@@ -61,16 +61,16 @@ class Given:
     struck_at_s: NDArray[np.float64]
 
     @classmethod
-    def rhythm(cls, notes: Notes) -> Given:
-        """Return onsets, durations and velocities of notes, to be given new pitches."""
-        steps = encode(notes).astype(np.int64)
+    def rhythm(cls, notes: Notes, at_s: float) -> Given:
+        """Return onsets, durations and velocities of notes, whose zero is at `at_s`."""
+        steps = _steps(notes, at_s)
         steps[:, PITCH] = FREE
         return cls(steps, np.stack([notes["onset"], notes["offset"]], 1), None, *_no_keys())
 
     @classmethod
     def pitches(cls, notes: Notes) -> Given:
-        """Return the pitches of notes in their order, to be given a new rhythm."""
-        steps = encode(notes).astype(np.int64)
+        """Return the pitches of notes, in their order."""
+        steps = _steps(notes)
         steps[:, [ONSET, VELOCITY, DURATION]] = FREE
         return cls(steps, np.empty((0, 2)), None, *_no_keys())
 
@@ -81,8 +81,15 @@ class Given:
         keys = before["pitch"].astype(int) - LOWEST_PITCH
         np.maximum.at(until, keys, before["offset"])
         np.minimum.at(struck, after["pitch"].astype(int) - LOWEST_PITCH, after["onset"])
-        steps = encode(after[:FOLLOWING_NOTES]).astype(np.int64)
+        steps = _steps(after[:FOLLOWING_NOTES])
         return cls(steps, np.empty((0, 2)), from_s, until, struck)
+
+
+def _steps(notes: Notes, at_s: float = 0.0) -> NDArray[np.int64]:
+    steps = encode(notes).astype(np.int64)
+    # The codec's longest onset is no bound here.
+    steps[0, ONSET] = round((float(notes["onset"][0]) + at_s) * STEPS_PER_SECOND)
+    return steps
 
 
 def _no_keys() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -123,6 +130,7 @@ class Giving:
             return min(max(value - now, 0), LONGEST_ONSET)
         return value
 
+    @property
     def must_wait(self) -> bool:
         """Say whether the next note may not be struck together with the last one.
 

@@ -326,21 +326,24 @@ class Piece:
     @property
     def is_closing(self) -> bool:
         """Whether it is at its last chord, or beyond the span that is filled."""
-        return self.chord is not None or (self.is_given and self.final[0] < self.now)
+        return self.chord is not None or (self.giving is not None and bool(self.giving.first))
 
     def given(self, index: int) -> int:
         """Return the value of a field of the next note where it is given, else `FREE`."""
         return FREE if self.giving is None else self.giving.of(index, self.now)
 
     def _allowed_onsets(self) -> Mask:
-        if self.is_given and self.given(ONSET) != FREE:
+        if self.given(ONSET) != FREE:
             return NEAR  # whatever is drawn
         if not self.made:
             onsets = self.now + ONSET_STEPS
             gaps = onsets >= self.seed_end  # nothing joins the seed
-            return gaps & (onsets <= max(onsets[gaps].min(), self.seed_end + STEPS_PER_SECOND))
+            latest = max(int(onsets[gaps].min()), self.seed_end + STEPS_PER_SECOND)
+            if self.giving is not None and not self.is_given:  # a span has a note at least
+                latest = min(latest, self.final[0])
+            return gaps & (onsets <= latest)
         full = self.struck.sum() >= MOST_NOTES_AT_ONCE
-        if full or (self.is_given and self.giving is not None and self.giving.must_wait()):
+        if full or (self.giving is not None and self.giving.must_wait):
             return NEAR & (ONSET_STEPS > 0)
         return NEAR
 

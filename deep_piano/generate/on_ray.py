@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deep_piano.config.sections import Config
-from deep_piano.decoding.open import judge_of, open_decoder
-from deep_piano.errors import DeepPianoError, one_line
+from deep_piano.decoding.open import judge_of, open_decoder, require_any_device
+from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.generate.composers import ComposerActor, Crew, DecoderFactory, Place, crew_for
 from deep_piano.generate.gallery import write_gallery
 from deep_piano.generate.on_the_way import OnTheWay
@@ -100,6 +100,8 @@ def generate(
     begun = time.monotonic()
     require_apart(seeds, pieces)
     settings, bulk = config.generate, config.bulk
+    if settings.between:
+        raise InputError("--between is a span of one piece, not of a folder. Give one file.")
     loaded = checkpoint or checkpoints.load(settings.checkpoint, storage=config.storage)
     road = road_of(loaded, settings, Path(f"take.{bulk.format}"), only_new=only_new)
     entries, _ = survey(seeds)
@@ -119,6 +121,8 @@ def generate(
         with connected():
             count = sum(len(takes) for _, takes in todo)
             crew = crew_for(bulk, pieces=count, of_notes=road.of_notes)
+            if crew.gpus:
+                require_any_device(settings)
             require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
             run = replace(run, composed_on=crew.device)
             silence = Silence(bulk.silence_seconds, "bulk.silence_seconds")
