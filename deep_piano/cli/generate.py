@@ -368,20 +368,12 @@ def votes(files: tuple[Path, ...]) -> None:
 
 def _described(facts: Mapping[str, Any]) -> str:
     """Return how long a piece is, its notes if it has any, what it continues, why it was kept."""
-    from deep_piano.report.text import clock, minutes
+    from deep_piano.report.text import clock, origin
 
-    piece, seed = facts["piece"], facts["seed"]
+    piece = facts["piece"]
     notes = f", {piece['notes']} notes" if "notes" in piece else ""
-    begins, ends, of_s = minutes(seed["from_s"]), minutes(seed["to_s"]), seed["of_s"]
-    whole = f" of {minutes(of_s)}" if of_s is not None else ""
     kept = f", {_why_kept(facts)}" if "ranking" in facts else ""
-    what = f"continuing {begins}\N{EN DASH}{ends}{whole}"
-    if "fill" in facts:
-        begins, ends = (minutes(facts["fill"][end]) for end in ("from_s", "to_s"))
-        what = f"{begins}\N{EN DASH}{ends} made anew"
-    elif "remix" in facts:
-        what = f"with the {facts['remix']['kept']} of {begins}\N{EN DASH}{ends}{whole}"
-    return f"{clock(piece['seconds'])}{notes}, {what}{kept}"
+    return f"{clock(piece['seconds'])}{notes}, {origin(facts)}{kept}"
 
 
 def _why_kept(facts: Mapping[str, Any]) -> str:

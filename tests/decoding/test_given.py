@@ -90,7 +90,7 @@ def test_a_span_is_filled_up_to_what_follows():
 def test_what_follows_costs_what_the_network_says():
     """The notes of the fill given too: the same losses for the same notes."""
     seed = arpeggios(8, rng=np.random.default_rng(1))
-    after, given = span(seed)
+    _, given = span(seed)
     found = composed(given)
     begun = round(float(seed["onset"][-1]) * 100)
     steps = np.concatenate([found.steps, given.steps])

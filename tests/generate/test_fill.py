@@ -68,9 +68,12 @@ def test_it_is_as_long_as_it_was(piece):
     assert facts["piece"]["nats_a_note_after"] > 0
     assert facts["fill"]["from_s"] == BEGIN_S
     assert facts["fill"]["to_s"] == END_S
-    assert facts["fill"]["notes"] == len(take.notes) - len(read_midi(piece)) + (
-        (read_midi(piece)["onset"] >= BEGIN_S) & (read_midi(piece)["onset"] < END_S)
-    ).sum()
+    assert (
+        facts["fill"]["notes"]
+        == len(take.notes)
+        - len(read_midi(piece))
+        + ((read_midi(piece)["onset"] >= BEGIN_S) & (read_midi(piece)["onset"] < END_S)).sum()
+    )
 
 
 def test_the_same_settings_give_the_same_bytes(piece, tmp_path, weights):

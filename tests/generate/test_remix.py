@@ -124,7 +124,7 @@ def test_controls_lead_what_is_made_anew(song):
 @pytest.mark.parametrize("settings", [{"remix": "rhythm"}, {"between": [10.0, 20.0]}])
 def test_the_compiled_loop_is_refused(settings):
     made = GenerateConfig.model_validate(settings)
-    with pytest.raises(InputError, match="on CPUs only. Give --gpus-per-worker 0"):
+    with pytest.raises(InputError, match=r"on CPUs only\. Give --gpus-per-worker 0"):
         require_any_device(made)
     with pytest.raises(InputError, match="on CPUs only"):
         open_decoder(random_checkpoint(), made.model_copy(update={"candidates": 1}), device="gpu")
