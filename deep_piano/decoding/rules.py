@@ -448,7 +448,7 @@ class Piece:
             self._take_into(self.chord, step)
         if self.giving is not None and self.giving.first is not None:
             self.giving.take(step[PITCH])
-            self.done = self.giving.is_over
+            self.done = self.giving.left == 0
         self.made.append(step)
         self.nats_before += sum(self.nats)
         self.coming = step

@@ -96,7 +96,7 @@ def test_what_follows_costs_what_the_network_says():
     steps = np.concatenate([found.steps, given.steps])
     steps[0, ONSET] += begun
     steps[len(found.steps), ONSET] -= begun + int(found.steps[:, ONSET].sum())
-    both = Given(steps, np.empty((0, 2)), None, given.sounds_until_s, given.struck_at_s)
+    both = Given(steps, np.full((len(steps), 2), np.nan))
     nats = composed(both).nats
     shares = np.array([len(found.steps), FOLLOWING_NOTES]) / len(steps)
     assert nats == pytest.approx(shares @ [found.nats, found.nats_after])

@@ -107,9 +107,9 @@ def test_a_piece_is_the_same_to_the_last_bit_in_any_slot_and_company(name, reque
     found = {}
     for at_once, numbers in ((1, [3]), (WIDTH, [9, 4, 3, 8, 0]), (2, [7, 6, 5, 2, 1])):
         found |= composed(decoder, numbers, at_once=at_once)
-    for number, (notes, nats) in expected.items():
-        np.testing.assert_array_equal(found[number].notes, notes)
-        assert found[number].nats == nats
+    for number, piece in expected.items():
+        np.testing.assert_array_equal(found[number].notes, piece.notes)
+        assert found[number].nats == piece.nats
 
 
 def test_a_long_seed_is_heard_over_several_calls(guided):
