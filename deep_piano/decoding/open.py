@@ -14,7 +14,7 @@ from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.base import Decoder, Sampling
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.wave import WaveDecoder
-from deep_piano.errors import CheckpointError, InputError
+from deep_piano.errors import CheckpointError
 from deep_piano.models.checkpoint import Checkpoint, load
 
 Device = Literal["cpu", "gpu"]
@@ -41,8 +41,6 @@ def open_decoder(
         When the checkpoint is of a codec that is neither notes nor a sound wave.
     DeepPianoError
         When TensorFlow sees no GPU.
-    InputError
-        When what is asked for cannot be composed there.
     """
     judge = judge_of(checkpoint, settings)
     if judge is not None:
@@ -54,7 +52,6 @@ def open_decoder(
         return ChoosingDecoder(decoder, judge, count)
     of_notes = checkpoint.spec.codec == SPEC.codec
     if device == "gpu":
-        require_any_device(settings)
         from deep_piano.decoding.xla import prepare_gpu
 
         prepare_gpu()
@@ -68,13 +65,6 @@ def open_decoder(
     if of_notes:
         return NoteDecoder(Engine(checkpoint), *drawing(settings))
     return WaveDecoder(checkpoint, threads=width)
-
-
-def require_any_device(settings: GenerateConfig) -> None:
-    """Raise `InputError` where the settings can be composed on CPUs only."""
-    if settings.between or settings.remix:
-        option = "--remix" if settings.remix else "--between"
-        raise InputError(f"{option} composes on CPUs only. Give --gpus-per-worker 0.")
 
 
 def judge_of(checkpoint: Checkpoint, settings: GenerateConfig) -> Judge | None:

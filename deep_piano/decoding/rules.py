@@ -446,15 +446,21 @@ class Piece:
         self.struck[step[PITCH]] = True
         if self.chord is not None:
             self._take_into(self.chord, step)
-        if self.giving is not None and self.giving.first is not None:
-            self.giving.take(step[PITCH])
+        self.hear([step])
+        if self.is_given and self.giving is not None:
             self.done = self.giving.left == 0
-        self.made.append(step)
         self.nats_before += sum(self.nats)
         self.coming = step
         self._note(step)
         if self.wishes is not None:
             self.wishes.take(self.now, step[PITCH])
+
+    def hear(self, steps: list[list[int]]) -> None:
+        """Write down notes of the continuation that came one after another."""
+        self.made += steps
+        if self.giving is not None and self.giving.first is not None:
+            for step in steps:
+                self.giving.take(step[PITCH])
 
     def _note(self, step: list[int]) -> None:
         """Remember a note for the rules against loops and drones."""

@@ -10,6 +10,7 @@ import pytest
 from deep_piano.analysis.keys import Key
 from deep_piano.analysis.note_figures import MOST_REPETITIONS, longest_loop
 from deep_piano.decoding.base import Sampling
+from deep_piano.decoding.given import Given
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE, NoteTask
 from deep_piano.decoding.sections import Section
@@ -59,6 +60,21 @@ def with_course(number):
     return replace(task(number, seconds=32.0 + number), sections=sections)
 
 
+def with_given(number):
+    """Return a remix, of a rhythm or of pitches, or a span to be filled, by turns."""
+    rng = np.random.default_rng(100 + number)
+    old = arpeggios(5 + number, rng=rng, tonic=50 + number)
+    old["onset"] += 15.0
+    old["offset"] += rng.uniform(15.0, 15.5, len(old))  # keys overlap
+    plain = task(number)
+    given = (
+        Given.rhythm(old, 0.5),
+        Given.pitches(old),
+        Given.following(plain.seed, old, 14.5),
+    )[number % 3]
+    return replace(plain, seconds=40.0, given=given)
+
+
 def composed(decoder, numbers, *, at_once=WIDTH, task=task):
     """Return the pieces of some tasks, each begun as soon as there is a place."""
     waiting, done = list(numbers), {}
@@ -98,6 +114,20 @@ def test_sections_are_those_of_the_reference(name, request):
     require_the_same(composed(request.getfixturevalue(name), range(6), task=with_course), expected)
     without = composed(NoteDecoder(Engine(checkpoint), *draws), [3], task=task)
     assert len(without[3].notes) != len(expected[3].notes)
+
+
+@pytest.mark.parametrize("name", ["plain", "guided"])
+def test_given_notes_are_those_of_the_reference(name, request):
+    checkpoint, draws = {"plain": (HASTY, PLAIN), "guided": (STUBBORN, GUIDED)}[name]
+    expected = composed(NoteDecoder(Engine(checkpoint), *draws), range(9), task=with_given)
+    found = composed(request.getfixturevalue(name), range(9), task=with_given)
+    require_the_same(found, expected)
+    for number, piece in expected.items():
+        np.testing.assert_array_equal(found[number].steps, piece.steps)
+        if number % 3 == 2:
+            assert found[number].nats_after == pytest.approx(piece.nats_after, abs=1e-4)
+        else:
+            assert len(piece.steps) == len(with_given(number).given.steps)
 
 
 @pytest.mark.parametrize("name", ["plain", "guided"])

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from deep_piano.config.sections import GenerateConfig
-from deep_piano.decoding.open import open_decoder, require_any_device
-from deep_piano.errors import InputError
+from deep_piano.decoding.open import open_decoder
 from deep_piano.generate.piece import decode_takes, make_pieces
 from deep_piano.generate.remix import RemixRoad
 from deep_piano.infra.progress import no_progress
@@ -119,13 +118,3 @@ def test_controls_lead_what_is_made_anew(song):
     assert means[0] < means[1] - 4
     lengths = [remixed(song, "pitches", density=density)[2].seconds for density in (0.5, 2.0)]
     assert lengths[0] > lengths[1]
-
-
-@pytest.mark.parametrize("settings", [{"remix": "rhythm"}, {"between": [10.0, 20.0]}])
-def test_the_compiled_loop_is_refused(settings):
-    made = GenerateConfig.model_validate(settings)
-    with pytest.raises(InputError, match=r"on CPUs only\. Give --gpus-per-worker 0"):
-        require_any_device(made)
-    with pytest.raises(InputError, match="on CPUs only"):
-        open_decoder(random_checkpoint(), made.model_copy(update={"candidates": 1}), device="gpu")
-    require_any_device(GenerateConfig())
