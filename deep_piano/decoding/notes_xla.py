@@ -492,8 +492,8 @@ def _allowed(rows: Rows, drawn: list[tf.Tensor], values: tf.Tensor) -> tf.Tensor
         before = _allowed_onsets(rows)
     elif index == PITCH:
         free = (drawn[ONSET][:, None] > 0) | ~rows["struck"]
-        left = free & free_keys(rows, drawn[ONSET])
-        free = tf.where(tf.reduce_any(left, 1, keepdims=True), left, free)
+        silent = free & free_keys(rows, drawn[ONSET])
+        free = tf.where(tf.reduce_any(silent, 1, keepdims=True), silent, free)
         free = _without_one_more(rows, free)
         before = _without_drone(rows, free, drawn[ONSET])
     elif index == VELOCITY:

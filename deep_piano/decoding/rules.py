@@ -301,8 +301,8 @@ class Piece:
         if index == PITCH:
             free = ~self.struck if step[ONSET] == 0 else ANY_KEY
             if self.giving is not None:
-                left = free & self.giving.free_keys(self.now + step[ONSET])
-                free = left if left.any() else free
+                silent = free & self.giving.free_keys(self.now + step[ONSET])
+                free = silent if silent.any() else free
             return self._without_drone(self.loops.without_one_more(free), step[ONSET])
         if index == VELOCITY:
             return _ANY_VELOCITY
