@@ -18,7 +18,7 @@ from deep_piano.generate.seeds import SR
 from deep_piano.infra.progress import Tell, no_progress
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import Notes
-from deep_piano.report.text import clock, minutes
+from deep_piano.report.text import clock, origin
 
 
 class Piece:
@@ -32,13 +32,14 @@ class Piece:
     take : int
         Which of its seed's takes it is, from 1.
     seed_seconds : float
-        How long the seed lasts in the piece; 0 where it was left out.
+        How long the seed lasts in the piece; 0 where it was left out. Of a piece of which a span
+        was made anew: how long what comes before it lasts.
     """
 
     def __init__(self, road: Road, seed: Any, take: Any) -> None:
         self._road, self._seed, self._take = road, seed, take
         self.take: int = take.index + 1
-        self.seed_seconds: float = 0.0 if road.only_new else seed.seconds
+        self.seed_seconds: float = 0.0 if road.only_new or road.settings.remix else seed.seconds
 
     @property
     def notes(self) -> Notes:
@@ -160,9 +161,8 @@ class Piece:
     def __repr__(self) -> str:
         seed = self._seed.facts
         notes = f", {len(self.notes):,} notes" if self._road.of_notes else ""
-        whole = f" of {minutes(seed['of_s'])}" if seed["of_s"] is not None else ""
-        where = f"{minutes(seed['from_s'])}\N{EN DASH}{minutes(seed['to_s'])}{whole}"
-        return f"<Piece of {clock(self.seconds)}{notes}, continuing {where} of {seed['file']!r}>"
+        what = origin({"seed": seed, **self._facts})
+        return f"<Piece of {clock(self.seconds)}{notes}, {what} of {seed['file']!r}>"
 
     def _repr_html_(self) -> str:
         """Show it in a notebook: its piano roll, and a player."""

@@ -20,6 +20,7 @@ from deep_piano.cli.options import (
     PerField,
     PlanFile,
     SettingsFile,
+    Span,
     configured,
     json_option,
     open_folders,
@@ -39,6 +40,7 @@ class _Generate(Grouped):
     groups = MappingProxyType(
         {
             "Seed": ("seed_seconds", "seed_start", "seed_end", "keep_until", "keep_recording"),
+            "A piece made anew in part": ("between", "remix"),
             "Music": (
                 *("seconds", "takes", "keep", "random_state", "candidates", "only_new"),
                 *("form", "plan", "density", "register_shift", "dynamics", "key"),
@@ -72,6 +74,16 @@ class _Generate(Grouped):
     type=Clock(),
     help="Keep everything up to here, as 1:12 or 72: the piece continues from there, in the manner "
     "of its first --seed-seconds.",
+)
+@click.option(
+    "--between",
+    type=Span(),
+    help="Make only this span of the piece anew, as 0:40-0:55; all else stays (docs/remix.md).",
+)
+@click.option(
+    "--remix",
+    help="rhythm: keep it and make new pitches; pitches: keep them in order and make a new rhythm. "
+    "Of a whole MIDI file, or of a recording's seed (docs/remix.md).",
 )
 @click.option("--only-new", is_flag=True, help="Leave the seed out of the piece.")
 @click.option(
@@ -356,14 +368,12 @@ def votes(files: tuple[Path, ...]) -> None:
 
 def _described(facts: Mapping[str, Any]) -> str:
     """Return how long a piece is, its notes if it has any, what it continues, why it was kept."""
-    from deep_piano.report.text import clock, minutes
+    from deep_piano.report.text import clock, origin
 
-    piece, seed = facts["piece"], facts["seed"]
+    piece = facts["piece"]
     notes = f", {piece['notes']} notes" if "notes" in piece else ""
-    begins, ends, of_s = minutes(seed["from_s"]), minutes(seed["to_s"]), seed["of_s"]
-    whole = f" of {minutes(of_s)}" if of_s is not None else ""
     kept = f", {_why_kept(facts)}" if "ranking" in facts else ""
-    return f"{clock(piece['seconds'])}{notes}, continuing {begins}\N{EN DASH}{ends}{whole}{kept}"
+    return f"{clock(piece['seconds'])}{notes}, {origin(facts)}{kept}"
 
 
 def _why_kept(facts: Mapping[str, Any]) -> str:

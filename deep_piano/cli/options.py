@@ -68,6 +68,21 @@ class Clock(click.ParamType[float]):
             self.fail(f"{value!r} is no time. Give it as 72 or 1:12.", param, ctx)
 
 
+class Span(click.ParamType[list[float]]):
+    """From one time to another: ``0:40-0:55``, ``40-55``."""
+
+    name = "TIME-TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[float]:
+        """Return where it begins and where it ends, in seconds."""
+        ends = str(value).split("-")
+        if len(ends) != 2:
+            self.fail(f"{value!r} is no span. Give it as 0:40-0:55.", param, ctx)
+        return [Clock().convert(end, param, ctx) for end in ends]
+
+
 class PlanFile(click.ParamType[Any]):
     """A YAML file with the plan of a piece: its sections are read."""
 

@@ -28,6 +28,7 @@ MinP = Annotated[float, Field(ge=0, lt=1)]
 Guidance = Annotated[float, Field(ge=0, le=10)]
 TopK = Annotated[int, Field(ge=0, le=1024)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
+SpanEnd = Annotated[float, Field(ge=2, le=3600)]
 Silence = Annotated[float, Field(gt=0, le=604800)]
 
 
@@ -135,6 +136,13 @@ class PlanSection(_Section):
     key: KeyName | None = None
 
 
+SHORTEST_FILL_S, LONGEST_FILL_S = 1.0, 60.0
+_BESIDE_BETWEEN = (
+    *("remix", "seed_start", "seed_end", "keep_until", "form", "plan"),
+    *("keep_recording", "two_tracks"),
+)
+
+
 class GenerateConfig(_Section):
     """How a seed becomes a piece."""
 
@@ -143,6 +151,8 @@ class GenerateConfig(_Section):
     seed_start: Annotated[float, Field(ge=0, le=86400)] | None = None
     seed_end: Annotated[float, Field(ge=2, le=86400)] | None = None
     keep_until: Annotated[float, Field(ge=2, le=3600)] | None = None
+    between: Annotated[list[SpanEnd], Field(min_length=2, max_length=2)] | None = None
+    remix: Literal["rhythm", "pitches"] | None = None
     temperature: Annotated[Temperatures, _for_all(Temperatures)] = Temperatures()
     top_p: Annotated[TopPs, _for_all(TopPs)] = TopPs()
     top_k: Annotated[TopKs, _for_all(TopKs)] = TopKs()
@@ -191,6 +201,31 @@ class GenerateConfig(_Section):
         if self.plan is not None:
             self._require_sound(self.plan)
         return self
+
+    @model_validator(mode="after")
+    def _remade_fits_together(self) -> Self:
+        if self.between is not None:
+            begin_s, end_s = self.between
+            if not SHORTEST_FILL_S <= end_s - begin_s <= LONGEST_FILL_S:
+                raise ValueError(
+                    f"such that between ({begin_s:g} to {end_s:g} s) lasts {SHORTEST_FILL_S:g} to "
+                    f"{LONGEST_FILL_S:g} s"
+                )
+        for name, useless in (("between", _BESIDE_BETWEEN), ("remix", self._beside_remix)):
+            given = [
+                other
+                for other in useless
+                if getattr(self, other) != type(self).model_fields[other].get_default()
+            ]
+            if getattr(self, name) is not None and given:
+                raise ValueError(f"such that only one of {name} and {given[0]} is given")
+        return self
+
+    @property
+    def _beside_remix(self) -> tuple[str, ...]:
+        """The settings that a remix has no use for."""
+        kept = ("density", "dynamics") if self.remix == "rhythm" else ("register_shift", "key")
+        return ("keep_until", "form", "plan", "keep_recording", "two_tracks", *kept)
 
     def _require_sound(self, plan: list[PlanSection]) -> None:
         """Raise ValueError where a plan's sections do not go together."""

@@ -128,7 +128,7 @@ class ChoosingDecoder(Decoder[NoteTask, NoteContinuation]):
 
     def _look_at(self, piece: _Candidates) -> None:
         """Choose where all candidates wait; no more when one of them comes to its end."""
-        if piece.done or any(state.chord is not None for state in piece.states):
+        if piece.done or any(state.is_closing for state in piece.states):
             piece.open = False
             for state in piece.states:
                 state.waits_at = math.inf
@@ -148,6 +148,9 @@ class ChoosingDecoder(Decoder[NoteTask, NoteContinuation]):
 
     def _best_of(self, piece: _Candidates) -> NoteContinuation:
         ends = [piece.done[name] for name in piece.names]
+        if (given := piece.task.given) is not None and given.from_s is not None:
+            # The span that is filled leads to what follows: by its likelihood; of equals the first.
+            return min(ends, key=lambda end: end.nats_after or math.inf)
         # Where the last chord begins: it is the rules', and the same for all.
         spans = [(end.notes, float(end.notes["onset"][-1])) for end in ends]
         return ends[self._best(spans, piece.task)]

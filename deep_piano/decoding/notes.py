@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from deep_piano.codecs.base import IMPOSSIBLE, Part, nats, rearranged
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
+    CLASSES,
     DURATION_CLASSES,
     LOG_WIDTHS,
     ONSET,
@@ -35,6 +36,7 @@ from deep_piano.decoding.base import (
     arranged,
 )
 from deep_piano.decoding.constants import NORM_EPSILON
+from deep_piano.decoding.given import FREE
 from deep_piano.decoding.rules import WAITING, NoteContinuation, NoteTask, Piece
 from deep_piano.decoding.sections import HEARD_RUN
 from deep_piano.infra.kernels import Array, Kernel
@@ -329,6 +331,12 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
             place, copied = DURATION_CLASSES[value], candidates == value[:, None]
         else:
             value = VALUES[index][place]
+        given = np.array([piece.given(index) for piece in pieces])
+        if (given != FREE).any():
+            value = np.where(given == FREE, value, given)
+            own_class = CLASSES[index][value] if index in CLASSES else value
+            place = np.where(given == FREE, place, own_class)
+            copied = candidates == value[:, None] if field.copies else None
         losses = nats(field, LOG_WIDTHS[index], own, place, copied)
         for piece, loss in zip(pieces, losses.tolist(), strict=True):
             piece.nats[index] = loss

@@ -43,6 +43,14 @@ from deep_piano.codecs.notes import (
 from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
 from deep_piano.decoding.loops import WAITS
 from deep_piano.decoding.notes_xla_context import advance, heard, of_field
+from deep_piano.decoding.notes_xla_given import (
+    free_keys,
+    given_or,
+    given_row,
+    is_given,
+    must_wait,
+    take_given,
+)
 from deep_piano.decoding.notes_xla_sections import played, section_row, wish
 from deep_piano.decoding.rules import (
     CLASSES as PITCH_CLASSES,
@@ -132,7 +140,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
         """Begin a piece: see `Decoder`."""
         slot = self._pieces.index(None)
         piece = self._pieces[slot] = Piece(name, task)
-        self._write(slot, _first_row(piece))
+        self._write(slot, _first_row(piece) | given_row(piece, self._notes))
         self._chances[slot] = task.rng.random(self._chances.shape[1])
         streams = range(slot * self._loop.streams, (slot + 1) * self._loop.streams)
         piece.begin_context(self._context, streams)
@@ -166,6 +174,8 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
             of_seed = piece.of_seed(self._notes)
             given_count[slot] = len(of_seed)
             given[: len(of_seed), slot] = of_seed
+            if piece.giving is not None:
+                self._write(slot, given_row(piece, self._notes))
             self._rows["left"][slot] = min(piece.waits_at - len(piece.made), _MANY)
         self._state, context, rows, made = self._loop(
             self._state,
@@ -188,7 +198,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
             self._chances[slot] = np.concatenate([mine[used[slot] :], fresh])
             taken = made["taken"][:, slot]
             piece.now = int(rows["now"][slot])
-            piece.made += made["steps"][taken, slot].tolist()
+            piece.hear(made["steps"][taken, slot].tolist())
             piece.nats_before += float(made["nats"][taken, slot].sum())
             if rows["late"][slot]:
                 piece.turn()
@@ -388,6 +398,7 @@ class _Loop:
                 value = tf.gather(VALUES[ONSET], choice)
             else:
                 value = tf.gather(values, choice, batch_dims=1)
+            value = given_or(rows, index, value)
             drawn.append(value)
             target = _in_classes(drawn)[-1]
             copied = values[:, field.size :] == value[:, None]
@@ -480,12 +491,16 @@ def _allowed(rows: Rows, drawn: list[tf.Tensor], values: tf.Tensor) -> tf.Tensor
     if index == ONSET:
         before = _allowed_onsets(rows)
     elif index == PITCH:
-        free = _without_one_more(rows, (drawn[ONSET][:, None] > 0) | ~rows["struck"])
+        free = (drawn[ONSET][:, None] > 0) | ~rows["struck"]
+        silent = free & free_keys(rows, drawn[ONSET])
+        free = tf.where(tf.reduce_any(silent, 1, keepdims=True), silent, free)
+        free = _without_one_more(rows, free)
         before = _without_drone(rows, free, drawn[ONSET])
     elif index == VELOCITY:
         before = np.ones(VELOCITIES, bool)
     else:
         left = rows["end"] - rows["now"] - drawn[ONSET]
+        left = tf.where(is_given(rows), tf.constant(LONGEST_NOTE, left.dtype), left)
         before = (values > 0) & (values <= tf.minimum(left, LONGEST_NOTE)[:, None])
     return tf.where(rows["in_chord"][:, None], in_last_chord, before)
 
@@ -495,8 +510,12 @@ def _allowed_onsets(rows: Rows) -> tf.Tensor:
     seed_end = rows["seed_end"][:, None]
     gaps = onsets >= seed_end
     soonest = tf.reduce_min(tf.where(gaps, onsets, onsets.dtype.max), 1, keepdims=True)
-    first = gaps & (onsets <= tf.maximum(soonest, seed_end + STEPS_PER_SECOND))
+    latest = tf.minimum(
+        tf.maximum(soonest, seed_end + STEPS_PER_SECOND), rows["first_until"][:, None]
+    )
+    first = gaps & (onsets <= latest)
     full = tf.math.count_nonzero(rows["struck"], 1) >= MOST_NOTES_AT_ONCE
+    full |= must_wait(rows)
     return tf.where(rows["begun"][:, None], NEAR & (~full[:, None] | (ONSET_STEPS > 0)), first)
 
 
@@ -530,7 +549,8 @@ def _pull(rows: Rows) -> tf.Tensor:
 
 def _is_late(rows: Rows, onset: tf.Tensor) -> tf.Tensor:
     """See `Piece.is_late`."""
-    return ~rows["in_chord"] & (rows["now"] + onset > rows["latest"])
+    closing = rows["in_chord"] | is_given(rows)
+    return ~closing & (rows["now"] + onset > rows["latest"])
 
 
 def _take(rows: Rows, step: tf.Tensor) -> Rows:
@@ -552,7 +572,7 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
         + tf.cast(tf.stack([tf.ones_like(now), pitch, step[:, VELOCITY]], 1), tf.float64),
         "theme_left": rows["theme_left"] & ~played(rows, now, pitch),
     }
-    after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))
+    after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap)) | take_given(rows, pitch)
     return where(rows["in_chord"], after | _take_into_chord(after, pitch), after)
 
 

@@ -41,6 +41,7 @@ from deep_piano.codecs.notes import (
     encode,
     velocity_of,
 )
+from deep_piano.decoding.given import FREE, Given, Giving
 from deep_piano.decoding.loops import Loops, Mask
 from deep_piano.decoding.sections import Floats, Section, Wishes
 from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
@@ -98,6 +99,8 @@ class NoteTask:
         given.
     sections : tuple of Section
         Its course, one after another; none: it goes where it goes.
+    given : Given, optional
+        What is given of its notes. Such a piece has no last chord: it ends with the last of them.
     """
 
     seed: Notes
@@ -106,6 +109,7 @@ class NoteTask:
     rng: np.random.Generator
     manner_seconds: float | None = None
     sections: tuple[Section, ...] = ()
+    given: Given | None = None
 
     @property
     def manner(self) -> Notes:
@@ -131,10 +135,17 @@ class NoteContinuation(NamedTuple):
     nats : float
         The mean loss of a note under the network itself, in nats on the grid of 10 ms and 32
         velocities.
+    steps : ndarray of int, shape (n, 4)
+        The notes as they were chosen, one after another; `notes` are sorted, and end where their
+        keys are struck again.
+    nats_after : float or None
+        The same of the notes that are given after a span.
     """
 
     notes: Notes
     nats: float
+    steps: Sequence
+    nats_after: float | None = None
 
 
 @dataclass
@@ -204,6 +215,7 @@ class Piece:
     wishes: Wishes | None = None
     stop: int = field(init=False)
     chord: Chord | None = None
+    giving: Giving | None = None
     done: bool = False
     waits_at: float = math.inf
 
@@ -218,6 +230,10 @@ class Piece:
         latest, earliest = (self.end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
         # The last chord is struck within this span, and never within the seed.
         self.final = max(earliest, self.seed_end), max(latest, self.seed_end + ROLL_STEPS)
+        if task.given is not None:
+            self.giving = Giving(task.given)
+            if task.given.from_s is not None:
+                self.final = (math.ceil(task.given.from_s * STEPS_PER_SECOND) - 1,) * 2
         seed_density = max(task.manner_density, _LEAST_DENSITY)
         self.note_share = 1 / (seed_density * DENSITY_S)
         self._chances: list[float] = []
@@ -255,6 +271,7 @@ class Piece:
         twin.loops, twin.lately = copy.deepcopy(self.loops), self.lately.copy()
         twin.levels, twin._sections = self.levels.copy(), list(self._sections)
         twin.wishes = self.wishes.copy() if self.wishes is not None else None
+        twin.giving = self.giving.copy() if self.giving is not None else None
         return twin
 
     @property
@@ -283,10 +300,13 @@ class Piece:
             return self._allowed_onsets()
         if index == PITCH:
             free = ~self.struck if step[ONSET] == 0 else ANY_KEY
+            if self.giving is not None:
+                silent = free & self.giving.free_keys(self.now + step[ONSET])
+                free = silent if silent.any() else free
             return self._without_drone(self.loops.without_one_more(free), step[ONSET])
         if index == VELOCITY:
             return _ANY_VELOCITY
-        left = self.end - self.now - step[ONSET]
+        left = self.end - self.now - step[ONSET] if not self.is_given else LONGEST_NOTE
         return (values > 0) & (values <= min(left, LONGEST_NOTE))
 
     def _without_drone(self, free: Mask, onset: int) -> Mask:
@@ -298,12 +318,32 @@ class Piece:
         left = free & (self.lately < LARGEST_SHARE * total)[CLASSES]
         return left if left.any() else free
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the next note is given, in part or altogether."""
+        return self.giving is not None and self.giving.first is not None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it is at its last chord, or beyond the span that is filled."""
+        return self.chord is not None or (self.giving is not None and bool(self.giving.first))
+
+    def given(self, index: int) -> int:
+        """Return the value of a field of the next note where it is given, else `FREE`."""
+        return FREE if self.giving is None else self.giving.of(index, self.now)
+
     def _allowed_onsets(self) -> Mask:
+        if self.given(ONSET) != FREE:
+            return NEAR  # whatever is drawn
         if not self.made:
             onsets = self.now + ONSET_STEPS
             gaps = onsets >= self.seed_end  # nothing joins the seed
-            return gaps & (onsets <= max(onsets[gaps].min(), self.seed_end + STEPS_PER_SECOND))
-        if self.struck.sum() >= MOST_NOTES_AT_ONCE:
+            latest = max(int(onsets[gaps].min()), self.seed_end + STEPS_PER_SECOND)
+            if self.giving is not None and not self.is_given:  # a span has a note at least
+                latest = min(latest, self.final[0])
+            return gaps & (onsets <= latest)
+        full = self.struck.sum() >= MOST_NOTES_AT_ONCE
+        if full or (self.giving is not None and self.giving.must_wait):
             return NEAR & (ONSET_STEPS > 0)
         return NEAR
 
@@ -340,18 +380,26 @@ class Piece:
 
     def is_late(self, onset: int) -> bool:
         """Say whether a note with this onset would come when it is time for `turn`."""
-        return self.chord is None and self.now + onset > self.stop
+        return self.chord is None and not self.is_given and self.now + onset > self.stop
 
     def turn(self) -> None:
-        """Begin the next section, the cadence of the last one, or the last chord."""
+        """Begin the next section, the cadence of the last one, or what the piece ends with."""
         if self.stop == self.final[0]:
-            self.begin_last_chord()
+            self._close()
         elif self._sections:
             self._begin_section()
         else:
             self.stop, key = self.final[0], self._key()
             if key is not None:
                 self._enter(self.section.cadence(key))
+
+    def _close(self) -> None:
+        """Begin the last chord, or the notes after the span that is filled."""
+        if self.giving is None:
+            self.begin_last_chord()
+        else:
+            self.giving.first = len(self.made)
+            self._nats_made = self.nats_before
 
     def _begin_section(self) -> None:
         """Begin the next section that does not end within the seed."""
@@ -363,7 +411,9 @@ class Piece:
             section = self._sections.pop(0)
             end = round(min(section.end_s, self.task.seconds) * STEPS_PER_SECOND)
         if not self._sections:
-            end = self.final[0] - round(CADENCE_S * STEPS_PER_SECOND)
+            end = self.final[0]
+        if not self._sections and self.giving is None:
+            end -= round(CADENCE_S * STEPS_PER_SECOND)
         self.stop = min(max(end, self.seed_end), self.final[0])
         self._enter(section)
 
@@ -396,12 +446,21 @@ class Piece:
         self.struck[step[PITCH]] = True
         if self.chord is not None:
             self._take_into(self.chord, step)
-        self.made.append(step)
+        self.hear([step])
+        if self.is_given and self.giving is not None:
+            self.done = self.giving.left == 0
         self.nats_before += sum(self.nats)
         self.coming = step
         self._note(step)
         if self.wishes is not None:
             self.wishes.take(self.now, step[PITCH])
+
+    def hear(self, steps: list[list[int]]) -> None:
+        """Write down notes of the continuation that came one after another."""
+        self.made += steps
+        if self.giving is not None and self.giving.first is not None:
+            for step in steps:
+                self.giving.take(step[PITCH])
 
     def _note(self, step: list[int]) -> None:
         """Remember a note for the rules against loops and drones."""
@@ -454,8 +513,12 @@ class Piece:
 
     def continuation(self) -> NoteContinuation:
         """Return what was made."""
-        notes = fold_pedal(self.notes(), [], [])
-        return NoteContinuation(notes, self.nats_before / len(self.made))
+        notes, steps = fold_pedal(self.notes(), [], []), np.array(self.made)
+        first = self.giving.first if self.giving is not None else None
+        if not first:  # there is nothing but what was made
+            return NoteContinuation(notes, self.nats_before / len(steps), steps)
+        after = (self.nats_before - self._nats_made) / (len(steps) - first)
+        return NoteContinuation(notes, self._nats_made / first, steps[:first], after)
 
     def notes(self) -> Notes:
         """Return the notes that were made so far, as they stand: see `continuation`."""
@@ -466,6 +529,11 @@ class Piece:
             first = self.chord.first
             offset[:first] = np.minimum(offset[:first], onset[first] + _PEDAL_CHANGE_STEPS)
             offset[first:] = self.end
+        elif self.giving is not None and self.giving.first:
+            first = self.giving.first
+            if first < len(steps):
+                offset = np.minimum(offset, onset[first] + _PEDAL_CHANGE_STEPS)
+            steps, onset, offset = steps[:first], onset[:first], offset[:first]
         return make_notes(
             onset / STEPS_PER_SECOND,
             offset / STEPS_PER_SECOND,

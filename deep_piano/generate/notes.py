@@ -51,6 +51,8 @@ class NoteTake:
         When the seed ends in it.
     figures : dict
         As `note_figures.figures` returns them, and "nats_a_note".
+    seconds : float
+        How long it is.
     shared : SharedRun or None
         What the continuation shares with a corpus, where there is an index of one.
     ranking : tuple of dict
@@ -61,6 +63,7 @@ class NoteTake:
     notes: Notes
     seed_ends_s: float
     figures: dict[str, float | str]
+    seconds: float
     shared: SharedRun | None = None
     ranking: tuple[dict[str, Any], ...] = ()
 
@@ -162,7 +165,7 @@ class NoteRoad:
         )
         figures["nats_a_note"] = round(continuation.nats, 4)
         shared = self.index.longest_run(encode(notes)) if self.index is not None else None
-        return NoteTake(take, whole, seed_ends_s, figures, shared)
+        return NoteTake(take, whole, seed_ends_s, figures, self.settings.seconds, shared)
 
     def used(self) -> dict[str, Any]:
         """Return the settings that stand in the facts."""
@@ -194,7 +197,7 @@ class NoteRoad:
         """Return what there is to say of a piece, whether it is written or not."""
         facts: dict[str, Any] = {
             "piece": {
-                "seconds": self.settings.seconds,
+                "seconds": take.seconds,
                 "notes": len(take.notes),
                 **take.figures,
             }
@@ -220,17 +223,21 @@ class NoteRoad:
             if_possible(piano_roll)(
                 files.picture,
                 take.notes,
-                seconds=self.settings.seconds,
+                seconds=take.seconds,
                 seed_seconds=take.seed_ends_s,
                 title=files.title,
-                sections=[(part.start_s, part.plan.name) for part in stretches(self.settings)],
+                sections=self.marks(take),
             )
+
+    def marks(self, take: NoteTake) -> list[tuple[float, str]]:
+        """Return what is marked on the piano roll: when it begins, and its name."""
+        return [(part.start_s, part.plan.name) for part in stretches(self.settings)]
 
     def samples(self, seed: Seed, take: NoteTake, progress: Tell) -> tuple[Samples, int]:
         """Return the sound of a piece, shape (n, 2), at its loudness, and its sampling rate."""
         assert self.sound is not None
         samples = synth.render(
-            take.notes, sound=self.sound, seconds=self.settings.seconds, sr=SR, progress=progress
+            take.notes, sound=self.sound, seconds=take.seconds, sr=SR, progress=progress
         )
         if seed.recording is not None:
             samples = join(seed.recording, samples, join_s=seed.seconds, sr=SR)

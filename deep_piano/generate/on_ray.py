@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from deep_piano.config.sections import Config
 from deep_piano.decoding.open import judge_of, open_decoder
-from deep_piano.errors import DeepPianoError, one_line
+from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.generate.composers import ComposerActor, Crew, DecoderFactory, Place, crew_for
 from deep_piano.generate.gallery import write_gallery
 from deep_piano.generate.on_the_way import OnTheWay
@@ -100,6 +100,8 @@ def generate(
     begun = time.monotonic()
     require_apart(seeds, pieces)
     settings, bulk = config.generate, config.bulk
+    if settings.between:
+        raise InputError("--between is a span of one piece, not of a folder. Give one file.")
     loaded = checkpoint or checkpoints.load(settings.checkpoint, storage=config.storage)
     road = road_of(loaded, settings, Path(f"take.{bulk.format}"), only_new=only_new)
     entries, _ = survey(seeds)

@@ -33,7 +33,9 @@ from deep_piano.generate.files import (
     staged,
     targets,
 )
+from deep_piano.generate.fill import FillRoad
 from deep_piano.generate.notes import NoteRoad
+from deep_piano.generate.remix import RemixRoad
 from deep_piano.generate.wave import WaveRoad, require_no_notes
 from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.progress import Progress, Tell, no_progress
@@ -136,7 +138,10 @@ def road_of(
     if settings.keep_recording and (mute or only_new):
         why = f"{out.name} holds no sound" if mute else "--only-new leaves it out"
         raise InputError(f"--keep-recording keeps the seed's sound, and {why}. Leave one out.")
-    return NoteRoad(checkpoint, settings, only_new, index, mute=mute)
+    if only_new and (settings.between or settings.remix):
+        raise InputError("--only-new is for a continuation, not for --between or --remix.")
+    kind = FillRoad if settings.between else RemixRoad if settings.remix else NoteRoad
+    return kind(checkpoint, settings, only_new, index, mute=mute)
 
 
 def best_first(takes: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -282,7 +287,7 @@ def decode_takes(
     done: dict[Any, Any] = {}
     while len(decoder):
         done_s = decoder.done_s + whole_s * len(done) / settings.takes
-        progress(Progress("composing", done_s, whole_s))
+        progress(Progress("composing", min(done_s, whole_s), whole_s))
         done |= decoder.step()
     progress(Progress("composing", whole_s, whole_s))
     return [road.join(seed, done[take], take) for take in range(settings.takes)]

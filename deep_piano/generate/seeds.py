@@ -204,15 +204,53 @@ def read_seed(
         When the file cannot be read, holds too little music, or has no sound that is to be kept.
     """
     digest = audio.content_hash(path)
+    if keep_recording and holds_midi(path):
+        raise MidiError(
+            f"--keep-recording keeps a recording's sound, and {path} is a MIDI file. "
+            "Leave it out, or give a recording."
+        )
+    notes, length_s, cents = read_notes(path, start_s, seconds, progress)
+    # Silence before the first note and long after the last one is not music to be continued.
+    begins = float(notes["onset"][0])
+    ends = on_grid(min(length_s, float(notes["onset"][-1]) + LONGEST_TRAILING_SILENCE_S) - begins)
+    notes["onset"] -= begins
+    notes["offset"] -= begins
+    notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)
+    stretch, recording = Stretch(start_s, length_s, of_s), None
+    if keep_recording:
+        start_s += begins
+        recording = audio.decode(path, sr=SR, start_s=start_s, seconds=ends, channels=2)
+    return Seed(notes, ends, digest, path.name, cents, recording, stretch)
+
+
+def on_grid(seconds: float) -> float:
+    """Return a time rounded up to the codec's grid."""
+    return math.ceil(round(seconds * STEPS_PER_SECOND, 3)) / STEPS_PER_SECOND
+
+
+def read_notes(
+    path: Path, start_s: float, seconds: float, progress: Tell
+) -> tuple[Notes, float, int]:
+    """Read notes from a recording or a MIDI file, counted from `start_s` on.
+
+    Returns
+    -------
+    notes : ndarray, dtype `NOTE`
+        Enough of them to go on from.
+    length_s : float
+        How long the music is.
+    cents : int
+        How far the piano of a recording is out of tune, where that was corrected.
+
+    Raises
+    ------
+    AudioError, MidiError
+        When the file cannot be read, or holds too little music.
+    """
     error: type[InputError]
     cents = 0
     if holds_midi(path):
         error = MidiError
-        if keep_recording:
-            raise error(
-                f"--keep-recording keeps a recording's sound, and {path} is a MIDI file. "
-                "Leave it out, or give a recording."
-            )
         progress(Progress("reading", 0, 1))
         notes = excerpt(read_midi(path), start_s, start_s + seconds)
         length_s = min(seconds, float(notes["offset"].max())) if len(notes) else seconds
@@ -238,18 +276,7 @@ def read_seed(
             f"on, but they sound for {sounding_s:.1f} s altogether, as in speech or noise. "
             "Give a recording of a piano, or other seconds with --seed-start or --seed-end."
         )
-    # Silence before the first note and long after the last one is not music to be continued.
-    begins = float(notes["onset"][0])
-    ends = min(length_s, float(notes["onset"][-1]) + LONGEST_TRAILING_SILENCE_S) - begins
-    ends = math.ceil(round(ends * STEPS_PER_SECOND, 3)) / STEPS_PER_SECOND  # on the codec's grid
-    notes["onset"] -= begins
-    notes["offset"] -= begins
-    notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)
-    stretch, recording = Stretch(start_s, length_s, of_s), None
-    if keep_recording:
-        start_s += begins
-        recording = audio.decode(path, sr=SR, start_s=start_s, seconds=ends, channels=2)
-    return Seed(notes, ends, digest, path.name, cents, recording, stretch)
+    return notes, length_s, cents
 
 
 def write_seed(out: Path, path: Path, seed: Seed, *, sound: str) -> None:

@@ -24,12 +24,20 @@ def tags_of(
     checkpoint : Checkpoint
     """
     name = os.fsencode(seed).decode("utf-8", "replace")
+    kind = _kind(settings)
     tags = {
         "title": title,
         "artist": "deep_piano",
-        "comment": f"Continuation of {name}, take {take + 1}, random state {settings.random_state}",
+        "comment": f"{kind} of {name}, take {take + 1}, random state {settings.random_state}",
         "track": str(take + 1),
         "random_state": str(settings.random_state),
     }
     licence = licence_of(checkpoint)
     return tags | ({"license": f"Weights: {licence}"} if licence else {})
+
+
+def _kind(settings: GenerateConfig) -> str:
+    if settings.between is not None:
+        begin_s, end_s = settings.between
+        return f"Another {begin_s:g} to {end_s:g} s"
+    return f"Remix with the {settings.remix}" if settings.remix else "Continuation"

@@ -208,7 +208,7 @@ class WaveRoad:
 
 _OF_NOTES = [
     (name.removesuffix("_shift"), name, GenerateConfig.model_fields[name].default)
-    for name in ("form", "plan", "density", "register_shift", "dynamics", "key")
+    for name in ("form", "plan", "density", "register_shift", "dynamics", "key", "between", "remix")
 ]
 
 

@@ -6,7 +6,8 @@ This module knows nothing of their content.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
@@ -40,6 +41,24 @@ def minutes(seconds: float) -> str:
     """Return seconds as whole minutes and seconds: "3:07"."""
     whole = round(seconds)
     return f"{whole // 60}:{whole % 60:02d}"
+
+
+def origin(facts: Mapping[str, Any]) -> str:
+    """Return what a piece is made of, by its facts: "continuing 0:04\N{EN DASH}0:14 of 0:14"."""
+    seed = facts["seed"]
+    whole = f" of {minutes(seed['of_s'])}" if seed["of_s"] is not None else ""
+    where = f"{_span(seed)}{whole}"
+    if "fill" in facts:
+        return f"{_span(facts['fill'])}{whole} made anew"
+    return (
+        f"with the {facts['remix']['kept']} of {where}"
+        if "remix" in facts
+        else f"continuing {where}"
+    )
+
+
+def _span(of: Mapping[str, Any]) -> str:
+    return f"{minutes(of['from_s'])}\N{EN DASH}{minutes(of['to_s'])}"
 
 
 def hours(seconds: float) -> str:

@@ -401,6 +401,17 @@ def test_a_checkpoint_that_cannot_be_used(weights, seed, tmp_path):
         (["--seed-start", 9, "--seed-end", 10], ["2 to 60 s between seed_start (9) and"]),
         (["--keep-until", 9, "--seed-end", 10], ["only one of keep_until and seed_end"]),
         (["--seed-start", "inf"], ["generate.seed_start", "inf"]),
+        (["--between", "0:40"], ["--between", "'0:40' is no span. Give it as 0:40-0:55."]),
+        (["--between", "a-b"], ["--between", "'a' is no time"]),
+        (["--between", "5-5.5"], ["between (5 to 5.5 s) lasts 1 to 60 s"]),
+        (["--between", "9-5"], ["between (9 to 5 s) lasts 1 to 60 s"]),
+        (["--between", "1-5"], ["generate.between.0", "greater than or equal to 2"]),
+        (["--between", "5-9", "--keep-until", 5], ["only one of between and keep_until"]),
+        (["--between", "1:00-1:09"], ["a span cannot begin at 60 s"]),
+        (["--between", "5-59"], ["nothing is struck after 59 s"]),
+        (["--between", "5-9", "--only-new"], ["--only-new", "--between"]),
+        (["--remix", "tempo"], ["generate.remix", "'rhythm' or 'pitches'", "Received: 'tempo'"]),
+        (["--remix", "rhythm", "--density", 2], ["only one of remix and density"]),
         (
             ["--temperature", 0],
             ["generate.temperature", "greater than or equal to 0.01", "Received: 0"],
@@ -480,6 +491,22 @@ def test_a_plan_and_a_form_do_not_go_together(weights, seed):
     Path("plan.yaml").write_text("[{name: A}]")
     options = ["--plan", "plan.yaml", "--form", "aba"]
     refused(generate(weights, seed, "piece.mid", *options), "a plan or a form (aba), not both")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--between", "0:04-6"], "0:04\N{EN DASH}0:06 of 0:12 made anew"),
+        (["--remix", "rhythm"], "with the rhythm of 0:00\N{EN DASH}0:12 of 0:12"),
+        (["--remix", "pitches"], "with the pitches of 0:00\N{EN DASH}0:12 of 0:12"),
+    ],
+)
+def test_a_piece_is_made_anew_in_part(weights, seed, options, line):
+    result = generate(weights, seed, "piece.mid", *options)
+    assert result.exit_code == 0, result.output
+    assert line in result.stdout
+    facts = json.loads(Path("piece.json").read_text())
+    assert "fill" in facts or "remix" in facts
 
 
 def test_a_plan_stands_in_the_facts(weights, seed):

@@ -242,7 +242,7 @@ def test_a_piece_is_the_same_whatever_pieces_come_and_go_beside_it(random_state)
             decoder.add(n, tasks[n]())
         together |= decoder.step()
     assert together.keys() == alone.keys()
-    for n, (notes, nats) in alone.items():
+    for n, (notes, nats, *_) in alone.items():
         np.testing.assert_array_equal(notes, together[n].notes)
         assert nats == together[n].nats
 

@@ -10,6 +10,7 @@ import pytest
 from deep_piano.analysis.keys import Key
 from deep_piano.analysis.note_figures import MOST_REPETITIONS, longest_loop
 from deep_piano.decoding.base import Sampling
+from deep_piano.decoding.given import Given
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE, NoteTask
 from deep_piano.decoding.sections import Section
@@ -59,6 +60,21 @@ def with_course(number):
     return replace(task(number, seconds=32.0 + number), sections=sections)
 
 
+def with_given(number):
+    """Return a remix, of a rhythm or of pitches, or a span to be filled, by turns."""
+    rng = np.random.default_rng(100 + number)
+    old = arpeggios(5 + number, rng=rng, tonic=50 + number)
+    old["onset"] += 15.0
+    old["offset"] += rng.uniform(15.0, 15.5, len(old))  # keys overlap
+    plain = task(number)
+    given = (
+        Given.rhythm(old, 0.5),
+        Given.pitches(old),
+        Given.following(plain.seed, old, 14.5),
+    )[number % 3]
+    return replace(plain, seconds=40.0, given=given)
+
+
 def composed(decoder, numbers, *, at_once=WIDTH, task=task):
     """Return the pieces of some tasks, each begun as soon as there is a place."""
     waiting, done = list(numbers), {}
@@ -101,15 +117,29 @@ def test_sections_are_those_of_the_reference(name, request):
 
 
 @pytest.mark.parametrize("name", ["plain", "guided"])
+def test_given_notes_are_those_of_the_reference(name, request):
+    checkpoint, draws = {"plain": (HASTY, PLAIN), "guided": (STUBBORN, GUIDED)}[name]
+    expected = composed(NoteDecoder(Engine(checkpoint), *draws), range(9), task=with_given)
+    found = composed(request.getfixturevalue(name), range(9), task=with_given)
+    require_the_same(found, expected)
+    for number, piece in expected.items():
+        np.testing.assert_array_equal(found[number].steps, piece.steps)
+        if number % 3 == 2:
+            assert found[number].nats_after == pytest.approx(piece.nats_after, abs=1e-4)
+        else:
+            assert len(piece.steps) == len(with_given(number).given.steps)
+
+
+@pytest.mark.parametrize("name", ["plain", "guided"])
 def test_a_piece_is_the_same_to_the_last_bit_in_any_slot_and_company(name, request):
     decoder = request.getfixturevalue(name)
     expected = composed(decoder, range(10))
     found = {}
     for at_once, numbers in ((1, [3]), (WIDTH, [9, 4, 3, 8, 0]), (2, [7, 6, 5, 2, 1])):
         found |= composed(decoder, numbers, at_once=at_once)
-    for number, (notes, nats) in expected.items():
-        np.testing.assert_array_equal(found[number].notes, notes)
-        assert found[number].nats == nats
+    for number, piece in expected.items():
+        np.testing.assert_array_equal(found[number].notes, piece.notes)
+        assert found[number].nats == piece.nats
 
 
 def test_a_long_seed_is_heard_over_several_calls(guided):

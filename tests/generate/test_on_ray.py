@@ -370,6 +370,23 @@ def test_sound_and_an_index(cluster, seeds, bulk, tmp_path, small_piano):
     assert record.shared_run_notes is not None
 
 
+@pytest.mark.parametrize("kind", ["rhythm", "pitches"])
+def test_remixes_are_those_of_generate_alone(cluster, seeds, bulk, weights, tmp_path, kind):
+    bulk(seeds, tmp_path / "pieces", remix=kind)
+    settings = {"checkpoint": str(weights), "seconds": 25.0, "takes": TAKES, "remix": kind}
+    config = load_config(None, {"generate": settings}).generate
+    make_pieces(seeds / "inner" / "3.mid", tmp_path / "take.mid", config)
+    for name in ("take-1.mid", "take-2.mid", "take-1.json"):
+        made = tmp_path / "pieces/inner/3.mid" / name
+        assert made.read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_span_is_of_one_piece(seeds, bulk, tmp_path):
+    with pytest.raises(InputError, match="--between is a span of one piece, not of a folder"):
+        bulk(seeds, tmp_path / "pieces", between=[4.0, 6.0])
+    assert not (tmp_path / "pieces").exists()
+
+
 def test_recordings_are_continued_by_a_checkpoint_of_sound(cluster, tmp_path):
     checkpoint = str(tmp_path / "sound")
     checkpoints.save(Path(checkpoint), sound_checkpoint("mulaw", frame=4))
