@@ -24,6 +24,7 @@ from deep_piano.analysis.note_figures import (
     DRONE_S,
     effective_number,
 )
+from deep_piano.analysis.originality import Index
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
     DURATION,
@@ -41,6 +42,7 @@ from deep_piano.codecs.notes import (
     encode,
     velocity_of,
 )
+from deep_piano.decoding.apart import Apart
 from deep_piano.decoding.loops import Loops, Mask
 from deep_piano.decoding.sections import Floats, Section, Wishes
 from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
@@ -98,6 +100,10 @@ class NoteTask:
         given.
     sections : tuple of Section
         Its course, one after another; none: it goes where it goes.
+    corpus : Index, optional
+        What it is kept apart from.
+    most_shared : int
+        Notes of a run that it may share with that.
     """
 
     seed: Notes
@@ -106,6 +112,8 @@ class NoteTask:
     rng: np.random.Generator
     manner_seconds: float | None = None
     sections: tuple[Section, ...] = ()
+    corpus: Index | None = None
+    most_shared: int = 0
 
     @property
     def manner(self) -> Notes:
@@ -204,6 +212,7 @@ class Piece:
     wishes: Wishes | None = None
     stop: int = field(init=False)
     chord: Chord | None = None
+    apart: Apart | None = None
     done: bool = False
     waits_at: float = math.inf
 
@@ -224,6 +233,8 @@ class Piece:
         self.loops = Loops()
         for step in self.seed.tolist():
             self._note(step)
+        if task.corpus is not None:
+            self.apart = Apart(task.corpus, task.most_shared)
         self._sections = list(task.sections)
         self._begin_section()
 
@@ -255,6 +266,7 @@ class Piece:
         twin.loops, twin.lately = copy.deepcopy(self.loops), self.lately.copy()
         twin.levels, twin._sections = self.levels.copy(), list(self._sections)
         twin.wishes = self.wishes.copy() if self.wishes is not None else None
+        twin.apart = self.apart.copy() if self.apart is not None else None
         return twin
 
     @property
@@ -277,17 +289,27 @@ class Piece:
         `values` are those that the classes stand for; 0 steps of duration are none.
         """
         index = len(step)
+        if index == PITCH:
+            return self._allowed_keys(step[ONSET])
         if self.chord is not None:
             return (self.chord.when, self.chord.free, LOUD, LONGEST)[index]
         if index == ONSET:
             return self._allowed_onsets()
-        if index == PITCH:
-            free = ~self.struck if step[ONSET] == 0 else ANY_KEY
-            return self._without_drone(self.loops.without_one_more(free), step[ONSET])
         if index == VELOCITY:
             return _ANY_VELOCITY
         left = self.end - self.now - step[ONSET]
         return (values > 0) & (values <= min(left, LONGEST_NOTE))
+
+    def _allowed_keys(self, onset: int) -> Mask:
+        """Return the keys that may be struck; where they would copy a corpus, others."""
+        every = ~self.struck if onset == 0 else ANY_KEY
+        if self.chord is not None:
+            free, other = self.chord.free, self.chord.triad & every
+        else:
+            free, other = self._without_drone(self.loops.without_one_more(every), onset), every
+        return (
+            free if self.apart is None else self.apart.without_copies([free, other, every], onset)
+        )
 
     def _without_drone(self, free: Mask, onset: int) -> Mask:
         """Return the keys that may be struck without a drone: see `fewest_pitch_classes`."""
@@ -394,6 +416,8 @@ class Piece:
         if gap or not self.made:
             self.struck[:] = False
         self.struck[step[PITCH]] = True
+        if self.apart is not None:
+            self.apart.take(gap, step[PITCH])
         if self.chord is not None:
             self._take_into(self.chord, step)
         self.made.append(step)

@@ -14,11 +14,12 @@ import numpy as np
 
 from deep_piano.analysis import note_figures
 from deep_piano.analysis.beats import meter_of
-from deep_piano.analysis.originality import CorpusIndex, SharedRun
+from deep_piano.analysis.originality import Index, SharedRun
 from deep_piano.analysis.signature import sure_signature
 from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.rules import NoteContinuation, NoteTask
+from deep_piano.errors import InputError, one_line
 from deep_piano.generate import seeds
 from deep_piano.generate.files import PieceFiles
 from deep_piano.generate.form import course, stretches
@@ -88,8 +89,8 @@ class NoteRoad:
     checkpoint : Checkpoint
     settings : GenerateConfig
     only_new : bool
-    index : CorpusIndex, optional
-        To compare each continuation with.
+    index : Index, optional
+        To compare each continuation with; where it is asked for, to keep it apart from.
     mute : bool
         Only notes are written.
     sound : str or None
@@ -101,7 +102,7 @@ class NoteRoad:
     checkpoint: Checkpoint
     settings: GenerateConfig
     only_new: bool = False
-    index: CorpusIndex | None = None
+    index: Index | None = None
     mute: bool = False
     sound: str | None = None
 
@@ -141,7 +142,9 @@ class NoteRoad:
         from_s = seed.seconds if self.only_new else 0.0
         manner_s = min(manner_s or seed.seconds, seed.seconds)
         sections = course(self.settings, task.manner, seed_s=manner_s, from_s=from_s)
-        return replace(task, sections=sections)
+        task = replace(task, sections=sections)
+        most = self.settings.most_shared
+        return task if most is None else replace(task, corpus=self.index, most_shared=most)
 
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put a seed and its continuation together, and measure the piece."""
@@ -203,10 +206,12 @@ class NoteRoad:
             facts["form"] = [part.facts for part in form]
         if take.ranking:
             facts["ranking"] = list(take.ranking)
-        if take.shared is not None:
+        if take.shared is not None and self.index is not None:
             facts["originality"] = {
                 "longest_shared_run_notes": take.shared.notes,
+                "exact": self.index.exact,
                 "recording": take.shared.recording or None,
+                "corpus_sha256": self.index.dataset or None,
             }
         return facts
 
@@ -265,6 +270,25 @@ class NoteRoad:
                 signature=signature,
                 continuation_s=continuation_s,
             )
+
+
+def require_index_for(settings: GenerateConfig, index: Index | None) -> None:
+    """Raise `InputError` where a piece is to be kept apart from what is not known, or too far."""
+    most = settings.most_shared
+    if most is None:
+        return
+    if index is None:
+        raise InputError(
+            f"--most-shared needs an index of the corpus, and the checkpoint "
+            f"{one_line(settings.checkpoint)!r} has none. Give one with --index, or make it with "
+            "`deep-piano index`."
+        )
+    if most < index.fewest_notes:
+        exact = "" if index.exact else ", or give an exact index with --index"
+        raise InputError(
+            f"--most-shared {most} is less than the {index.fewest_notes} notes that this index can "
+            f"keep a piece to. Give {index.fewest_notes} or more{exact}."
+        )
 
 
 def ready_sound(asked: str | None, progress: Tell) -> str:

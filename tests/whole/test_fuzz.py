@@ -90,7 +90,7 @@ def good(tmp_path_factory):
     checkpoint.save(folder / "c", random_checkpoint(), training={"optimizer/000": np.ones(3)})
     with Dataset(place) as dataset:
         begin(dataset, open_folder(folder / "run"), TRAIN)
-        index_of(dataset).save(folder / "corpus.index")
+        index_of(dataset, CorpusIndex).save(folder / "corpus.index")
     known = arpeggio_rows(6, seconds=12, held_out=3)
     row = {"step": 5, "seen": 9, "hours": 0.1, "train_loss": 2.0, "validation_loss": 1.0}
     runs.write_history(open_folder(folder / "run"), [row], unit="nats a note")
