@@ -61,7 +61,8 @@ from deep_piano.dataset.rows import Row
 from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate.notes import NoteRoad
-from deep_piano.generate.piece import LONGEST_SILENCE_S, decode_takes
+from deep_piano.generate.piece import decode_takes
+from deep_piano.generate.ranking import LONGEST_SILENCE_S
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint

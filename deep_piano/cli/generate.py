@@ -395,9 +395,14 @@ def _why_kept(facts: Mapping[str, Any]) -> str:
     """Return which take was kept, and its places among all takes by what they are ranked by."""
     ranking, take = facts["ranking"], facts["take"]
     [mine] = [row for row in ranking if row["take"] == take]
-    likelier = sum(row["nats_a_note"] < mine["nats_a_note"] for row in ranking)
-    nearer = sum(row["pitch_class_cosine"] > mine["pitch_class_cosine"] for row in ranking)
+    words = {
+        "judge_log_odds": "for the judge",
+        "nats_a_note": "in likelihood",
+        "pitch_class_cosine": "in harmony with the seed",
+    }
+    places = ", ".join(f"{place} {words[name]}" for name, place in mine["places"].items())
+    faulty = ", with a fault" if mine["broken"] else ""
     return (
         f"take {take} of {len(ranking)} kept as number {ranking.index(mine) + 1} "
-        f"(number {likelier + 1} in likelihood, {nearer + 1} in harmony with the seed)"
+        f"(number {places}{faulty})"
     )

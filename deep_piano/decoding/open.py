@@ -82,8 +82,6 @@ def require_cpu_for(settings: GenerateConfig) -> None:
 def judge_of(checkpoint: Checkpoint, settings: GenerateConfig) -> Judge | None:
     """Return the judge that chooses among candidates; None where there are none.
 
-    A checkpoint of notes that has no judge, as it was just trained, has the shipped one.
-
     Raises
     ------
     CheckpointError
@@ -91,13 +89,21 @@ def judge_of(checkpoint: Checkpoint, settings: GenerateConfig) -> Judge | None:
     """
     if settings.candidates == 1 or checkpoint.spec.codec != SPEC.codec:
         return None
-    judge = checkpoint.judge or _shipped_judge()
+    judge = judge_for(checkpoint)
     if judge is None:
         raise CheckpointError(
             "the checkpoint has no judge to choose among candidates. Train one with `deep-piano "
             "judge`, or give --candidates 1."
         )
     return judge
+
+
+def judge_for(checkpoint: Checkpoint) -> Judge | None:
+    """Return a checkpoint's judge; one of notes that has none, as it was just trained: the shipped.
+
+    None where that is not there either.
+    """
+    return checkpoint.judge or _shipped_judge()
 
 
 @cache

@@ -14,10 +14,12 @@ import numpy as np
 
 from deep_piano.analysis import note_figures
 from deep_piano.analysis.beats import meter_of
+from deep_piano.analysis.judge import mean_score
 from deep_piano.analysis.originality import Index, SharedRun
 from deep_piano.analysis.signature import sure_signature
 from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.open import judge_for
 from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.errors import InputError, one_line
 from deep_piano.generate import seeds
@@ -51,11 +53,11 @@ class NoteTake:
     seed_ends_s : float
         When the seed ends in it.
     figures : dict
-        As `note_figures.figures` returns them, and "nats_a_note".
+        As `note_figures.figures` returns them, "nats_a_note" and "judge_log_odds".
     shared : SharedRun or None
         What the continuation shares with a corpus, where there is an index of one.
     ranking : tuple of dict
-        Of all takes of the seed, the best first, where only the best are kept: see `piece.ranked`.
+        Of all takes of the seed, the best first, where only the best are kept: see `ranked`.
     """
 
     index: int
@@ -164,6 +166,11 @@ class NoteRoad:
             from_s=0.0 if self.only_new else float(whole["offset"][old].max()),
         )
         figures["nats_a_note"] = round(continuation.nats, 4)
+        if (judge := judge_for(self.checkpoint)) is not None:
+            known = self.task(seed, take)
+            later = np.concatenate([seed.notes[len(known.manner) :], notes])
+            score = mean_score(judge, known.manner, later, from_s=seed.seconds)
+            figures["judge_log_odds"] = round(score, 4)
         shared = self.index.longest_run(encode(notes)) if self.index is not None else None
         return NoteTake(take, whole, seed_ends_s, figures, shared)
 

@@ -20,7 +20,8 @@ from deep_piano.config.sections import GenerateConfig
 from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
 from deep_piano.generate import notes as in_notes
 from deep_piano.generate import piece, seeds
-from deep_piano.generate.piece import best_first, make_pieces
+from deep_piano.generate.piece import make_pieces
+from deep_piano.generate.ranking import best_first
 from deep_piano.generate.seeds import find_stretch, read_seed
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress
