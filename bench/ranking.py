@@ -9,7 +9,8 @@ continuation. There are two, by the figures of `texture`, which the shipped judg
 
 - the *gain*: the realism of the first take less the mean of all takes of its seed, in points of
   probability, with its standard error over the seeds; at best as much as in the first line;
-- the *order*: Spearman's correlation of rank and realism within a seed, the mean over the seeds.
+- the *order*: Spearman's correlation of rank and realism within a seed, the mean over the seeds;
+- the mean *cosine* of the pitch classes of the seed and the first take.
 """
 
 from __future__ import annotations
@@ -143,20 +144,31 @@ def table(made: Sequence[tuple[Case, Sequence[Take]]]) -> str:
             f"{weight} judge + likelihood + cosine": _weighed(
                 {"judge_log_odds": weight, "nats_a_note": 1, "pitch_class_cosine": 1}
             )
-            for weight in (1, 2, 3)
+            for weight in (1, 2)
         },
-        "2 judge + likelihood": _weighed({"judge_log_odds": 2, "nats_a_note": 1}),
-        "`--keep`": _weighed(WEIGHTS),
+        "2 judge + likelihood (`--keep`)": _weighed(WEIGHTS),
     }
     columns = [realism_of_takes(made, figures) for figures in (texture, habits)]
     columns.append([(a + b) / 2 for a, b in zip(*columns, strict=True)])
     figures = [[figures for _, figures in takes] for _, takes in made]
     best = [_percent([real.max() - real.mean() for real in column]) for column in columns]
-    rows = [["the most real take", *(cell for gain in best for cell in (gain, "1.00"))]]
+    rows = [["the most real take", *(cell for gain in best for cell in (gain, "1.00")), ""]]
     for name, ranking in rankings.items():
         scores = [np.array(ranking(takes)) for takes in figures]
-        rows.append([name, *(cell for column in columns for cell in _cells(scores, column))])
-    head = ["first by", "gain, texture", "order", "gain, habits", "order", "gain, both", "order"]
+        kept = [takes[place.argmax()] for takes, place in zip(figures, scores, strict=True)]
+        cosine = np.mean([take["pitch_class_cosine"] for take in kept])
+        cells = [cell for column in columns for cell in _cells(scores, column)]
+        rows.append([name, *cells, f"{cosine:.3f}"])
+    head = [
+        "first by",
+        "gain, texture",
+        "order",
+        "gain, habits",
+        "order",
+        "gain, both",
+        "order",
+        "cosine",
+    ]
     count = f"{len(made)} seeds, {sum(len(takes) for _, takes in made)} takes"
     return f"{count}\n\n{markdown(head, rows)}"
 

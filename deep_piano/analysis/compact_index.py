@@ -95,14 +95,15 @@ class CompactIndex:
         runs : ndarray of uint16, shape (n, tokens)
             Of `GRAM` + 1 notes or more.
         """
-        held: NDArray[np.bool_] = self._has(runs).all(-1)
-        return held
+        return np.logical_and.reduce(self._has(runs), -1)
 
     def _has(self, tokens: Tokens) -> NDArray[np.bool_]:
         """Say which grams may be there, shape (..., tokens - GRAM + 1)."""
         places = _places(tokens, 8 * len(self.bits))
-        bit: NDArray[np.uint8] = self.bits[places >> 3] >> (7 - (places & 7)).astype(np.uint8) & 1
-        return bit.all(0)
+        bits = self.bits[places >> 3] >> (7 - (places & 7)).astype(np.uint8) & 1
+        first, second = bits.astype(bool)
+        both: NDArray[np.bool_] = first & second
+        return both
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what `of` takes."""

@@ -178,9 +178,13 @@ def index_dataset(
         checkpoints.load(folder, codec=SPEC.codec)
     if out is not None:
         require_free(Path(out), force=force)
-    kind = CompactIndex if compact or folder is not None else CorpusIndex
+    tell = progress or no_progress
+    found: CorpusIndex | CompactIndex
     with Dataset(data) as opened:
-        found = index_of(opened, kind, progress=progress or no_progress)
+        if compact or folder is not None:
+            found = index_of(opened, CompactIndex, progress=tell)
+        else:
+            found = index_of(opened, CorpusIndex, progress=tell)
     if isinstance(found, CompactIndex) and folder is not None:
         checkpoints.save_corpus(folder, found)
     if out is not None:

@@ -395,11 +395,7 @@ def _why_kept(facts: Mapping[str, Any]) -> str:
     """Return which take was kept, and its places among all takes by what they are ranked by."""
     ranking, take = facts["ranking"], facts["take"]
     [mine] = [row for row in ranking if row["take"] == take]
-    words = {
-        "judge_log_odds": "for the judge",
-        "nats_a_note": "in likelihood",
-        "pitch_class_cosine": "in harmony with the seed",
-    }
+    words = {"judge_log_odds": "for the judge", "nats_a_note": "in likelihood"}
     places = ", ".join(f"{place} {words[name]}" for name, place in mine["places"].items())
     faulty = ", with a fault" if mine["broken"] else ""
     return (

@@ -771,7 +771,8 @@ def test_it_is_said_which_take_was_kept_and_why(weights, seed):
     said = made(generate(weights, seed, "piece.mid", "--takes", 3, "--keep", 1))
     take = json.loads(Path("piece.json").read_text())["take"]
     assert f", take {take} of 3 kept as number 1 (number " in said
-    assert " in likelihood, " in said
+    assert " for the judge, " in said
+    assert " in likelihood)" in said
 
 
 def test_a_log_of_json_tells_what_is_done(weights, seed, caplog):
