@@ -14,6 +14,7 @@ import numpy as np
 
 from deep_piano.analysis import note_figures
 from deep_piano.analysis.beats import meter_of
+from deep_piano.analysis.compact_index import open_index
 from deep_piano.analysis.judge import mean_score
 from deep_piano.analysis.originality import Index, SharedRun
 from deep_piano.analysis.signature import sure_signature
@@ -279,14 +280,22 @@ class NoteRoad:
             )
 
 
-def require_index_for(settings: GenerateConfig, index: Index | None) -> None:
-    """Raise `InputError` where a piece is to be kept apart from what is not known, or too far."""
+def index_for(checkpoint: Checkpoint, settings: GenerateConfig) -> Index | None:
+    """Return what pieces are compared with: the index that is given, or the checkpoint's own.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, or pieces are to be kept apart from what is not known, or too far.
+    """
+    given = settings.index
+    index: Index | None = open_index(Path(given)) if given is not None else checkpoint.corpus
     most = settings.most_shared
     if most is None:
-        return
+        return index
     if index is None:
         raise InputError(
-            f"--most-shared needs an index of the corpus, and the checkpoint "
+            "--most-shared needs an index of the corpus, and the checkpoint "
             f"{one_line(settings.checkpoint)!r} has none. Give one with --index, or make it with "
             "`deep-piano index`."
         )
@@ -296,6 +305,7 @@ def require_index_for(settings: GenerateConfig, index: Index | None) -> None:
             f"--most-shared {most} is less than the {index.fewest_notes} notes that this index can "
             f"keep a piece to. Give {index.fewest_notes} or more{exact}."
         )
+    return index
 
 
 def ready_sound(asked: str | None, progress: Tell) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deep_piano import versions
-from deep_piano.analysis.compact_index import open_index
 from deep_piano.codecs.notes import SPEC
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import GenerateConfig, StorageConfig
@@ -31,7 +30,7 @@ from deep_piano.generate.files import (
     staged,
     targets,
 )
-from deep_piano.generate.notes import NoteRoad, require_index_for
+from deep_piano.generate.notes import NoteRoad, index_for
 from deep_piano.generate.ranking import ranked
 from deep_piano.generate.wave import WaveRoad, require_no_notes
 from deep_piano.infra.assets.catalogue import SOUND_NAMES
@@ -125,8 +124,7 @@ def road_of(
         require_sound(checkpoint)
         require_no_notes(out, settings)
         return WaveRoad(checkpoint, settings, only_new)
-    index = open_index(Path(settings.index)) if settings.index is not None else checkpoint.corpus
-    require_index_for(settings, index)
+    index = index_for(checkpoint, settings)
     mute = out.suffix.lower() in SILENT_SUFFIXES
     if settings.score or out.suffix.lower() == SCORE_SUFFIX:
         require_music21()
