@@ -40,7 +40,6 @@ from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate.notes import NoteRoad
 from deep_piano.generate.piece import decode_takes
-from deep_piano.generate.ranking import WEIGHTS, best_first
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.notes import Notes
@@ -50,6 +49,31 @@ Take = tuple[Notes, dict[str, float]]
 Ranking = Callable[[Sequence[Mapping[str, Any]]], list[float]]
 """Returns how good each take is."""
 
+SIGNS: Final = {
+    "judge_log_odds": 1,
+    "nats_a_note": -1,
+    "pitch_class_cosine": 1,
+    "density_apart": -1,
+    "melody_again": 1,
+}
+"""Figures, and whether more is better."""
+WAYS: Final = {
+    "**judge** (`--keep`)": {"judge_log_odds": 1},
+    "likelihood": {"nats_a_note": 1},
+    "pitch-class cosine": {"pitch_class_cosine": 1},
+    "density near the seed's": {"density_apart": 1},
+    "melody of the seed again": {"melody_again": 1},
+    "likelihood + cosine": {"nats_a_note": 1, "pitch_class_cosine": 1},
+    "judge + likelihood": {"judge_log_odds": 1, "nats_a_note": 1},
+    "2 judge + likelihood": {"judge_log_odds": 2, "nats_a_note": 1},
+    "judge + cosine": {"judge_log_odds": 1, "pitch_class_cosine": 1},
+    "2 judge + likelihood + cosine": {
+        "judge_log_odds": 2,
+        "nats_a_note": 1,
+        "pitch_class_cosine": 1,
+    },
+}
+"""What takes may be ranked by: places by figures, and how much each counts."""
 TREES: Final = 300
 RANDOM_STATES: Final = 3
 
@@ -131,23 +155,7 @@ def realism_of_takes(
 
 def table(made: Sequence[tuple[Case, Sequence[Take]]]) -> str:
     """Return the table of all ways of ranking."""
-    rankings = {
-        "judge": _by("judge_log_odds", 1),
-        "likelihood": _by("nats_a_note", -1),
-        "pitch-class cosine": _by("pitch_class_cosine", 1),
-        "density near the seed's": _by("density_apart", -1),
-        "melody of the seed again": _by("melody_again", 1),
-        "likelihood + cosine": _weighed({"nats_a_note": 1, "pitch_class_cosine": 1}),
-        "judge + likelihood": _weighed({"judge_log_odds": 1, "nats_a_note": 1}),
-        "judge + cosine": _weighed({"judge_log_odds": 1, "pitch_class_cosine": 1}),
-        **{
-            f"{weight} judge + likelihood + cosine": _weighed(
-                {"judge_log_odds": weight, "nats_a_note": 1, "pitch_class_cosine": 1}
-            )
-            for weight in (1, 2)
-        },
-        "2 judge + likelihood (`--keep`)": _weighed(WEIGHTS),
-    }
+    rankings = {name: _together(weights) for name, weights in WAYS.items()}
     columns = [realism_of_takes(made, figures) for figures in (texture, habits)]
     columns.append([(a + b) / 2 for a, b in zip(*columns, strict=True)])
     figures = [[figures for _, figures in takes] for _, takes in made]
@@ -173,14 +181,15 @@ def table(made: Sequence[tuple[Case, Sequence[Take]]]) -> str:
     return f"{count}\n\n{markdown(head, rows)}"
 
 
-def _by(name: str, sign: int) -> Ranking:
-    return lambda takes: [sign * float(take[name]) for take in takes]
+def _together(weights: Mapping[str, int]) -> Ranking:
+    """Return the ranking by the weighed sum of places (Borda's count)."""
 
-
-def _weighed(weights: Mapping[str, int]) -> Ranking:
     def good(takes: Sequence[Mapping[str, Any]]) -> list[float]:
-        order = best_first(takes, weights)
-        return [-float(order.index(place)) for place in range(len(takes))]
+        sums = np.zeros(len(takes))
+        for name, weight in weights.items():
+            figure = SIGNS[name] * np.array([take[name] for take in takes], float)
+            sums -= weight * (figure[:, None] < figure).sum(1)
+        return sums.tolist()
 
     return good
 

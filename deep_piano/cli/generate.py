@@ -392,13 +392,13 @@ def _described(facts: Mapping[str, Any]) -> str:
 
 
 def _why_kept(facts: Mapping[str, Any]) -> str:
-    """Return which take was kept, and its places among all takes by what they are ranked by."""
+    """Return which take was kept, and what the judge says of it and of the others."""
     ranking, take = facts["ranking"], facts["take"]
     [mine] = [row for row in ranking if row["take"] == take]
-    words = {"judge_log_odds": "for the judge", "nats_a_note": "in likelihood"}
-    places = ", ".join(f"{place} {words[name]}" for name, place in mine["places"].items())
-    faulty = ", with a fault" if mine["broken"] else ""
+    others = [row["judge_log_odds"] for row in ranking if row is not mine]
+    beside = f", of the others at most {max(others):+.2f}" if others else ""
+    faulty = ", but it has a fault" if mine["broken"] else ""
     return (
         f"take {take} of {len(ranking)} kept as number {ranking.index(mine) + 1} "
-        f"(number {places}{faulty})"
+        f"(the judge's log-odds of a pianist {mine['judge_log_odds']:+.2f}{beside}{faulty})"
     )

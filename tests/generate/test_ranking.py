@@ -6,11 +6,10 @@ from deep_piano.analysis.note_figures import FEWEST_PITCH_CLASSES, MOST_REPETITI
 from deep_piano.generate.ranking import LONGEST_SILENCE_S, best_first
 
 
-def take(nats=9.0, *, judge=0.0, loop=3, silence_s=1.0, classes=5.0):
+def take(*, judge=0.0, loop=3, silence_s=1.0, classes=5.0):
     return {
         "judge_log_odds": judge,
         "fewest_pitch_classes": classes,
-        "nats_a_note": nats,
         "longest_loop": loop,
         "longest_silence_s": silence_s,
     }
@@ -21,17 +20,14 @@ def take(nats=9.0, *, judge=0.0, loop=3, silence_s=1.0, classes=5.0):
     [
         ([], []),
         ([take()], [0]),
-        ([take(nats=9), take(nats=8)], [1, 0]),
         ([take(), take()], [0, 1]),
         ([take(judge=-1), take(judge=1)], [1, 0]),
-        ([take(9, judge=1), take(8, judge=0)], [0, 1]),
-        ([take(9, judge=2), take(8, judge=1), take(7, judge=0)], [0, 1, 2]),  # 2, 1 + 2, 4
-        ([take(9, judge=2), take(8, judge=0), take(7, judge=1)], [0, 2, 1]),  # 2, 5, 2
-        ([take(1, loop=MOST_REPETITIONS + 1), take()], [1, 0]),
-        ([take(1, classes=FEWEST_PITCH_CLASSES - 0.1), take()], [1, 0]),
-        ([take(1, classes=FEWEST_PITCH_CLASSES), take()], [0, 1]),
-        ([take(1, silence_s=LONGEST_SILENCE_S + 0.1), take()], [1, 0]),
-        ([take(1, loop=MOST_REPETITIONS, silence_s=LONGEST_SILENCE_S), take()], [0, 1]),
+        ([take(judge=2), take(judge=-1), take(judge=1)], [0, 2, 1]),
+        ([take(judge=1, loop=MOST_REPETITIONS + 1), take()], [1, 0]),
+        ([take(judge=1, classes=FEWEST_PITCH_CLASSES - 0.1), take()], [1, 0]),
+        ([take(judge=1, classes=FEWEST_PITCH_CLASSES), take()], [0, 1]),
+        ([take(judge=1, silence_s=LONGEST_SILENCE_S + 0.1), take()], [1, 0]),
+        ([take(judge=1, loop=MOST_REPETITIONS, silence_s=LONGEST_SILENCE_S), take()], [0, 1]),
     ],
 )
 def test_the_best_take_comes_first(takes, order):
