@@ -16,7 +16,8 @@ random states, and every continuation is held against the real one over the same
 - *common ends*: the share of notes that end exactly with another;
 - faults, over the whole piece: silence of more than 4 s, a pattern repeated more than 16 times in a
   row, fewer than two pitch classes in effect, one half more than twice as dense as the other;
-- with an index of the training corpus, the longest run of notes that a continuation shares with it.
+- the longest run of notes that a continuation shares with the training corpus, where its index is
+  there; of a compact one, the longest that it may share.
 
 Real notes are put on the codec's grid first, as those of the pieces are.
 """
@@ -50,7 +51,7 @@ from deep_piano.analysis.note_figures import (
     longest_silence_s,
     pitch_class_cosine,
 )
-from deep_piano.analysis.originality import SHORTEST_RUN, CorpusIndex
+from deep_piano.analysis.originality import Index
 from deep_piano.analysis.texture import TEXTURES, common_ends
 from deep_piano.cli.options import PerField
 from deep_piano.codecs.notes import decode, encode
@@ -60,8 +61,9 @@ from deep_piano.dataset.reader import Dataset
 from deep_piano.dataset.rows import Row
 from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
-from deep_piano.generate.notes import NoteRoad
-from deep_piano.generate.piece import LONGEST_SILENCE_S, decode_takes
+from deep_piano.generate.notes import NoteRoad, index_for
+from deep_piano.generate.piece import decode_takes
+from deep_piano.generate.ranking import LONGEST_SILENCE_S
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
@@ -127,7 +129,8 @@ class Case:
     show_default="0 and 1",
     help="May be given several times.",
 )
-@click.option("--index", help="Of the training corpus, from deep-piano index.")
+@click.option("--index", help="Of the training corpus.  [the checkpoint's own]")
+@click.option("--most-shared", type=int, help="As for deep-piano generate.")
 @click.option("--brief", is_flag=True, help="One line: for comparing settings.")
 @click.option("--workers", default=os.cpu_count(), help="Processes.  [one a CPU]")
 @click.option("--seconds", default=180.0, show_default=True, help="Length of a piece.")
@@ -144,7 +147,6 @@ def main(
     pieces: int,
     audio: Path | None,
     states: Sequence[int],
-    index: str | None,
     brief: bool,
     workers: int,
     **options: Any,
@@ -156,7 +158,7 @@ def main(
     """
     try:
         settings = load_config(None, {"generate": options}).generate
-        corpus = CorpusIndex.load(Path(index)) if index is not None else None
+        corpus = index_for(_weights(settings.checkpoint), settings)
         with tempfile.TemporaryDirectory() as folder:
             with Dataset(open_folder(dataset)) as opened:
                 cases = list(held_out(opened, pieces, Path(folder), settings.seed_seconds))
@@ -227,7 +229,9 @@ def made(
 def continued(job: Job) -> Case:
     """Return a case with its pieces, as `deep-piano generate` makes them."""
     case, settings, states = job
-    road = NoteRoad(_weights(settings.checkpoint), settings.model_copy(update={"seed_start": 0.0}))
+    weights = _weights(settings.checkpoint)
+    index = index_for(weights, settings) if settings.most_shared is not None else None
+    road = NoteRoad(weights, settings.model_copy(update={"seed_start": 0.0}), index=index)
     seed = road.read(case.path, no_progress)
     case.seed, case.seed_s = seed.notes, seed.seconds
     for state in states:
@@ -408,13 +412,13 @@ def faults_table(cases: Sequence[Case]) -> str:
     return markdown(["share of pieces", *head, f"density drifts over {MOST_DRIFT:g}x"], rows)
 
 
-def originality_table(cases: Sequence[Case], corpus: CorpusIndex) -> str:
+def originality_table(cases: Sequence[Case], corpus: Index) -> str:
     """Return a line a corpus: the longest shared runs of the pieces, then of the real ones."""
 
     def runs(parts: Iterable[Notes]) -> list[str]:
         found = [corpus.longest_run(encode(part)).notes for part in parts]
         marks = (*np.percentile(found, [50, 90], method="higher"), max(found))
-        return [f"{mark:.0f}" if mark else f"< {SHORTEST_RUN}" for mark in marks]
+        return [f"{mark:.0f}" if mark else f"< {corpus.gram + 1}" for mark in marks]
 
     rows = []
     for name, some in by_corpus(cases):

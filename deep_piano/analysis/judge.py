@@ -20,6 +20,7 @@ from deep_piano.analysis.texture import EXCERPT_S, TEXTURES, common_ends, textur
 from deep_piano.music.notes import Notes
 
 FIGURES: Final = 2 * len(TEXTURES) + 5
+MOMENT_S: Final = 10.0
 
 
 def judged_figures(seed: Notes, continuation: Notes, *, now_s: float) -> NDArray[np.float64]:
@@ -42,6 +43,32 @@ def judged_figures(seed: Notes, continuation: Notes, *, now_s: float) -> NDArray
     excerpt = notes[(notes["onset"] >= now_s - EXCERPT_S) & (notes["onset"] < now_s)]
     own, of_seed = _figures(excerpt), _figures(seed)
     return np.array([*own, *(own - of_seed), pitch_class_cosine(seed, excerpt)])
+
+
+def mean_score(judge: Judge, seed: Notes, continuation: Notes, *, from_s: float) -> float:
+    """Return how likely a whole continuation is a pianist's: the mean over its moments.
+
+    Parameters
+    ----------
+    judge : Judge
+    seed, continuation : ndarray, dtype `NOTE`, sorted by onset
+    from_s : float
+        When the continuation begins. It is looked at every `MOMENT_S` from there to its last onset,
+        the last chord.
+
+    Returns
+    -------
+    float
+        Log-odds; 0, undecided, where there are too few notes to judge at every moment.
+    """
+    last_s = float(continuation["onset"].max(initial=from_s))
+    moments = np.arange(from_s + MOMENT_S, last_s, MOMENT_S)
+    if not len(moments):
+        moments = np.array([last_s])
+    figures = [judged_figures(seed, continuation, now_s=now_s) for now_s in moments]
+    score = judge.score(np.array(figures))
+    known = score[np.isfinite(score)]
+    return float(known.mean()) if len(known) else 0.0
 
 
 def _figures(notes: Notes) -> NDArray[np.float64]:

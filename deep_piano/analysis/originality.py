@@ -2,8 +2,8 @@
 
 Notes are equal if their step in pitch from the note before and the time since then, to the nearest
 50 ms, are equal: transposition, loudness and length do not matter. Simultaneous notes are ordered
-from the lowest to the highest. This module knows sequences of the codec `notes`; it knows nothing
-of models.
+from the lowest to the highest. An index is exact here, and small in `compact_index`. This module
+knows sequences of the codec `notes`; it knows nothing of models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import ClassVar, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,47 @@ class SharedRun(NamedTuple):
 
     notes: int
     recording: str
+
+
+class Index(Protocol):
+    """What a piece is compared with: the notes of a corpus.
+
+    Attributes
+    ----------
+    exact : bool
+        Whether a run that it finds is there for certain. One that is there is always found.
+    gram : int
+        Tokens of the shortest run that `holds` can be asked for.
+    fewest_notes : int
+        Of the longest run that a piece can be asked to share.
+    dataset : str
+        Digest of the dataset that it was made of.
+    """
+
+    @property
+    def exact(self) -> bool: ...  # noqa: D102
+    @property
+    def gram(self) -> int: ...  # noqa: D102
+    @property
+    def fewest_notes(self) -> int: ...  # noqa: D102
+    @property
+    def dataset(self) -> str: ...  # noqa: D102
+
+    def longest_run(self, sequence: Sequence) -> SharedRun:
+        """Return the longest run of notes that a sequence shares with the corpus."""
+
+    def holds(self, runs: Tokens) -> NDArray[np.bool_]:
+        """Say which runs of tokens, shape (n, tokens), stand in a recording; shape (n,)."""
+
+
+def way(before: int, after: int, wait: int) -> int:
+    """Return the way from a note to the next as a number; keys, and steps of 50 ms."""
+    return (after - before + PITCHES - 1) * (_LONGEST_WAIT + 1) + wait
+
+
+def wait_of(steps: int) -> int:
+    """Return a time in steps of the codec's grid in steps of 50 ms."""
+    return min((steps + _GRID_STEPS // 2) // _GRID_STEPS, _LONGEST_WAIT)
 
 
 def tokens_of(sequence: Sequence) -> Tokens:
@@ -86,6 +127,10 @@ class CorpusIndex:
         Digest of the dataset that it was made of.
     """
 
+    exact: ClassVar[bool] = True
+    gram: ClassVar[int] = _GRAM
+    fewest_notes: ClassVar[int] = SHORTEST_RUN
+
     tokens: Tokens
     order: NDArray[np.uint32]
     starts: NDArray[np.int64]
@@ -103,8 +148,13 @@ class CorpusIndex:
             parts += [tokens_of(sequence), np.array([_BETWEEN])]
             length += len(parts[-2]) + 1
         tokens = np.concatenate([*parts, np.full(_GRAM, _BETWEEN)])
-        order = np.argsort(_grams(tokens), kind="stable").astype(np.uint32)
+        order = np.argsort(grams_of(tokens, _GRAM), kind="stable").astype(np.uint32)
         return cls(tokens, order, np.array(starts, np.int64), names, dataset)
+
+    @property
+    def recordings(self) -> int:
+        """How many recordings it holds."""
+        return len(self.names)
 
     @property
     def notes(self) -> int:
@@ -168,7 +218,7 @@ class CorpusIndex:
         sequence : ndarray of int, shape (n, 4)
         """
         tokens = np.append(tokens_of(sequence), np.full(_GRAM, _BETWEEN))
-        grams = _grams(tokens)[: max(0, len(tokens) - 2 * _GRAM + 1)]
+        grams = grams_of(tokens, _GRAM)[: max(0, len(tokens) - 2 * _GRAM + 1)]
         sorted_grams = self._sorted_grams
         first = np.searchsorted(sorted_grams, grams, side="left")
         count = np.searchsorted(sorted_grams, grams, side="right") - first
@@ -192,9 +242,28 @@ class CorpusIndex:
         recording = int(np.searchsorted(self.starts, where, side="right")) - 1
         return SharedRun(longest + 1, self.names[recording])
 
+    def holds(self, runs: Tokens) -> NDArray[np.bool_]:
+        """Say which runs of tokens stand in a recording: see `Index`.
+
+        Parameters
+        ----------
+        runs : ndarray of uint16, shape (n, tokens)
+            Of `SHORTEST_RUN` notes or more.
+        """
+        grams = grams_of(runs, _GRAM)[:, 0]
+        first = np.searchsorted(self._sorted_grams, grams, side="left")
+        last = np.searchsorted(self._sorted_grams, grams, side="right")
+        found = first < last
+        for place in np.flatnonzero(found):
+            there = self.order[first[place] : last[place]].astype(np.int64)
+            for offset, token in enumerate(runs[place]):
+                there = there[self.tokens[there + offset] == token]
+            found[place] = len(there) > 0
+        return found
+
     @cached_property
     def _sorted_grams(self) -> NDArray[np.uint64]:
-        return _grams(self.tokens)[self.order]
+        return grams_of(self.tokens, _GRAM)[self.order]
 
     def _extend(
         self, tokens: Tokens, mine: NDArray[np.int64], theirs: NDArray[np.int64]
@@ -215,11 +284,24 @@ class CorpusIndex:
             length, where = length + 1, int(theirs.min())
 
 
-def _grams(tokens: Tokens) -> NDArray[np.uint64]:
-    """Return a number for each place: a hash of `_GRAM` tokens from there on."""
-    padded = np.append(tokens, np.full(_GRAM - 1, _BETWEEN)).astype(np.uint64)
-    grams = np.zeros(len(tokens), np.uint64)
-    for offset in range(_GRAM):  # FNV-1a, a token at a time (Fowler, Noll and Vo)
-        grams ^= padded[offset : offset + len(tokens)]
+def grams_of(tokens: Tokens, length: int) -> NDArray[np.uint64]:
+    """Return a number for each place: a hash of so many tokens from there on.
+
+    Parameters
+    ----------
+    tokens : ndarray of uint16, shape (..., n)
+    length : int
+        Behind the last token stands what equals none.
+
+    Returns
+    -------
+    ndarray of uint64, shape (..., n)
+    """
+    count = tokens.shape[-1]
+    behind = [(0, 0)] * (tokens.ndim - 1) + [(0, length - 1)]
+    padded = np.pad(tokens, behind, constant_values=_BETWEEN).astype(np.uint64)
+    grams = np.zeros(tokens.shape, np.uint64)
+    for offset in range(length):  # FNV-1a, a token at a time (Fowler, Noll and Vo)
+        grams ^= padded[..., offset : offset + count]
         grams *= np.uint64(0x100000001B3)
     return grams

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from deep_piano.analysis.compact_index import CompactIndex
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.api.doctor import Check, checks
 from deep_piano.api.given import PathLike, loaded, open_folders, settings_of
@@ -147,18 +148,47 @@ def train_judge(
 
 def index_dataset(
     dataset: PathLike,
-    out: PathLike,
+    out: PathLike | None = None,
     *,
+    compact: bool = False,
+    checkpoint: PathLike | None = None,
     force: bool = False,
     progress: Tell | None = None,
     **storage: Any,
-) -> CorpusIndex:
-    """Index a dataset to compare pieces with it: ``deep-piano index DATASET -o OUT``."""
-    [data] = open_folders(settings_of(storage, "storage").storage, dataset)
-    require_free(Path(out), force=force)
+) -> CorpusIndex | CompactIndex:
+    """Index a dataset to compare pieces with it: ``deep-piano index DATASET -o OUT``.
+
+    Parameters
+    ----------
+    dataset : path
+    out : path, optional
+        The file to write.
+    compact : bool
+        Make a small index, of hashes.
+    checkpoint : path, optional
+        Store a compact index with this checkpoint.
+    force : bool
+        Replace an existing file.
+    """
+    of_storage = settings_of(storage, "storage").storage
+    [data] = open_folders(of_storage, dataset)
+    folder = None
+    if checkpoint is not None:
+        folder = checkpoints.find(os.fspath(checkpoint), of_storage)
+        checkpoints.load(folder, codec=SPEC.codec)
+    if out is not None:
+        require_free(Path(out), force=force)
+    tell = progress or no_progress
+    found: CorpusIndex | CompactIndex
     with Dataset(data) as opened:
-        found = index_of(opened, progress=progress or no_progress)
-    found.save(Path(out), replace=force)
+        if compact or folder is not None:
+            found = index_of(opened, CompactIndex, progress=tell)
+        else:
+            found = index_of(opened, CorpusIndex, progress=tell)
+    if isinstance(found, CompactIndex) and folder is not None:
+        checkpoints.save_corpus(folder, found)
+    if out is not None:
+        found.save(Path(out), replace=force)
     return found
 
 

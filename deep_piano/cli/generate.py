@@ -45,7 +45,7 @@ class _Generate(Grouped):
                 *("seconds", "takes", "keep", "random_state", "candidates", "only_new"),
                 *("form", "plan", "density", "register_shift", "dynamics", "key"),
                 *("temperature", "top_p", "top_k", "min_p", "guidance", "hold_density"),
-                *("checkpoint", "index"),
+                *("checkpoint", "index", "most_shared"),
             ),
             "Output": ("out", "force", "sound", "midi", "two_tracks", "score", "as_json"),
             "A folder of seeds, on Ray": ("format", "workers", "gpus_per_worker", "max_failures"),
@@ -137,7 +137,15 @@ class _Generate(Grouped):
     "--sound",
     help="One of `deep-piano assets list`, an .sf2 file or a folder of samples.  [the best]",
 )
-@click.option("--index", help="Index of a corpus to compare each piece with.  [none]")
+@click.option(
+    "--index", help="Index of a corpus to compare each piece with.  [the checkpoint's own]"
+)
+@click.option(
+    "--most-shared",
+    type=int,
+    help="Let the continuation share at most so many notes in a row with the corpus: 12 or more, 8 "
+    "with an exact --index.  [any number]",
+)
 @click.option(
     "--midi",
     help="pedal: key presses and a pedal in the .mid; sounding: as long as notes sound.  [pedal]",
@@ -298,21 +306,38 @@ def report_pieces(out: str, records: Records, pieces: Folder, *, as_json: bool =
 
 @click.command(epilog="Example: deep-piano index dataset/ -o corpus.index")
 @click.argument("dataset")
-@click.option("-o", "--output", "out", required=True, type=LocalPath(), help="File to write.")
+@click.option("-o", "--output", "out", type=LocalPath(), help="File to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--compact", is_flag=True, help="A small index of hashes, which names no recording.")
+@click.option(
+    "--checkpoint", help="Store a compact index with this checkpoint, instead of in a file."
+)
 @configured
-def index(file: SettingsFile, /, dataset: str, out: Path, force: bool) -> None:
+def index(
+    file: SettingsFile,
+    /,
+    dataset: str,
+    out: Path | None,
+    force: bool,
+    compact: bool,
+    checkpoint: str | None,
+) -> None:
     """Index the training split of DATASET, so that pieces can be compared with it.
 
     `generate --index FILE` then writes into each piece's .json the longest run of notes that its
     continuation shares with any recording, transposed or not, with times equal to 50 ms.
-    The index takes 6 bytes a note.
+    The index takes 6 bytes a note. A compact one takes half a byte to one, and says of a run how
+    long it is at most; a checkpoint that has one needs no --index.
     """
     from deep_piano.api.tools import index_dataset
 
+    if (out is None) == (checkpoint is None):
+        raise click.UsageError("give a file with -o, or a --checkpoint to store the index with.")
+    options = {"compact": compact, "checkpoint": checkpoint, **dict(file.storage)}
     with stages() as progress:
-        found = index_dataset(dataset, out, force=force, progress=progress, **dict(file.storage))
-    click.echo(f"{one_line(out)}: {len(found.names):,} recordings, {found.notes:,} notes")
+        found = index_dataset(dataset, out, force=force, progress=progress, **options)
+    where = one_line(out if out is not None else checkpoint)
+    click.echo(f"{where}: {found.recordings:,} recordings, {found.notes:,} notes")
 
 
 @click.command(epilog="Example: deep-piano gallery pieces-a/ pieces-b/ -o compare.html")
@@ -377,12 +402,13 @@ def _described(facts: Mapping[str, Any]) -> str:
 
 
 def _why_kept(facts: Mapping[str, Any]) -> str:
-    """Return which take was kept, and its places among all takes by what they are ranked by."""
+    """Return which take was kept, and what the judge says of it and of the others."""
     ranking, take = facts["ranking"], facts["take"]
     [mine] = [row for row in ranking if row["take"] == take]
-    likelier = sum(row["nats_a_note"] < mine["nats_a_note"] for row in ranking)
-    nearer = sum(row["pitch_class_cosine"] > mine["pitch_class_cosine"] for row in ranking)
+    others = [row["judge_log_odds"] for row in ranking if row is not mine]
+    beside = f", of the others at most {max(others):+.2f}" if others else ""
+    faulty = ", but it has a fault" if mine["broken"] else ""
     return (
         f"take {take} of {len(ranking)} kept as number {ranking.index(mine) + 1} "
-        f"(number {likelier + 1} in likelihood, {nearer + 1} in harmony with the seed)"
+        f"(the judge's log-odds of a pianist {mine['judge_log_odds']:+.2f}{beside}{faulty})"
     )

@@ -172,6 +172,7 @@ class GenerateConfig(_Section):
     checkpoint: Annotated[str, Field(min_length=1)] = "notes"
     sound: Annotated[str, Field(min_length=1)] | None = None
     index: Annotated[str, Field(min_length=1)] | None = None
+    most_shared: Annotated[int, Field(ge=8, le=1024)] | None = None
     midi: Literal["pedal", "sounding"] = "pedal"
     two_tracks: bool = False
     score: bool = False

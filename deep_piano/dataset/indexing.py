@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
+from deep_piano.analysis.compact_index import CompactIndex
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.notes import Sequence
 from deep_piano.dataset.reader import Dataset
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress, Tell, no_progress
 
+Kind = TypeVar("Kind", CorpusIndex, CompactIndex)
 
-def index_of(dataset: Dataset, *, progress: Tell = no_progress) -> CorpusIndex:
+
+def index_of(dataset: Dataset, kind: type[Kind], *, progress: Tell = no_progress) -> Kind:
     """Index the training split of a dataset.
 
     Raises
@@ -32,4 +36,4 @@ def index_of(dataset: Dataset, *, progress: Tell = no_progress) -> CorpusIndex:
             yield row.name, row.sequence
             progress(Progress("indexing", done, count))
 
-    return CorpusIndex.build(recordings(), dataset=dataset.digest)
+    return kind.build(recordings(), dataset=dataset.digest)

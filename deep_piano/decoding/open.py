@@ -14,7 +14,7 @@ from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.base import Decoder, Sampling
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.wave import WaveDecoder
-from deep_piano.errors import CheckpointError
+from deep_piano.errors import CheckpointError, InputError
 from deep_piano.models.checkpoint import Checkpoint, load
 
 Device = Literal["cpu", "gpu"]
@@ -41,6 +41,8 @@ def open_decoder(
         When the checkpoint is of a codec that is neither notes nor a sound wave.
     DeepPianoError
         When TensorFlow sees no GPU.
+    InputError
+        When the settings ask for what is composed on CPUs alone.
     """
     judge = judge_of(checkpoint, settings)
     if judge is not None:
@@ -52,6 +54,7 @@ def open_decoder(
         return ChoosingDecoder(decoder, judge, count)
     of_notes = checkpoint.spec.codec == SPEC.codec
     if device == "gpu":
+        require_cpu_for(settings)
         from deep_piano.decoding.xla import prepare_gpu
 
         prepare_gpu()
@@ -67,10 +70,17 @@ def open_decoder(
     return WaveDecoder(checkpoint, threads=width)
 
 
+def require_cpu_for(settings: GenerateConfig) -> None:
+    """Raise `InputError` where the compiled loop cannot do what is asked."""
+    if settings.most_shared is not None:
+        raise InputError(
+            "--most-shared is kept on CPUs alone: the loop that runs on GPUs cannot look up a "
+            "corpus. Give --gpus-per-worker 0, or leave it out."
+        )
+
+
 def judge_of(checkpoint: Checkpoint, settings: GenerateConfig) -> Judge | None:
     """Return the judge that chooses among candidates; None where there are none.
-
-    A checkpoint of notes that has no judge, as it was just trained, has the shipped one.
 
     Raises
     ------
@@ -79,13 +89,21 @@ def judge_of(checkpoint: Checkpoint, settings: GenerateConfig) -> Judge | None:
     """
     if settings.candidates == 1 or checkpoint.spec.codec != SPEC.codec:
         return None
-    judge = checkpoint.judge or _shipped_judge()
+    judge = judge_for(checkpoint)
     if judge is None:
         raise CheckpointError(
             "the checkpoint has no judge to choose among candidates. Train one with `deep-piano "
             "judge`, or give --candidates 1."
         )
     return judge
+
+
+def judge_for(checkpoint: Checkpoint) -> Judge | None:
+    """Return a checkpoint's judge; one of notes that has none, as it was just trained: the shipped.
+
+    None where that is not there either.
+    """
+    return checkpoint.judge or _shipped_judge()
 
 
 @cache

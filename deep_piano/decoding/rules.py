@@ -24,6 +24,7 @@ from deep_piano.analysis.note_figures import (
     DRONE_S,
     effective_number,
 )
+from deep_piano.analysis.originality import Index
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
     DURATION,
@@ -41,6 +42,7 @@ from deep_piano.codecs.notes import (
     encode,
     velocity_of,
 )
+from deep_piano.decoding.apart import Apart
 from deep_piano.decoding.given import FREE, Given, Giving
 from deep_piano.decoding.loops import Loops, Mask
 from deep_piano.decoding.sections import Floats, Section, Wishes
@@ -101,6 +103,10 @@ class NoteTask:
         Its course, one after another; none: it goes where it goes.
     given : Given, optional
         What is given of its notes. Such a piece has no last chord: it ends with the last of them.
+    corpus : Index, optional
+        What it is kept apart from.
+    most_shared : int
+        Notes of a run that it may share with that.
     """
 
     seed: Notes
@@ -110,6 +116,8 @@ class NoteTask:
     manner_seconds: float | None = None
     sections: tuple[Section, ...] = ()
     given: Given | None = None
+    corpus: Index | None = None
+    most_shared: int = 0
 
     @property
     def manner(self) -> Notes:
@@ -216,6 +224,7 @@ class Piece:
     stop: int = field(init=False)
     chord: Chord | None = None
     giving: Giving | None = None
+    apart: Apart | None = None
     done: bool = False
     waits_at: float = math.inf
 
@@ -240,6 +249,8 @@ class Piece:
         self.loops = Loops()
         for step in self.seed.tolist():
             self._note(step)
+        if task.corpus is not None:
+            self.apart = Apart(task.corpus, task.most_shared)
         self._sections = list(task.sections)
         self._begin_section()
 
@@ -272,6 +283,7 @@ class Piece:
         twin.levels, twin._sections = self.levels.copy(), list(self._sections)
         twin.wishes = self.wishes.copy() if self.wishes is not None else None
         twin.giving = self.giving.copy() if self.giving is not None else None
+        twin.apart = self.apart.copy() if self.apart is not None else None
         return twin
 
     @property
@@ -294,20 +306,30 @@ class Piece:
         `values` are those that the classes stand for; 0 steps of duration are none.
         """
         index = len(step)
+        if index == PITCH:
+            return self._allowed_keys(step[ONSET])
         if self.chord is not None:
             return (self.chord.when, self.chord.free, LOUD, LONGEST)[index]
         if index == ONSET:
             return self._allowed_onsets()
-        if index == PITCH:
-            free = ~self.struck if step[ONSET] == 0 else ANY_KEY
-            if self.giving is not None:
-                silent = free & self.giving.free_keys(self.now + step[ONSET])
-                free = silent if silent.any() else free
-            return self._without_drone(self.loops.without_one_more(free), step[ONSET])
         if index == VELOCITY:
             return _ANY_VELOCITY
         left = self.end - self.now - step[ONSET] if not self.is_given else LONGEST_NOTE
         return (values > 0) & (values <= min(left, LONGEST_NOTE))
+
+    def _allowed_keys(self, onset: int) -> Mask:
+        """Return the keys that may be struck; where they would copy a corpus, others."""
+        every = ~self.struck if onset == 0 else ANY_KEY
+        if self.giving is not None:
+            silent = every & self.giving.free_keys(self.now + onset)
+            every = silent if silent.any() else every
+        if self.chord is not None:
+            free, other = self.chord.free, self.chord.triad & every
+        else:
+            free, other = self._without_drone(self.loops.without_one_more(every), onset), every
+        return (
+            free if self.apart is None else self.apart.without_copies([free, other, every], onset)
+        )
 
     def _without_drone(self, free: Mask, onset: int) -> Mask:
         """Return the keys that may be struck without a drone: see `fewest_pitch_classes`."""
@@ -444,6 +466,8 @@ class Piece:
         if gap or not self.made:
             self.struck[:] = False
         self.struck[step[PITCH]] = True
+        if self.apart is not None:
+            self.apart.take(gap, step[PITCH])
         if self.chord is not None:
             self._take_into(self.chord, step)
         self.hear([step])

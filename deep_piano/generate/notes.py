@@ -14,11 +14,15 @@ import numpy as np
 
 from deep_piano.analysis import note_figures
 from deep_piano.analysis.beats import meter_of
-from deep_piano.analysis.originality import CorpusIndex, SharedRun
+from deep_piano.analysis.compact_index import open_index
+from deep_piano.analysis.judge import mean_score
+from deep_piano.analysis.originality import Index, SharedRun
 from deep_piano.analysis.signature import sure_signature
 from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.open import judge_for
 from deep_piano.decoding.rules import NoteContinuation, NoteTask
+from deep_piano.errors import InputError, one_line
 from deep_piano.generate import seeds
 from deep_piano.generate.files import PieceFiles
 from deep_piano.generate.form import course, stretches
@@ -50,13 +54,13 @@ class NoteTake:
     seed_ends_s : float
         When the seed ends in it.
     figures : dict
-        As `note_figures.figures` returns them, and "nats_a_note".
+        As `note_figures.figures` returns them, "nats_a_note" and "judge_log_odds".
     seconds : float
         How long it is.
     shared : SharedRun or None
         What the continuation shares with a corpus, where there is an index of one.
     ranking : tuple of dict
-        Of all takes of the seed, the best first, where only the best are kept: see `piece.ranked`.
+        Of all takes of the seed, the best first, where only the best are kept: see `ranked`.
     """
 
     index: int
@@ -91,8 +95,8 @@ class NoteRoad:
     checkpoint : Checkpoint
     settings : GenerateConfig
     only_new : bool
-    index : CorpusIndex, optional
-        To compare each continuation with.
+    index : Index, optional
+        To compare each continuation with; where it is asked for, to keep it apart from.
     mute : bool
         Only notes are written.
     sound : str or None
@@ -104,7 +108,7 @@ class NoteRoad:
     checkpoint: Checkpoint
     settings: GenerateConfig
     only_new: bool = False
-    index: CorpusIndex | None = None
+    index: Index | None = None
     mute: bool = False
     sound: str | None = None
 
@@ -144,7 +148,9 @@ class NoteRoad:
         from_s = seed.seconds if self.only_new else 0.0
         manner_s = min(manner_s or seed.seconds, seed.seconds)
         sections = course(self.settings, task.manner, seed_s=manner_s, from_s=from_s)
-        return replace(task, sections=sections)
+        task = replace(task, sections=sections)
+        most = self.settings.most_shared
+        return task if most is None else replace(task, corpus=self.index, most_shared=most)
 
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put a seed and its continuation together, and measure the piece."""
@@ -164,6 +170,11 @@ class NoteRoad:
             from_s=0.0 if self.only_new else float(whole["offset"][old].max()),
         )
         figures["nats_a_note"] = round(continuation.nats, 4)
+        if (judge := judge_for(self.checkpoint)) is not None:
+            known = self.task(seed, take)
+            later = np.concatenate([seed.notes[len(known.manner) :], notes])
+            score = mean_score(judge, known.manner, later, from_s=seed.seconds)
+            figures["judge_log_odds"] = round(score, 4)
         shared = self.index.longest_run(encode(notes)) if self.index is not None else None
         return NoteTake(take, whole, seed_ends_s, figures, self.settings.seconds, shared)
 
@@ -206,10 +217,12 @@ class NoteRoad:
             facts["form"] = [part.facts for part in form]
         if take.ranking:
             facts["ranking"] = list(take.ranking)
-        if take.shared is not None:
+        if take.shared is not None and self.index is not None:
             facts["originality"] = {
                 "longest_shared_run_notes": take.shared.notes,
+                "exact": self.index.exact,
                 "recording": take.shared.recording or None,
+                "corpus_sha256": self.index.dataset or None,
             }
         return facts
 
@@ -272,6 +285,34 @@ class NoteRoad:
                 signature=signature,
                 continuation_s=continuation_s,
             )
+
+
+def index_for(checkpoint: Checkpoint, settings: GenerateConfig) -> Index | None:
+    """Return what pieces are compared with: the index that is given, or the checkpoint's own.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, or pieces are to be kept apart from what is not known, or too far.
+    """
+    given = settings.index
+    index: Index | None = open_index(Path(given)) if given is not None else checkpoint.corpus
+    most = settings.most_shared
+    if most is None:
+        return index
+    if index is None:
+        raise InputError(
+            "--most-shared needs an index of the corpus, and the checkpoint "
+            f"{one_line(settings.checkpoint)!r} has none. Give one with --index, or make it with "
+            "`deep-piano index`."
+        )
+    if most < index.fewest_notes:
+        exact = "" if index.exact else ", or give an exact index with --index"
+        raise InputError(
+            f"--most-shared {most} is less than the {index.fewest_notes} notes that this index can "
+            f"keep a piece to. Give {index.fewest_notes} or more{exact}."
+        )
+    return index
 
 
 def ready_sound(asked: str | None, progress: Tell) -> str:

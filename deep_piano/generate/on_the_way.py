@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deep_piano.errors import DeepPianoError, one_line
-from deep_piano.generate.piece import ranked
+from deep_piano.generate.ranking import ranked
 from deep_piano.generate.records import Key, Record, Records
 from deep_piano.generate.tasks import Run, known_of
 from deep_piano.infra.cluster import metrics

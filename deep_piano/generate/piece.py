@@ -10,14 +10,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from deep_piano import versions
-from deep_piano.analysis.note_figures import MOST_REPETITIONS
-from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.notes import SPEC
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import GenerateConfig, StorageConfig
@@ -34,7 +31,8 @@ from deep_piano.generate.files import (
     targets,
 )
 from deep_piano.generate.fill import FillRoad
-from deep_piano.generate.notes import NoteRoad
+from deep_piano.generate.notes import NoteRoad, index_for
+from deep_piano.generate.ranking import ranked
 from deep_piano.generate.remix import RemixRoad
 from deep_piano.generate.wave import WaveRoad, require_no_notes
 from deep_piano.infra.assets.catalogue import SOUND_NAMES
@@ -46,9 +44,6 @@ from deep_piano.music.audio import Samples
 from deep_piano.report.musicxml import require_music21
 
 logger = logging.getLogger(__name__)
-
-LONGEST_SILENCE_S: Final = 4.0
-RANKED_BY: Final = ("nats_a_note", "pitch_class_cosine", "longest_loop", "longest_silence_s")
 
 
 class Road(Protocol):
@@ -131,7 +126,7 @@ def road_of(
         require_sound(checkpoint)
         require_no_notes(out, settings)
         return WaveRoad(checkpoint, settings, only_new)
-    index = CorpusIndex.load(Path(settings.index)) if settings.index is not None else None
+    index = index_for(checkpoint, settings)
     mute = out.suffix.lower() in SILENT_SUFFIXES
     if settings.score or out.suffix.lower() == SCORE_SUFFIX:
         require_music21()
@@ -142,52 +137,6 @@ def road_of(
         raise InputError("--only-new is for a continuation, not for --between or --remix.")
     kind = FillRoad if settings.between else RemixRoad if settings.remix else NoteRoad
     return kind(checkpoint, settings, only_new, index, mute=mute)
-
-
-def best_first(takes: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the places of takes of one seed, the best first.
-
-    Takes that loop or fall silent come last. The others are placed twice, by the network's mean
-    loss of a note and by the pitch-class cosine with the seed, and the sums of their places decide
-    (Borda's count); of equals the first stays first.
-
-    Parameters
-    ----------
-    takes : sequence of mapping
-        The figures of each that `RANKED_BY` names, as they stand in its .json.
-
-    Examples
-    --------
-    >>> good = {"nats_a_note": 8, "pitch_class_cosine": 0.9, "longest_loop": 2,
-    ...         "longest_silence_s": 1}
-    >>> best_first([good | {"longest_loop": 40}, good | {"nats_a_note": 9}, good])
-    [2, 1, 0]
-    """
-
-    def place(mine: Mapping[str, Any]) -> tuple[bool, int]:
-        broken = (
-            mine["longest_loop"] > MOST_REPETITIONS or mine["longest_silence_s"] > LONGEST_SILENCE_S
-        )
-        likelier = sum(other["nats_a_note"] < mine["nats_a_note"] for other in takes)
-        more_faithful = sum(
-            other["pitch_class_cosine"] > mine["pitch_class_cosine"] for other in takes
-        )
-        return broken, likelier + more_faithful
-
-    return sorted(range(len(takes)), key=lambda index: place(takes[index]))
-
-
-def ranked(takes: Sequence[Any]) -> list[Any]:
-    """Return takes of one seed, the best first; each knows the ranking, which stands in its facts.
-
-    The ranking has a mapping for each take: "take" from 1, and the figures that decide.
-    """
-    ordered = [takes[place] for place in best_first([take.figures for take in takes])]
-    ranking = tuple(
-        {"take": take.index + 1, **{name: take.figures[name] for name in RANKED_BY}}
-        for take in ordered
-    )
-    return [replace(take, ranking=ranking) for take in ordered]
 
 
 def make_pieces(

@@ -219,6 +219,7 @@ def require_no_notes(out: Path, settings: GenerateConfig) -> None:
         "--score: there are no notes to write": settings.score,
         "--keep: takes of sound cannot be ranked": settings.keep is not None,
         "--index: sound cannot be compared with a corpus": settings.index is not None,
+        "--most-shared: sound cannot be compared with a corpus": settings.most_shared is not None,
         "--sound: the continuation sounds by itself": settings.sound is not None,
         "--two-tracks: there is no .mid": settings.two_tracks,
         "--keep-recording: it is kept as it is": settings.keep_recording,

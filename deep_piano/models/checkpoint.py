@@ -1,9 +1,10 @@
 """A checkpoint: one folder with the weights, the codec's specification and the configuration.
 
 ``checkpoint.json`` names the other files: ``weights-….safetensors``, with a judge
-``judge-….safetensors``, and in a checkpoint to resume from ``training-….safetensors``, each named
-after its content. It is written last, so that the folder, local or in S3, holds either the old
-checkpoint or the new one. Loading executes nothing.
+``judge-….safetensors``, with an index of its corpus ``corpus-….safetensors``, and in a checkpoint
+to resume from ``training-….safetensors``, each named after its content. It is written last, so that
+the folder, local or in S3, holds either the old checkpoint or the new one. Loading executes
+nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.analysis.compact_index import CompactIndex
 from deep_piano.analysis.judge import Judge
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.config.sections import StorageConfig
@@ -35,7 +37,7 @@ BEST_OF_RUN: Final = "checkpoint/best"
 """Within a run."""
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
-_FILE_NAME = re.compile(r"(weights|judge|training)-[0-9a-f]{16}\.safetensors")
+_FILE_NAME = re.compile(r"(weights|judge|corpus|training)-[0-9a-f]{16}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Checkpoint:
         Where it comes from: step, figures; JSON-ready.
     judge : Judge, optional
         Chooses among candidates while a piece is decoded.
+    corpus : CompactIndex, optional
+        Of what it was trained on: pieces are compared with it.
     """
 
     spec: SequenceSpec
@@ -61,6 +65,7 @@ class Checkpoint:
     digest: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     judge: Judge | None = None
+    corpus: CompactIndex | None = None
 
 
 def save(
@@ -92,6 +97,8 @@ def save(
     arrays = {"weights": {name: a.astype(dtype) for name, a in checkpoint.weights.items()}}
     if checkpoint.judge is not None:
         arrays["judge"] = checkpoint.judge.arrays()
+    if checkpoint.corpus is not None:
+        arrays["corpus"] = checkpoint.corpus.arrays()
     if training is not None:
         arrays["training"] = dict(training)
     card = {
@@ -104,7 +111,17 @@ def save(
 
 
 def save_judge(folder: Folder, judge: Judge) -> None:
-    """Give a checkpoint a judge; one that it has is replaced.
+    """Give a checkpoint a judge; one that it has is replaced: see `_save_beside`."""
+    _save_beside(folder, "judge", judge.arrays())
+
+
+def save_corpus(folder: Folder, corpus: CompactIndex) -> None:
+    """Give a checkpoint the index of its corpus, as `save_judge` gives it a judge."""
+    _save_beside(folder, "corpus", corpus.arrays())
+
+
+def _save_beside(folder: Folder, kind: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Add a file to a checkpoint.
 
     Raises
     ------
@@ -115,7 +132,7 @@ def save_judge(folder: Folder, judge: Judge) -> None:
     """
     card = _read_card(folder)
     try:
-        card["files"]["judge"] = _write(folder, "judge", judge.arrays())
+        card["files"][kind] = _write(folder, kind, arrays)
     except (KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
     _write_card(folder, card)
@@ -228,6 +245,8 @@ def load(
         digest, facts = str(card["files"]["weights"]["sha256"]), dict(card["facts"])
         shapes = weight_shapes(spec, config)
         judge = Judge.of(_read(folder, card, "judge")) if "judge" in card["files"] else None
+        known = "corpus" in card["files"]
+        corpus = CompactIndex.of(_read(folder, card, "corpus")) if known else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(folder, error) from error
     wanted = [codec] if isinstance(codec, str) else codec
@@ -242,7 +261,7 @@ def load(
             raise _damaged(folder, f"{name} is {found}, not {shape}")
         if not np.isfinite(weights[name]).all():
             raise _damaged(folder, f"{name} holds NaN or infinity")
-    return Checkpoint(spec, config, weights, digest, facts, judge)
+    return Checkpoint(spec, config, weights, digest, facts, judge, corpus)
 
 
 def load_training(folder: Folder) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deep_piano.analysis.judge import FIGURES, Judge, judged_figures
+from deep_piano.analysis.judge import FIGURES, Judge, judged_figures, mean_score
+from deep_piano.analysis.texture import TEXTURES
 from tests.support.fakes import arpeggios
 
 
@@ -68,3 +69,20 @@ def test_the_figures_are_of_the_last_moments(rng):
     until_then = later[later["onset"] < 40]
     np.testing.assert_array_equal(judged_figures(seed, until_then, now_s=40.0), figures)
     assert not np.isfinite(judged_figures(seed, later[:0], now_s=40.0)).all()
+
+
+def test_a_continuation_is_judged_every_ten_seconds_up_to_its_last_chord(rng):
+    seed, piece = arpeggios(10, rng=rng), arpeggios(40, rng=rng)
+    later = piece[piece["onset"] >= 10]
+    judge = stump(TEXTURES.index("pitch, mean"), 60.0)
+    moments = [20.0, 30.0, 40.0]
+    last_s = float(later["onset"].max())
+    figures = [judged_figures(seed, later, now_s=s) for s in moments if s < last_s]
+    assert len(figures) >= 2
+    assert mean_score(judge, seed, later, from_s=10.0) == judge.score(np.array(figures)).mean()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_what_is_too_short_to_judge_is_undecided(rng, count):
+    few = arpeggios(4, rng=rng)[:count]
+    assert mean_score(stump(0, -1.0), few, few, from_s=0.0) == 0.0

@@ -12,7 +12,7 @@ from scipy.io import wavfile
 
 import deep_piano as dp
 from deep_piano.errors import ConfigError, InputError
-from deep_piano.generate.piece import RANKED_BY
+from deep_piano.generate.ranking import RANKED_BY
 from deep_piano.infra.assets import cache
 from deep_piano.music import transcription
 from deep_piano.music.midi import read_midi, write_midi
@@ -189,7 +189,7 @@ def test_of_several_takes_the_best_is_returned(seed, settings):
     ranking = best.facts["ranking"]
     assert ranking[0]["take"] == best.take
     assert {row["take"] for row in ranking} == {1, 2, 3}
-    assert all(row.keys() == {"take", *RANKED_BY} for row in ranking)
+    assert all(row.keys() == {"take", *RANKED_BY, "broken"} for row in ranking)
     np.testing.assert_array_equal(best.notes, every[best.take - 1].notes)
     Path("mine.yaml").write_text("generate: {takes: 3}")
     again = dp.continue_piece(seed, config="mine.yaml", **settings)

@@ -797,8 +797,8 @@ def test_one_json_document_says_all_of_the_pieces(weights, seed):
 def test_it_is_said_which_take_was_kept_and_why(weights, seed):
     said = made(generate(weights, seed, "piece.mid", "--takes", 3, "--keep", 1))
     take = json.loads(Path("piece.json").read_text())["take"]
-    assert f", take {take} of 3 kept as number 1 (number " in said
-    assert " in likelihood, " in said
+    assert f", take {take} of 3 kept as number 1 (the judge's log-odds of a pianist " in said
+    assert ", of the others at most " in said
 
 
 def test_a_log_of_json_tells_what_is_done(weights, seed, caplog):

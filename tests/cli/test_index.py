@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,35 @@ def test_a_dataset_is_indexed_and_a_piece_is_compared_with_it(weights, rng):
     facts = json.loads(Path("piece.json").read_text())
     assert set(facts["originality"]) == {
         "longest_shared_run_notes",
+        "exact",
         "recording",
+        "corpus_sha256",
     }
+
+
+def test_a_checkpoint_that_has_an_index_compares_every_piece_with_it(weights, rng):
+    write_dataset(Path("dataset"), [note_row(f"{n}.mid", seed=n) for n in range(3)])
+    said = made(run("index", "dataset", "-o", "small.index", "--compact"))
+    assert said.startswith("small.index: 3 recordings, ")
+    shutil.copytree(weights, "mine")
+    made(run("index", "dataset", "--checkpoint", "mine"))
+    write_midi(Path("seed.mid"), arpeggios(12, rng=rng))
+    options = ("--checkpoint", "mine", "--seconds", 20)
+    made(run("generate", "seed.mid", "-o", "own.mid", *options))
+    made(run("generate", "seed.mid", "-o", "given.mid", *options, "--index", "small.index"))
+    own, given = (json.loads(Path(f"{name}.json").read_text()) for name in ("own", "given"))
+    assert own["originality"] == given["originality"]
+    assert not own["originality"]["exact"]
+    options += ("--most-shared", 12)
+    made(run("generate", "seed.mid", "-o", "apart.mid", *options))
+    apart = json.loads(Path("apart.json").read_text())
+    assert apart["originality"]["longest_shared_run_notes"] <= 12
+
+
+def test_an_index_goes_to_one_place():
+    write_dataset(Path("dataset"), [note_row()])
+    refused(run("index", "dataset"), "-o, or a --checkpoint")
+    refused(run("index", "dataset", "-o", "a", "--checkpoint", "b"), "-o, or a --checkpoint")
 
 
 def test_an_index_is_replaced_by_force_alone():

@@ -22,7 +22,8 @@ from deep_piano.decoding.open import drawing, open_decoder
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.generate.gallery import PAGE
 from deep_piano.generate.on_ray import generate
-from deep_piano.generate.piece import best_first, make_pieces
+from deep_piano.generate.piece import make_pieces
+from deep_piano.generate.ranking import best_first
 from deep_piano.generate.records import MANIFEST, RECORDS
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints

@@ -13,13 +13,15 @@ import soundfile
 
 from deep_piano import versions
 from deep_piano.analysis import note_figures
+from deep_piano.analysis.compact_index import CompactIndex
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.errors import AudioError, DeepPianoError, InputError, MidiError
 from deep_piano.generate import notes as in_notes
 from deep_piano.generate import piece, seeds
-from deep_piano.generate.piece import best_first, make_pieces
+from deep_piano.generate.piece import make_pieces
+from deep_piano.generate.ranking import best_first
 from deep_piano.generate.seeds import find_stretch, read_seed
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import Progress
@@ -418,12 +420,42 @@ def test_with_an_index_the_json_says_what_the_piece_shares_with_the_corpus(make,
     (piece,) = make("piece.mid", index=str(index))
     assert piece.facts["originality"] == {
         "longest_shared_run_notes": len(copied),
+        "exact": True,
         "recording": "copied.mid",
+        "corpus_sha256": "d",
     }
     assert index.read_bytes() == before
     (tmp_path / "out" / "no.mid").write_bytes(b"")
     with pytest.raises(InputError, match="not an index of a corpus"):
         make("never.mid", index=str(tmp_path / "out" / "no.mid"))
+
+
+@pytest.mark.parametrize("kind", [CorpusIndex, CompactIndex])
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_a_piece_that_follows_a_corpus_note_by_note_is_led_elsewhere(
+    make, tmp_path, kind, candidates
+):
+    (plain,) = make("plain.mid", candidates=candidates, seconds=60.0)
+    notes = read_midi(tmp_path / "out" / "plain.mid")
+    followed = encode(notes[notes["onset"] >= plain.facts["seed"]["seconds"]])
+    kind.build([("followed.mid", followed)]).save(tmp_path / "corpus.index")
+    exact = CorpusIndex.build([("followed.mid", followed)])
+    options = {"index": str(tmp_path / "corpus.index"), "candidates": candidates, "seconds": 60.0}
+    (same,) = make("same.mid", **options)
+    assert same.facts["originality"]["longest_shared_run_notes"] == len(followed) > 12
+    (apart,) = make("apart.mid", most_shared=12, **options)
+    assert apart.facts["originality"]["longest_shared_run_notes"] <= 12
+    notes = read_midi(tmp_path / "out" / "apart.mid")
+    made = encode(notes[notes["onset"] >= plain.facts["seed"]["seconds"]])
+    assert exact.longest_run(made).notes <= 12
+
+
+def test_what_an_index_cannot_keep_is_said(make, tmp_path):
+    with pytest.raises(InputError, match=r"--most-shared needs an index .* has none"):
+        make("never.mid", most_shared=20)
+    CompactIndex.build([]).save(tmp_path / "corpus.index")
+    with pytest.raises(InputError, match="--most-shared 11 is less than the 12 notes"):
+        make("never.mid", most_shared=11, index=str(tmp_path / "corpus.index"))
 
 
 def test_only_the_best_takes_are_kept(make, tmp_path):

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from deep_piano.analysis.note_figures import MOST_REPETITIONS
-from deep_piano.generate.piece import LONGEST_SILENCE_S, best_first
+from deep_piano.analysis.note_figures import FEWEST_PITCH_CLASSES, MOST_REPETITIONS
+from deep_piano.generate.ranking import LONGEST_SILENCE_S, best_first
 
 
-def take(nats=9.0, cosine=0.8, *, loop=3, silence_s=1.0):
+def take(*, judge=0.0, loop=3, silence_s=1.0, classes=5.0):
     return {
-        "nats_a_note": nats,
-        "pitch_class_cosine": cosine,
+        "judge_log_odds": judge,
+        "fewest_pitch_classes": classes,
         "longest_loop": loop,
         "longest_silence_s": silence_s,
     }
@@ -20,14 +20,14 @@ def take(nats=9.0, cosine=0.8, *, loop=3, silence_s=1.0):
     [
         ([], []),
         ([take()], [0]),
-        ([take(nats=9), take(nats=8)], [1, 0]),
-        ([take(cosine=0.7), take(cosine=0.9)], [1, 0]),
         ([take(), take()], [0, 1]),
-        ([take(9, 0.9), take(8, 0.7), take(8.5, 0.85)], [0, 1, 2]),  # places 2+0, 0+2, 1+1
-        ([take(9, 0.7), take(8, 0.8), take(7, 0.9)], [2, 1, 0]),
-        ([take(1, 1, loop=MOST_REPETITIONS + 1), take()], [1, 0]),
-        ([take(1, 1, silence_s=LONGEST_SILENCE_S + 0.1), take()], [1, 0]),
-        ([take(1, 1, loop=MOST_REPETITIONS, silence_s=LONGEST_SILENCE_S), take()], [0, 1]),
+        ([take(judge=-1), take(judge=1)], [1, 0]),
+        ([take(judge=2), take(judge=-1), take(judge=1)], [0, 2, 1]),
+        ([take(judge=1, loop=MOST_REPETITIONS + 1), take()], [1, 0]),
+        ([take(judge=1, classes=FEWEST_PITCH_CLASSES - 0.1), take()], [1, 0]),
+        ([take(judge=1, classes=FEWEST_PITCH_CLASSES), take()], [0, 1]),
+        ([take(judge=1, silence_s=LONGEST_SILENCE_S + 0.1), take()], [1, 0]),
+        ([take(judge=1, loop=MOST_REPETITIONS, silence_s=LONGEST_SILENCE_S), take()], [0, 1]),
     ],
 )
 def test_the_best_take_comes_first(takes, order):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deep_piano.analysis.compact_index import CompactIndex
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import StorageConfig
 from deep_piano.errors import CheckpointError
@@ -31,6 +32,25 @@ def test_round_trip(tmp_path):
     assert len(loaded.digest) == 64
     for name, array in saved.weights.items():
         np.testing.assert_array_equal(loaded.weights[name], array)
+
+
+def test_an_index_of_the_corpus_is_part_of_it(tmp_path):
+    checkpoints.save(tmp_path / "c", random_checkpoint())
+    folder = open_folder(tmp_path / "c")
+    assert checkpoints.load(folder).corpus is None
+    for notes in (100, 200):  # the second one replaces the first
+        bits = np.full(128, notes, np.uint8)
+        checkpoints.save_corpus(folder, CompactIndex(bits, 2, notes, "d" * 64))
+        loaded = checkpoints.load(folder)
+        found = loaded.corpus
+        assert (found.recordings, found.notes, found.dataset) == (2, notes, "d" * 64)
+        assert np.array_equal(found.bits, bits)
+        assert len(list((tmp_path / "c").iterdir())) == 3
+    checkpoints.save(tmp_path / "again", loaded)
+    assert checkpoints.load(open_folder(tmp_path / "again")).corpus.notes == 200
+    weights_file(tmp_path / "c", "corpus").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoints.load(folder)
 
 
 def test_round_trip_in_s3(s3):

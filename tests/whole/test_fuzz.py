@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
+from deep_piano.analysis.compact_index import CompactIndex, open_index
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.load import load_config
@@ -90,7 +91,8 @@ def good(tmp_path_factory):
     checkpoint.save(folder / "c", random_checkpoint(), training={"optimizer/000": np.ones(3)})
     with Dataset(place) as dataset:
         begin(dataset, open_folder(folder / "run"), TRAIN)
-        index_of(dataset).save(folder / "corpus.index")
+        index_of(dataset, CorpusIndex).save(folder / "corpus.index")
+        index_of(dataset, CompactIndex).save(folder / "small.index")
     known = arpeggio_rows(6, seconds=12, held_out=3)
     row = {"step": 5, "seen": 9, "hours": 0.1, "train_loss": 2.0, "validation_loss": 1.0}
     runs.write_history(open_folder(folder / "run"), [row], unit="nats a note")
@@ -286,8 +288,9 @@ def odd_arrays(data, rng):
 
 
 def generate_index(rng, good, place):
-    (place / "odd.index").write_bytes(odd_arrays((good.folder / "corpus.index").read_bytes(), rng))
-    index = CorpusIndex.load(place / "odd.index")
+    good_index = good.folder / str(rng.choice(["corpus.index", "small.index"]))
+    (place / "odd.index").write_bytes(odd_arrays(good_index.read_bytes(), rng))
+    index = open_index(place / "odd.index")
     continued(good.folder / "take.mid", place, index=index)
 
 
