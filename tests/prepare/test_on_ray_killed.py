@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deep_piano.config.load import load_config
+from deep_piano.infra.storage.atomic import is_temporary
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.midi import write_midi
 from deep_piano.prepare.on_ray import prepare
@@ -110,14 +111,18 @@ def test_a_driver_killed_and_run_again_changes_nothing(cluster, corpus, tmp_path
     driver = start("dataset")
     shards = tmp_path / "dataset" / "shards"
     limit = time.monotonic() + 280
-    while not (shards.is_dir() and any(shards.glob("*.parquet"))):
+
+    def written():
+        return [path for path in shards.glob("*.parquet") if not is_temporary(path.name)]
+
+    while not written():
         assert time.monotonic() < limit
         assert driver.poll() is None, "the driver is killed before it ends"
         time.sleep(0.01)
     driver.kill()
     driver.wait()
     assert not (tmp_path / "dataset" / "manifest.json").exists()
-    there = len(list(shards.glob("*.parquet")))
+    there = len(written())
     assert 0 < there < len(list((tmp_path / "whole" / "shards").iterdir()))
     again = start("dataset")
     assert again.wait(280) == 0, (tmp_path / "dataset.log").read_text()
