@@ -26,8 +26,8 @@ class Take:
     ranking: tuple = ()
 
 
-def take(index, *, nats=1.0):
-    figures = {"nats_a_note": nats, "pitch_class_cosine": 0.9}
+def take(index, *, judge=0.0):
+    figures = {"judge_log_odds": judge, "fewest_pitch_classes": 5.0}
     figures |= {"longest_loop": 1, "longest_silence_s": 1.0}
     known = {"notes": 100, "figures": figures}
     return Take(index, figures, known)
@@ -131,9 +131,9 @@ def test_the_best_takes_are_written_and_the_others_left_out():
     slot = Slot()
     answered(state, slot)
     state.give(slot, 9)
-    state.composed(slot, {("a", 2): take(2, nats=0.5), ("a", 0): take(0)})
+    state.composed(slot, {("a", 2): take(2, judge=1.0), ("a", 0): take(0)})
     assert not state.to_write
-    state.composed(slot, {("a", 1): take(1, nats=2.0)})
+    state.composed(slot, {("a", 1): take(1, judge=-1.0)})
     assert [key for key, _ in state.to_write] == [("a", 2)]
     left_out = {record.take: record for record in state.unkept}
     assert left_out.keys() == {1, 2}
