@@ -26,6 +26,7 @@ from deep_piano.decoding.open import judge_of, open_decoder, require_cpu_for
 from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.generate.composers import ComposerActor, Crew, DecoderFactory, Place, crew_for
 from deep_piano.generate.gallery import write_gallery
+from deep_piano.generate.notes import index_for
 from deep_piano.generate.on_the_way import OnTheWay
 from deep_piano.generate.piece import road_of
 from deep_piano.generate.records import (
@@ -142,6 +143,8 @@ def _in_common(run: Run) -> dict[str, Any]:
     """Return what decides over the bytes of all pieces, but for where they are composed."""
     settings = run.road.settings
     judge = judge_of(run.road.checkpoint, settings)
+    apart = settings.most_shared is not None
+    corpus = index_for(run.road.checkpoint, settings) if apart else None
     return {
         "settings": settings.model_dump(exclude={"takes", "keep", "checkpoint", "index"}),
         "best_of": [settings.keep, settings.takes] if settings.keep is not None else None,
@@ -150,6 +153,7 @@ def _in_common(run: Run) -> dict[str, Any]:
         "sound": run.road.sound,
         "checkpoint_sha256": run.road.checkpoint.digest,
         "judge_sha256": judge.digest if judge is not None else None,
+        "apart_from": [corpus.dataset, corpus.exact] if corpus is not None else None,
     }
 
 

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from deep_piano.analysis.compact_index import CompactIndex
 from deep_piano.analysis.originality import CorpusIndex
+from deep_piano.codecs.notes import encode
 from deep_piano.config.load import load_config
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.open import drawing, open_decoder
@@ -27,7 +29,7 @@ from deep_piano.generate.ranking import best_first
 from deep_piano.generate.records import MANIFEST, RECORDS
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
-from deep_piano.music.midi import write_midi
+from deep_piano.music.midi import read_midi, write_midi
 from tests.support.clusters import contents, killing, several_nodes
 from tests.support.commands import in_a_process
 from tests.support.fakes import arpeggios, sound_checkpoint
@@ -135,6 +137,32 @@ def test_a_piece_is_that_of_generate_alone(undisturbed, seeds, weights, tmp_path
         for suffix in (".mid", ".json"):
             alone = (tmp_path / f"take-{take}{suffix}").read_bytes()
             assert alone == undisturbed[f"inner/3.mid/take-{take}{suffix}"]
+
+
+def test_pieces_are_kept_apart_from_a_corpus_as_one_alone_is(
+    undisturbed, seeds, bulk, weights, tmp_path
+):
+    known = {}
+    for name in ("0.mid", "inner/3.mid"):
+        (tmp_path / "known.mid").write_bytes(undisturbed[f"{name}/take-1.mid"])
+        notes = read_midi(tmp_path / "known.mid")
+        ends_s = json.loads(undisturbed[f"{name}/take-1.json"])["seed"]["seconds"]
+        known[name] = encode(notes[notes["onset"] >= ends_s])
+    CompactIndex.build(known.items(), dataset="d" * 64).save(tmp_path / "index")
+    options = {"index": str(tmp_path / "index"), "most_shared": 12}
+    records = bulk(seeds, tmp_path / "pieces", **options)
+    assert all(record.shared_run_notes <= 12 for record in records.values())
+    settings = {"checkpoint": str(weights), "seconds": 25.0, "takes": TAKES, **options}
+    config = load_config(None, {"generate": settings}).generate
+    make_pieces(seeds / "inner" / "3.mid", tmp_path / "take.mid", config)
+    mine = files(tmp_path / "pieces")
+    for take in (1, 2):
+        alone = (tmp_path / f"take-{take}.mid").read_bytes()
+        assert alone == mine[f"inner/3.mid/take-{take}.mid"]
+    assert max(map(len, known.values())) > 12
+    CompactIndex.build(known.items(), dataset="e" * 64).save(tmp_path / "index")
+    with pytest.raises(InputError, match=r"other settings \(apart_from\)"):
+        bulk(seeds, tmp_path / "pieces", **options)
 
 
 @pytest.mark.parametrize(("workers", "batch"), [(1, 1), (3, 16)])
