@@ -128,6 +128,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _no_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that take long on a slow machine say no more than on a fast one."""
+    monkeypatch.setattr("deep_piano.cli.terminal.EVERY_S", math.inf)
+
+
 @pytest.fixture(scope="session")
 def _small_piano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.recordings import write_piano

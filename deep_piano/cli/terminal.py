@@ -185,7 +185,7 @@ def _endable() -> Iterator[None]:
 
 
 @contextmanager
-def reports(*, every_s: float = EVERY_S) -> Iterator[Tell]:
+def reports(*, every_s: float | None = None) -> Iterator[Tell]:
     """Show the progress of a batch, with counts and rates: as `stages` does."""
     clock = _Clock()
 
@@ -200,7 +200,7 @@ def reports(*, every_s: float = EVERY_S) -> Iterator[Tell]:
 
 
 @contextmanager
-def stages(*, every_s: float = EVERY_S) -> Iterator[Tell]:
+def stages(*, every_s: float | None = None) -> Iterator[Tell]:
     """Show progress: a bar on a terminal; elsewhere, where it takes long, a line now and then.
 
     With --log-json the lines are records, and the end of each stage is one too. With --quiet
@@ -217,14 +217,14 @@ def stages(*, every_s: float = EVERY_S) -> Iterator[Tell]:
 
 @contextmanager
 def _shown(
-    in_words: Callable[[Progress], tuple[str, str]], *, every_s: float, ends: bool
+    in_words: Callable[[Progress], tuple[str, str]], *, every_s: float | None, ends: bool
 ) -> Iterator[Tell]:
     """Show progress in words: beside a bar, and as a line of its own."""
     if is_quiet():
         yield no_progress
         return
     with _bar() as bar:
-        due = _Due(every_s, ends=ends)
+        due = _Due(EVERY_S if every_s is None else every_s, ends=ends)
 
         def show(now: Progress) -> None:
             beside, line = in_words(now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,12 @@ def refused(result, *fragments, code=2):
     for fragment in fragments:
         assert fragment in line
     return line
+
+
+def beside_progress(text):
+    """Return what a command says besides how far it is, which it says where it takes long."""
+    lines = text.splitlines()
+    return [line for line in lines if not re.fullmatch(r"\w+(: [\d,]+( of |%).*)?", line)]
 
 
 def made(result):

@@ -20,6 +20,7 @@ from deep_piano.music import audio
 from deep_piano.music.ffmpeg import ffmpeg_binary
 from deep_piano.music.loudness import integrated_lufs
 from deep_piano.music.midi import read_midi
+from tests.support.commands import beside_progress
 
 pytestmark = [pytest.mark.e2e, pytest.mark.assets]
 
@@ -69,12 +70,8 @@ def test_it_works_and_says_so_in_its_last_line(made):
 
 def test_where_there_is_no_terminal_it_says_how_far_it_is_and_nothing_else(made):
     _, result = made
-    assert says_how_far_it_is(result.stderr)
+    assert beside_progress(result.stderr) == []
     assert len(result.stdout.splitlines()) == 1
-
-
-def says_how_far_it_is(text):
-    return all(re.fullmatch(r"\w+(: \d+%)?", line) for line in text.splitlines())
 
 
 def test_the_piece_is_three_minutes_loud_enough_and_not_clipped(made):
@@ -155,6 +152,6 @@ def test_the_installed_command_does_the_same_with_the_same_bytes(made, trained, 
     again = tmp_path / "piece.mp3"
     result = run(*command, "generate", "examples/seed.mp3", "-o", again, "--checkpoint", trained)
     assert result.returncode == 0
-    assert says_how_far_it_is(result.stderr)
+    assert beside_progress(result.stderr) == []
     for suffix in (".mp3", ".mid", ".png", ".json"):
         assert again.with_suffix(suffix).read_bytes() == out.with_suffix(suffix).read_bytes()
