@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.storage.atomic import identity_of, put_in_place, require_free
@@ -20,6 +20,13 @@ from deep_piano.music.audio import ENCODED_SUFFIXES, content_hash
 SCORE_SUFFIX = ".musicxml"
 SILENT_SUFFIXES = (".mid", SCORE_SUFFIX)
 OUTPUT_SUFFIXES = (*sorted(ENCODED_SUFFIXES), *SILENT_SUFFIXES)
+
+MEDIA_TYPES: Final = {
+    **{".mp3": "audio/mpeg", ".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg"},
+    **{".mid": "audio/midi", SCORE_SUFFIX: "application/vnd.recordare.musicxml+xml"},
+    **{".png": "image/png", ".json": "application/json"},
+}
+"""What browsers call the files of a piece."""
 
 
 @dataclass(frozen=True)

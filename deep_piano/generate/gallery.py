@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from deep_piano.errors import InputError, one_line
+from deep_piano.generate.files import MEDIA_TYPES
 from deep_piano.generate.records import MANIFEST, SEED, Record, Records, read_records, read_run
 from deep_piano.infra.storage.atomic import atomic_path
 from deep_piano.infra.storage.folder import Folder
@@ -81,13 +82,6 @@ def write_page_of(
         path.write_text(page, encoding="utf-8")
 
 
-_MEDIA_TYPES = {
-    **{".mid": "audio/midi", ".musicxml": "application/xml", ".json": "application/json"},
-    **{".png": "image/png", ".mp3": "audio/mpeg", ".wav": "audio/wav"},
-    **{".flac": "audio/flac", ".ogg": "audio/ogg"},
-}
-
-
 def known_pieces(pieces: Folder) -> Records:
     """Return the records of a folder of pieces.
 
@@ -120,7 +114,7 @@ def _within(folder: Folder) -> Callable[[str], str]:
     """Return a function that gives a file of a folder itself, as a URL (RFC 2397)."""
 
     def data(name: str) -> str:
-        kind = _MEDIA_TYPES[PurePosixPath(name).suffix]
+        kind = MEDIA_TYPES[PurePosixPath(name).suffix]
         return f"data:{kind};base64,{base64.b64encode(folder.read_bytes(name)).decode()}"
 
     return data

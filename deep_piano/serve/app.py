@@ -24,6 +24,7 @@ from aiohttp.typedefs import Handler
 from deep_piano import __version__
 from deep_piano.config.sections import Config
 from deep_piano.errors import DeepPianoError, InputError, one_line
+from deep_piano.generate.files import MEDIA_TYPES
 from deep_piano.serve import controls, uploads
 from deep_piano.serve.alone import page_of
 from deep_piano.serve.events import Events
@@ -48,8 +49,8 @@ SHOWN: Final = ("look", "piece")
 _MOST_JSON_BYTES = 64 * 1024
 _HEARTBEAT_S = 15.0
 _ID = "{id:[0-9a-f]{16}}"
-_SOUND = {".mp3": "audio/mpeg", ".wav": "audio/wav", ".mid": "audio/midi", ".json": "text/plain"}
-_SOUND |= {".musicxml": "application/vnd.recordare.musicxml+xml", ".html": "text/html"}
+# Facts are to be read in the browser.
+_MEDIA_TYPES = MEDIA_TYPES | {".json": "text/plain"}
 
 logger = logging.getLogger(__name__)
 
@@ -313,7 +314,7 @@ class Server:
         if kind not in endings:
             raise web.HTTPNotFound
         ending = endings[kind]
-        headers = {"Content-Type": _SOUND[ending]}
+        headers = {"Content-Type": _MEDIA_TYPES[ending]}
         if request.query.get("play") is None:
             headers |= _as_file(file_name(piece, take, ending))
         if kind in ("wav", "score"):
