@@ -156,10 +156,10 @@ def open_index(path: Path) -> CorpusIndex | CompactIndex:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            if "bits" not in file.keys():  # noqa: SIM118 - it is no mapping
-                return CorpusIndex.load(path)
-            return CompactIndex.of({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            about = file.metadata() or {}
+        return CompactIndex.of(arrays) if "bits" in arrays else CorpusIndex.of(arrays, about)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{one_line(path)} is not an index of a corpus: {one_line(error)}. Give one that "
             "`deep-piano index` made of a dataset."

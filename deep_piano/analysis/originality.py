@@ -9,17 +9,16 @@ knows sequences of the codec `notes`; it knows nothing of models.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Final, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.notes import ONSET, PITCH, PITCHES, Sequence
-from deep_piano.errors import InputError, one_line
 from deep_piano.infra.storage.atomic import atomic_path
 
 SHORTEST_RUN: Final = 8
@@ -171,28 +170,17 @@ class CorpusIndex:
             save_file(arrays, temporary, metadata=about)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read an index that `save` wrote.
+    def of(cls, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, str]) -> Self:
+        """Return the index of the arrays and the metadata that `save` wrote.
 
         Raises
         ------
-        InputError
-            When the file is none.
+        KeyError, TypeError, ValueError
+            When they are not an index's.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="numpy") as file:
-                about = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in ("tokens", "order", "starts")}
-            names = json.loads(about["names"])
-            index = cls(**arrays, names=names, dataset=about["dataset"])
-            index._require_sound()
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{one_line(path)} is not an index of a corpus: {one_line(error)}. Give one that "
-                "`deep-piano index` made of a dataset."
-            ) from error
+        parts = {name: arrays[name] for name in ("tokens", "order", "starts")}
+        index = cls(**parts, names=json.loads(about["names"]), dataset=about["dataset"])
+        index._require_sound()
         return index
 
     def _require_sound(self) -> None:

@@ -25,6 +25,7 @@ from deep_piano.codecs.notes import (
     VELOCITY,
     encode,
 )
+from deep_piano.decoding.loops import Mask
 from deep_piano.music.notes import LOWEST_PITCH, Notes
 
 FREE: Final = -1
@@ -32,8 +33,6 @@ FREE: Final = -1
 FOLLOWING_NOTES: Final = 32
 """As many notes after a span say how well a fill leads to them."""
 CLEAR_STEPS: Final = 10  # a key that is struck so soon after a span is not struck at its end
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -94,9 +94,8 @@ class Section:
 def wish_for_key(key: Key | None, chord: tuple[int, ...] = ()) -> Floats:
     """Return what a key and a chord add to the logits of the 88 keys.
 
-    A key adds how often it has their pitch classes:
-
-    Albrecht and Shanahan's profile, in nats beside a profile of equal shares, times `KEY_SHARE`.
+    A key adds how often it has their pitch classes: Albrecht and Shanahan's profile, in nats beside
+    a profile of equal shares, times `KEY_SHARE`.
     """
     wish = CHORD_STRENGTH * np.isin(np.arange(12), chord)
     if key is not None:

@@ -7,7 +7,6 @@ it, and how often, the files are the same.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -43,13 +42,9 @@ class Run:
 
 
 def read_seed(run: Run, name: str) -> tuple[Any, dict[str, str]]:
-    """Read a seed, and write it as sound; return it, and the files written with their hashes.
-
-    Transcribing takes one thread, so that the notes are the same wherever it is.
-    """
+    """Read a seed, and write it as sound; return it, and the files written with their hashes."""
     begun = time.monotonic()
     road = _ready(run)
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     with _seed_file(run.seeds, name) as path:
         seed = replace(road.read(path, no_progress), name=name.rpartition("/")[2])
         extra = dict(stage="generate", event="read", seed=name, took_s=_since(begun))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_piano.analysis import originality
+from deep_piano.analysis.compact_index import open_index
 from deep_piano.analysis.originality import SHORTEST_RUN, CorpusIndex, SharedRun, tokens_of
 from deep_piano.codecs.notes import encode
 from deep_piano.errors import InputError
@@ -104,7 +105,7 @@ def test_every_run_is_found_however_few_pairs_fit_into_memory(corpus, piece, at_
 def test_an_index_is_read_as_it_was_written(tmp_path):
     melody = sequence_of(random_melody(0))
     CorpusIndex.build([("ä.mid", melody)], dataset="d" * 64).save(tmp_path / "index.safetensors")
-    index = CorpusIndex.load(tmp_path / "index.safetensors")
+    index = open_index(tmp_path / "index.safetensors")
     assert (index.names, index.dataset) == (["ä.mid"], "d" * 64)
     assert index.longest_run(melody) == SharedRun(60, "ä.mid")
     assert [path.name for path in tmp_path.iterdir()] == ["index.safetensors"]
@@ -116,7 +117,7 @@ def test_what_is_no_index_is_said(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match="not an index of a corpus"):
-        CorpusIndex.load(path)
+        open_index(path)
 
 
 @pytest.mark.parametrize("part", ["order", "starts", "tokens"])
@@ -125,4 +126,4 @@ def test_an_index_whose_parts_do_not_belong_together_is_refused(tmp_path, part):
     wrong = getattr(index, part) + np.array(1000, getattr(index, part).dtype)
     replace(index, **{part: wrong}).save(tmp_path / "odd")
     with pytest.raises(InputError, match="do not belong together"):
-        CorpusIndex.load(tmp_path / "odd")
+        open_index(tmp_path / "odd")
