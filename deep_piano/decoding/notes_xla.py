@@ -41,6 +41,7 @@ from deep_piano.codecs.notes import (
     VELOCITY,
 )
 from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
+from deep_piano.decoding.ending import FINAL_CHORD_NOTES, LONGEST, LOUD, ROLL_STEPS
 from deep_piano.decoding.loops import WAITS
 from deep_piano.decoding.notes_xla_context import advance, heard, of_field
 from deep_piano.decoding.notes_xla_given import (
@@ -53,27 +54,20 @@ from deep_piano.decoding.notes_xla_given import (
 )
 from deep_piano.decoding.notes_xla_sections import played, section_row, wish
 from deep_piano.decoding.rules import (
-    CLASSES as PITCH_CLASSES,
-)
-from deep_piano.decoding.rules import (
     FADING,
-    FINAL_CHORD_NOTES,
     FORGETTING,
-    KEYS,
     LARGEST_SHARE,
     LEAST_VARIETY,
-    LONGEST,
     LONGEST_NOTE,
-    LOUD,
     MOST_NOTES_AT_ONCE,
     NEAR,
-    ROLL_STEPS,
     WAITING,
     NoteContinuation,
     NoteTask,
     Piece,
 )
-from deep_piano.decoding.sections import HEARD_RUN
+from deep_piano.decoding.sections import CLASSES as PITCH_CLASSES
+from deep_piano.decoding.sections import HEARD_RUN, KEYS
 from deep_piano.decoding.xla import lstm_layers, product, where
 from deep_piano.models.checkpoint import Checkpoint
 
@@ -588,7 +582,7 @@ def _take_into_loops(rows: Rows, pitch: tf.Tensor, wait: tf.Tensor) -> Rows:
 
 
 def _take_into_chord(rows: Rows, pitch: tf.Tensor) -> Rows:
-    """Take note of one more key of the last chord; see `Piece._take_into`."""
+    """Take note of one more key of the last chord; see `Chord.take`."""
     now, pitch = rows["now"], pitch[:, None]
     first = rows["chord_onset"] == _NEVER
     onset = tf.where(first, now, rows["chord_onset"])

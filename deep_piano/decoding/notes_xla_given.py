@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from deep_piano.codecs.notes import PITCHES
 from deep_piano.decoding.given import CLEAR_STEPS, FREE
-from deep_piano.decoding.rules import KEYS, Piece
+from deep_piano.decoding.rules import Piece
+from deep_piano.decoding.sections import KEYS
 
 Rows = dict[str, Any]
 _MANY = 2**62

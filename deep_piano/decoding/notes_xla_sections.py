@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from deep_piano.codecs.notes import ONSET, ONSET_CLASSES, ONSETS, PITCH, PITCHES
-from deep_piano.decoding.rules import KEYS, Piece
+from deep_piano.decoding.rules import Piece
 from deep_piano.decoding.sections import (
+    KEYS,
     KEYS_APART,
     LATEST_GAP,
     NEAR_CLASSES,
@@ -29,7 +30,7 @@ Rows = dict[str, Any]
 def section_row(piece: Piece) -> Rows:
     """Return what a piece's section wishes for; see `decoding.sections`."""
     wishes = piece.wishes or Wishes.none()
-    target, free = piece.density_aim
+    target, free = piece.section.density_aim
     return {
         "latest": piece.stop,  # onset before the next section or the last chord
         "density_target": target,

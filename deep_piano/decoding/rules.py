@@ -28,13 +28,11 @@ from deep_piano.analysis.originality import Index
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
     DURATION,
-    DURATIONS,
     LONGEST_ONSET,
     ONSET,
     ONSET_STEPS,
     PITCH,
     PITCHES,
-    SPEC,
     STEPS_PER_SECOND,
     VELOCITIES,
     VELOCITY,
@@ -43,27 +41,29 @@ from deep_piano.codecs.notes import (
     velocity_of,
 )
 from deep_piano.decoding.apart import Apart
+from deep_piano.decoding.ending import (
+    CADENCE_S,
+    LONGEST,
+    LOUD,
+    RING_S,
+    ROLL_STEPS,
+    Chord,
+    final_onsets,
+    final_span,
+)
 from deep_piano.decoding.given import FREE, Given, Giving
 from deep_piano.decoding.loops import Loops, Mask
-from deep_piano.decoding.sections import Floats, Section, Wishes
+from deep_piano.decoding.sections import CLASSES, Floats, Section, Wishes
 from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
 LONGEST_GAP_S = 3.0  # from one onset to the next
 LONGEST_NOTE_S = 12.0
 MOST_NOTES_AT_ONCE = 16
-CADENCE_S = 3.0  # before the last chord may begin, in a piece of sections
-RING_S = 0.75  # left after the last offset for the strings to fall silent
-FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
-FINAL_CHORD_NOTES = 5
-SOFTEST_FINAL_CHORD = 32  # its velocity: audible to the end
-ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
-DENSITY_S = 15.0  # over which the density of a piece is measured,
+DENSITY_S = 15.0  # over which the density of a piece is measured
 LEAST_VARIETY = 3.2  # pitch classes in effect: with fewer, those of a larger share are left out
 LARGEST_SHARE = 0.25
-FREE_DENSITY = 1.5  # and the factor by which it may leave its seed's before it is pulled back
 _LEAST_DENSITY = 1.0  # notes a second: a seed that breathes is no measure
 _PEDAL_CHANGE_STEPS = 5  # what sounded before the last chord ends this long after it began
-_HIGHEST_BASS = 55 - LOWEST_PITCH
 _CHANCES_AT_ONCE = 1024
 
 ANY_KEY = np.ones(PITCHES, bool)
@@ -76,10 +76,6 @@ _STEPS = np.arange(LONGEST_ONSET + 1)
 WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(np.float32)
 FADING = np.exp(-_STEPS / (DENSITY_S * STEPS_PER_SECOND))
 FORGETTING = np.exp(-_STEPS / (DRONE_S * STEPS_PER_SECOND))  # of pitch classes
-LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
-LONGEST = np.arange(SPEC.fields[DURATION].outputs) == DURATIONS - 1
-KEYS = np.arange(PITCHES)
-CLASSES = (KEYS + LOWEST_PITCH) % 12
 
 
 @dataclass(frozen=True)
@@ -157,21 +153,6 @@ class NoteContinuation(NamedTuple):
 
 
 @dataclass
-class Chord:
-    """The last chord of a piece: when its next note may be struck, and which keys are free.
-
-    Its first note is the piece's note `first`.
-    """
-
-    when: Mask
-    free: Mask
-    triad: Mask
-    first: int
-    struck: int | None = None
-    notes: int = 0
-
-
-@dataclass
 class Piece:
     """One piece in the making; times are in steps of the grid.
 
@@ -236,7 +217,7 @@ class Piece:
         self.now = self._begun = round(float(task.seed["onset"][-1]) * STEPS_PER_SECOND)
         self.seed_end = round(task.seed_seconds * STEPS_PER_SECOND)
         self.end = round((task.seconds - RING_S) * STEPS_PER_SECOND)
-        latest, earliest = (self.end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
+        earliest, latest = final_span(self.end)
         # The last chord is struck within this span, and never within the seed.
         self.final = max(earliest, self.seed_end), max(latest, self.seed_end + ROLL_STEPS)
         if task.given is not None:
@@ -377,18 +358,9 @@ class Piece:
         """
         if self.chord is not None:
             return 0.0
-        target, free = self.density_aim
+        target, free = self.section.density_aim
         apart = math.log(self.density) - target
         return apart - min(free, max(-free, apart))
-
-    @property
-    def density_aim(self) -> tuple[float, float]:
-        """What the log of `density` is to be, and how far it may leave that.
-
-        The more a section asks for another density, the closer it is held to it.
-        """
-        target = math.log(self.section.density)
-        return target, max(0.0, math.log(FREE_DENSITY) - abs(target))
 
     def wish(self, step: list[int], key: int, lag: int) -> Floats | None:
         """Return what is added to the logits of the field after those in `step`; None: nothing.
@@ -469,7 +441,7 @@ class Piece:
         if self.apart is not None:
             self.apart.take(gap, step[PITCH])
         if self.chord is not None:
-            self._take_into(self.chord, step)
+            self.done = self.chord.take(self.now, step[PITCH])
         self.hear([step])
         if self.is_given and self.giving is not None:
             self.done = self.giving.left == 0
@@ -495,38 +467,11 @@ class Piece:
         self.levels += 1, step[PITCH], step[VELOCITY]
 
     def begin_last_chord(self) -> None:
-        """Be about to strike the tonic triad of the piece's key, which rings until the end.
-
-        The network chooses when, which keys of the triad and how loud; the bass is the tonic.
-        """
-        tonic, triad = self._tonic_triad()
-        earliest, latest = self.final
-        onsets = self.now + ONSET_STEPS
-        when = (onsets >= earliest) & (onsets <= latest)
-        if not when.any():  # the last onset lies far back, or already among the last seconds
-            when = ONSET_STEPS[np.abs(onsets - max(latest, self.now)).argmin()] == ONSET_STEPS
-        near = when & NEAR
-        bass = (tonic == CLASSES) & (KEYS <= _HIGHEST_BASS)
-        self.chord = Chord(
-            near if near.any() else when, bass, np.isin(CLASSES, triad), first=len(self.made)
-        )
-
-    def _take_into(self, chord: Chord, step: list[int]) -> None:
-        """Take note of one more key of the last chord."""
-        if chord.struck is None:
-            chord.struck = self.now
-            chord.free = chord.triad & (step[PITCH] + 3 <= KEYS)
-        chord.free = chord.free & (np.abs(KEYS - step[PITCH]) > 2)
-        chord.when = chord.struck + ROLL_STEPS - self.now >= ONSET_STEPS
-        chord.notes += 1
-        self.done = chord.notes == FINAL_CHORD_NOTES or not chord.free.any()
-
-    def _tonic_triad(self) -> tuple[int, list[int]]:
-        """Return the tonic and the pitch classes of its triad: the asked key's, or as heard."""
+        """Be about to strike the tonic triad of the asked key, or of that which is heard."""
         key = self._key()
         tonic = key.tonic if key else int(self._recent()["pitch"][0]) % 12
-        third = 3 if key and key.mode == "minor" else 4
-        return tonic, [tonic, (tonic + third) % 12, (tonic + 7) % 12]
+        when = final_onsets(self.now, self.final, NEAR)
+        self.chord = Chord.coming(when, tonic, key, first=len(self.made))
 
     def _key(self) -> Key | None:
         """Return the key to end in."""

@@ -9,6 +9,7 @@ elsewhere. This module knows notes and their classes; it knows nothing of networ
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -43,6 +44,11 @@ KEYS_APART: Final = ((np.arange(PITCHES) - PITCHES // 2) / 12).astype(np.float32
 VELOCITIES_APART: Final = ((np.arange(VELOCITIES) - VELOCITIES // 2) / (VELOCITIES // 4)).astype(
     np.float32
 )
+
+KEYS: Final = np.arange(PITCHES)
+CLASSES: Final = (KEYS + LOWEST_PITCH) % 12
+FREE_DENSITY: Final = 1.5
+"""The factor by which a piece may leave its seed's density before it is pulled back."""
 
 Floats = NDArray[np.float32]
 _CLASS = np.arange(ONSETS)
@@ -85,6 +91,15 @@ class Section:
     key: Key | None = None
     chord: tuple[int, ...] = ()
 
+    @property
+    def density_aim(self) -> tuple[float, float]:
+        """What the log of a piece's density is to be, and how far it may leave that.
+
+        The more a section asks for another density, the closer it is held to it.
+        """
+        target = math.log(self.density)
+        return target, max(0.0, math.log(FREE_DENSITY) - abs(target))
+
     def cadence(self, key: Key) -> Section:
         """Return what comes before the last chord in a key: its dominant seventh, as this goes."""
         dominant = tuple((key.tonic + step) % 12 for step in (7, 11, 2, 5))
@@ -100,7 +115,7 @@ def wish_for_key(key: Key | None, chord: tuple[int, ...] = ()) -> Floats:
     wish = CHORD_STRENGTH * np.isin(np.arange(12), chord)
     if key is not None:
         wish += KEY_SHARE * np.log(12 * np.roll(ALBRECHT_SHANAHAN[key.mode], key.tonic))
-    return wish[(np.arange(PITCHES) + LOWEST_PITCH) % 12].astype(np.float32)
+    return wish[CLASSES].astype(np.float32)
 
 
 class Wishes:

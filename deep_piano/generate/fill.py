@@ -15,8 +15,9 @@ import numpy as np
 from deep_piano.analysis import note_figures
 from deep_piano.analysis.keys import key_of
 from deep_piano.codecs.notes import encode
+from deep_piano.decoding.ending import RING_S
 from deep_piano.decoding.given import Given
-from deep_piano.decoding.rules import RING_S, NoteContinuation, NoteTask
+from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.decoding.sections import Section
 from deep_piano.errors import InputError, one_line
 from deep_piano.generate import seeds

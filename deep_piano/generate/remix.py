@@ -15,8 +15,9 @@ import numpy as np
 from deep_piano.analysis import note_figures
 from deep_piano.codecs.notes import DURATION, ONSET, PITCH, STEPS_PER_SECOND, VELOCITY, velocity_of
 from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.ending import RING_S
 from deep_piano.decoding.given import Given
-from deep_piano.decoding.rules import RING_S, NoteContinuation, NoteTask
+from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.generate import seeds
 from deep_piano.generate.form import course
 from deep_piano.generate.notes import NoteRoad, NoteTake

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deep_piano.analysis.keys import Key, key_of
+from deep_piano.analysis.keys import Key
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import ONSET_CLASSES
 from deep_piano.decoding.base import Sampling
+from deep_piano.decoding.ending import CADENCE_S
 from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import CADENCE_S, NoteTask, Piece
+from deep_piano.decoding.rules import NoteTask, Piece
 from deep_piano.decoding.sections import LATEST_GAP, THEME_NOTES, Section, Wishes, wish_for_key
 from tests.support.fakes import arpeggios, random_checkpoint
 
@@ -98,14 +99,6 @@ def test_a_control_moves_its_figure(control, values, figure):
     assert found[0] < found[1] < found[2]
 
 
-def test_a_key_is_come_to_and_ended_in():
-    key = Key(6, "minor")
-    [notes] = composed(task(Section(key=key)))
-    assert key_of(notes) == key
-    last = notes[notes["offset"] > notes["offset"].max() - 0.01]
-    assert set(last["pitch"] % 12) <= {6, 9, 1}
-
-
 def test_the_wish_for_a_key_is_for_its_pitch_classes():
     wish = wish_for_key(Key(0, "major"))  # of keys from A0 on
     assert wish[3] == wish[15] == wish.max()  # C
@@ -127,31 +120,6 @@ def test_sections_within_the_seed_are_over_and_one_begins_where_the_last_ends():
     assert piece.stop == piece.final[0]
     piece.turn()
     assert piece.chord is not None
-
-
-def test_before_the_last_chord_comes_its_dominant():
-    def dominant(notes):
-        tonic = int(notes["pitch"][notes["offset"] > notes["offset"].max() - 0.01].min())
-        before = notes[(notes["onset"] > 51.3) & (notes["onset"] < 54.2)]
-        return np.isin((before["pitch"].astype(int) - tonic) % 12, (7, 11, 2, 5))
-
-    engine = Engine(random_checkpoint(seed=4, scale=0.05))  # it hardly wishes for any key
-    led, plain = (
-        np.concatenate(
-            [
-                dominant(notes)
-                for notes in composed(*(task(*course, number=n) for n in range(12)), engine=engine)
-            ]
-        ).mean()
-        for course in ((Section(),), ())
-    )
-    assert led > plain + 0.2
-
-
-def test_a_piece_without_room_for_a_cadence_ends_all_the_same():
-    for seconds in (11.0, 13.0, 15.0):
-        [notes] = composed(task(Section(0.0, 9.0), Section(9.0, 60.0), seconds=seconds))
-        assert notes["offset"].max() == pytest.approx(seconds - 0.75, abs=0.006)
 
 
 def test_no_more_notes_are_recalled_than_there_is_room_for():
