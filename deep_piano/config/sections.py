@@ -225,7 +225,8 @@ class GenerateConfig(_Section):
     @property
     def _beside_remix(self) -> tuple[str, ...]:
         """The settings that a remix has no use for."""
-        kept = ("density", "dynamics") if self.remix == "rhythm" else ("register_shift", "key")
+        of_pitches = ("register_shift", "key", "most_shared")
+        kept = ("density", "dynamics") if self.remix == "rhythm" else of_pitches
         return ("keep_until", "form", "plan", "keep_recording", "two_tracks", *kept)
 
     def _require_sound(self, plan: list[PlanSection]) -> None:
