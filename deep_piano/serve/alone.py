@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 
+def span_of(piece: Mapping[str, Any], take: Mapping[str, Any]) -> list[float]:
+    """Return when what was made begins and ends in a take; older ones know the seed only."""
+    return list(take.get("new", [piece["seed_seconds"], take["seconds"]]))
+
+
 def page_of(
     sound: Path, roll: Path, title: str, piece: Mapping[str, Any], take: Mapping[str, Any]
 ) -> str:
@@ -26,7 +31,7 @@ def page_of(
     """
     data = {
         "seconds": take["seconds"],
-        "seedSeconds": piece["seed_seconds"],
+        "fresh": span_of(piece, take),
         "notes": json.loads(roll.read_text(encoding="utf-8")),
     }
     # Within a script element only "<" could end it.

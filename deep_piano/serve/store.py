@@ -180,6 +180,7 @@ class Store:
                     "seconds": piece.pop("seconds"),
                     "notes": piece.pop("notes"),
                     "figures": piece,
+                    "new": take["new"],
                     "files": hashes | seed_hash,
                     "random_state": facts["random_state"],
                     "seed_sha256": facts["seed"]["sha256"],

@@ -331,7 +331,15 @@ TABLE = [
 
 def test_a_control_of_the_table_is_drawn_and_left_out_until_it_is_touched(visit):
     page = visit()
-    usual = {"least": 0, "most": 2, "step": 0.1, "ends": [], "choices": [], "numbers": {}}
+    usual = {
+        "least": 0,
+        "most": 2,
+        "step": 0.1,
+        "ends": [],
+        "choices": [],
+        "numbers": {},
+        "useless": [],
+    }
     table = [usual | {"more": False} | one for one in TABLE]
     wanted = "async () => (await import('/page/shape.js')).wanted()"
     page.evaluate("async table => (await import('/page/shape.js')).setUpShape(table)", table)
