@@ -24,10 +24,11 @@ const set = (view, from, to, held) => {  // what is held stays, the other edge g
   draw(view);
 };
 
-// The span that was made anew before, or what comes after the playhead.
+// The span that was made anew before, or what comes after the playhead, beyond the seed.
 export const showSpan = (view, between) => {
   if (between) view.span.chosen = view.span.box.open = true;
-  set(view, ...(between ?? [view.mark, view.mark + USUAL_S]));
+  const from = Math.max(view.mark, view.take.new?.[0] ?? 0);
+  set(view, ...(between ?? [from, from + USUAL_S]));
 };
 
 export const drawSpan = (view, anew) => {
