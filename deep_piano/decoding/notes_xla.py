@@ -129,7 +129,9 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
         self._fresh = np.ones(streams, bool)
         self._rows: dict[str, NDArray[Any]] = {}
         self._chances = np.zeros((width, _FIELDS * notes_a_call))
-        self._corpus: tuple[Index, int] | None = None  # and how much pieces may share with it
+        # What pieces are kept apart from, as it is looked up on the device.
+        self._corpus: Index | None = None
+        self._most_shared, self._gram = 0, 0
         self._table: tf.Tensor | None = None
 
     def __len__(self) -> int:
@@ -155,12 +157,12 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
 
     def _look_up(self, task: NoteTask) -> None:
         """Put on the device what the pieces to come are kept apart from."""
-        corpus = (task.corpus, task.most_shared) if task.corpus is not None else self._corpus
-        if corpus == self._corpus or corpus is None:
+        known = task.corpus is self._corpus and task.most_shared == self._most_shared
+        if task.corpus is None or known:
             return
         assert all(piece.apart is None for _, piece in self._at_work())
-        self._corpus = corpus
-        self._gram, entries = corpus[0].table(corpus[1])
+        self._corpus, self._most_shared = task.corpus, task.most_shared
+        self._gram, entries = task.corpus.table(task.most_shared)
         self._table = tf.constant(entries)
         for slot, piece in self._at_work():
             self._write(slot, apart_row(piece, self._gram))

@@ -10,10 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-
-def span_of(piece: Mapping[str, Any], take: Mapping[str, Any]) -> list[float]:
-    """Return when what was made begins and ends in a take; older ones know the seed only."""
-    return list(take.get("new", [piece["seed_seconds"], take["seconds"]]))
+from deep_piano.serve.store import made_span
 
 
 def page_of(
@@ -31,7 +28,7 @@ def page_of(
     """
     data = {
         "seconds": take["seconds"],
-        "fresh": span_of(piece, take),
+        "fresh": made_span(piece, take),
         "notes": json.loads(roll.read_text(encoding="utf-8")),
     }
     # Within a script element only "<" could end it.
