@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from deep_piano.analysis.originality import (
     CorpusIndex,
     SharedRun,
+    Table,
     Tokens,
     grams_of,
     tokens_of,
@@ -32,6 +33,11 @@ GRAM: Final = 8
 """Tokens of a gram: nine notes."""
 FEWEST_NOTES: Final = 12
 """Of a run that may be allowed: one more has five grams, so that chance hardly ever bars it."""
+
+MIXING: Final = tuple(
+    (np.uint64(33), np.uint64(factor)) for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)
+)
+"""Shifts and factors of MurmurHash3's last mixing (Appleby)."""
 
 _LEAST_BITS = 4  # of the index a note
 _SMALLEST = 2**10  # bits
@@ -96,6 +102,10 @@ class CompactIndex:
             Of `GRAM` + 1 notes or more.
         """
         return np.logical_and.reduce(self._has(runs), -1)
+
+    def table(self, most: int) -> Table:
+        """Return the bits: see `originality.Index`."""
+        return Table(self.gram, self.bits)
 
     def _has(self, tokens: Tokens) -> NDArray[np.bool_]:
         """Say which grams may be there, shape (..., tokens - GRAM + 1)."""
@@ -170,9 +180,8 @@ def _places(tokens: Tokens, size: int) -> NDArray[np.int64]:
     """Return where the bits of grams are, shape (2, ..., tokens - GRAM + 1)."""
     whole = max(0, tokens.shape[-1] - GRAM + 1)
     grams = grams_of(tokens, GRAM)[..., :whole]
-    # MurmurHash3's last mixing (Appleby), so that both halves depend on every token.
-    for shift, factor in ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53)):
-        grams = (grams ^ (grams >> np.uint64(shift))) * np.uint64(factor)
-    grams ^= grams >> np.uint64(33)
+    for shift, factor in MIXING:  # so that both halves depend on every token
+        grams = (grams ^ (grams >> shift)) * factor
+    grams ^= grams >> MIXING[0][0]
     mask = np.uint64(size - 1)
     return np.stack([grams & mask, (grams >> np.uint64(32)) & mask]).astype(np.int64)

@@ -23,10 +23,13 @@ from deep_piano.infra.storage.atomic import atomic_path
 
 SHORTEST_RUN: Final = 8
 """Notes; shorter runs are not looked for: any two pieces share some."""
+BETWEEN: Final = np.uint16(0xFFFF)
+"""Separates two recordings, and equals no note."""
+FNV_PRIME: Final = np.uint64(0x100000001B3)
+"""Of the hash FNV-1a (Fowler, Noll and Vo)."""
 
 _GRID_STEPS = 5  # 50 ms
 _LONGEST_WAIT = 158  # of such steps; it is part of what an index holds
-_BETWEEN = np.uint16(0xFFFF)  # separates two recordings, and equals no note
 _GRAM = SHORTEST_RUN - 1  # ways from a note to the next
 _PAIRS_AT_ONCE = 2_000_000
 
@@ -77,6 +80,24 @@ class Index(Protocol):
 
     def holds(self, runs: Tokens) -> NDArray[np.bool_]:
         """Say which runs of tokens, shape (n, tokens), stand in a recording; shape (n,)."""
+
+    def table(self, most: int) -> Table:
+        """Return what says whether it holds a run of so many tokens, for other engines."""
+
+
+class Table(NamedTuple):
+    """The grams of an index. It holds a run where it has all grams of it.
+
+    Attributes
+    ----------
+    gram : int
+        Tokens of a gram.
+    entries : ndarray
+        Of uint8: the bits of a `CompactIndex`. Of uint64: the hashes of all grams, in order.
+    """
+
+    gram: int
+    entries: NDArray[Any]
 
 
 def way(before: int, after: int, wait: int) -> int:
@@ -144,9 +165,9 @@ class CorpusIndex:
         for name, sequence in recordings:
             names.append(name)
             starts.append(length)
-            parts += [tokens_of(sequence), np.array([_BETWEEN])]
+            parts += [tokens_of(sequence), np.array([BETWEEN])]
             length += len(parts[-2]) + 1
-        tokens = np.concatenate([*parts, np.full(_GRAM, _BETWEEN)])
+        tokens = np.concatenate([*parts, np.full(_GRAM, BETWEEN)])
         order = np.argsort(grams_of(tokens, _GRAM), kind="stable").astype(np.uint32)
         return cls(tokens, order, np.array(starts, np.int64), names, dataset)
 
@@ -158,7 +179,7 @@ class CorpusIndex:
     @property
     def notes(self) -> int:
         """How many notes it holds: one more than ways between them, a recording."""
-        return int((self.tokens != _BETWEEN).sum()) + len(self.names)
+        return int((self.tokens != BETWEEN).sum()) + len(self.names)
 
     def save(self, path: Path, *, replace: bool = True) -> None:
         """Write the index to a file, whole or not at all: see `atomic_path`."""
@@ -192,7 +213,7 @@ class CorpusIndex:
             types != [np.uint16, np.uint32, np.int64]
             or shapes != [(count,), (count,), (len(names),)]
             or not (count and all(isinstance(name, str) for name in names))
-            or (self.tokens[-_GRAM:] != _BETWEEN).any()
+            or (self.tokens[-_GRAM:] != BETWEEN).any()
             or self.order.max() >= count
             or (np.diff(self.starts, prepend=-1, append=count) <= 0).any()
         ):
@@ -205,7 +226,7 @@ class CorpusIndex:
         ----------
         sequence : ndarray of int, shape (n, 4)
         """
-        tokens = np.append(tokens_of(sequence), np.full(_GRAM, _BETWEEN))
+        tokens = np.append(tokens_of(sequence), np.full(_GRAM, BETWEEN))
         grams = grams_of(tokens, _GRAM)[: max(0, len(tokens) - 2 * _GRAM + 1)]
         sorted_grams = self._sorted_grams
         first = np.searchsorted(sorted_grams, grams, side="left")
@@ -249,6 +270,13 @@ class CorpusIndex:
             found[place] = len(there) > 0
         return found
 
+    def table(self, most: int) -> Table:
+        """Return the hashes of all runs of so many tokens: see `Index`."""
+        parts = np.append(0, np.cumsum(self.tokens == BETWEEN))
+        places = np.flatnonzero(parts[most:] == parts[: max(0, len(parts) - most)])
+        grams = grams_of(self.tokens, most)[places]
+        return Table(most, np.unique(grams))
+
     @cached_property
     def _sorted_grams(self) -> NDArray[np.uint64]:
         return grams_of(self.tokens, _GRAM)[self.order]
@@ -264,7 +292,7 @@ class CorpusIndex:
         length, where = 0, 0
         while True:
             same = (tokens[mine + length] == self.tokens[theirs + length]) & (
-                tokens[mine + length] != _BETWEEN
+                tokens[mine + length] != BETWEEN
             )
             mine, theirs = mine[same], theirs[same]
             if not len(mine):
@@ -287,9 +315,9 @@ def grams_of(tokens: Tokens, length: int) -> NDArray[np.uint64]:
     """
     count = tokens.shape[-1]
     behind = [(0, 0)] * (tokens.ndim - 1) + [(0, length - 1)]
-    padded = np.pad(tokens, behind, constant_values=_BETWEEN).astype(np.uint64)
+    padded = np.pad(tokens, behind, constant_values=BETWEEN).astype(np.uint64)
     grams = np.zeros(tokens.shape, np.uint64)
-    for offset in range(length):  # FNV-1a, a token at a time (Fowler, Noll and Vo)
+    for offset in range(length):  # FNV-1a, a token at a time
         grams ^= padded[..., offset : offset + count]
-        grams *= np.uint64(0x100000001B3)
+        grams *= FNV_PRIME
     return grams

@@ -7,7 +7,8 @@ the whole program; `ray_config.yaml` in the repository lists and explains them.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -137,10 +138,14 @@ class PlanSection(_Section):
 
 
 SHORTEST_FILL_S, LONGEST_FILL_S = 1.0, 60.0
-_BESIDE_BETWEEN = (
-    *("remix", "seed_start", "seed_end", "keep_until", "form", "plan"),
-    *("keep_recording", "two_tracks"),
-)
+_BESIDE_REMIX = ("keep_until", "form", "plan", "keep_recording", "two_tracks")
+USELESS: Final[Mapping[str, tuple[str, ...]]] = {
+    "between": ("remix", "seed_start", "seed_end", *_BESIDE_REMIX),
+    "rhythm": (*_BESIDE_REMIX, "density", "dynamics"),
+    "pitches": (*_BESIDE_REMIX, "register_shift", "key", "most_shared"),
+}
+"""The settings that are of no use for a span made anew, and for a remix that keeps the one thing or
+the other."""
 
 
 class GenerateConfig(_Section):
@@ -212,21 +217,16 @@ class GenerateConfig(_Section):
                     f"such that between ({begin_s:g} to {end_s:g} s) lasts {SHORTEST_FILL_S:g} to "
                     f"{LONGEST_FILL_S:g} s"
                 )
-        for name, useless in (("between", _BESIDE_BETWEEN), ("remix", self._beside_remix)):
+        asked = ("between", "between" if self.between else None), ("remix", self.remix)
+        for name, kind in asked:
             given = [
                 other
-                for other in useless
+                for other in (USELESS[kind] if kind else ())
                 if getattr(self, other) != type(self).model_fields[other].get_default()
             ]
-            if getattr(self, name) is not None and given:
+            if given:
                 raise ValueError(f"such that only one of {name} and {given[0]} is given")
         return self
-
-    @property
-    def _beside_remix(self) -> tuple[str, ...]:
-        """The settings that a remix has no use for."""
-        kept = ("density", "dynamics") if self.remix == "rhythm" else ("register_shift", "key")
-        return ("keep_until", "form", "plan", "keep_recording", "two_tracks", *kept)
 
     def _require_sound(self, plan: list[PlanSection]) -> None:
         """Raise ValueError where a plan's sections do not go together."""

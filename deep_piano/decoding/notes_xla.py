@@ -24,6 +24,7 @@ from deep_piano.analysis.note_figures import (
     LONGEST_PATTERN_NOTES,
     MOST_REPETITIONS,
 )
+from deep_piano.analysis.originality import Index
 from deep_piano.codecs.base import IMPOSSIBLE
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.note_kernels import ContextState
@@ -43,6 +44,7 @@ from deep_piano.codecs.notes import (
 from deep_piano.decoding.base import Decoder, InputKernel, Sampling, arranged
 from deep_piano.decoding.ending import FINAL_CHORD_NOTES, LONGEST, LOUD, ROLL_STEPS
 from deep_piano.decoding.loops import WAITS
+from deep_piano.decoding.notes_xla_apart import apart_row, take_apart, without_copies
 from deep_piano.decoding.notes_xla_context import advance, heard, of_field
 from deep_piano.decoding.notes_xla_given import (
     free_keys,
@@ -121,6 +123,10 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
         self._fresh = np.ones(streams, bool)
         self._rows: dict[str, NDArray[Any]] = {}
         self._chances = np.zeros((width, _FIELDS * notes_a_call))
+        # What pieces are kept apart from, as it is looked up on the device.
+        self._corpus: Index | None = None
+        self._most_shared, self._gram = 0, 0
+        self._table: tf.Tensor | None = None
 
     def __len__(self) -> int:
         return sum(piece is not None for piece in self._pieces)
@@ -131,14 +137,29 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
         return sum(piece.now_s for _, piece in self._at_work())
 
     def add(self, name: Hashable, task: NoteTask) -> None:
-        """Begin a piece: see `Decoder`."""
+        """Begin a piece: see `Decoder`; all that are kept apart are of one corpus and limit."""
         slot = self._pieces.index(None)
+        self._look_up(task)
         piece = self._pieces[slot] = Piece(name, task)
         self._write(slot, _first_row(piece) | given_row(piece, self._notes))
+        if self._table is not None:
+            self._write(slot, apart_row(piece, self._gram))
         self._chances[slot] = task.rng.random(self._chances.shape[1])
         streams = range(slot * self._loop.streams, (slot + 1) * self._loop.streams)
         piece.begin_context(self._context, streams)
         self._fresh[streams] = True
+
+    def _look_up(self, task: NoteTask) -> None:
+        """Put on the device what the pieces to come are kept apart from."""
+        known = task.corpus is self._corpus and task.most_shared == self._most_shared
+        if task.corpus is None or known:
+            return
+        assert all(piece.apart is None for _, piece in self._at_work())
+        self._corpus, self._most_shared = task.corpus, task.most_shared
+        self._gram, entries = task.corpus.table(task.most_shared)
+        self._table = tf.constant(entries)
+        for slot, piece in self._at_work():
+            self._write(slot, apart_row(piece, self._gram))
 
     def piece(self, name: Hashable) -> Piece:
         """Return a piece that is being decoded."""
@@ -179,6 +200,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
             given,
             given_count,
             self._chances,
+            self._table,
         )
         self._fresh[:] = False
         self._context.state = ContextState(*map(np.array, context))
@@ -214,6 +236,10 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
                 value = np.asarray(value)
                 self._rows[name] = np.zeros((len(self._pieces), *value.shape), value.dtype)
             self._rows[name][slot] = value
+
+
+def _as_tensor(value: Any) -> tf.Tensor | None:
+    return None if value is None else tf.convert_to_tensor(value)
 
 
 def _on_host(tensors: Rows) -> dict[str, NDArray[Any]]:
@@ -297,8 +323,10 @@ class _Loop:
         given_count : int, shape (pieces,)
             How many they are.
         chances : float64, shape (pieces, fields * notes)
+        table : tensor or None
+            From `Index.table`, where pieces are kept apart from a corpus.
         """
-        return self._compiled(*tf.nest.map_structure(tf.convert_to_tensor, arguments))
+        return self._compiled(*tf.nest.map_structure(_as_tensor, arguments))
 
     def _run(
         self,
@@ -309,6 +337,7 @@ class _Loop:
         given: tf.Tensor,
         given_count: tf.Tensor,
         chances: tf.Tensor,
+        table: tf.Tensor | None,
     ) -> tuple[Any, ContextState, Rows, Rows]:
         notes, pieces, fields = given.shape
         state = tf.nest.map_structure(lambda x: tf.where(fresh[:, None], 0.0, x), state)
@@ -325,14 +354,14 @@ class _Loop:
             next_state, hidden = self._step(state, steps, known)
             at_work = rows["running"] & (rows["left"] > 0)
             choosing = at_work & (t >= given_count)
-            step, nats = self._choose(rows, hidden, next_context, known, chances)
+            step, nats = self._choose(rows, hidden, next_context, known, chances, table)
             late = choosing & _is_late(rows, step[:, ONSET])
             going, taken = at_work & ~late, choosing & ~late
             made = {
                 name: made[name].write(t, value)
                 for name, value in (("steps", step), ("nats", nats), ("taken", taken))
             }
-            rows = where(taken, _take(rows, step), rows)
+            rows = where(taken, _take(rows, step, table), rows)
             rows |= {
                 "running": rows["running"] & ~late,
                 "late": rows["late"] | late,
@@ -359,7 +388,13 @@ class _Loop:
         return state, product(x, weights.hidden)
 
     def _choose(
-        self, rows: Rows, hidden: tf.Tensor, context: Any, known: Pair, chances: tf.Tensor
+        self,
+        rows: Rows,
+        hidden: tf.Tensor,
+        context: Any,
+        known: Pair,
+        chances: tf.Tensor,
+        table: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Draw the next note of each piece, field by field, and say what it costs in nats."""
         drawn: list[tf.Tensor] = []
@@ -387,7 +422,7 @@ class _Loop:
             if index != DURATION:
                 guided += wish(rows, drawn, heard(one, HEARD_RUN))
             chance = tf.gather(chances, rows["used"] + index, batch_dims=1)
-            choice = _draw(guided, chance, _allowed(rows, drawn, values), sampling)
+            choice = _draw(guided, chance, _allowed(rows, drawn, values, table), sampling)
             if index == ONSET:
                 value = tf.gather(VALUES[ONSET], choice)
             else:
@@ -478,18 +513,16 @@ def _draw(
     return tf.math.count_nonzero(mass <= chances[:, None] * mass[:, -1:], 1)
 
 
-def _allowed(rows: Rows, drawn: list[tf.Tensor], values: tf.Tensor) -> tf.Tensor:
+def _allowed(
+    rows: Rows, drawn: list[tf.Tensor], values: tf.Tensor, table: tf.Tensor | None
+) -> tf.Tensor:
     """Return the classes of the next field that obey the rules; see `Piece.allowed`."""
     index = len(drawn)
-    in_last_chord = (rows["when"], rows["free"], LOUD, LONGEST)[index]
+    if index == PITCH:
+        return _allowed_keys(rows, drawn[ONSET], table)
+    in_last_chord = {ONSET: rows["when"], VELOCITY: LOUD, DURATION: LONGEST}[index]
     if index == ONSET:
         before = _allowed_onsets(rows)
-    elif index == PITCH:
-        free = (drawn[ONSET][:, None] > 0) | ~rows["struck"]
-        silent = free & free_keys(rows, drawn[ONSET])
-        free = tf.where(tf.reduce_any(silent, 1, keepdims=True), silent, free)
-        free = _without_one_more(rows, free)
-        before = _without_drone(rows, free, drawn[ONSET])
     elif index == VELOCITY:
         before = np.ones(VELOCITIES, bool)
     else:
@@ -497,6 +530,20 @@ def _allowed(rows: Rows, drawn: list[tf.Tensor], values: tf.Tensor) -> tf.Tensor
         left = tf.where(is_given(rows), tf.constant(LONGEST_NOTE, left.dtype), left)
         before = (values > 0) & (values <= tf.minimum(left, LONGEST_NOTE)[:, None])
     return tf.where(rows["in_chord"][:, None], in_last_chord, before)
+
+
+def _allowed_keys(rows: Rows, onset: tf.Tensor, table: tf.Tensor | None) -> tf.Tensor:
+    """See `Piece._allowed_keys`."""
+    every = (onset[:, None] > 0) | ~rows["struck"]
+    silent = every & free_keys(rows, onset)
+    every = tf.where(tf.reduce_any(silent, 1, keepdims=True), silent, every)
+    in_last_chord = rows["in_chord"][:, None]
+    free = _without_drone(rows, _without_one_more(rows, every), onset)
+    free = tf.where(in_last_chord, rows["free"], free)
+    if table is None:
+        return free
+    other = tf.where(in_last_chord, rows["triad"] & every, every)
+    return without_copies(rows, table, [free, other, every], onset)
 
 
 def _allowed_onsets(rows: Rows) -> tf.Tensor:
@@ -547,7 +594,7 @@ def _is_late(rows: Rows, onset: tf.Tensor) -> tf.Tensor:
     return ~closing & (rows["now"] + onset > rows["latest"])
 
 
-def _take(rows: Rows, step: tf.Tensor) -> Rows:
+def _take(rows: Rows, step: tf.Tensor, table: tf.Tensor | None) -> Rows:
     """Write a note down for every piece; see `Piece.take`."""
     gap, pitch = step[:, ONSET], step[:, PITCH]
     now = rows["now"] + gap
@@ -567,6 +614,8 @@ def _take(rows: Rows, step: tf.Tensor) -> Rows:
         "theme_left": rows["theme_left"] & ~played(rows, now, pitch),
     }
     after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap)) | take_given(rows, pitch)
+    if table is not None:
+        after |= take_apart(rows, table, gap)
     return where(rows["in_chord"], after | _take_into_chord(after, pitch), after)
 
 

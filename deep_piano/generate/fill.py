@@ -14,7 +14,6 @@ import numpy as np
 
 from deep_piano.analysis import note_figures
 from deep_piano.analysis.keys import key_of
-from deep_piano.codecs.notes import encode
 from deep_piano.decoding.ending import RING_S
 from deep_piano.decoding.given import Given
 from deep_piano.decoding.rules import NoteContinuation, NoteTask
@@ -133,7 +132,7 @@ class FillRoad(NoteRoad):
         )
         controls = course(self.settings, task.manner, seed_s=task.manner_seconds or seed.seconds)
         plain = controls[0] if controls else Section()
-        return replace(task, sections=lead(plain, task, after, from_s))
+        return self.apart(replace(task, sections=lead(plain, task, after, from_s)))
 
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put what was made between what stays, and measure it."""
@@ -145,15 +144,20 @@ class FillRoad(NoteRoad):
         figures["nats_a_note"] = round(continuation.nats, 4)
         if continuation.nats_after is not None:
             figures["nats_a_note_after"] = round(continuation.nats_after, 4)
-        shared = self.index.longest_run(encode(made)) if self.index is not None else None
-        return NoteTake(take, whole, 0.0, figures, _end_s(whole), shared)
+        begin_s, end_s = self.span
+        shared = self.shared(continuation.notes)
+        return NoteTake(take, whole, begin_s, figures, _end_s(whole), shared, new_until_s=end_s)
 
     def facts(self, seed: Seed, take: NoteTake) -> dict[str, Any]:
         """Return what there is to say of a piece; its figures are those of the span."""
         begin_s, end_s = self.span
-        inside = (take.notes["onset"] >= begin_s) & (take.notes["onset"] < end_s)
-        fill = {"from_s": begin_s, "to_s": end_s, "notes": int(inside.sum())}
+        fill = {"from_s": begin_s, "to_s": end_s, "notes": take.new_notes}
         return super().facts(seed, take) | {"fill": fill}
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """What is given and what is made, as the piano roll names them."""
+        return "kept", "made anew"
 
     def marks(self, take: NoteTake) -> list[tuple[float, str]]:
         """Return what is marked on the piano roll."""

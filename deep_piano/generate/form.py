@@ -80,6 +80,8 @@ def stretches(settings: GenerateConfig) -> list[Stretch]:
 def _form(settings: GenerateConfig) -> str:
     if settings.form != "auto":
         return settings.form
+    if settings.between or settings.remix:  # what is given has its form, whatever `seconds` says
+        return "free"
     return "aba" if settings.seconds >= LEAST_SECONDS else "free"
 
 

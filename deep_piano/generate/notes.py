@@ -5,6 +5,7 @@ Each stretch of it is another module's business; `piece` walks it.
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ class NoteTake:
     notes : ndarray, dtype `NOTE`
         The whole piece.
     seed_ends_s : float
-        When the seed ends in it.
+        When the seed, or what else stays as it was, ends in it, and what was made begins.
     figures : dict
         As `note_figures.figures` returns them, "nats_a_note" and "judge_log_odds".
     seconds : float
@@ -61,6 +62,8 @@ class NoteTake:
         What the continuation shares with a corpus, where there is an index of one.
     ranking : tuple of dict
         Of all takes of the seed, the best first, where only the best are kept: see `ranked`.
+    new_until_s : float
+        When what was made ends, and what follows stays as it was.
     """
 
     index: int
@@ -70,11 +73,18 @@ class NoteTake:
     seconds: float
     shared: SharedRun | None = None
     ranking: tuple[dict[str, Any], ...] = ()
+    new_until_s: float = math.inf
 
     @property
     def new_notes(self) -> int:
-        """How many notes follow the seed."""
-        return int((self.notes["onset"] >= self.seed_ends_s).sum())
+        """How many notes were made."""
+        onset = self.notes["onset"]
+        return int(((onset >= self.seed_ends_s) & (onset < self.new_until_s)).sum())
+
+    @property
+    def continuation_s(self) -> float | None:
+        """When what continues the seed begins, where the piece has both."""
+        return self.seed_ends_s if self.seed_ends_s and self.new_until_s == math.inf else None
 
     @property
     def known(self) -> dict[str, Any]:
@@ -148,9 +158,16 @@ class NoteRoad:
         from_s = seed.seconds if self.only_new else 0.0
         manner_s = min(manner_s or seed.seconds, seed.seconds)
         sections = course(self.settings, task.manner, seed_s=manner_s, from_s=from_s)
-        task = replace(task, sections=sections)
+        return self.apart(replace(task, sections=sections))
+
+    def apart(self, task: NoteTask) -> NoteTask:
+        """Return a task whose piece is kept apart from the corpus, where that is asked for."""
         most = self.settings.most_shared
         return task if most is None else replace(task, corpus=self.index, most_shared=most)
+
+    def shared(self, made: Notes) -> SharedRun | None:
+        """Return what notes share with the corpus, where there is an index of one."""
+        return self.index.longest_run(encode(made)) if self.index is not None else None
 
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put a seed and its continuation together, and measure the piece."""
@@ -175,8 +192,8 @@ class NoteRoad:
             later = np.concatenate([seed.notes[len(known.manner) :], notes])
             score = mean_score(judge, known.manner, later, from_s=seed.seconds)
             figures["judge_log_odds"] = round(score, 4)
-        shared = self.index.longest_run(encode(notes)) if self.index is not None else None
-        return NoteTake(take, whole, seed_ends_s, figures, self.settings.seconds, shared)
+        seconds, shared = self.settings.seconds, self.shared(notes)
+        return NoteTake(take, whole, seed_ends_s, figures, seconds, shared)
 
     def used(self) -> dict[str, Any]:
         """Return the settings that stand in the facts."""
@@ -238,9 +255,16 @@ class NoteRoad:
                 take.notes,
                 seconds=take.seconds,
                 seed_seconds=take.seed_ends_s,
+                new_until_s=take.new_until_s,
+                names=self.parts,
                 title=files.title,
                 sections=self.marks(take),
             )
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """What is given and what is made, as the piano roll names them."""
+        return ("seed" if self.settings.keep_until is None else "kept"), "continuation"
 
     def marks(self, take: NoteTake) -> list[tuple[float, str]]:
         """Return what is marked on the piano roll: when it begins, and its name."""
@@ -264,7 +288,6 @@ class NoteRoad:
         if files.notes is None and files.score is None:
             return
         meter, signature = meter_of(notes), sure_signature(notes)
-        continuation_s = take.seed_ends_s or None
         if files.notes is not None and settings.midi == "sounding":
             write_midi(files.notes, notes)
         elif files.notes is not None:
@@ -273,7 +296,7 @@ class NoteRoad:
                 notes,
                 meter=meter,
                 signature=signature,
-                continuation_s=continuation_s,
+                continuation_s=take.continuation_s,
                 two_tracks=settings.two_tracks,
             )
         if files.score is not None:
@@ -283,7 +306,7 @@ class NoteRoad:
                 meter=meter,
                 title=files.title,
                 signature=signature,
-                continuation_s=continuation_s,
+                continuation_s=take.continuation_s,
             )
 
 

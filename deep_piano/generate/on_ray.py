@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deep_piano.config.sections import Config
-from deep_piano.decoding.open import judge_of, open_decoder, require_cpu_for
+from deep_piano.decoding.open import judge_of, open_decoder
 from deep_piano.errors import DeepPianoError, InputError, one_line
 from deep_piano.generate.composers import ComposerActor, Crew, DecoderFactory, Place, crew_for
 from deep_piano.generate.gallery import write_gallery
@@ -122,8 +122,6 @@ def generate(
         with connected():
             count = sum(len(takes) for _, takes in todo)
             crew = crew_for(bulk, pieces=count, of_notes=road.of_notes)
-            if crew.gpus:
-                require_cpu_for(settings)
             require_same_run(pieces, about | {"composed_on": crew.device}, force=force)
             run = replace(run, composed_on=crew.device)
             silence = Silence(bulk.silence_seconds, "bulk.silence_seconds")

@@ -49,7 +49,7 @@ class RemixRoad(NoteRoad):
         start = excerpt(seed.notes, begins_s, begins_s + self.settings.seed_seconds)
         start_s = on_grid(float(start["onset"][-1])) + 1.0
         rhythm = self.settings.remix == "rhythm"
-        return NoteTask(
+        task = NoteTask(
             start,
             start_s,
             start_s + seed.seconds + RING_S,
@@ -59,6 +59,7 @@ class RemixRoad(NoteRoad):
             if rhythm
             else Given.pitches(seed.notes),
         )
+        return self.apart(task)
 
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put what was made to what was kept, and measure the piece."""
@@ -75,7 +76,12 @@ class RemixRoad(NoteRoad):
         figures = note_figures.figures(old, whole, from_s=0.0)
         figures["nats_a_note"] = round(continuation.nats, 4)
         seconds = round(float(whole["offset"].max()) + RING_S, 2)
-        return NoteTake(take, whole, 0.0, figures, seconds)
+        return NoteTake(take, whole, 0.0, figures, seconds, self.shared(whole))
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """What is given and what is made, as the piano roll names them."""
+        return "kept", "remix"
 
     def facts(self, seed: Seed, take: NoteTake) -> dict[str, Any]:
         """Return what there is to say of a piece, and what it keeps."""

@@ -302,7 +302,9 @@ def write_seed(out: Path, path: Path, seed: Seed, *, sound: str) -> None:
 
 
 def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False) -> None:
-    """Raise `InputError` where a piece is no longer than its seed."""
+    """Raise `InputError` where a piece is no longer than the seed that it continues."""
+    if settings.between or settings.remix:
+        return
     if not only_new and settings.seconds < seed.seconds + SHORTEST_CONTINUATION_S:
         raise InputError(
             f"a piece of {settings.seconds:g} s leaves no room to continue a seed of "

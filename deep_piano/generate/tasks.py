@@ -120,6 +120,6 @@ def known_of(run: Run, name: str, seed: Any, take: Any) -> dict[str, Any]:
         "seed_sha256": seed.digest,
         "checkpoint_sha256": road.checkpoint.digest,
         "random_state": road.settings.random_state,
-        "seed_seconds": 0.0 if road.only_new else seed.seconds,
+        "seed_seconds": 0.0 if road.only_new or road.settings.remix else seed.seconds,
         **take.known,
     }

@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,8 @@ def piano_roll(
     *,
     seconds: float,
     seed_seconds: float,
+    new_until_s: float = math.inf,
+    names: tuple[str, str] = ("seed", "continuation"),
     title: str,
     sections: Sequence[tuple[float, str]] = (),
 ) -> None:
@@ -70,9 +73,11 @@ def piano_roll(
         The piece, seed included.
     seconds : float
         How long the piece is: the width of `ROLL_AXES` in the picture.
-    seed_seconds : float
-        Notes that begin before are the seed and drawn in a colour of their own; 0 where the piece
-        holds no seed.
+    seed_seconds, new_until_s : float
+        When what was made begins and ends. Notes that begin before are the seed, those that begin
+        afterwards stay as they were: both have a colour of their own.
+    names : tuple of str
+        What that colour and the other one stand for.
     title : str
         One line.
     sections : sequence of (float, str)
@@ -91,16 +96,24 @@ def piano_roll(
     left, bottom, width, height = ROLL_AXES
     figure = Figure(figsize=ROLL_INCHES, dpi=100, facecolor=PAPER)
     axes = figure.add_axes(ROLL_AXES)
-    draw_roll(axes, notes, low=low, high=high, end_s=seconds, seed_seconds=seed_seconds)
+    given = (notes["onset"] < seed_seconds) | (notes["onset"] >= new_until_s)
+    draw_roll(axes, notes, low=low, high=high, end_s=seconds, given=given)
+    _mark_joins(axes, seed_seconds, new_until_s)
     _mark_sections(axes, sections)
     draw_keyboard(figure.add_axes((left - 0.022, bottom, 0.021, height)), low=low, high=high)
-    _draw_legend(figure, notes["onset"] < seed_seconds, right=left + width)
+    _draw_legend(figure, given, names, right=left + width)
     write_title(figure, title, x=left, y=0.935)
     save(figure, path)
 
 
 def draw_roll(
-    axes: Axes, notes: Notes, *, low: int, high: int, end_s: float, seed_seconds: float = 0.0
+    axes: Axes,
+    notes: Notes,
+    *,
+    low: int,
+    high: int,
+    end_s: float,
+    given: NDArray[np.bool_] | None = None,
 ) -> None:
     """Draw notes on ruled paper into given axes.
 
@@ -114,8 +127,8 @@ def draw_roll(
         Pitches of the lowest and the highest row, as of `pitch_range`.
     end_s : float
         Where the paper ends.
-    seed_seconds : float
-        Notes that begin before are in the seed's colour.
+    given : ndarray of bool, shape (n,), optional
+        Which notes are in the seed's colour; none unless given.
     """
     from matplotlib.collections import PolyCollection
 
@@ -123,9 +136,7 @@ def draw_roll(
     axes.set_xlim(0, end_s)
     axes.set_ylim(low - 0.5, high + 0.5)
     _rule_paper(axes, low, high, end_s)
-    if 0 < seed_seconds < end_s:
-        axes.axvline(seed_seconds, color=_SEED[1], linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
-    seed = notes["onset"] < seed_seconds
+    seed = np.zeros(len(notes), bool) if given is None else given
     bars = PolyCollection(
         list(_bars(notes, shortest_s=end_s * _SHORTEST_BAR)),
         facecolors=np.where(
@@ -136,6 +147,13 @@ def draw_roll(
         zorder=3,
     )
     axes.add_collection(bars, autolim=False)
+
+
+def _mark_joins(axes: Axes, *joins_s: float) -> None:
+    """Draw a dashed line within the paper where what was made begins, and where it ends."""
+    for join_s in joins_s:
+        if 0 < join_s < axes.get_xlim()[1]:
+            axes.axvline(join_s, color=_SEED[1], linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)
 
 
 def _mark_sections(axes: Axes, sections: Sequence[tuple[float, str]]) -> None:
@@ -225,9 +243,14 @@ def _rule_paper(axes: Axes, low: int, high: int, end_s: float) -> None:
     axes.spines["bottom"].set_color(FAINT)
 
 
-def _draw_legend(figure: Figure, seed: NDArray[np.bool_], *, right: float) -> None:
+def _draw_legend(
+    figure: Figure, given: NDArray[np.bool_], names: tuple[str, str], *, right: float
+) -> None:
     """Name the two parts at the upper right, with a swatch from soft to loud each."""
-    parts = [("continuation", _CONTINUATION, not seed.all()), ("seed", _SEED, bool(seed.any()))]
+    parts = [
+        (names[1], _CONTINUATION, not given.all()),
+        (names[0], _SEED, bool(given.any())),
+    ]
     for name, ends, present in parts:
         if not present:
             continue

@@ -10,6 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from deep_piano.serve.store import made_span
+
 
 def page_of(
     sound: Path, roll: Path, title: str, piece: Mapping[str, Any], take: Mapping[str, Any]
@@ -26,7 +28,7 @@ def page_of(
     """
     data = {
         "seconds": take["seconds"],
-        "seedSeconds": piece["seed_seconds"],
+        "fresh": made_span(piece, take),
         "notes": json.loads(roll.read_text(encoding="utf-8")),
     }
     # Within a script element only "<" could end it.

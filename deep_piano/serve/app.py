@@ -39,7 +39,7 @@ PAGE_FILES: Final = {
     "page.css": "text/css",
     "icon.svg": "image/svg+xml",
     **dict.fromkeys(
-        ("page.js", "ask.js", "play.js", "trim.js", "shape.js", "listen.js", "roll.js"),
+        ("page.js", "ask.js", "play.js", "trim.js", "shape.js", "listen.js", "roll.js", "span.js"),
         "text/javascript",
     ),
 }

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from deep_piano.analysis.keys import Key
-from deep_piano.config.sections import GenerateConfig
+from deep_piano.config.sections import USELESS, GenerateConfig
 from deep_piano.errors import ConfigError, one_line
 
 
@@ -58,6 +58,7 @@ CONTROLS: Final = (
     Control("form", "Form", choices=("auto", "free", "aba", "rondo", "theme")),
     Control("dynamics", "Dynamics", 0.5, 1.5, 0.05, ends=("softer", "louder"), more=True),
     Control("register_shift", "Register", -12, 12, 1, ends=("lower", "higher"), more=True),
+    Control("most_shared", "Most notes in a row from the corpus", 8, 1024, 1, more=True),
     Control("hold_density", "Hold the density", 0, 10, 0.5, more=True),
     Control("candidates", "Candidates", 1, 16, 1, more=True),
     Control("random_state", "Random state", 0, 2**32 - 1, 1, more=True),
@@ -91,6 +92,7 @@ def _described(control: Control, base: GenerateConfig) -> dict[str, Any]:
         "ends": list(control.ends),
         "choices": list(control.choices),
         "more": control.more,
+        "useless": [kind for kind, names in USELESS.items() if control.setting in names],
         "numbers": numbers,
         "default": 1.0 if group else value,
     }

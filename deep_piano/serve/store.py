@@ -180,6 +180,7 @@ class Store:
                     "seconds": piece.pop("seconds"),
                     "notes": piece.pop("notes"),
                     "figures": piece,
+                    "new": take["new"],
                     "files": hashes | seed_hash,
                     "random_state": facts["random_state"],
                     "seed_sha256": facts["seed"]["sha256"],
@@ -275,6 +276,11 @@ class Store:
         write_manifest(pieces, Records(_records(self.pieces())))
 
 
+def made_span(piece: Mapping[str, Any], take: Mapping[str, Any]) -> list[float]:
+    """Return when what was made begins and ends in a take; older ones know the seed only."""
+    return list(take.get("new", [piece["seed_seconds"], take["seconds"]]))
+
+
 def shown_title(title: str) -> str:
     """Return a title in one line that is not too long."""
     return one_line(title.strip())[:_LONGEST_NAME] or "piece"
@@ -305,7 +311,7 @@ def _records(pieces: list[dict[str, Any]]) -> list[Record]:
         Record(
             seed=f"{piece['title']} ({piece['id'][:6]})",
             status="done",
-            seed_seconds=piece["seed_seconds"],
+            seed_seconds=made_span(piece, take)[0],
             files={f"pieces/{piece['id']}/{file}": sha for file, sha in take["files"].items()},
             checkpoint_sha256=take["checkpoint_sha256"],
             **{name: take[name] for name in known},

@@ -47,7 +47,8 @@ def wished(asked: Mapping[str, Any], store: Store, config: Config) -> Wish:
     Parameters
     ----------
     asked : mapping
-        "controls", and either "seed", "begin" and "end", or "piece", "take" and "keep_until".
+        "controls", and of a recording "seed", "begin" and "end", and "remix" where that is meant;
+        of a take "piece", "take", and either "keep_until" or "between".
     store : Store
     config : Config
         What is not asked for.
@@ -78,22 +79,31 @@ def _of_a_recording(asked: Mapping[str, Any], store: Store) -> _Found:
     length = round(end - begin, 3)
     if not SHORTEST_S <= length <= LONGEST_S or begin < 0:
         raise InputError(f"what is continued must last 2 to 60 seconds. Received: {length:g} s.")
-    window = {"seed_start": round(seed["from_s"] + begin, 3), "seed_seconds": length}
+    start = round(seed["from_s"] + begin, 3)
+    window: dict[str, Any] = {"seed_start": start, "seed_seconds": length}
     name = str(seed["name"])
-    title = shown_title(name.rpartition(".")[0] or name)
-    return path, name, window, {"title": title, "seed": {"id": seed_id, "name": name}}
+    title = name.rpartition(".")[0] or name
+    if "remix" in asked:
+        kept = known(asked["remix"], str, "remix")
+        window = {"seed_start": start, "seed_end": round(start + length, 3), "remix": kept}
+        title = f"{title}, remixed"
+    return path, name, window, {"title": shown_title(title), "seed": {"id": seed_id, "name": name}}
 
 
 def _of_a_take(asked: Mapping[str, Any], store: Store) -> _Found:
-    """Return the notes of a take, its name, how much of it is kept, and what to remember."""
+    """Return the notes of a take, its name, what of it is kept, and what to remember."""
     number = known(asked.get("take"), int, "take")
     piece, take, folder = store.take(known(asked["piece"], str, "piece"), number)
-    keep_until = float(known(asked.get("keep_until"), int | float, "keep_until"))
-    window = {
-        "keep_until": round(keep_until, 2),
-        "seed_seconds": min(LONGEST_S, max(SHORTEST_S, piece["seed_seconds"])),
-        "seed_start": 0.0,
-    }
+    window: dict[str, Any]
+    if "between" in asked:
+        ends = known(asked["between"], list, "between")
+        window = {"between": [round(float(known(s, int | float, "between")), 2) for s in ends]}
+    else:
+        keep_until = float(known(asked.get("keep_until"), int | float, "keep_until"))
+        window = {"keep_until": round(keep_until, 2), "seed_start": 0.0}
+    # What a piece that was changed is to be like stays that.
+    manner_s = min(piece["seed_seconds"], piece["window"].get("seed_seconds", LONGEST_S))
+    window["seed_seconds"] = min(LONGEST_S, max(SHORTEST_S, manner_s))
     title = shown_title(f"{piece['title']}, differently")
     about = {"title": title, "seed": piece["seed"]}
     return folder / f"{take['stem']}.mid", file_name(piece, take, ".mid"), window, about

@@ -238,8 +238,9 @@ class Worker:
             of_take = {"rendering": (begin, begin + 0.8 * each)}
             of_take["encoding"] = (begin + 0.8 * each, begin + each)
             piece = write(road, files, seed, takes[place], progress=_staged(share, of_take))
-            notes = takes[place].notes
-            told.append({"facts": piece.facts, "notes": rolled(notes)})
+            take = takes[place]
+            new = [take.seed_ends_s, min(take.new_until_s, take.seconds)]
+            told.append({"facts": piece.facts, "new": new, "notes": rolled(take.notes)})
         with named(task.path, task.name):
             road.write_seed(task.folder / "seed.mp3", task.path, seed)
         return {"takes": told, "seed_seconds": seed.seconds, "sound": road.sound}
@@ -247,8 +248,8 @@ class Worker:
     def _seed(self, task: Read | Compose, road: Road, progress: Tell) -> Seed:
         """Return what a road reads of a seed; the last few are kept."""
         settings = task.settings
-        window = (*settings.seed_within(None), settings.keep_recording)
-        key = (task.path, task.name, *window)
+        remade = tuple(settings.between or ()), settings.remix
+        key = (task.path, task.name, *settings.seed_within(None), settings.keep_recording, remade)
         if key not in self._seeds:
             with named(task.path, task.name):
                 self._seeds[key] = replace(road.read(task.path, progress), name=task.name)

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from deep_piano.analysis import originality
 from deep_piano.analysis.compact_index import open_index
-from deep_piano.analysis.originality import SHORTEST_RUN, CorpusIndex, SharedRun, tokens_of
+from deep_piano.analysis.originality import (
+    SHORTEST_RUN,
+    CorpusIndex,
+    SharedRun,
+    grams_of,
+    tokens_of,
+)
 from deep_piano.codecs.notes import encode
 from deep_piano.errors import InputError
 from deep_piano.music.notes import make_notes
@@ -127,3 +133,18 @@ def test_an_index_whose_parts_do_not_belong_together_is_refused(tmp_path, part):
     replace(index, **{part: wrong}).save(tmp_path / "odd")
     with pytest.raises(InputError, match="do not belong together"):
         open_index(tmp_path / "odd")
+
+
+def test_a_table_has_all_runs_of_a_length_and_none_that_joins_two_recordings():
+    recordings = [(str(n), sequence_of(random_melody(n, 40))) for n in range(3)]
+    index = CorpusIndex.build(recordings)
+    gram, entries = index.table(9)
+    runs = np.concatenate(
+        [
+            np.lib.stride_tricks.sliding_window_view(tokens_of(sequence), 9)
+            for _, sequence in recordings
+        ]
+    )
+    assert gram == 9
+    assert entries.tolist() == sorted(set(grams_of(runs, 9)[:, 0].tolist()))
+    assert CorpusIndex.build([("short", recordings[0][1][:9])]).table(9).entries.tolist() == []

@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deep_piano.analysis.compact_index import CompactIndex
 from deep_piano.analysis.keys import Key
 from deep_piano.analysis.note_figures import MOST_REPETITIONS, longest_loop
+from deep_piano.analysis.originality import CorpusIndex
+from deep_piano.codecs.notes import encode
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.given import Given
 from deep_piano.decoding.notes import Engine, NoteDecoder
@@ -167,3 +170,38 @@ def test_progress_goes_forward_and_there_is_no_slot_too_many(plain):
     assert told[0][0] == WIDTH
     whole = [seconds for count, seconds in told if count == WIDTH]
     assert whole == sorted(whole)
+
+
+@pytest.fixture(scope="module", params=["exact", "compact"])
+def corpus(request):
+    """An index of what the stubborn network plays, and the notes that may be shared with it."""
+    made = composed(NoteDecoder(Engine(STUBBORN), *GUIDED), range(12), task=with_course)
+    recordings = [(str(number), encode(piece.notes)) for number, piece in made.items()]
+    kind, most = {"exact": (CorpusIndex, 8), "compact": (CompactIndex, 12)}[request.param]
+    return kind.build(recordings), most
+
+
+@pytest.mark.parametrize("name", ["plain", "guided"])
+def test_pieces_are_kept_apart_as_by_the_reference(name, request, corpus):
+    index, most = corpus
+    checkpoint, draws = {"plain": (HASTY, PLAIN), "guided": (STUBBORN, GUIDED)}[name]
+
+    def free(number):
+        return (
+            with_given(number // 3) if number % 3 == 2 else (task, with_course)[number % 3](number)
+        )
+
+    def apart(number):  # but for one, which is made beside the others
+        return replace(free(number), corpus=index, most_shared=most) if number != 4 else free(4)
+
+    def run(piece):
+        return index.longest_run(encode(piece.notes)).notes
+
+    expected = composed(NoteDecoder(Engine(checkpoint), *draws), range(12), task=apart)
+    found = composed(request.getfixturevalue(name), range(12), task=apart)
+    require_the_same(found, expected)
+    given = (4, 5)  # not kept apart; of given pitches
+    assert max(run(piece) for number, piece in found.items() if number not in given) <= most
+    if name == "guided":
+        led = composed(NoteDecoder(Engine(checkpoint), *draws), range(12), task=free)
+        assert sum(run(piece) > most for piece in led.values()) >= 3

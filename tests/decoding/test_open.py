@@ -15,7 +15,7 @@ from deep_piano.decoding.notes import NoteDecoder
 from deep_piano.decoding.open import drawing, judge_of, open_decoder
 from deep_piano.decoding.rules import NoteTask
 from deep_piano.decoding.wave import WaveDecoder, WaveEngine, WaveTask
-from deep_piano.errors import CheckpointError, InputError
+from deep_piano.errors import CheckpointError
 from tests.support.fakes import arpeggios, random_checkpoint, sound_checkpoint
 
 SETTINGS = GenerateConfig(
@@ -75,12 +75,6 @@ def test_candidates_of_notes_are_chosen_among_by_the_checkpoints_judge():
     assert judge_of(NOTES, SETTINGS) is None
     assert judge_of(SOUND, CHOOSING) is None
     assert isinstance(open_decoder(SOUND, CHOOSING), WaveDecoder)
-
-
-def test_what_gpus_cannot_keep_is_said_before_any_is_asked_for():
-    settings = GenerateConfig(most_shared=20, candidates=1)
-    with pytest.raises(InputError, match="--most-shared is kept on CPUs alone"):
-        open_decoder(random_checkpoint(), settings, device="gpu")
 
 
 def test_notes_are_drawn_as_the_settings_say():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deep_piano.codecs.notes import STEPS_PER_SECOND
+from deep_piano.analysis.originality import CorpusIndex
+from deep_piano.codecs.notes import STEPS_PER_SECOND, encode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import InputError
@@ -30,9 +31,9 @@ def piece(tmp_path, rng):
     return path
 
 
-def filled(path, between=(BEGIN_S, END_S), **settings):
+def filled(path, between=(BEGIN_S, END_S), index=None, **settings):
     made = GenerateConfig.model_validate({"between": list(between), "candidates": 1} | settings)
-    road = FillRoad(random_checkpoint(), made)
+    road = FillRoad(random_checkpoint(), made, index=index)
     seed = road.read(path, no_progress)
     [take] = decode_takes(road, open_decoder(road.checkpoint, made), seed)
     return road, seed, take
@@ -74,6 +75,35 @@ def test_it_is_as_long_as_it_was(piece):
         - len(read_midi(piece))
         + ((read_midi(piece)["onset"] >= BEGIN_S) & (read_midi(piece)["onset"] < END_S)).sum()
     )
+
+
+def test_what_is_new_is_known_and_drawn_so(piece, tmp_path, weights, monkeypatch):
+    road, seed, take = filled(piece)
+    assert take.new_notes == road.facts(seed, take)["fill"]["notes"] < len(take.notes)
+    assert take.continuation_s is None
+    drawn = {}
+    monkeypatch.setattr(
+        "deep_piano.report.roll.piano_roll", lambda path, notes, **it: drawn.update(it)
+    )
+    settings = {"between": [BEGIN_S, END_S], "checkpoint": str(weights), "candidates": 1}
+    make_pieces(piece, tmp_path / "new.mid", GenerateConfig.model_validate(settings))
+    assert (drawn["seed_seconds"], drawn["new_until_s"]) == (BEGIN_S, END_S)
+    assert drawn["names"] == ("kept", "made anew")
+
+
+def test_a_span_is_kept_apart_from_a_corpus(piece):
+    """From what would be there otherwise."""
+    span = 8.0, 28.0
+    _, seed, free = filled(piece, span)
+    made = free.notes[(free.notes["onset"] >= span[0]) & (free.notes["onset"] < span[1])]
+    made["onset"] -= seed.begins_s
+    made["offset"] -= seed.begins_s
+    index = CorpusIndex.build([("mine", encode(made))])
+    _, _, take = filled(piece, span, index=index)
+    assert take.shared.notes == len(made) > 8
+    _, _, apart = filled(piece, span, index=index, most_shared=8)
+    assert apart.shared.notes <= 8
+    assert apart.new_notes > 8
 
 
 def test_the_same_settings_give_the_same_bytes(piece, tmp_path, weights):

@@ -29,6 +29,8 @@ def test_by_default_a_long_piece_comes_back_to_its_beginning_and_ends_in_its_key
     named = [part.plan.name for part in stretches(settings(form="auto", seconds=90.0))]
     assert named == ["A", "B", "A again"]
     assert stretches(settings(form="auto", seconds=89.0)) == []
+    for given in ({"remix": "rhythm"}, {"between": [20.0, 30.0]}):
+        assert stretches(settings(form="auto", seconds=180.0, **given)) == []
     for form in FORMS:
         assert [part.plan.key for part in stretches(settings(form=form))][-1] == "stay"
 

@@ -401,7 +401,8 @@ def test_sound_and_an_index(cluster, seeds, bulk, tmp_path, small_piano):
 
 @pytest.mark.parametrize("kind", ["rhythm", "pitches"])
 def test_remixes_are_those_of_generate_alone(cluster, seeds, bulk, weights, tmp_path, kind):
-    bulk(seeds, tmp_path / "pieces", remix=kind)
+    records = bulk(seeds, tmp_path / "pieces", remix=kind)
+    assert {record.seed_seconds for record in records.values()} == {0.0}
     settings = {"checkpoint": str(weights), "seconds": 25.0, "takes": TAKES, "remix": kind}
     config = load_config(None, {"generate": settings}).generate
     make_pieces(seeds / "inner" / "3.mid", tmp_path / "take.mid", config)

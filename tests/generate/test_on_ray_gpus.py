@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 
-from deep_piano.codecs.notes import SPEC
+from deep_piano.analysis.originality import CorpusIndex
+from deep_piano.codecs.notes import SPEC, encode
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import BulkConfig
 from deep_piano.decoding import notes_xla, xla
@@ -89,20 +91,29 @@ def test_the_actor_composes_on_a_mocked_gpu_what_one_composes_on_a_cpu(
     monkeypatch.setattr(xla, "prepare_gpu", lambda: None)
     write_midi(tmp_path / "0.mid", arpeggios(9, rng=np.random.default_rng(0)))
     settings = load_config(None, {"generate": {"checkpoint": str(weights), "seconds": 25.0}})
-    road = NoteRoad(load(str(weights), codec=SPEC.codec), settings.generate)
-    seed = road.read(tmp_path / "0.mid", no_progress)
-    run = Run(open_folder(tmp_path), open_folder(tmp_path), "mid", road)
-    made = {}
-    for gpus in (0.0, 1.0):
+    free = NoteRoad(load(str(weights), codec=SPEC.codec), settings.generate)
+    seed = free.read(tmp_path / "0.mid", no_progress)
+
+    def composed(road, gpus):
+        run = Run(open_folder(tmp_path), open_folder(tmp_path), "mid", road)
         actor = ComposerActor(run, Crew(1, gpus, 2), open_decoder)
         engine = actor._decoder._decoder  # below the one that chooses among candidates
         assert isinstance(engine, notes_xla.NoteDecoderXla) == bool(gpus)
-        made[gpus] = actor.work({("0.mid", take): seed for take in (0, 1)})
+        made = actor.work({("0.mid", take): seed for take in (0, 1)})
         while len(actor._decoder):
-            made[gpus] |= actor.work({})
-    assert made[0.0].keys() == made[1.0].keys() == {("0.mid", 0), ("0.mid", 1)}
-    for key, take in made[0.0].items():
-        np.testing.assert_array_equal(made[1.0][key].notes, take.notes)
+            made |= actor.work({})
+        return [made.pop(("0.mid", take)) for take in (0, 1)]
+
+    known = [take.notes[take.notes["onset"] >= 9.5] for take in composed(free, 0.0)]
+    index = CorpusIndex.build([(str(n), encode(notes)) for n, notes in enumerate(known)])
+    asked = settings.generate.model_copy(update={"most_shared": 8})
+    apart = replace(free, settings=asked, index=index)
+    for road in (replace(free, index=index), apart):
+        made = [composed(road, gpus) for gpus in (0.0, 1.0)]
+        for mine, other in zip(*made, strict=True):
+            np.testing.assert_array_equal(mine.notes, other.notes)
+            assert mine.shared == other.shared
+            assert (mine.shared.notes <= 8) == (road is apart)
 
 
 def test_recordings_are_continued_on_mocked_gpus(seen, monkeypatch, tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deep_piano.analysis.originality import CorpusIndex
+from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.open import open_decoder
 from deep_piano.generate.piece import decode_takes, make_pieces
@@ -30,9 +32,9 @@ def song(tmp_path, rng):
     return path
 
 
-def remixed(path, kind, **settings):
+def remixed(path, kind, index=None, **settings):
     made = GenerateConfig.model_validate({"remix": kind, "candidates": 1} | settings)
-    road = RemixRoad(random_checkpoint(), made)
+    road = RemixRoad(random_checkpoint(), made, index=index)
     seed = road.read(path, no_progress)
     [take] = decode_takes(road, open_decoder(road.checkpoint, made), seed)
     return road, seed, take
@@ -73,6 +75,16 @@ def test_pitches_are_kept_in_their_order(song, candidates):
     assert road.facts(seed, take)["remix"] == {"kept": "pitches"}
 
 
+def test_new_pitches_are_kept_apart_from_a_corpus(song):
+    _, _, free = remixed(song, "rhythm")
+    index = CorpusIndex.build([("mine", encode(free.notes))])
+    _, _, same = remixed(song, "rhythm", index=index)
+    assert same.shared.notes == len(free.notes)
+    _, _, apart = remixed(song, "rhythm", index=index, most_shared=8)
+    assert apart.shared.notes <= 8
+    assert rhythm_of(apart.notes) == rhythm_of(free.notes)
+
+
 def test_the_seed_is_chosen_as_for_a_piece(song):
     _, _, take = remixed(song, "rhythm", seed_start=5.0, seed_end=9.0)
     old = read_midi(song)
@@ -103,6 +115,7 @@ def test_the_same_settings_give_the_same_bytes(song, tmp_path, weights, kind):
         ({"remix": "pitches", "key": "A minor"}, "only one of remix and key"),
         ({"remix": "pitches", "keep_until": 9.0}, "only one of remix and keep_until"),
         ({"remix": "rhythm", "form": "aba"}, "only one of remix and form"),
+        ({"remix": "pitches", "most_shared": 12}, "only one of remix and most_shared"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):

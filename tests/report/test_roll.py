@@ -66,6 +66,21 @@ def test_a_piano_roll_tells_seed_and_continuation_apart(tmp_path):
     assert np.median(seed, axis=0)[1] < np.median(rest, axis=0)[1]
 
 
+def test_what_stays_after_a_span_has_the_colour_of_what_stays_before_it(tmp_path):
+    notes = make_notes([0.0, 4.0, 7.9, 8.0], [3.0, 7.0, 8.0, 11.0], [60, 64, 64, 67], [120] * 4)
+    span = {"seed_seconds": 4.0, "new_until_s": 8.0, "names": ("kept", "made anew")}
+    piano_roll(tmp_path / "fill.png", notes, seconds=12.0, title="", **span)
+    body = pixels(tmp_path / "fill.png")[80:560, 94:1777]
+    coloured = [
+        np.argwhere(np.abs(body.astype(int) - colour).max(axis=2) <= 6)[:, 1] / body.shape[1] * 12
+        for colour in (SEED_COLOUR, CONTINUATION_COLOUR)
+    ]
+    assert ((coloured[0] < 4.1) | (coloured[0] > 7.9)).all()
+    assert (coloured[0] > 8.1).mean() > 0.4
+    assert coloured[1].min() > 3.9
+    assert coloured[1].max() < 8.1
+
+
 def test_the_axes_are_where_they_are_said_to_be_and_as_long_as_the_piece(tmp_path):
     path = tmp_path / "roll.png"
     piano_roll(

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import symusic
 
+from deep_piano.analysis.originality import CorpusIndex
+from deep_piano.codecs.notes import encode
 from deep_piano.music.audio import decode
 from deep_piano.music.midi import read_midi, write_midi
 from deep_piano.music.notes import excerpt
@@ -171,6 +173,95 @@ def test_what_is_kept_is_the_same_and_what_follows_differs(served, piece):
     assert np.abs(kept["onset"] - mine["onset"]).max() < 0.0011  # two ticks, half of one each time
     follows = [excerpt(notes, 12.5, 20)["pitch"].tolist() for notes in (old, other)]
     assert follows[0] != follows[1]
+
+
+def test_a_span_of_a_take_is_made_anew_and_all_else_stays(served, piece):
+    asked = {"piece": piece["id"], "take": 1, "between": [9.0, 14.0]}
+    status, answer = served.tell("POST", "/api/pieces", asked | {"controls": {"random_state": 1}})
+    assert status == 202
+    new = served.piece(answer["job"])
+    assert new["title"] == "sketch, differently"
+    assert new["seed"] == piece["seed"]
+    assert new["window"]["between"] == new["takes"][0]["new"] == [9, 14]
+    assert new["window"]["seed_seconds"] == piece["seed_seconds"]
+    old, other = (
+        read_midi(served.folder / "pieces" / one["id"] / f"{one['takes'][0]['stem']}.mid")
+        for one in (piece, new)
+    )
+    for inside in (excerpt(old, 9.01, 13.99), excerpt(other, 9.01, 13.99)):
+        assert len(inside)
+    for span in ((0, 8.99), (14.01, 99)):
+        kept, mine = excerpt(old, *span), excerpt(other, *span)
+        assert kept["pitch"].tolist() == mine["pitch"].tolist()
+        assert np.abs(kept["onset"] - mine["onset"]).max() < 0.0011
+    _, page = served.ask("GET", f"/api/pieces/{new['id']}/1/page")
+    assert b'"fresh":[9.0,14.0]' in page
+
+
+@pytest.mark.usefixtures("desk")
+def test_a_remix_of_a_window_is_that_of_the_command(served, seed, sketch, weights, small_piano):
+    asked = {"seed": seed, "begin": 1, "end": 9, "remix": "rhythm", "controls": {}}
+    new = served.piece(served.tell("POST", "/api/pieces", asked)[1]["job"])
+    assert new["title"] == "sketch, remixed"
+    assert new["window"] == {"seed_start": 1, "seed_end": 9, "remix": "rhythm"}
+    [take] = new["takes"]
+    assert take["new"] == [0, take["seconds"]]
+    made(
+        run("generate", sketch, "-o", "piece.mp3", "--seed-start", 1, "--seed-end", 9, "--remix",
+            "rhythm", "--candidates", 1, "--checkpoint", weights, "--sound", small_piano)
+    )  # fmt: skip
+    facts = json.loads(Path("piece.json").read_text())
+    assert take["files"].items() >= facts["files"].items()
+
+
+def test_what_cannot_be_made_anew_costs_the_sentence_of_the_command(served, seed, piece):
+    of_take = {"piece": piece["id"], "take": 1, "controls": {}}
+    of_seed = {"seed": seed, "begin": 1, "end": 9, "controls": {}}
+    for asked, said in (
+        (of_take | {"between": [9.0, 9.5]}, "lasts 1 to 60 s"),
+        (of_take | {"between": [9.0]}, "generate.between"),
+        (of_take | {"between": ["a", "b"]}, "between is missing or cannot be understood"),
+        (of_take | {"between": 9}, "between is missing or cannot be understood"),
+        (of_take | {"between": [float("nan"), 12]}, "generate.between"),
+        (of_take | {"between": [9, 14], "controls": {"form": "aba"}},
+         "only one of between and form"),
+        (of_seed | {"remix": "tempo"}, "generate.remix"),
+        (of_seed | {"remix": None}, "remix is missing or cannot be understood"),
+        (of_seed | {"remix": "pitches", "controls": {"most_shared": 12}},
+         "only one of remix and most_shared"),
+    ):  # fmt: skip
+        status, answer = served.tell("POST", "/api/pieces", asked)
+        assert status == 400
+        assert said in answer["error"]
+        assert "\n" not in answer["error"]
+    for asked, said in (
+        (of_take | {"between": [12.0, 40.0]}, "nothing is struck after 40 s"),
+        (of_take | {"between": [50.0, 60.0]}, "a span cannot begin at 50 s"),
+        (of_seed | {"controls": {"most_shared": 12}}, "--most-shared needs an index"),
+    ):
+        job = served.wait(served.tell("POST", "/api/pieces", asked)[1]["job"])
+        assert job["state"] == "failed"
+        assert said in job["message"]
+
+
+@pytest.mark.slow
+def test_a_piece_is_kept_apart_from_the_corpus(tmp_path, weights, three_keys, sketch):
+    notes = arpeggios(60, rng=np.random.default_rng(0))
+    CorpusIndex.build([("some", encode(notes))]).save(tmp_path / "corpus.index")
+    options = {"index": str(tmp_path / "corpus.index")}
+    server = small_server(tmp_path / "music", weights, three_keys, **options)
+    try:
+        piece = server.piece(server.compose(server.seed(sketch), most_shared=8))
+        _, facts = server.ask("GET", f"/api/pieces/{piece['id']}/1/facts")
+        facts = json.loads(facts)
+        assert facts["settings"]["most_shared"] == 8
+        assert facts["originality"]["longest_shared_run_notes"] <= 8
+        asked = {"most_shared": 7}
+        job = {"seed": server.seed(sketch), "begin": 0, "end": 10, "controls": asked}
+        status, answer = server.tell("POST", "/api/pieces", job)
+        assert (status, "must be between 8 and 1024" in answer["error"]) == (400, True)
+    finally:
+        server.close()
 
 
 def write_second(path):

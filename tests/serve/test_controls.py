@@ -15,13 +15,22 @@ BASE = GenerateConfig()
 def test_every_control_has_its_setting_and_its_default_changes_nothing():
     told = described(BASE)
     assert [one["setting"] for one in told] == [one.setting for one in CONTROLS]
-    given = overrides({one["setting"]: one["default"] for one in told}, BASE)
+    shown = {one["setting"]: one["default"] for one in told if one["default"] is not None}
+    given = overrides(shown, BASE)
     assert load_config(None, {"generate": given}).generate == BASE
 
 
 def test_a_control_that_the_engine_lacks_is_absent():
     table = (*CONTROLS, Control("humour", "Humour"))
     assert "humour" not in [one["setting"] for one in described(BASE, table)]
+
+
+def test_what_a_remix_and_a_span_have_no_use_for_is_told():
+    useless = {one["setting"]: one["useless"] for one in described(BASE)}
+    assert useless["form"] == ["between", "rhythm", "pitches"]
+    assert useless["density"] == useless["dynamics"] == ["rhythm"]
+    assert useless["key"] == useless["register_shift"] == useless["most_shared"] == ["pitches"]
+    assert useless["temperature"] == useless["candidates"] == []
 
 
 def test_a_slider_multiplies_its_group():

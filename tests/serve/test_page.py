@@ -331,7 +331,15 @@ TABLE = [
 
 def test_a_control_of_the_table_is_drawn_and_left_out_until_it_is_touched(visit):
     page = visit()
-    usual = {"least": 0, "most": 2, "step": 0.1, "ends": [], "choices": [], "numbers": {}}
+    usual = {
+        "least": 0,
+        "most": 2,
+        "step": 0.1,
+        "ends": [],
+        "choices": [],
+        "numbers": {},
+        "useless": [],
+    }
     table = [usual | {"more": False} | one for one in TABLE]
     wanted = "async () => (await import('/page/shape.js')).wanted()"
     page.evaluate("async table => (await import('/page/shape.js')).setUpShape(table)", table)
@@ -385,6 +393,82 @@ def test_keep_up_to_here_and_continue_differently(visit, served, sketch):
     assert np.array_equal(kept[0][:, 2:], kept[1][:, 2:])
     assert np.abs(kept[0][:, 0] - kept[1][:, 0]).max() < 0.0011
     assert follows[0][:, 2].tolist() != follows[1][:, 2].tolist()
+
+
+@pytest.mark.slow
+def test_a_span_is_made_anew_by_keys_alone(visit, served, sketch):
+    page = visit()
+    page.set_input_files("#file", sketch)
+    heard(page)
+    old = served.store.piece(compose(page, seconds=30))
+    page.locator("#control-form").select_option("rondo")  # of no use for a span
+    begin, end = (page.get_by_label(f"Span {what}, take 1") for what in ("begins", "ends"))
+    anew, span = page.locator(".take details button"), page.locator(".take .span")
+    assert begin.is_hidden()
+    page.get_by_role("slider", name="Position in take 1").focus()
+    page.keyboard.press("PageUp")
+    page.locator(".take summary").focus()
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('.take .span').offsetWidth > 0")
+    assert anew.text_content() == "Make 0:10\u20130:20 anew"
+    begin.focus()
+    page.keyboard.press("ArrowRight")
+    assert begin.get_attribute("aria-valuetext") == "0:10"
+    for _ in range(30):
+        page.keyboard.press("PageUp")  # past the end, which gives way
+    assert float(begin.input_value()) == 29
+    assert float(end.input_value()) == 30
+    begin.fill("8")
+    end.fill("2")  # past the beginning, which gives way, to 2 s at least
+    assert (begin.input_value(), end.input_value()) == ("2", "3")
+    end.fill("16")
+    begin.fill("12")
+    left, width = (float(part) for part in re.findall(r"([\d.]+)%", span.get_attribute("style")))
+    assert (left, width) == pytest.approx((40, 13.33), abs=0.01)
+    shot(page, "12-span")
+    before = shown(page)
+    anew.focus()
+    page.keyboard.press("Enter")
+    new = served.store.piece(composed(page, before))
+    assert new["takes"][0]["new"] == [12, 16]
+    assert new["takes"][0]["random_state"] == old["takes"][0]["random_state"] + 1
+    said = page.locator("#piece-facts").text_content()
+    assert said == "Continues sketch.mid, with 0:12\u20130:16 made anew."
+    assert anew.text_content() == "Make 0:12\u20130:16 anew"  # once more
+    shot(page, "13-anew")
+    end.fill("30")
+    anew.click()
+    page.locator("#wrong:has-text('nothing is struck after 30 s')").wait_for()
+
+
+@pytest.mark.slow
+def test_a_remix_keeps_the_rhythm_or_the_pitches(visit, served, sketch):
+    page = visit()
+    page.set_input_files("#file", sketch)
+    heard(page)
+    page.locator("#control-density").fill("1.5")  # of no use for a rhythm
+    page.locator("#control-takes").fill("2")
+    before = shown(page)
+    page.get_by_role("button", name="My rhythm, new pitches").click()
+    new = served.store.piece(composed(page, before, takes=2))
+    said = page.locator("#piece-facts").text_content()
+    assert re.fullmatch(r"Keeps the rhythm of sketch.mid from \d\.\d s on, 10.0 s.", said)
+    shot(page, "14-remix")
+    before = shown(page)
+    page.locator("#again").click()
+    again = served.store.piece(composed(page, before, takes=2))
+    assert again["window"] == new["window"]
+    assert again["takes"][0]["random_state"] == 1
+    before = shown(page)
+    page.get_by_role("button", name="My pitches, new rhythm").click()
+    other = served.store.piece(composed(page, before, takes=2))
+    assert other["window"]["remix"] == "pitches"
+    facts = json.loads((served.folder / "pieces" / other["id"] / "piece-1.json").read_text())
+    assert facts["settings"]["density"] == 1.5
+    page.locator("#more summary").click()
+    page.locator("#control-most_shared").fill("12")
+    page.locator("#make").click()
+    page.locator("#wrong:has-text('--most-shared needs an index of the corpus')").wait_for()
 
 
 @pytest.mark.slow
@@ -538,6 +622,7 @@ def test_it_fits_a_phone_by_day_and_by_night_and_everybody_can_use_it(visit, ske
     heard(page)
     page.locator("#more summary").tap()
     compose(page, takes=2)
+    page.locator(".take summary").first.tap()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert (
         page.evaluate("""[...document.querySelectorAll("button, select, input")]

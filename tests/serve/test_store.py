@@ -44,7 +44,7 @@ def add_piece(store, seed, *, takes=2, title="my song"):
             "seed": {"sha256": "5eed"},
             "checkpoint": {"sha256": "c0ffee"},
         }
-        made.append({"facts": facts, "notes": [[0, 1, 60, 80]]})
+        made.append({"facts": facts, "new": [5.0, 20.0], "notes": [[0, 1, 60, 80]]})
     about = {"title": title, "seed": {"id": seed, "name": "my song.mp3"}}
     return store.add_piece(folder, about, {"takes": made, "seed_seconds": 5.0})["id"]
 

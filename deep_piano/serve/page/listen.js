@@ -2,6 +2,7 @@
 
 import {$, ask, clock, kept, make, safely, tell} from "./ask.js";
 import {drawRoll} from "./roll.js";
+import {drawSpan, showSpan} from "./span.js";
 import {wanted} from "./shape.js";
 
 const audio = () => $("audio");
@@ -57,13 +58,14 @@ const seek = (view, s) => {
   frame();
 };
 
-const keep = async view => {
+const change = async (view, kept, kind) => {  // make a part of a take anew
   audio().pause();
-  const controls = {...wanted(), random_state: view.take.random_state + 1};
+  const controls = {...wanted(kind), random_state: view.take.random_state + 1};
   controls.seconds = Math.max(controls.seconds ?? 0, view.take.seconds);
-  const facts = {piece: piece.id, take: view.take.take, keep_until: Number(view.mark.toFixed(2)), controls};
-  asked((await tell("POST", "/api/pieces", facts)).job);
+  asked((await tell("POST", "/api/pieces", {piece: piece.id, take: view.take.take, ...kept, controls})).job);
 };
+
+const keep = view => change(view, {keep_until: Number(view.mark.toFixed(2))});
 
 const star = async view => {
   piece = await tell("PATCH", `/api/pieces/${piece.id}`, {starred: view.take.take});
@@ -81,6 +83,14 @@ const described = take => {
   return `${take.notes} notes, ${key}${certainty === "none" ? "" : ` (${certainty})`}`;
 };
 
+const origin = ({seed: {name}, window: made}) => {
+  if (made.between) return `Continues ${name}, with ${made.between.map(clock).join("–")} made anew.`;
+  if (made.keep_until) return `Continues ${name}, kept up to ${clock(made.keep_until)}.`;
+  const seconds = made.seed_seconds ?? made.seed_end - made.seed_start;
+  const what = made.remix ? `Keeps the ${made.remix} of` : "Continues";
+  return `${what} ${name} from ${made.seed_start.toFixed(1)} s on, ${seconds.toFixed(1)} s.`;
+};
+
 const drawTake = (take, notes) => {
   const name = `take ${take.take}`;
   const canvas = make("canvas", {ariaHidden: "true"});
@@ -96,6 +106,7 @@ const drawTake = (take, notes) => {
   view.play.onclick = safely(() => toggle(view));
   view.star.onclick = safely(() => star(view));
   view.keep.onclick = safely(() => keep(view));
+  const span = drawSpan(view, safely(between => change(view, {between}, "between")));
   roll.onclick = event => {
     const box = roll.getBoundingClientRect();
     seek(view, take.seconds * (event.clientX - box.left) / box.width);
@@ -112,14 +123,15 @@ const drawTake = (take, notes) => {
   view.element = make("div", {className: "take"},
     make("div", {className: "row"}, view.play, view.star, make("h3", {textContent: `Take ${take.take}`}), view.clock),
     roll, make("p", {className: "soft", textContent: described(take)}),
-    make("p", {}, view.keep), make("p", {className: "row"}, ...links));
+    make("p", {}, view.keep), span, make("p", {className: "row"}, ...links));
   starred(view);
   return view;
 };
 
 const draw = () => {
   for (const view of shown)
-    drawRoll(view.canvas, view.notes, {seconds: view.take.seconds, seedSeconds: piece.seed_seconds});
+    drawRoll(view.canvas, view.notes, {seconds: view.take.seconds,
+      fresh: view.take.new ?? [piece.seed_seconds, view.take.seconds]});
 };
 
 export const showPiece = async found => {
@@ -130,11 +142,10 @@ export const showPiece = async found => {
   shown = piece.takes.map((take, n) => drawTake(take, rolls[n]));
   $("takes").replaceChildren(...shown.map(view => view.element));
   $("title").value = piece.title;
-  const until = piece.window.keep_until;
-  $("piece-facts").textContent = `Continues ${piece.seed.name}` + (until ? `, kept up to ${clock(until)}.`
-    : ` from ${piece.window.seed_start.toFixed(1)} s on, ${piece.window.seed_seconds.toFixed(1)} s.`);
+  $("piece-facts").textContent = origin(piece);
   $("listen").hidden = false;
   shown.forEach(place);
+  for (const view of shown) showSpan(view, piece.window.between);
   frame();
   draw();
 };

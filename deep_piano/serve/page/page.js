@@ -82,14 +82,15 @@ const refresh = async () => {
 
 // ------------------------------------------------------------------ what is asked for
 
-const compose = async () => {
-  asked((await tell("POST", "/api/pieces", {...chosen(), controls: wanted()})).job);
+const compose = async remix => {
+  const facts = {...chosen(), ...(remix && {remix}), controls: wanted(remix)};
+  asked((await tell("POST", "/api/pieces", facts)).job);
 };
 
 const again = async () => {
   if (!chosen()) throw new Error("Choose a recording first.");
   set("random_state", (wanted().random_state ?? 0) + 1);
-  await compose();
+  await compose(shownPiece()?.window.remix);
 };
 
 const changed = quietly(async facts => {
@@ -107,7 +108,8 @@ const start = async () => {
   setUpPlay({asked, example: async () => asked((await ask("POST", "/api/example")).job)});
   setUpTrim();
   setUpListen(state.score, asked);
-  $("make").onclick = safely(compose);
+  for (const button of $("makes").children)
+    button.onclick = safely(() => compose(button.dataset.remix));
   $("again").onclick = safely(again);
   for (const job of state.jobs) jobs.set(job.job, job);
   follow(state.last, {changed, reload: () => location.reload()});

@@ -44,7 +44,8 @@ export const setUpShape = controls => {
 const given = one => field(one).value !== "" &&
   (one.default !== null || !one.ends.length || field(one).dataset.touched);
 
-export const wanted = () => Object.fromEntries(table.filter(given).map(one =>
+// Without what the kind of piece, such as a remix that keeps the "rhythm", has no use for.
+export const wanted = kind => Object.fromEntries(table.filter(one => given(one) && !one.useless.includes(kind)).map(one =>
   [one.setting, one.choices.length ? field(one).value : Number(field(one).value)]));
 
 export const set = (setting, value) => { if ($(`control-${setting}`)) $(`control-${setting}`).value = value; };

@@ -21,7 +21,7 @@ const draw = () => {
     const tall = Math.max(0.5, middle * peak);
     context.fillRect(width * n / seed.peaks.length, middle - tall, width / seed.peaks.length, 2 * tall);
   });
-  drawNotes(context, seed.notes, {seconds: seed.seconds, seedSeconds: Infinity,
+  drawNotes(context, seed.notes, {seconds: seed.seconds, fresh: [0, 0],
     top: height * 0.46, width, height: height * 0.52});
   context.fillStyle = colour("--accent");
   for (const edge of [begin, end]) context.fillRect(x(edge) - 1.5, 0, 3, height);
@@ -32,7 +32,7 @@ const told = async () => {  // the last question counts
   const facts = await ask("GET", `/api/seeds/${seed.id}/window?begin=${begin}&end=${end}`);
   if (mine !== asked) return;
   $("heard").textContent = facts.text;
-  $("make").disabled = facts.notes < 4;
+  for (const button of $("makes").children) button.disabled = facts.notes < 4;
 };
 
 const tenth = s => Math.round(10 * s) / 10;
