@@ -41,7 +41,7 @@ def tile(rows: int, panels: int) -> Callable[..., None]:
     callable
         ``(x, weights, column, inputs, out, at, width, back)``: to the tile of `out` (flat, `width`
         columns, the tile's first element at `at`) is added the product of `x` (flat, of shape
-        (inputs, rows)) with the panels of `weights` from `column` on (flat, of shape (panels,
+        (rows, inputs)) with the panels of `weights` from `column` on (flat, of shape (panels,
         inputs, PANEL), float32 or the bits of halves as uint16); the sum is multiplied by `back`.
     """
     parts = [(p, v) for p in range(panels) for v in range(PANEL // LANES)]
@@ -86,7 +86,7 @@ def tile(rows: int, panels: int) -> Callable[..., None]:
                 loaded = [code.weights(code.sum(starts[p], here, v * LANES)) for p, v in parts]
                 fresh = []
                 for row in range(rows):
-                    place = code.sum(builder.mul(k, code.index(rows)), row)
+                    place = code.sum(builder.mul(code.index(row), inputs), k)
                     one = code.spread(builder.load(builder.gep(pointers["x"], [place])))
                     mine = sums[row * len(parts) : (row + 1) * len(parts)]
                     fresh += [
@@ -180,21 +180,6 @@ def _taken(left: int) -> int:
 
 
 @_compiled
-def _packed(rows: Any) -> Any:
-    """Return the rows flat, those that are taken at once side by side: (inputs, rows) of each."""
-    out = np.empty(rows.size, np.float32)
-    at = first = 0
-    while first < len(rows):
-        count = _taken(len(rows) - first)
-        for k in range(rows.shape[1]):
-            for row in range(first, first + count):
-                out[at] = rows[row, k]
-                at += 1
-        first += count
-    return out
-
-
-@_compiled
 def multiply(rows: Any, weights: Any, bias: Any, back: Any, out: Any) -> None:
     """Multiply rows with a matrix.
 
@@ -217,7 +202,7 @@ def multiply(rows: Any, weights: Any, bias: Any, back: Any, out: Any) -> None:
         out[row] = bias
     if not inputs:
         return
-    x, flat = _packed(rows), out.reshape(-1)
+    x, flat = rows.reshape(-1), out.reshape(-1)
     for first in range(0, width, group):
         row = 0
         while row < count:

@@ -112,8 +112,8 @@ def attend(queries: Any, keys: Any, values: Any, heads: int) -> Any:
     blocks, parts = -(-known // ROWS), -(-size // ROWS)
     one = _f(1)
     out = np.empty((count, width), np.float32)
-    packed_keys = np.zeros((blocks, size, ROWS), np.float32)
-    packed_values = np.zeros((parts, known, ROWS), np.float32)
+    packed_keys = np.zeros((blocks, ROWS, size), np.float32)
+    packed_values = np.zeros((parts, ROWS, known), np.float32)
     panel = np.zeros((size, PANEL), np.float32)
     products = np.empty((blocks * ROWS, PANEL), np.float32)
     found = np.empty((parts * ROWS, PANEL), np.float32)
@@ -121,8 +121,8 @@ def attend(queries: Any, keys: Any, values: Any, heads: int) -> Any:
         first = head * size
         for key in range(known):
             for i in range(size):
-                packed_keys[key // ROWS, i, key % ROWS] = keys[key, first + i]
-                packed_values[i // ROWS, key, i % ROWS] = values[key, first + i]
+                packed_keys[key // ROWS, key % ROWS, i] = keys[key, first + i]
+                packed_values[i // ROWS, i % ROWS, key] = values[key, first + i]
         for query in range(0, count, PANEL):
             taken = min(PANEL, count - query)
             for lane in range(taken):
