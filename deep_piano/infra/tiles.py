@@ -169,11 +169,11 @@ class _Code:
         return fresh
 
 
-_compiled = compiler(__file__)
+_compiled, _inner = compiler(__file__), compiler(__file__, inner=True)
 _eight, _four, _two, _one = tile(8, 1), tile(4, 1), tile(2, 2), tile(1, GROUP)
 
 
-@_compiled
+@_inner
 def _taken(left: int) -> int:
     """Return how many rows of those that are left are taken at once."""
     return 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
@@ -199,7 +199,8 @@ def multiply(rows: Any, weights: Any, bias: Any, back: Any, out: Any) -> None:
     count, inputs = rows.shape
     width, group = len(bias), GROUP * PANEL
     for row in range(count):
-        out[row] = bias
+        for column in range(width):
+            out[row, column] = bias[column]
     if not inputs:
         return
     x, flat = rows.reshape(-1), out.reshape(-1)

@@ -20,7 +20,10 @@ from deep_piano.infra.tiles import PANEL, tile
 
 ROWS: Final = 8  # of a tile
 
-_compiled = compiler(__file__, tiles.__file__, fastmath={"contract"})
+_compiled, _inner = (
+    compiler(__file__, tiles.__file__, fastmath={"contract"}, inner=inner)
+    for inner in (False, True)
+)
 _summing = compiler(__file__, fastmath={"contract", "reassoc"})
 _add_product = tile(ROWS, 1)
 
@@ -45,7 +48,7 @@ def _float_of(_: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-@_compiled
+@_inner
 def _exp(x: Any) -> Any:
     """Return e to a power that is at most 0, without a branch, so that LLVM computes many."""
     x = max(x, _SMALLEST)
@@ -147,7 +150,7 @@ def attend(queries: Any, keys: Any, values: Any, heads: int) -> Any:
     return out
 
 
-@_compiled
+@_inner
 def _softmax(products: Any, known: int) -> Any:
     """Take the exponentials of the first rows in place; return what their sums divide by."""
     largest = products[0].copy()
