@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
