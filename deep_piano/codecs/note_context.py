@@ -297,6 +297,14 @@ class NoteContext:
         return part, ends
 
 
+def with_and_without_seed(known: Part) -> Part:
+    """Return each stream's context of a step twice: as it is, then as if no seed was known."""
+    twice = known.repeated(2)
+    for kind in ("seed", "seed_texture"):
+        twice.features[1::2, FEATURES[kind]] = 0
+    return twice
+
+
 def _part(streams: int, *parts: Beside) -> Part:
     """Return zeros for parts of `SequenceSpec.context`."""
     features = sum(part.features for part in parts)

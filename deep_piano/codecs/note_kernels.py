@@ -135,9 +135,10 @@ _TOUCH_SPREAD, _REGISTER, _REGISTER_SPREAD, _SHARED, _CHORD_SIZE = range(16, 21)
 _LOUDNESS = 2 * PITCHES + 12 + OF_SEED + 1 + len(END_S) + 1
 
 compiled = compiler(__file__, notes.__file__)
+inner = compiler(__file__, notes.__file__, inner=True)
 
 
-@compiled
+@inner
 def _run_bucket(run: int) -> int:
     bucket = 0
     while bucket < len(RUN_BUCKETS) and run >= RUN_BUCKETS[bucket]:
@@ -145,7 +146,7 @@ def _run_bucket(run: int) -> int:
     return bucket
 
 
-@compiled
+@inner
 def take(state: ContextState, s: int, step: Any) -> None:
     """Advance stream `s` by one note."""
     gap, pitch = step[ONSET], step[PITCH]
@@ -154,10 +155,9 @@ def take(state: ContextState, s: int, step: Any) -> None:
     end = now + duration
     count = state.notes[s]
     begins = count == 0 or gap > CHORD_STEPS
-    shared = False
+    alike = 0
     for key in range(PITCHES):
-        if state.until[s, key] == end:
-            shared = True
+        alike += state.until[s, key] == end
     ioi = 0
     if begins:
         ioi = min(now - state.group[s], LONGEST_ONSET)
@@ -184,12 +184,12 @@ def take(state: ContextState, s: int, step: Any) -> None:
     fade = np.exp(gap_s / np.float32(-RATE_S))
     state.rate[s] = state.rate[s] * fade + np.float32(1 / RATE_S)
     if state.seed_end[s] >= 0 and state.seed[s, KNOWN] == 0:
-        _sum_up(state, s, pitch, velocity, duration, shared, begins, ioi)
+        _sum_up(state, s, pitch, velocity, duration, alike > 0, begins, ioi)
         if now >= state.seed_end[s]:
             _tell_of_seed(state, s)
 
 
-@compiled
+@inner
 def _remember(
     state: ContextState, s: int, count: int, pitch: int, gap: int, velocity: int, duration: int
 ) -> None:
@@ -230,7 +230,7 @@ def _remember(
     state.recalled[s, 1] = second
 
 
-@compiled
+@inner
 def _remember_chord(state: ContextState, s: int, pitch: int, begins: bool) -> None:
     """Begin a chord or add a key to the last one, and find the longest runs of chords."""
     chords, runs, recalled = state.chords[s], state.chord_runs[s], state.chords_recalled[s]
@@ -266,7 +266,7 @@ def _remember_chord(state: ContextState, s: int, pitch: int, begins: bool) -> No
             whole, recalled[0] = run + 1, lag
 
 
-@compiled
+@inner
 def _moved_up(keys: int, semitones: int) -> int:
     """Return a chord's keys shifted up by some semitones, within its span."""
     if semitones >= CHORD_SPAN:
@@ -274,7 +274,7 @@ def _moved_up(keys: int, semitones: int) -> int:
     return (keys << semitones) & ((1 << CHORD_SPAN) - 1)
 
 
-@compiled
+@inner
 def _sum_up(
     state: ContextState,
     s: int,
@@ -302,7 +302,7 @@ def _sum_up(
         sums[OF_GAP + SEED_GAP_BIN[ioi]] += 1
 
 
-@compiled
+@inner
 def _tell_of_seed(state: ContextState, s: int) -> None:
     """Compute the seed's features from the sums."""
     sums, seed, told = state.sums[s], state.seed[s], state.told[s]
@@ -334,7 +334,7 @@ def _tell_of_seed(state: ContextState, s: int) -> None:
         seed[bins + 2 * SEED_BINS + i] = told[i]
 
 
-@compiled
+@inner
 def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
     """Write the context after the last note: of the step, then of its first field.
 
@@ -385,7 +385,7 @@ def describe(state: ContextState, s: int, features: Any, classes: Any) -> None:
         classes[CANDIDATES + 2 * i + 1] = _run_bucket(state.runs[s, lag]) if lag else 0
 
 
-@compiled
+@inner
 def _promise_chords(state: ContextState, s: int, features: Any) -> None:
     """Write the predicted keys of the next chord, and those missing in the last one."""
     lowest, keys, runs = state.chords[s, 1], state.chords[s, 2], state.chord_runs[s]
@@ -414,7 +414,7 @@ def _promise_chords(state: ContextState, s: int, features: Any) -> None:
                 features[PITCHES + key] = strength
 
 
-@compiled
+@inner
 def _recalled_pitch(state: ContextState, s: int, lag: int) -> int:
     """Return the key that a candidate predicts; `PITCHES`: none."""
     if lag == 0:
@@ -423,7 +423,7 @@ def _recalled_pitch(state: ContextState, s: int, lag: int) -> int:
     return promised if 0 <= promised < PITCHES else PITCHES
 
 
-@compiled
+@inner
 def of_pitch(state: ContextState, s: int, onset: int, classes: Any) -> None:
     """Write the predicted keys, as other classes where they join a chord and the onset does not."""
     for i in range(CANDIDATES):
@@ -437,7 +437,7 @@ def of_pitch(state: ContextState, s: int, onset: int, classes: Any) -> None:
             classes[2 * i + 1] = _run_bucket(state.runs[s, lag])
 
 
-@compiled
+@inner
 def of_touch(state: ContextState, s: int, pitch: int, field: int, classes: Any) -> None:
     """Write the velocity or duration of the candidates that have this key."""
     classes[0] = VELOCITIES if field == VELOCITY else DURATIONS
@@ -453,7 +453,7 @@ def of_touch(state: ContextState, s: int, pitch: int, field: int, classes: Any) 
             return
 
 
-@compiled
+@inner
 def of_duration(
     state: ContextState, s: int, onset: int, features: Any, classes: Any, ends: Any
 ) -> None:

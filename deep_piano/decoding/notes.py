@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.codecs.base import IMPOSSIBLE, Part, nats, rearranged
-from deep_piano.codecs.note_context import NoteContext
+from deep_piano.codecs.note_context import NoteContext, with_and_without_seed
 from deep_piano.codecs.notes import (
     CLASSES,
+    DURATION,
     DURATION_CLASSES,
     LOG_WIDTHS,
     ONSET,
+    PITCH,
     VALUES,
     classes,
 )
@@ -209,9 +211,8 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         """Begin a piece: see `Decoder`."""
         self._arrange([*range(len(self)), -1])
         piece = Piece(name, task)
+        piece.begin_context(self._context, range(len(self), len(self) + 1))
         self._pieces.append(piece)
-        count = self._streams * len(self)
-        piece.begin_context(self._context, range(count - self._streams, count))
 
     @property
     def done_s(self) -> float:
@@ -236,19 +237,20 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         piece, places = self._pieces[source], [self._index(twin) for twin in chances]
         for place, (twin, rng) in zip(places, chances.items(), strict=True):
             self._pieces[place] = piece.branch(twin, rng)
+        self._context.copy(source, places)
         for stream in range(self._streams):
             to = [place * self._streams + stream for place in places]
             self._state.copy(source * self._streams + stream, to)
-            self._context.copy(source * self._streams + stream, to)
 
     def _index(self, name: Hashable) -> int:
         return next(index for index, piece in enumerate(self._pieces) if piece.name == name)
 
     def step(self) -> dict[Hashable, NoteContinuation]:
         """Take every piece one note further: see `Decoder`."""
-        coming = [piece.coming for piece in self._pieces for _ in range(self._streams)]
-        steps = np.array(coming, np.int32).reshape(-1, 4)
+        steps = np.array([piece.coming for piece in self._pieces], np.int32).reshape(-1, 4)
         known = self._context.advance(steps)
+        if self._streams > 1:
+            steps, known = np.repeat(steps, 2, 0), with_and_without_seed(known)
         hidden = self._engine.step(self._state, classes(steps), known)
         choosing = np.array(
             [index for index, piece in enumerate(self._pieces) if piece.fed()], np.int64
@@ -263,14 +265,14 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         return done
 
     def _arrange(self, order: list[int]) -> None:
-        """Keep the streams of the pieces of these indices, in this order; -1 is a new one."""
+        """Keep what the pieces of these indices have, in this order; -1 is a new one."""
+        self._context.arrange(order)
         streams = [
             piece if piece < 0 else piece * self._streams + stream
             for piece in order
             for stream in range(self._streams)
         ]
         self._state.arrange(streams)
-        self._context.arrange(streams)
 
     def _choose(self, choosing: NDArray[np.int64], hidden: NDArray[np.float32]) -> None:
         """Draw the next note of the pieces of these indices; `hidden` has all streams' rows."""
@@ -301,21 +303,18 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         known_classes: NDArray[np.int64],
     ) -> Drawn:
         """Draw the field after those that are chosen; `known_classes` are the classes of these."""
-        index, streams = chosen.shape[1], self._streams
+        index = chosen.shape[1]
         field, strength = self._engine.spec.fields[index], self._guidance[index]
         pieces = [self._pieces[piece] for piece in choosing]
-        rows = (choosing[:, None] * streams + np.arange(streams)).reshape(-1)
-        # The streams of a piece have the same notes before them.
-        known, candidates = self._context.of_field(rows[::streams], chosen)
+        known, candidates = self._context.of_field(choosing, chosen)
         values = _values(index, candidates)
-        allowed = np.stack(
-            [
-                piece.allowed(step, mine)
-                for piece, step, mine in zip(pieces, chosen.tolist(), values, strict=True)
-            ]
-        )
+        allowed = np.empty(values.shape, bool)
+        for row, (piece, step) in enumerate(zip(pieces, chosen.tolist(), strict=True)):
+            allowed[row] = piece.allowed(step, values[row])
         chances = np.array([piece.chance() for piece in pieces])
-        if streams > 1:
+        streams = 1 if strength == 1 else self._streams
+        rows = (choosing[:, None] * self._streams + np.arange(streams)).reshape(-1)
+        if streams > 1:  # they have the same notes before them
             known = known.repeated(streams)
             known_classes = np.repeat(known_classes, streams, axis=0)
         logits = self._engine.logits(hidden[rows], known_classes, known)
@@ -323,7 +322,7 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         if strength != 1:
             without_seed = logits[1::2]
             guided = without_seed + np.float32(strength) * (own - without_seed)
-        guided = self._led(pieces, rows[::streams], chosen, guided)
+        guided = self._led(pieces, choosing, chosen, guided)
         place = self._sampling[index].draw_each(guided, chances, allowed)
         copied = None
         if field.copies:
@@ -345,7 +344,7 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
     def _led(
         self,
         pieces: list[Piece],
-        streams: NDArray[np.int64],
+        choosing: NDArray[np.int64],
         chosen: NDArray[np.int64],
         logits: Array,
     ) -> Array:
@@ -354,15 +353,17 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         if index == ONSET:
             pulls = np.array([piece.pull() for piece in pieces], np.float32)
             logits = logits + self._hold_density * pulls[:, None] * WAITING
-        if all(piece.wishes is None for piece in pieces):
+        if index == DURATION or all(piece.wishes is None for piece in pieces):
             return logits
-        heard = self._context.heard(streams, HEARD_RUN).tolist()
-        wishes = [
-            piece.wish(step, key, lag)
-            for piece, step, (key, lag) in zip(pieces, chosen.tolist(), heard, strict=True)
-        ]
-        nothing = np.zeros(logits.shape[1], np.float32)
-        return logits + np.stack([nothing if wish is None else wish for wish in wishes])
+        heard = [(-1, 0)] * len(pieces)
+        if index == PITCH:
+            heard = self._context.heard(choosing, HEARD_RUN).tolist()
+        led = logits.copy()
+        for row, (piece, step) in enumerate(zip(pieces, chosen.tolist(), strict=True)):
+            wish = piece.wish(step, *heard[row])
+            if wish is not None:
+                led[row] += wish
+        return led
 
 
 class Drawn(NamedTuple):
@@ -374,5 +375,7 @@ class Drawn(NamedTuple):
 
 def _values(index: int, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return what the classes of a field stand for in each piece, shape (pieces, outputs)."""
-    values = np.broadcast_to(VALUES[index], (len(candidates), len(VALUES[index])))
-    return np.concatenate([values, candidates], 1) if candidates.shape[1] else values
+    own = len(VALUES[index])
+    values = np.empty((len(candidates), own + candidates.shape[1]), np.int64)
+    values[:, :own], values[:, own:] = VALUES[index], candidates
+    return values

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -41,7 +40,7 @@ def tile(rows: int, panels: int) -> Callable[..., None]:
     callable
         ``(x, weights, column, inputs, out, at, width, back)``: to the tile of `out` (flat, `width`
         columns, the tile's first element at `at`) is added the product of `x` (flat, of shape
-        (inputs, rows)) with the panels of `weights` from `column` on (flat, of shape (panels,
+        (rows, inputs)) with the panels of `weights` from `column` on (flat, of shape (panels,
         inputs, PANEL), float32 or the bits of halves as uint16); the sum is multiplied by `back`.
     """
     parts = [(p, v) for p in range(panels) for v in range(PANEL // LANES)]
@@ -86,7 +85,7 @@ def tile(rows: int, panels: int) -> Callable[..., None]:
                 loaded = [code.weights(code.sum(starts[p], here, v * LANES)) for p, v in parts]
                 fresh = []
                 for row in range(rows):
-                    place = code.sum(builder.mul(k, code.index(rows)), row)
+                    place = code.sum(builder.mul(code.index(row), inputs), k)
                     one = code.spread(builder.load(builder.gep(pointers["x"], [place])))
                     mine = sums[row * len(parts) : (row + 1) * len(parts)]
                     fresh += [
@@ -169,29 +168,14 @@ class _Code:
         return fresh
 
 
-_compiled = compiler(__file__)
+_compiled, _inner = compiler(__file__), compiler(__file__, inner=True)
 _eight, _four, _two, _one = tile(8, 1), tile(4, 1), tile(2, 2), tile(1, GROUP)
 
 
-@_compiled
+@_inner
 def _taken(left: int) -> int:
     """Return how many rows of those that are left are taken at once."""
     return 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
-
-
-@_compiled
-def _packed(rows: Any) -> Any:
-    """Return the rows flat, those that are taken at once side by side: (inputs, rows) of each."""
-    out = np.empty(rows.size, np.float32)
-    at = first = 0
-    while first < len(rows):
-        count = _taken(len(rows) - first)
-        for k in range(rows.shape[1]):
-            for row in range(first, first + count):
-                out[at] = rows[row, k]
-                at += 1
-        first += count
-    return out
 
 
 @_compiled
@@ -214,10 +198,11 @@ def multiply(rows: Any, weights: Any, bias: Any, back: Any, out: Any) -> None:
     count, inputs = rows.shape
     width, group = len(bias), GROUP * PANEL
     for row in range(count):
-        out[row] = bias
+        for column in range(width):
+            out[row, column] = bias[column]
     if not inputs:
         return
-    x, flat = _packed(rows), out.reshape(-1)
+    x, flat = rows.reshape(-1), out.reshape(-1)
     for first in range(0, width, group):
         row = 0
         while row < count:

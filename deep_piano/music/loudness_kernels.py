@@ -12,10 +12,10 @@ import numpy as np
 
 from deep_piano.infra.compiling import compiler
 
-_compiled = compiler(__file__)
+_compiled, _inner = compiler(__file__), compiler(__file__, inner=True)
 
 
-@_compiled
+@_inner
 def limited(sample: Any, gain: Any, limit: Any, ceiling: Any) -> Any:
     """Return a sample with its gain and the limiter's, within the ceiling."""
     return min(max(sample * gain * limit, -ceiling), ceiling)

@@ -20,7 +20,10 @@ from deep_piano.infra.tiles import PANEL, tile
 
 ROWS: Final = 8  # of a tile
 
-_compiled = compiler(__file__, tiles.__file__, fastmath={"contract"})
+_compiled, _inner = (
+    compiler(__file__, tiles.__file__, fastmath={"contract"}, inner=inner)
+    for inner in (False, True)
+)
 _summing = compiler(__file__, fastmath={"contract", "reassoc"})
 _add_product = tile(ROWS, 1)
 
@@ -45,7 +48,7 @@ def _float_of(_: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-@_compiled
+@_inner
 def _exp(x: Any) -> Any:
     """Return e to a power that is at most 0, without a branch, so that LLVM computes many."""
     x = max(x, _SMALLEST)
@@ -112,8 +115,8 @@ def attend(queries: Any, keys: Any, values: Any, heads: int) -> Any:
     blocks, parts = -(-known // ROWS), -(-size // ROWS)
     one = _f(1)
     out = np.empty((count, width), np.float32)
-    packed_keys = np.zeros((blocks, size, ROWS), np.float32)
-    packed_values = np.zeros((parts, known, ROWS), np.float32)
+    packed_keys = np.zeros((blocks, ROWS, size), np.float32)
+    packed_values = np.zeros((parts, ROWS, known), np.float32)
     panel = np.zeros((size, PANEL), np.float32)
     products = np.empty((blocks * ROWS, PANEL), np.float32)
     found = np.empty((parts * ROWS, PANEL), np.float32)
@@ -121,8 +124,8 @@ def attend(queries: Any, keys: Any, values: Any, heads: int) -> Any:
         first = head * size
         for key in range(known):
             for i in range(size):
-                packed_keys[key // ROWS, i, key % ROWS] = keys[key, first + i]
-                packed_values[i // ROWS, key, i % ROWS] = values[key, first + i]
+                packed_keys[key // ROWS, key % ROWS, i] = keys[key, first + i]
+                packed_values[i // ROWS, i % ROWS, key] = values[key, first + i]
         for query in range(0, count, PANEL):
             taken = min(PANEL, count - query)
             for lane in range(taken):
@@ -147,7 +150,7 @@ def attend(queries: Any, keys: Any, values: Any, heads: int) -> Any:
     return out
 
 
-@_compiled
+@_inner
 def _softmax(products: Any, known: int) -> Any:
     """Take the exponentials of the first rows in place; return what their sums divide by."""
     largest = products[0].copy()
