@@ -22,7 +22,10 @@ from __future__ import annotations
 
 def one_line(text: object) -> str:
     """Return text on one printable line, for any file name."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

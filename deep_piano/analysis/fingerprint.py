@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.analysis.tempo import pairs_apart
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import Notes
 
@@ -81,14 +80,16 @@ def of_notes(notes: Notes) -> Fingerprint:
     if len(notes) < _FEWEST_NOTES:
         return _NOTHING
     notes = notes[:_MOST_NOTES]
-    onset_s, pitch = notes["onset"], notes["pitch"].astype(np.uint64)
-    first, second = pairs_apart(onset_s, *_LANDMARK_S, most=_NEXT_NOTES)
-    landmark = pitch[first] << np.uint64(7) | pitch[second]
-    kept = _mixed(landmark) % np.uint64(_ONE_LANDMARK_IN) == 0
-    landmark, at_s = landmark[kept], onset_s[first[kept]]
-    first, second = pairs_apart(at_s, *_APART_S, most=_NEXT_LANDMARKS)
-    steps = ((at_s[second] - at_s[first]) / _APART_STEP_S).astype(np.uint64)
-    return _minhash(landmark[first] << np.uint64(30) | landmark[second] << np.uint64(16) | steps)
+    from deep_piano.analysis import fingerprint_kernels as kernels  # they load Numba
+
+    onset_s, pitch = notes["onset"].copy(), notes["pitch"].astype(np.uint64)
+    at_s, landmark = kernels.landmarks(onset_s, pitch, *_LANDMARK_S, _NEXT_NOTES, _ONE_LANDMARK_IN)
+    return _print(
+        *kernels.of_landmarks(
+            *(at_s, landmark, *_APART_S, _NEXT_LANDMARKS, _APART_STEP_S),
+            *(_MULTIPLIERS, _FEWEST_TOKENS),
+        )
+    )
 
 
 def of_audio(samples: Samples, *, sr: int) -> Fingerprint:
@@ -125,7 +126,9 @@ def of_audio(samples: Samples, *, sr: int) -> Fingerprint:
     for place in range(_GRAM):
         start = place * _SMOOTHED_FRAMES
         token = token * np.uint64(12**_CLASSES) + letter[start : start + count]
-    return _minhash(token)
+    from deep_piano.analysis import fingerprint_kernels as kernels  # they load Numba
+
+    return _print(*kernels.of_tokens(token, _MULTIPLIERS, _FEWEST_TOKENS))
 
 
 def similarity(a: Fingerprint, b: Fingerprint) -> float:
@@ -214,17 +217,6 @@ def _chroma_filter(*, bin_hz: float) -> NDArray[np.float32]:
     return (triangle / area).reshape(len(pitch), -1, 12).sum(axis=1).astype(np.float32)
 
 
-def _minhash(tokens: NDArray[np.uint64]) -> Fingerprint:
-    """Return the least value of each of 64 hash functions; nothing for too few tokens."""
-    tokens = np.sort(tokens)  # np.unique takes ten times as long
-    if np.count_nonzero(tokens[1:] != tokens[:-1]) + 1 < _FEWEST_TOKENS:
-        return _NOTHING
-    mixed = _mixed(tokens)
-    return np.array([(mixed * m).min() >> np.uint64(32) for m in _MULTIPLIERS], np.uint32)
-
-
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a hash in which every bit depends on every bit of x (MurmurHash3's finaliser)."""
-    for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
-        x = (x ^ (x >> np.uint64(33))) * np.uint64(multiplier)
-    return x ^ (x >> np.uint64(33))
+def _print(least: NDArray[np.uint64], different: int) -> Fingerprint:
+    """Return a fingerprint of the least values of all hash functions; nothing of too few tokens."""
+    return (least >> np.uint64(32)).astype(np.uint32) if different == _FEWEST_TOKENS else _NOTHING

@@ -6,6 +6,7 @@ This module knows note arrays and names; it knows nothing of audio, models or fi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -132,15 +133,21 @@ def estimate_of_weights(weights: NDArray[np.float64]) -> KeyEstimate:
     centred = centred - centred.mean()
     if np.abs(centred).max() < 1e-9:
         return KeyEstimate(None, "none")
-    keys = [Key(tonic, mode) for mode in ALBRECHT_SHANAHAN for tonic in range(12)]
-    profiles = np.array([np.roll(ALBRECHT_SHANAHAN[key.mode], key.tonic) for key in keys])
-    profiles -= profiles.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(profiles, axis=1) * np.linalg.norm(centred)
-    correlation = profiles @ centred / norms
+    keys, profiles, norms = _profiles()
+    correlation = profiles @ centred / (norms * np.linalg.norm(centred))
     next_best, best = np.sort(correlation)[-2:]
     words = {"sure": _SURE, "fairly sure": _FAIRLY_SURE}
     fits = (word for word, (fit, lead) in words.items() if best >= fit and best - next_best >= lead)
     return KeyEstimate(keys[int(np.argmax(correlation))], next(fits, "unclear"))
+
+
+@cache
+def _profiles() -> tuple[list[Key], NDArray[np.float64], NDArray[np.float64]]:
+    """Return all keys, their centred profiles, shape (24, 12), and the lengths of these."""
+    keys = [Key(tonic, mode) for mode in ALBRECHT_SHANAHAN for tonic in range(12)]
+    profiles = np.array([np.roll(ALBRECHT_SHANAHAN[key.mode], key.tonic) for key in keys])
+    profiles -= profiles.mean(axis=1, keepdims=True)
+    return keys, profiles, np.linalg.norm(profiles, axis=1)
 
 
 def keys_by_fifths(counts: Mapping[str, int]) -> tuple[list[tuple[KeyCount, KeyCount]], int]:

@@ -43,11 +43,13 @@ def tempo_of(onset_s: NDArray[np.float64]) -> TempoEstimate:
     onset_s : ndarray, shape (n,), ascending
         Of notes; the middle thousand count.
     """
+    from deep_piano.analysis.tempo_kernels import distances  # it loads Numba
+
     first = max(0, len(onset_s) - _MOST_NOTES) // 2
     onset_s = onset_s[first : first + _MOST_NOTES]
-    start, end = pairs_apart(onset_s, 60 / _FASTEST_BPM, 60 / _SLOWEST_BPM, most=_MOST_BEATS)
-    steps = np.rint((onset_s[end] - onset_s[start]) / _IOI_STEP_S).astype(int)
-    apart = np.bincount(steps, minlength=1)
+    apart = distances(
+        np.ascontiguousarray(onset_s), 60 / _FASTEST_BPM, 60 / _SLOWEST_BPM, _MOST_BEATS, _IOI_STEP_S
+    )
     # Two notes that belong together are up to 30 ms apart.
     found = tempo_of_periods(np.convolve(apart, (1, 2, 3, 2, 1))[2:], step_s=_IOI_STEP_S)
     few = len(onset_s) < _FEWEST_NOTES and found.bpm is not None
@@ -76,33 +78,3 @@ def tempo_of_periods(support: NDArray[Any], *, step_s: float) -> TempoEstimate:
     words = {"sure": _SURE, "fairly sure": _FAIRLY_SURE}
     return TempoEstimate(bpm, next((w for w, least in words.items() if above >= least), "unclear"))
 
-
-def pairs_apart(
-    time_s: NDArray[np.float64], near_s: float, far_s: float, *, most: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the pairs of events whose distance is from `near_s` to less than `far_s`.
-
-    Parameters
-    ----------
-    time_s : ndarray, shape (n,), ascending
-    near_s, far_s : float
-        0 < near_s < far_s.
-    most : int
-        No event is the first of more pairs than that, which are then the nearest.
-
-    Returns
-    -------
-    first, second : ndarray of int, shape (pairs,)
-        Their places in `time_s`, ordered by first, then second.
-
-    Examples
-    --------
-    >>> first, second = pairs_apart(np.array([0.0, 1.0, 2.0, 4.0]), 1, 3, most=8)
-    >>> first.tolist(), second.tolist()
-    ([0, 0, 1, 2], [1, 2, 2, 3])
-    """
-    nearest = np.searchsorted(time_s, time_s + near_s)
-    count = np.minimum(np.searchsorted(time_s, time_s + far_s) - nearest, most)
-    first = np.repeat(np.arange(len(time_s)), count)
-    begins = np.cumsum(count) - count
-    return first, np.arange(len(first)) + np.repeat(nearest - begins, count)

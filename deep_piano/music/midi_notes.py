@@ -34,32 +34,51 @@ def as_they_sound(events: Events) -> tuple[Notes, float]:
         0 to 1.
     """
     parts, pedal_down, pedal_up = [], [], []
-    for channel in np.unique(events.notes[:, 2]):
+    for channel in np.flatnonzero(np.bincount(events.notes[:, 2])):
         keys = events.notes[events.notes[:, 2] == channel]
         controls = events.controls[events.controls[:, 1] == channel]
+        onset, released, _, pitch, velocity = np.ascontiguousarray(keys.T)
         moment, number = controls[:, 0], controls[:, 2]
-        onset, released = keys[:, 0], keys[:, 1]
         all_off = moment[(number == _SOUND_OFF) | (number >= _NOTES_OFF)]
-        released = np.minimum(released, _next(all_off, onset, events.end))
+        if len(all_off):
+            released = np.minimum(released, _next(all_off, onset, events.end))
         down, up = _pedal(controls, events.end)
         ended = _held(released, down, up)
-        ended = np.minimum(ended, _next(moment[number == _SOUND_OFF], onset, events.end))
+        sound_off = moment[number == _SOUND_OFF]
+        if len(sound_off):
+            ended = np.minimum(ended, _next(sound_off, onset, events.end))
         # A key that is released at once was brushed at most: players' pianos record such touches.
-        lasting = onset >> EVENT_BITS < released >> EVENT_BITS
-        # Of notes that begin together on a key, tracks doubling one another, the longest stays,
-        # and of those that end together the loudest.
-        order = np.flatnonzero(lasting)[np.lexsort((keys[lasting, 4], ended[lasting]))]
-        onset_s, ended_s = seconds(events, onset[order]), seconds(events, ended[order])
-        parts.append(make_notes(onset_s, ended_s, keys[order, 3], keys[order, 4]))
-        pedal_down.append(seconds(events, down))
-        pedal_up.append(seconds(events, up))
+        lasting = np.flatnonzero(onset >> EVENT_BITS < released >> EVENT_BITS)
+        order = lasting[
+            _in_order(onset[lasting], pitch[lasting], ended[lasting], velocity[lasting])
+        ]
+        times = np.concatenate((onset[order], ended[order], down, up))
+        begins = np.cumsum((len(order), len(order), len(down)))
+        onset_s, ended_s, down_s, up_s = np.split(seconds(events, times), begins)
+        parts.append(make_notes(onset_s, ended_s, pitch[order], velocity[order]))
+        pedal_down.append(down_s)
+        pedal_up.append(up_s)
     if not parts:
         return np.empty(0, NOTE), 0.0
-    notes = (
-        parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts), order=["onset", "pitch"])
-    )
+    notes = parts[0]
+    if len(parts) > 1:
+        notes = np.concatenate(parts)
+        columns = ("velocity", "offset", "pitch", "onset")
+        notes = notes[np.lexsort([notes[name] for name in columns])]
     notes = fold_pedal(notes, [], [])  # a key struck again ends its note
     return notes, pedal_share(notes, np.concatenate(pedal_down), np.concatenate(pedal_up))
+
+
+def _in_order(onset: Moments, pitch: Moments, ended: Moments, velocity: Moments) -> Moments:
+    """Return the order of notes by tick and pitch.
+
+    Of notes that begin together on a key, tracks doubling one another, the longest stays, and of
+    those that end together the loudest: the last one.
+    """
+    begun = onset >> EVENT_BITS << 7 | pitch
+    order = np.argsort(begun, kind="stable")
+    doubled = np.any(np.diff(begun[order]) == 0)
+    return np.lexsort((velocity, ended, begun)) if doubled else order
 
 
 def seconds(events: Events, moments: Moments) -> NDArray[np.float64]:
@@ -69,7 +88,7 @@ def seconds(events: Events, moments: Moments) -> NDArray[np.float64]:
         return ticks / events.ticks_per_second
     since, microseconds = events.tempi.T.astype("f8")
     # Microseconds times ticks a quarter: whole numbers, exact up to 2**53, rounded once.
-    elapsed = np.r_[0.0, np.cumsum(np.diff(since) * microseconds[:-1])]
+    elapsed = np.concatenate(((0.0,), np.cumsum(np.diff(since) * microseconds[:-1])))
     tempo = np.searchsorted(since, ticks, side="right") - 1
     exact = elapsed[tempo] + (ticks - since[tempo]) * microseconds[tempo]
     return exact / (events.ticks_per_quarter * 1e6)
@@ -77,9 +96,10 @@ def seconds(events: Events, moments: Moments) -> NDArray[np.float64]:
 
 def _pedal(controls: Moments, end: int) -> tuple[Moments, Moments]:
     """Return when the sustain pedal of a channel goes down and comes up."""
-    moves = controls[np.isin(controls[:, 2], (SUSTAIN, _RESET))]
+    number = controls[:, 2]
+    moves = controls[(number == SUSTAIN) | (number == _RESET)]
     down = (moves[:, 2] == SUSTAIN) & (moves[:, 3] >= _DOWN)
-    changes = moves[np.flatnonzero(np.diff(np.r_[False, down])), 0]
+    changes = moves[down != np.concatenate(((False,), down[:-1])), 0] if len(moves) else moves[:, 0]
     if len(changes) % 2:  # never released
         changes = np.append(changes, end)
     return changes[::2], changes[1::2]

@@ -40,11 +40,14 @@ def make_notes(onset: ArrayLike, offset: ArrayLike, pitch: ArrayLike, velocity: 
     """
     onset, offset = np.asarray(onset, "f8"), np.asarray(offset, "f8")
     pitch, velocity = np.asarray(pitch, "i8"), np.asarray(velocity, "i8")
-    keep = (pitch >= LOWEST_PITCH) & (pitch <= HIGHEST_PITCH) & (offset > onset)
-    notes = np.empty(int(keep.sum()), NOTE)
-    notes["onset"], notes["offset"] = onset[keep], offset[keep]
-    notes["pitch"], notes["velocity"] = pitch[keep], np.clip(velocity[keep], 1, 127)
-    return notes[np.lexsort((notes["pitch"], notes["onset"]))]
+    order = np.flatnonzero((pitch >= LOWEST_PITCH) & (pitch <= HIGHEST_PITCH) & (offset > onset))
+    at, key = onset[order], pitch[order]
+    if not np.all((at[1:] > at[:-1]) | ((at[1:] == at[:-1]) & (key[1:] >= key[:-1]))):
+        order = order[np.lexsort((key, at))]  # which takes ten times as long as to look
+    notes = np.empty(len(order), NOTE)
+    notes["onset"], notes["offset"] = onset[order], offset[order]
+    notes["pitch"], notes["velocity"] = pitch[order], np.clip(velocity[order], 1, 127)
+    return notes
 
 
 def fold_pedal(notes: Notes, pedal_down_s: ArrayLike, pedal_up_s: ArrayLike) -> Notes:
@@ -70,7 +73,7 @@ def fold_pedal(notes: Notes, pedal_down_s: ArrayLike, pedal_up_s: ArrayLike) -> 
         last = np.searchsorted(down, offset, side="right") - 1
         held = (last >= 0) & (offset < up[last])
         offset[held] = up[last[held]]
-    by_key = np.lexsort((notes["onset"], notes["pitch"]))
+    by_key = np.argsort(notes["pitch"], kind="stable")
     same_key = notes["pitch"][by_key][1:] == notes["pitch"][by_key][:-1]
     struck_again = np.full(len(notes), np.inf)
     struck_again[by_key[:-1][same_key]] = notes["onset"][by_key[1:][same_key]]

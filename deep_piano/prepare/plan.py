@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -192,7 +192,7 @@ def plan(sources: Sequence[Source], known: Known, settings: PrepareConfig) -> li
     for index, members in sorted(buckets.items()):
         aside = [set_aside[member.sha256] for member in members if member.sha256 in set_aside]
         content = _digest(
-            digest, [asdict(member) for member in members], [asdict(one.reject) for one in aside]
+            digest, [vars(member) for member in members], [vars(one.reject) for one in aside]
         )
         name = f"{index:05d}-of-{1 << bits:05d}-{content[:16]}.parquet"
         plans.append(ShardPlan(name, tuple(members), tuple(aside)))

@@ -7,12 +7,14 @@ knows folders and recordings; it knows nothing of Ray.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
@@ -145,7 +147,8 @@ def read(
     begun = time.monotonic()
     try:
         # One thread, so that sums have the same order on every machine.
-        with corpus.local(source.name) as path, threadpool_limits(1):
+        pools = _thread_pools(len(sys.modules))
+        with corpus.local(source.name) as path, pools.limit(limits=1):
             outcome = ingest(path, source, settings, transcribe=transcribe)
     except (FileError, OSError) as error:
         raise_of_the_machine(error)
@@ -157,3 +160,12 @@ def read(
         extra = dict(stage="prepare", event="read", **facts, **times)
         logger.info("%s: read", one_line(source.name), extra=extra)
     return outcome
+
+
+@lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> ThreadpoolController:
+    """Return the thread pools of this process, found anew where more modules are loaded.
+
+    To look for them takes longer than to read a MIDI file.
+    """
+    return ThreadpoolController()

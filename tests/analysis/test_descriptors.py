@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from deep_piano.analysis import descriptors, keys
-from deep_piano.analysis.tempo import pairs_apart, tempo_of
+from deep_piano.analysis.tempo import tempo_of
+from deep_piano.analysis.tempo_kernels import distances
 from deep_piano.music.notes import NOTE, make_notes
 from tests.support.recordings import SR as SPEECH_SR
 from tests.support.recordings import key_hz, speech_like, white_noise
@@ -247,14 +248,15 @@ def test_figures_of_any_notes_are_finite(columns):
     assert found.tempo_bpm is None or 28 < found.tempo_bpm < 320
 
 
-def test_pairs_apart_are_those_of_the_plain_definition(rng):
+def test_distances_are_those_of_the_plain_definition(rng):
     time_s = np.sort(rng.integers(0, 40, 60) / 4)
-    first, second = pairs_apart(time_s, 1, 2.5, most=5)
-    expected = []
-    for i, start in enumerate(time_s):
-        apart = [j for j, end in enumerate(time_s) if 1 <= end - start < 2.5]
-        expected += [(i, j) for j in apart[:5]]
-    assert list(zip(first.tolist(), second.tolist(), strict=True)) == expected
+    expected = np.zeros(10, int)
+    for start in time_s:
+        apart = [end - start for end in time_s if 1 <= end - start < 2.5]
+        for distance in apart[:5]:
+            expected[round(4 * distance)] += 1
+    assert distances(time_s, 1, 2.5, 5, 0.25).tolist() == np.trim_zeros(expected, "b").tolist()
+    assert distances(time_s[:0], 1, 2.5, 5, 0.25).tolist() == [0]
 
 
 def test_flat_weights_have_no_key():
