@@ -99,7 +99,7 @@ def test_a_candidate_with_a_fault_is_chosen_where_all_have_one():
     low = make_notes(begun, begun + 0.2, np.resize([40, 45, 50, 43, 47], 60), [80] * 60)
     drone, late = low.copy(), low.copy()
     drone["pitch"] = 90
-    late["pitch"] += 40
+    late["pitch"] += 30
     late["onset"][50:] += 5
     late["offset"][50:] += 5
     judge = ladder(HIGHEST, 1)
