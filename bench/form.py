@@ -51,11 +51,10 @@ _HOP = 2  # stretches of harmony begin so many times a second
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("dataset")
 @click.argument("forms", nargs=-1, required=True)
-@click.option("--corpus", default="maestro", show_default=True, help="Whose seeds; all: of each.")
-@click.option("--pieces", default=20, show_default=True, help="Seeds of a corpus.")
+@click.option("--corpus", default="maestro", show_default=True, help="Whose seeds to take.")
+@click.option("--pieces", default=20, show_default=True, help="Seeds.")
 @click.option("--seconds", default=180.0, show_default=True, help="Length of a piece.")
 @click.option("--candidates", default=4, show_default=True, help="As for deep-piano generate.")
-@click.option("--random-state", default=0, show_default=True, help="As for deep-piano generate.")
 def main(
     dataset: str,
     forms: Sequence[str],
@@ -76,7 +75,7 @@ def main(
         road = NoteRoad(weights, settings)
         with tempfile.TemporaryDirectory() as folder, Dataset(open_folder(dataset)) as opened:
             found = held_out(opened, pieces, Path(folder), settings.seed_seconds)
-            cases = [case for case in found if corpus in ("all", case.corpus)]
+            cases = [case for case in found if case.corpus == corpus]
             seeds = [road.read(case.path, no_progress) for case in cases]
         made = continued(road, seeds, [settings] * len(seeds))
         for case, seed, piece in zip(cases, seeds, made, strict=True):

@@ -37,7 +37,7 @@ ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
 LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
 LONGEST = np.arange(SPEC.fields[DURATION].outputs) == DURATIONS - 1
 
-_HIGHEST_BASS = 60 - LOWEST_PITCH
+_HIGHEST_BASS = 55 - LOWEST_PITCH
 
 
 @dataclass

@@ -20,6 +20,7 @@ from bench import (
     continuations,
     controls,
     decode,
+    endings,
     form,
     generate,
     prepare,
@@ -57,6 +58,7 @@ from tests.support.rows import note_row, write_dataset
         (generate, "--checkpoint"),
         (continuations, "--index"),
         (controls, "--pieces"),
+        (endings, "--random-state"),
         (form, "--candidates"),
         (bulk, "--takes"),
         (recordings, "--checkpoint"),
@@ -411,6 +413,20 @@ def test_a_step_at_a_boundary_is_found_and_none_elsewhere():
     assert classes > 0.7
     within = bridges.steps([notes], asked, bridges.MIDDLES_S)
     assert within[:4] == ["0.000"] * 4
+
+
+def test_an_ending_that_slows_down_is_seen():
+    onset = np.append(np.arange(0, 60, 0.25), 60 + np.array([0.0, 1.0, 2.0, 3.0, 4.0, 4.02]))
+    steady = make_notes(onset, onset + 0.2, [60] * len(onset), [80] * len(onset))
+    steady["velocity"][-6:] = 40
+    steady["pitch"][-1] = 64
+    steady["offset"][-1] = 67.0
+    assert len(endings.last_chord(steady)) == 2
+    np.testing.assert_allclose(endings.slows(steady), [[0.25, 0.5]] * 4, rtol=0.01)
+    assert endings.slows(steady[-10:]) is None
+    assert endings.profile([steady] * 3)[2:] == ["2.0", "3.0 (3.0 to 3.0)"]
+    [part] = endings.earlier(steady)
+    assert len(part) == 40
 
 
 def test_a_melody_has_what_nothing_sounds_above():
