@@ -19,7 +19,6 @@ from deep_piano.analysis.keys import Key, estimate_of_weights
 from deep_piano.codecs.notes import ONSET, PITCH, STEPS_PER_SECOND
 from deep_piano.decoding.ending import CLOSING_DENSITY, CLOSING_LOUDNESS, CLOSING_S
 from deep_piano.decoding.sections import (
-    LOG_FREE,
     PULLS,
     Aims,
     Ramp,
@@ -167,12 +166,13 @@ class Course:
         begins, self.stop = self.stop, self._final
         key = self.section.key or heard.key
         self.section = Section(key=key)
-        now = np.array([math.log(heard.density), LOG_FREE, 1.0])
-        before = self.wishes.at(heard.now).of_key if self.wishes else wish_for_key(None)
-        aims = Aims(now, heard.levels, before)
-        slower = np.array([now[0] + math.log(CLOSING_DENSITY), 0.0, 1.0])
-        softer = heard.levels * (1.0, CLOSING_LOUDNESS)
-        ahead = Aims(slower, softer, wish_for_key(key, dominant_of(key)))
+        led = self.wishes.at(heard.now) if self.wishes else Aims.of(Section(), self._manner)
+        aims = led._replace(levels=np.where(self._held, led.levels, heard.levels))
+        ahead = Aims(
+            np.array([math.log(heard.density * CLOSING_DENSITY), 0.0, 1.0]),
+            aims.levels * (1.0, CLOSING_LOUDNESS),
+            wish_for_key(key, dominant_of(key)),
+        )
         pulls = PULLS * (self._held[0], True)
         self.wishes = Wishes(aims, pulls, Ramp(begins, max(self.stop, begins + 1), ahead))
 
