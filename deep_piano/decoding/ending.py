@@ -25,7 +25,7 @@ from deep_piano.music.notes import LOWEST_PITCH
 
 # A piece closes so long before its last chord may begin, and comes to so much less than before.
 CLOSING_S = 4.0
-CLOSING_DENSITY = 0.35
+CLOSING_DENSITY = 0.5
 CLOSING_LOUDNESS = 0.9
 RING_S = 0.75  # left after the last offset for the strings to fall silent
 FINAL_CHORD_NOTES = 5  # at most
