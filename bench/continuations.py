@@ -44,6 +44,7 @@ from bench.recordings import find_recordings
 from deep_piano.analysis.keys import key_of
 from deep_piano.analysis.note_figures import (
     FEWEST_PITCH_CLASSES,
+    LONGEST_SILENCE_S,
     MOST_REPETITIONS,
     density_ratio,
     fewest_pitch_classes,
@@ -63,7 +64,6 @@ from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate.notes import NoteRoad, index_for
 from deep_piano.generate.piece import decode_takes
-from deep_piano.generate.ranking import LONGEST_SILENCE_S
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint

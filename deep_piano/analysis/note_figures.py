@@ -5,6 +5,7 @@ This module knows note arrays; it knows nothing of audio, models or files.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from deep_piano.analysis.keys import estimate_key, pitch_class_histogram
 from deep_piano.music.notes import Notes
 
+LONGEST_SILENCE_S: Final = 4.0
+"""In a good piece."""
 LONGEST_PATTERN_NOTES = 32
 MOST_REPETITIONS: Final = 16
 """Of one pattern in a row, as `longest_loop` counts them, in a good piece."""
@@ -108,13 +111,13 @@ def longest_loop(notes: Notes) -> int:
     return most
 
 
-def fewest_pitch_classes(notes: Notes) -> float:
+def fewest_pitch_classes(notes: Notes, *, from_s: float = -math.inf) -> float:
     """Return how few pitch classes are in effect, at the moment where that is least.
 
     The effective number is the exponential of the entropy of what was struck lately, in nats; a
     note's weight falls to 1/e within `DRONE_S`. A piece that is stuck on a few pitch classes is a
-    drone, whatever its rhythm. Moments with a weight of less than `DRONE_NOTES` notes do not count.
-    Of 395 real recordings 2 % have fewer than `FEWEST_PITCH_CLASSES`.
+    drone, whatever its rhythm. Moments before `from_s`, or with a weight of less than `DRONE_NOTES`
+    notes, do not count. Of 395 real recordings 2 % have fewer than `FEWEST_PITCH_CLASSES`.
 
     Returns
     -------
@@ -137,10 +140,34 @@ def fewest_pitch_classes(notes: Notes) -> float:
     weight = np.exp(age[:, None] - age.max()) * struck
     lately = np.cumsum(weight, 0)
     total = lately.sum(1)
-    counts = total * np.exp(age.max() - age) >= DRONE_NOTES
+    counts = (total * np.exp(age.max() - age) >= DRONE_NOTES) & (notes["onset"] >= from_s)
     if not counts.any():
         return 12.0
     return float(effective_number(lately[counts]).min())
+
+
+def has_fault(notes: Notes, *, from_s: float) -> bool:
+    """Say whether a continuation is silent for long, loops or drones, from a moment on.
+
+    Parameters
+    ----------
+    notes : ndarray, dtype `NOTE`, sorted by onset
+        All of it, as a loop or a drone may have begun before.
+    from_s : float
+        On its clock.
+
+    Examples
+    --------
+    >>> from deep_piano.music.notes import make_notes
+    >>> trill = make_notes(np.arange(0, 9, 0.1), np.arange(1, 10, 0.1), [60, 62] * 45, [80] * 90)
+    >>> has_fault(trill[:20], from_s=0.0), has_fault(trill, from_s=5.0)
+    (False, True)
+    """
+    return (
+        longest_silence_s(notes, start_s=from_s) > LONGEST_SILENCE_S
+        or longest_loop(notes) > MOST_REPETITIONS
+        or fewest_pitch_classes(notes, from_s=from_s) < FEWEST_PITCH_CLASSES
+    )
 
 
 def effective_number(weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -135,6 +135,7 @@ class PlanSection(_Section):
     register_shift: RegisterShift = 0.0
     dynamics: Dynamics = 1.0
     key: KeyName | None = None
+    bridge: Annotated[float, Field(ge=0, le=30)] = 6.0
 
 
 SHORTEST_FILL_S, LONGEST_FILL_S = 1.0, 60.0

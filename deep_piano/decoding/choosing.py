@@ -1,4 +1,4 @@
-"""Choosing while a piece is decoded: of several candidates the most pianist-like goes on.
+"""Choosing while a piece is decoded: of the candidates without a fault the most pianist-like.
 
 Each piece is decoded several times side by side. After about ten seconds of music a judge compares
 the candidates, and all go on from the best one, each by chances of its own: what drifts is dropped
@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from deep_piano.analysis.judge import Judge, judged_figures
+from deep_piano.analysis.note_figures import has_fault
 from deep_piano.decoding.base import Decoder
 from deep_piano.decoding.rules import NoteContinuation, NoteTask, Piece
 from deep_piano.music.notes import Notes
@@ -58,6 +59,8 @@ class _Candidates:
         Those of its candidates.
     notes : int
         Between two choices.
+    from_s : float
+        When the last one was made, on the seed's clock.
     states : list of Piece
         The candidates since the last choice, those that are done among them.
     done : dict of Place to NoteContinuation
@@ -68,6 +71,7 @@ class _Candidates:
     task: NoteTask
     names: list[Place]
     notes: int
+    from_s: float
     states: list[Piece] = field(default_factory=list)
     done: dict[Place, NoteContinuation] = field(default_factory=dict)
     open: bool = True
@@ -106,7 +110,8 @@ class ChoosingDecoder(Decoder[NoteTask, NoteContinuation]):
     def add(self, name: Hashable, task: NoteTask) -> None:
         """Begin a piece: see `Decoder`."""
         names = [(name, number) for number in range(self._count)]
-        piece = _Candidates(task, names, max(FEWEST_NOTES, round(task.manner_density * SPAN_S)))
+        notes = max(FEWEST_NOTES, round(task.manner_density * SPAN_S))
+        piece = _Candidates(task, names, notes, task.seed_seconds)
         for place, rng in zip(names, task.rng.spawn(self._count), strict=True):
             self._decoder.add(place, replace(task, rng=rng))
         self._pieces[name] = piece
@@ -136,7 +141,9 @@ class ChoosingDecoder(Decoder[NoteTask, NoteContinuation]):
             self._choose(piece)
 
     def _choose(self, piece: _Candidates) -> None:
-        best = self._best([(state.notes(), state.now_s) for state in piece.states], piece.task)
+        spans = [(state.notes(), state.now_s) for state in piece.states]
+        best = best_of(self._judge, piece.task, spans, piece.from_s)
+        piece.from_s = piece.states[best].now_s
         chances = piece.task.rng.spawn(len(piece.names))
         self._decoder.branch(piece.names[best], dict(zip(piece.names, chances, strict=True)))
         self._wait(piece)
@@ -153,12 +160,32 @@ class ChoosingDecoder(Decoder[NoteTask, NoteContinuation]):
             return min(ends, key=lambda end: end.nats_after or math.inf)
         # Where the last chord begins: it is the rules', and the same for all.
         spans = [(end.notes, float(end.notes["onset"][-1])) for end in ends]
-        return ends[self._best(spans, piece.task)]
+        return ends[best_of(self._judge, piece.task, spans, piece.from_s)]
 
-    def _best(self, spans: list[tuple[Notes, float]], task: NoteTask) -> int:
-        given = task.seed[len(task.manner) :]
-        figures = [
-            judged_figures(task.manner, np.concatenate([given, notes]), now_s=now_s)
-            for notes, now_s in spans
-        ]
-        return int(self._judge.score(np.array(figures)).argmax())
+
+def best_of(judge: Judge, task: NoteTask, spans: list[tuple[Notes, float]], from_s: float) -> int:
+    """Return which candidate goes on.
+
+    Parameters
+    ----------
+    judge : Judge
+    task : NoteTask
+    spans : list of (ndarray, float)
+        The notes that each has made, and where it is, on the seed's clock.
+    from_s : float
+        When the last choice was made.
+
+    Returns
+    -------
+    int
+        Of those without a fault since then, or of all where none is, the one that the judge likes
+        best; of equals the first.
+    """
+    given = task.seed[len(task.manner) :]
+    figures = [
+        judged_figures(task.manner, np.concatenate([given, notes]), now_s=now_s)
+        for notes, now_s in spans
+    ]
+    scores = judge.score(np.array(figures))
+    good = [not has_fault(notes, from_s=from_s) for notes, _ in spans]
+    return max(range(len(spans)), key=lambda place: (good[place], scores[place]))

@@ -23,10 +23,15 @@ from deep_piano.decoding.loops import Mask
 from deep_piano.decoding.sections import CLASSES, KEYS
 from deep_piano.music.notes import LOWEST_PITCH
 
-CADENCE_S = 3.0  # before the last chord may begin, in a piece of sections
+# A piece closes so long before its last chord may begin, and comes to so much less than before.
+CLOSING_S = 4.0
+CLOSING_DENSITY = 0.5
+CLOSING_LOUDNESS = 0.9
 RING_S = 0.75  # left after the last offset for the strings to fall silent
-FINAL_CHORD_S = (2.5, 5.0)  # how long the last chord may last
-FINAL_CHORD_NOTES = 5
+FINAL_CHORD_NOTES = 5  # at most
+# How long the last onset rings in recordings of the training split: the deciles from 2 to 8 in 10.
+RINGING_S = (1.06, 1.73, 2.46, 3.04, 3.69, 4.48, 5.73)
+FINAL_SPAN_S = 1.0  # within which the last chord is struck
 SOFTEST_FINAL_CHORD = 32  # its velocity: audible to the end
 ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
 LOUD = np.arange(VELOCITIES) >= SOFTEST_FINAL_CHORD * VELOCITIES // 128
@@ -57,21 +62,28 @@ class Chord:
         bass = (tonic == CLASSES) & (KEYS <= _HIGHEST_BASS)
         return cls(when, bass, np.isin(CLASSES, triad), first)
 
-    def take(self, now: int, key: int) -> bool:
+    def is_over(self, at: int) -> bool:
+        """Say whether a note that is struck then would no longer be one of the chord's."""
+        return self.struck is not None and at > self.struck + ROLL_STEPS
+
+    def take(self, now: int, key: int, near: Mask) -> bool:
         """Take note of one more key, struck now; return whether it was the last one."""
         if self.struck is None:
             self.struck = now
-            self.free = self.triad & (key + 3 <= KEYS)
+            self.free, self.when = self.triad & (key + 3 <= KEYS), near
         self.free = self.free & (np.abs(KEYS - key) > 2)
-        self.when = self.struck + ROLL_STEPS - now >= ONSET_STEPS
         self.notes += 1
         return self.notes == FINAL_CHORD_NOTES or not self.free.any()
 
 
-def final_span(end: int) -> tuple[int, int]:
-    """Return when the last chord of a piece may be struck whose last note ends then, in steps."""
-    latest, earliest = (end - round(s * STEPS_PER_SECOND) for s in FINAL_CHORD_S)
-    return earliest, latest
+def final_span(end: int, chance: float) -> tuple[int, int]:
+    """Return when the last chord of a piece may be struck whose last note ends then, in steps.
+
+    By chance it rings as long as pianists let it.
+    """
+    rings_s = np.interp(chance, np.linspace(0, 1, len(RINGING_S)), RINGING_S)
+    earliest = end - round(rings_s * STEPS_PER_SECOND)
+    return earliest, earliest + round(min(FINAL_SPAN_S, rings_s / 2) * STEPS_PER_SECOND)
 
 
 def final_onsets(now: int, span: tuple[int, int], near: Mask) -> Mask:

@@ -276,24 +276,36 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
 
     def _choose(self, choosing: NDArray[np.int64], hidden: NDArray[np.float32]) -> None:
         """Draw the next note of the pieces of these indices; `hidden` has all streams' rows."""
-        nothing = np.empty((len(choosing), 0), np.int64)
-        onset = self._draw(choosing, hidden, nothing, nothing)
         pieces = [self._pieces[index] for index in choosing]
-        steps = onset.value.tolist()
-        late = [i for i, piece in enumerate(pieces) if piece.is_late(steps[i])]
-        while late:  # it is time for their next sections or last chords: the time is drawn again
-            for i in late:
-                pieces[i].turn()
-            again = self._draw(choosing[late], hidden, nothing[late], nothing[late])
-            onset.place[late], onset.value[late] = again
-            late = [i for i in late if pieces[i].is_late(int(onset.value[i]))]
-        chosen, known_classes = onset.value[:, None], onset.place[:, None]
+        onset = self._draw_onsets(choosing, hidden)
+        for i, piece in enumerate(pieces):
+            piece.done = piece.is_over(int(onset.value[i]))
+        going = np.array([not piece.done for piece in pieces])
+        if not going.any():
+            return
+        choosing, pieces = choosing[going], [piece for piece in pieces if not piece.done]
+        chosen, known_classes = onset.value[going, None], onset.place[going, None]
         for _field in range(1, len(self._sampling)):
             drawn = self._draw(choosing, hidden, chosen, known_classes)
             chosen = np.concatenate([chosen, drawn.value[:, None]], 1)
             known_classes = np.concatenate([known_classes, drawn.place[:, None]], 1)
         for piece, step in zip(pieces, chosen.tolist(), strict=True):
             piece.take(step)
+
+    def _draw_onsets(self, choosing: NDArray[np.int64], hidden: NDArray[np.float32]) -> Drawn:
+        """Draw when the next notes come; again where it is time for something else before."""
+        nothing = np.empty((len(choosing), 0), np.int64)
+        onset = self._draw(choosing, hidden, nothing, nothing)
+        pieces = [self._pieces[index] for index in choosing]
+        steps = onset.value.tolist()
+        late = [i for i, piece in enumerate(pieces) if piece.is_late(steps[i])]
+        while late:  # it is time for their next sections or last chords
+            for i in late:
+                pieces[i].turn()
+            again = self._draw(choosing[late], hidden, nothing[late], nothing[late])
+            onset.place[late], onset.value[late] = again
+            late = [i for i in late if pieces[i].is_late(int(onset.value[i]))]
+        return onset
 
     def _draw(
         self,
@@ -353,7 +365,7 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         if index == ONSET:
             pulls = np.array([piece.pull() for piece in pieces], np.float32)
             logits = logits + self._hold_density * pulls[:, None] * WAITING
-        if index == DURATION or all(piece.wishes is None for piece in pieces):
+        if index == DURATION or all(piece.course.wishes is None for piece in pieces):
             return logits
         heard = [(-1, 0)] * len(pieces)
         if index == PITCH:

@@ -54,7 +54,7 @@ from deep_piano.decoding.notes_xla_given import (
     must_wait,
     take_given,
 )
-from deep_piano.decoding.notes_xla_sections import played, section_row, wish
+from deep_piano.decoding.notes_xla_sections import aims_at, played, section_row, wish
 from deep_piano.decoding.rules import (
     FADING,
     FORGETTING,
@@ -214,6 +214,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
             self._chances[slot] = np.concatenate([mine[used[slot] :], fresh])
             taken = made["taken"][:, slot]
             piece.now = int(rows["now"][slot])
+            piece.density, piece.levels = float(rows["density"][slot]), rows["levels"][slot].copy()
             piece.hear(made["steps"][taken, slot].tolist())
             piece.nats_before += float(made["nats"][taken, slot].sum())
             if rows["late"][slot]:
@@ -356,14 +357,15 @@ class _Loop:
             choosing = at_work & (t >= given_count)
             step, nats = self._choose(rows, hidden, next_context, known, chances, table)
             late = choosing & _is_late(rows, step[:, ONSET])
-            going, taken = at_work & ~late, choosing & ~late
+            over = choosing & _is_over(rows, step[:, ONSET])
+            going, taken = at_work & ~late & ~over, choosing & ~late & ~over
             made = {
                 name: made[name].write(t, value)
                 for name, value in (("steps", step), ("nats", nats), ("taken", taken))
             }
             rows = where(taken, _take(rows, step, table), rows)
             rows |= {
-                "running": rows["running"] & ~late,
+                "running": rows["running"] & ~late & ~over,
                 "late": rows["late"] | late,
                 "left": rows["left"] - _count(taken),
                 "coming": where(going & ~taken, given[t], rows["coming"]),
@@ -583,8 +585,9 @@ def _without_drone(rows: Rows, free: tf.Tensor, onset: tf.Tensor) -> tf.Tensor:
 
 def _pull(rows: Rows) -> tf.Tensor:
     """See `Piece.pull`."""
-    apart, free = tf.math.log(rows["density"]) - rows["density_target"], rows["density_free"]
-    pull = tf.cast(apart - tf.clip_by_value(apart, -free, free), tf.float32)
+    target, free, strength = tf.unstack(aims_at(rows).density, axis=1)
+    apart = tf.math.log(rows["density"]) - target
+    pull = tf.cast(strength * (apart - tf.clip_by_value(apart, -free, free)), tf.float32)
     return tf.where(rows["in_chord"], 0.0, pull)
 
 
@@ -592,6 +595,12 @@ def _is_late(rows: Rows, onset: tf.Tensor) -> tf.Tensor:
     """See `Piece.is_late`."""
     closing = rows["in_chord"] | is_given(rows)
     return ~closing & (rows["now"] + onset > rows["latest"])
+
+
+def _is_over(rows: Rows, onset: tf.Tensor) -> tf.Tensor:
+    """See `Piece.is_over`."""
+    last = rows["chord_onset"] + ROLL_STEPS
+    return rows["in_chord"] & (rows["chord_notes"] > 0) & (rows["now"] + onset > last)
 
 
 def _take(rows: Rows, step: tf.Tensor, table: tf.Tensor | None) -> Rows:
@@ -640,7 +649,7 @@ def _take_into_chord(rows: Rows, pitch: tf.Tensor) -> Rows:
     notes = rows["chord_notes"] + 1
     return {
         "running": (notes < FINAL_CHORD_NOTES) & tf.reduce_any(free, 1),
-        "when": (onset + ROLL_STEPS - now)[:, None] >= ONSET_STEPS,
+        "when": tf.ones_like(rows["when"]) & NEAR,
         "free": free,
         "chord_onset": onset,
         "chord_notes": notes,

@@ -20,6 +20,7 @@ from deep_piano.decoding.sections import (
     NEAR_STEPS,
     ONSET_SHARE,
     VELOCITIES_APART,
+    Aims,
     Wishes,
 )
 
@@ -29,29 +30,45 @@ Rows = dict[str, Any]
 
 def section_row(piece: Piece) -> Rows:
     """Return what a piece's section wishes for; see `decoding.sections`."""
-    wishes = piece.wishes or Wishes.none()
-    target, free = piece.section.density_aim
+    wishes = piece.course.wishes or Wishes.none()
+    begins, ends, ahead = wishes.ramp
     return {
-        "latest": piece.stop,  # onset before the next section or the last chord
-        "density_target": target,
-        "density_free": free,
+        "latest": piece.course.stop,  # onset before the next section or the last chord
+        "ramp": (begins, ends),
+        **_aims_row("aimed", wishes.aims),
+        **_aims_row("ahead", ahead),
         "theme_when": wishes.when,
         "theme_keys": wishes.keys,
         "theme_left": wishes.left,
         "strength": wishes.strength,
         "vary": wishes.vary,
         "since": 0,  # notes of the section
-        "of_key": wishes.of_key,
-        "targets": wishes.targets,
         "pulls": wishes.pulls,
     }
+
+
+def _aims_row(name: str, aims: Aims) -> Rows:
+    return {f"{name}_{field}": value for field, value in aims._asdict().items()}
+
+
+def aims_at(rows: Rows) -> Aims:
+    """Return what pieces are led to; see `Wishes.at`."""
+    begins, ends = tf.unstack(rows["ramp"], axis=1)
+    share = tf.clip_by_value((rows["now"] - begins) / (ends - begins), 0.0, 1.0)[:, None]
+
+    def between(name: str) -> tf.Tensor:
+        aims, ahead = rows[f"aimed_{name}"], rows[f"ahead_{name}"]
+        return aims + tf.cast(share, aims.dtype) * (ahead - aims)
+
+    return Aims(*map(between, Aims._fields))
 
 
 def wish(rows: Rows, drawn: list[tf.Tensor], heard: Pair) -> tf.Tensor:
     """Return what is added to the logits of the next field; see `Wishes.of`."""
     index, now, strength = len(drawn), rows["now"], rows["strength"]
     levels, left = rows["levels"], rows["theme_left"]
-    pulls = rows["pulls"] * (rows["targets"] - levels[:, 1:] / levels[:, :1])
+    aims = aims_at(rows)
+    pulls = rows["pulls"] * (aims.levels - levels[:, 1:] / levels[:, :1])
     register, loudness = tf.unstack(tf.cast(pulls, tf.float32)[:, :, None], axis=1)
     if index == ONSET:
         found = _wished_onset(rows)
@@ -59,7 +76,7 @@ def wish(rows: Rows, drawn: list[tf.Tensor], heard: Pair) -> tf.Tensor:
         at = (now + drawn[ONSET])[:, None]
         due = left & (tf.abs(rows["theme_when"] - at) <= NEAR_STEPS)
         weight = tf.where(due, strength[:, None], 0.0)
-        found = rows["of_key"] + register * KEYS_APART + _at_keys(rows["theme_keys"], weight)
+        found = aims.of_key + register * KEYS_APART + _at_keys(rows["theme_keys"], weight)
         key, lag = heard
         avoided = ~tf.reduce_any(due, 1) & (lag > rows["since"])
         found -= tf.where((avoided[:, None]) & (key[:, None] == KEYS), rows["vary"][:, None], 0.0)

@@ -41,8 +41,8 @@ from deep_piano.codecs.notes import (
     velocity_of,
 )
 from deep_piano.decoding.apart import Apart
+from deep_piano.decoding.course import Course, Heard
 from deep_piano.decoding.ending import (
-    CADENCE_S,
     LONGEST,
     LOUD,
     RING_S,
@@ -53,7 +53,7 @@ from deep_piano.decoding.ending import (
 )
 from deep_piano.decoding.given import FREE, Given, Giving
 from deep_piano.decoding.loops import Loops, Mask
-from deep_piano.decoding.sections import CLASSES, Floats, Section, Wishes
+from deep_piano.decoding.sections import CLASSES, LOG_FREE, Floats, Section
 from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 
 LONGEST_GAP_S = 3.0  # from one onset to the next
@@ -174,11 +174,7 @@ class Piece:
         What a note adds to it.
     levels : ndarray of float64, shape (3,)
         Weight of the last notes, faded by `FADING`; the sums of their keys and velocities.
-    section : Section
-    wishes : Wishes or None
-        The section's; None where the piece has no course.
-    stop : int
-        The latest onset before the next section or the last chord.
+    course : Course
     waits_at : float
         How many notes of the continuation it may have before it is looked at; a decoder that takes
         several notes a step stops there.
@@ -200,9 +196,7 @@ class Piece:
     lately: NDArray[np.float64] = field(default_factory=lambda: np.zeros(12))
     density: float = 1.0
     levels: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    section: Section = field(default_factory=Section)
-    wishes: Wishes | None = None
-    stop: int = field(init=False)
+    course: Course = field(init=False)
     chord: Chord | None = None
     giving: Giving | None = None
     apart: Apart | None = None
@@ -217,7 +211,7 @@ class Piece:
         self.now = self._begun = round(float(task.seed["onset"][-1]) * STEPS_PER_SECOND)
         self.seed_end = round(task.seed_seconds * STEPS_PER_SECOND)
         self.end = round((task.seconds - RING_S) * STEPS_PER_SECOND)
-        earliest, latest = final_span(self.end)
+        earliest, latest = final_span(self.end, task.rng.spawn(1)[0].random())
         # The last chord is struck within this span, and never within the seed.
         self.final = max(earliest, self.seed_end), max(latest, self.seed_end + ROLL_STEPS)
         if task.given is not None:
@@ -232,8 +226,15 @@ class Piece:
             self._note(step)
         if task.corpus is not None:
             self.apart = Apart(task.corpus, task.most_shared)
-        self._sections = list(task.sections)
-        self._begin_section()
+        self.course = Course(
+            task.sections,
+            self.seed[: len(task.manner)],
+            end_s=task.seconds,
+            seed_end=self.seed_end,
+            final=self.final[0],
+            closes=self.giving is None,
+        )
+        self.course.turn(self._heard())
 
     def chance(self) -> float:
         """Return the next random number, at least 0 and below 1."""
@@ -261,8 +262,7 @@ class Piece:
         twin.name, twin.task, twin._chances = name, replace(self.task, rng=rng), []
         twin.made, twin.nats, twin.struck = list(self.made), list(self.nats), self.struck.copy()
         twin.loops, twin.lately = copy.deepcopy(self.loops), self.lately.copy()
-        twin.levels, twin._sections = self.levels.copy(), list(self._sections)
-        twin.wishes = self.wishes.copy() if self.wishes is not None else None
+        twin.levels, twin.course = self.levels.copy(), self.course.copy()
         twin.giving = self.giving.copy() if self.giving is not None else None
         twin.apart = self.apart.copy() if self.apart is not None else None
         return twin
@@ -358,34 +358,36 @@ class Piece:
         """
         if self.chord is not None:
             return 0.0
-        target, free = self.section.density_aim
+        wishes = self.course.wishes
+        target, free, pull = wishes.at(self.now).density if wishes else (0.0, LOG_FREE, 1.0)
         apart = math.log(self.density) - target
-        return apart - min(free, max(-free, apart))
+        return pull * (apart - min(free, max(-free, apart)))
 
     def wish(self, step: list[int], key: int, lag: int) -> Floats | None:
         """Return what is added to the logits of the field after those in `step`; None: nothing.
 
         The last notes stood so many notes ago too, and there `key` followed; -1: they did not.
         """
-        if self.wishes is None or self.chord is not None:
+        wishes = self.course.wishes
+        if wishes is None or self.chord is not None:
             return None
-        heard = key if lag > len(self.made) - self._first else -1
-        return self.wishes.of(step, self.now, self.levels, heard)
+        heard = key if lag > len(self.made) - self.course.first else -1
+        return wishes.of(step, self.now, self.levels, heard)
 
     def is_late(self, onset: int) -> bool:
         """Say whether a note with this onset would come when it is time for `turn`."""
-        return self.chord is None and not self.is_given and self.now + onset > self.stop
+        return self.chord is None and not self.is_given and self.now + onset > self.course.stop
+
+    def is_over(self, onset: int) -> bool:
+        """Say whether it is over: a note with this onset would not belong to the last chord."""
+        return self.chord is not None and self.chord.is_over(self.now + onset)
 
     def turn(self) -> None:
-        """Begin the next section, the cadence of the last one, or what the piece ends with."""
-        if self.stop == self.final[0]:
+        """Begin the next section, the closing of the last one, or what the piece ends with."""
+        if self.course.is_over:
             self._close()
-        elif self._sections:
-            self._begin_section()
         else:
-            self.stop, key = self.final[0], self._key()
-            if key is not None:
-                self._enter(self.section.cadence(key))
+            self.course.turn(self._heard())
 
     def _close(self) -> None:
         """Begin the last chord, or the notes after the span that is filled."""
@@ -395,40 +397,11 @@ class Piece:
             self.giving.first = len(self.made)
             self._nats_made = self.nats_before
 
-    def _begin_section(self) -> None:
-        """Begin the next section that does not end within the seed."""
-        self.stop = self.final[0]
-        if not self._sections:
-            return
-        end = self.seed_end
-        while self._sections and end <= self.seed_end:
-            section = self._sections.pop(0)
-            end = round(min(section.end_s, self.task.seconds) * STEPS_PER_SECOND)
-        if not self._sections:
-            end = self.final[0]
-        if not self._sections and self.giving is None:
-            end -= round(CADENCE_S * STEPS_PER_SECOND)
-        self.stop = min(max(end, self.seed_end), self.final[0])
-        self._enter(section)
-
-    def _enter(self, section: Section) -> None:
-        self.section, self._first = section, len(self.made)
-        self.wishes = self._wishes(section)
-
-    def _wishes(self, section: Section) -> Wishes:
-        """Return what a section wishes for, once all before it is there."""
+    def _heard(self) -> Heard:
         steps = np.concatenate([self.seed, np.array(self.made, np.int32).reshape(-1, 4)])
-        when = np.cumsum(steps[:, ONSET], dtype=np.int64)
-        from_s, to_s = section.recalled or (0.0, 0.0)
-        from_step, to_step, here = (
-            round(s * STEPS_PER_SECOND) for s in (from_s, to_s, section.start_s)
-        )
-        old = (when >= from_step) & (when < to_step)
-        keys = steps[old, PITCH].astype(np.int64) + section.semitones
-        every = self.task.sections
-        held = any(one.register for one in every), any(one.loudness != 1 for one in every)
-        manner = self.seed[: len(self.task.manner)]
-        return Wishes(section, when[old] - from_step + here, keys, manner, held)
+        levels = self.levels[1:] / self.levels[0]
+        key = key_of(self._recent())
+        return Heard(steps, len(self.made), self.now, self.density, levels, key)
 
     def take(self, step: list[int]) -> None:
         """Write a note down; the network takes it in next."""
@@ -441,15 +414,15 @@ class Piece:
         if self.apart is not None:
             self.apart.take(gap, step[PITCH])
         if self.chord is not None:
-            self.done = self.chord.take(self.now, step[PITCH])
+            self.done = self.chord.take(self.now, step[PITCH], NEAR)
         self.hear([step])
         if self.is_given and self.giving is not None:
             self.done = self.giving.left == 0
         self.nats_before += sum(self.nats)
         self.coming = step
         self._note(step)
-        if self.wishes is not None:
-            self.wishes.take(self.now, step[PITCH])
+        if self.course.wishes is not None:
+            self.course.wishes.take(self.now, step[PITCH])
 
     def hear(self, steps: list[list[int]]) -> None:
         """Write down notes of the continuation that came one after another."""
@@ -475,7 +448,7 @@ class Piece:
 
     def _key(self) -> Key | None:
         """Return the key to end in."""
-        return self.section.key or key_of(self._recent())
+        return self.course.section.key or key_of(self._recent())
 
     def _recent(self) -> Notes:
         return self.notes()[-400:] if self.made else self.task.seed
@@ -496,8 +469,11 @@ class Piece:
         offset = onset + steps[:, DURATION]
         if self.chord is not None:
             first = self.chord.first
-            offset[:first] = np.minimum(offset[:first], onset[first] + _PEDAL_CHANGE_STEPS)
-            offset[first:] = self.end
+            # What sounds and belongs to it rings on with it; all else ends when it is there.
+            stays = self.chord.triad[steps[:, PITCH]] & (offset > onset[first])
+            stays &= onset >= self.end - LONGEST_NOTE
+            changed = np.minimum(offset, onset[first] + _PEDAL_CHANGE_STEPS)
+            offset = np.where(stays, self.end, changed)
         elif self.giving is not None and self.giving.first:
             first = self.giving.first
             if first < len(steps):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,9 +49,16 @@ KEYS: Final = np.arange(PITCHES)
 CLASSES: Final = (KEYS + LOWEST_PITCH) % 12
 FREE_DENSITY: Final = 1.5
 """The factor by which a piece may leave its seed's density before it is pulled back."""
+LOG_FREE: Final = math.log(FREE_DENSITY)
+DENSITY_PULL: Final = 2.0
+"""How much stronger the pull is where a density e times the seed's is asked for."""
 
 Floats = NDArray[np.float32]
+PULLS: Final = np.array([REGISTER_PULL / 12, LOUDNESS_PULL / (VELOCITIES // 4)])
+"""What a key and a velocity class that a piece is away from its mean ones weigh, in nats."""
 _CLASS = np.arange(ONSETS)
+_NOTHING = np.zeros(0, np.int64)
+_NEVER = 2**40
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Section:
     key : Key, optional
     chord : tuple of int
         Pitch classes to be struck rather than others.
+    bridge_s : float
+        So long before it begins the section before it leads to it.
     """
 
     start_s: float = 0.0
@@ -90,20 +99,7 @@ class Section:
     loudness: float = 1.0
     key: Key | None = None
     chord: tuple[int, ...] = ()
-
-    @property
-    def density_aim(self) -> tuple[float, float]:
-        """What the log of a piece's density is to be, and how far it may leave that.
-
-        The more a section asks for another density, the closer it is held to it.
-        """
-        target = math.log(self.density)
-        return target, max(0.0, math.log(FREE_DENSITY) - abs(target))
-
-    def cadence(self, key: Key) -> Section:
-        """Return what comes before the last chord in a key: its dominant seventh, as this goes."""
-        dominant = tuple((key.tonic + step) % 12 for step in (7, 11, 2, 5))
-        return replace(self, recalled=None, vary=0.0, key=key, chord=dominant)
+    bridge_s: float = 0.0
 
 
 def wish_for_key(key: Key | None, chord: tuple[int, ...] = ()) -> Floats:
@@ -118,60 +114,122 @@ def wish_for_key(key: Key | None, chord: tuple[int, ...] = ()) -> Floats:
     return wish[CLASSES].astype(np.float32)
 
 
+def dominant_of(key: Key | None) -> tuple[int, ...]:
+    """Return the pitch classes of a key's dominant seventh; none without a key."""
+    return tuple((key.tonic + step) % 12 for step in (7, 11, 2, 5)) if key is not None else ()
+
+
+class Aims(NamedTuple):
+    """What a piece is led to at a moment.
+
+    Attributes
+    ----------
+    density : ndarray of float64, shape (3,)
+        The log of its notes a second beside the seed's, how far it may leave that, and how strongly
+        it is pulled back.
+    levels : ndarray of float64, shape (2,)
+        Its mean key and velocity.
+    of_key : ndarray of float32, shape (88,)
+        What is added to the logits of the keys.
+    """
+
+    density: NDArray[np.float64]
+    levels: NDArray[np.float64]
+    of_key: Floats
+
+    @classmethod
+    def of(cls, section: Section, manner: NDArray[np.int32]) -> Aims:
+        """Return those of a section.
+
+        The more it asks for another density, the closer and the more strongly it is held to it.
+
+        Parameters
+        ----------
+        section : Section
+        manner : ndarray of int, shape (n, 4)
+            The notes that the piece is to be like.
+        """
+        density = math.log(section.density)
+        register = np.clip(manner[:, PITCH].mean() + section.register, 6, PITCHES - 7)
+        loudness = np.clip((manner[:, VELOCITY].mean() + 0.5) * section.loudness - 0.5, 1, 30)
+        return cls(
+            np.array([density, max(0.0, LOG_FREE - abs(density)), 1 + DENSITY_PULL * abs(density)]),
+            np.array([register, loudness]),
+            wish_for_key(section.key, section.chord),
+        )
+
+
+class Ramp(NamedTuple):
+    """From when to when other aims are come to, in steps, and these."""
+
+    begins: int
+    ends: int
+    aims: Aims
+
+
 class Wishes:
-    """What a section wishes for while it is composed; times are in steps of the grid.
+    """What is wished for while a section is composed; times are in steps of the grid.
 
     Parameters
     ----------
-    section : Section
-    when, keys : ndarray of int, shape (notes,)
-        The passage that it recalls, where it is to come again.
-    manner : ndarray of int, shape (n, 4)
-        The notes that the piece is to be like.
-    held : (bool, bool)
-        Whether register and loudness are held.
+    aims : Aims
+    pulls : ndarray of float64, shape (2,)
+        How strongly register and loudness are pulled to theirs.
+    ramp : Ramp, optional
+    theme : (ndarray of int, ndarray of int), shape (notes,)
+        When and on which keys the passage is to come again that the section recalls.
+    strength, vary : float
+        As in `Section`.
 
     Attributes
     ----------
     when, keys : ndarray of int64, shape (`THEME_NOTES`,)
     left : ndarray of bool, shape (`THEME_NOTES`,)
         Notes of the passage that were not played yet.
-    strength, vary : float32
-    of_key : ndarray of float32, shape (88,)
-    targets, pulls : ndarray of float64, shape (2,)
-        Mean key and velocity to come back to, and how strongly.
     """
 
     def __init__(
         self,
-        section: Section,
-        when: NDArray[np.int64],
-        keys: NDArray[np.int64],
-        manner: NDArray[np.int32],
-        held: tuple[bool, bool],
+        aims: Aims,
+        pulls: NDArray[np.float64],
+        ramp: Ramp | None = None,
+        *,
+        theme: tuple[NDArray[np.int64], NDArray[np.int64]] = (_NOTHING, _NOTHING),
+        strength: float = 0.0,
+        vary: float = 0.0,
     ) -> None:
+        self.aims, self.pulls = aims, pulls
+        self.ramp = ramp or Ramp(_NEVER, _NEVER + 1, aims)
+        self.strength, self.vary = np.float32(strength), np.float32(vary)
+        when, keys = theme
         kept = np.flatnonzero((keys >= 0) & (keys < PITCHES))[:THEME_NOTES]
         self.when, self.keys = np.zeros(THEME_NOTES, np.int64), np.zeros(THEME_NOTES, np.int64)
         self.when[: len(kept)], self.keys[: len(kept)] = when[kept], keys[kept]
         self.left = np.arange(THEME_NOTES) < len(kept)
-        self.strength, self.vary = np.float32(section.strength), np.float32(section.vary)
-        self.of_key = wish_for_key(section.key, section.chord)
-        register = np.clip(manner[:, PITCH].mean() + section.register, 6, PITCHES - 7)
-        loudness = np.clip((manner[:, VELOCITY].mean() + 0.5) * section.loudness - 0.5, 1, 30)
-        self.targets = np.array([register, loudness])
-        self.pulls = np.array([REGISTER_PULL / 12, LOUDNESS_PULL / (VELOCITIES // 4)]) * held
 
     @classmethod
     def none(cls) -> Wishes:
         """Return the wishes of a piece that has none."""
-        nothing, manner = np.zeros(0, np.int64), np.zeros((1, 4), np.int32)
-        return cls(Section(), nothing, nothing, manner, (False, False))
+        return cls(Aims.of(Section(), np.zeros((1, 4), np.int32)), np.zeros(2))
 
     def copy(self) -> Wishes:
         """Return the same for another piece."""
         twin = copy.copy(self)
         twin.left = self.left.copy()
         return twin
+
+    def at(self, now: int) -> Aims:
+        """Return the aims at a step, between the section's own and those that it leads to."""
+        begins, ends, ahead = self.ramp
+        share = min(max((now - begins) / (ends - begins), 0.0), 1.0)
+        if share == 0:
+            return self.aims
+        own, weight = self.aims, np.float32(share)
+        return Aims(
+            own.density + share * (ahead.density - own.density),
+            own.levels + share * (ahead.levels - own.levels),
+            own.of_key + weight * (ahead.of_key - own.of_key),
+        )
 
     def of(
         self, step: list[int], now: int, levels: NDArray[np.float64], heard: int
@@ -191,10 +249,11 @@ class Wishes:
         index = len(step)
         if index == ONSET:
             return self._onset(now)
-        register, loudness = self.pulls * (self.targets - levels[1:] / levels[0])
+        aims = self.at(now)
+        register, loudness = self.pulls * (aims.levels - levels[1:] / levels[0])
         if index == PITCH:
             due = self.left & (np.abs(self.when - now - step[ONSET]) <= NEAR_STEPS)
-            wish = self.of_key + np.float32(register) * KEYS_APART
+            wish = aims.of_key + np.float32(register) * KEYS_APART
             if due.any():
                 wish[self.keys[due]] = wish[self.keys[due]] + self.strength
             elif heard >= 0:

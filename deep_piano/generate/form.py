@@ -141,6 +141,7 @@ def course(
                 register=settings.register_shift + plan.register_shift,
                 loudness=settings.dynamics * plan.dynamics,
                 key=_key(plan.key or settings.key, seed),
+                bridge_s=plan.bridge,
             )
         )
     return tuple(sections)

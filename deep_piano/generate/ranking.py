@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from deep_piano.analysis.note_figures import FEWEST_PITCH_CLASSES, MOST_REPETITIONS
+from deep_piano.analysis.note_figures import (
+    FEWEST_PITCH_CLASSES,
+    LONGEST_SILENCE_S,
+    MOST_REPETITIONS,
+)
 
-LONGEST_SILENCE_S: Final = 4.0
 RANKED_BY: Final = ("judge_log_odds", "longest_loop", "longest_silence_s", "fewest_pitch_classes")
 
 

@@ -476,6 +476,9 @@ def test_a_setting_that_cannot_be_used(weights, seed, options, fragments):
         ("[{name: A, recall: A}]", ["'A' recalls one before it (seed), not 'A'"]),
         ("[{name: A, strength: 21}]", ["generate.plan.0.strength", "Received: 21"]),
         ("[{name: A, key: X}]", ["generate.plan.0.key", "A minor"]),
+        ("[{name: A, bridge: -1}]", ["generate.plan.0.bridge", "Received: -1"]),
+        ("[{name: A, bridge: 31}]", ["generate.plan.0.bridge", "Received: 31"]),
+        ("[{name: A, bridge: long}]", ["generate.plan.0.bridge", "Received: 'long'"]),
     ],
 )
 def test_a_plan_that_cannot_be_used(weights, seed, plan, fragments):

@@ -8,10 +8,11 @@ import pytest
 from deep_piano.analysis.judge import Judge
 from deep_piano.analysis.texture import TEXTURES
 from deep_piano.decoding.base import Sampling
-from deep_piano.decoding.choosing import ChoosingDecoder
+from deep_piano.decoding.choosing import ChoosingDecoder, best_of
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.rules import NoteTask
 from deep_piano.decoding.sections import Section
+from deep_piano.music.notes import make_notes
 from tests.support.fakes import arpeggios, random_checkpoint
 
 CHECKPOINT = random_checkpoint(seed=3, scale=0.5)
@@ -58,9 +59,9 @@ def chosen(judge, tasks, *, candidates=4, at_once=8, decoder=None):
 def test_what_the_judge_likes_is_what_comes():
     means = {}
     for sign in (-1, 1):
-        pieces = chosen(ladder(HIGHEST, sign), {n: task(n) for n in range(3)})
+        pieces = chosen(ladder(HIGHEST, sign), {n: task(n) for n in range(10)})
         means[sign] = np.mean([piece.notes["pitch"].mean() for piece in pieces.values()])
-    plain = chosen(ladder(HIGHEST, 0), {n: task(n) for n in range(3)})
+    plain = chosen(ladder(HIGHEST, 0), {n: task(n) for n in range(10)})
     middle = np.mean([piece.notes["pitch"].mean() for piece in plain.values()])
     assert means[-1] < middle < means[1]
 
@@ -91,6 +92,28 @@ def test_a_judge_that_can_judge_nothing_lets_the_first_candidate_go_on():
     judge = Judge(*(np.zeros((1, 1), d) for d in (np.int32, float, np.int32, np.int32, float)))
     short = NoteTask(seed, 8.0, 20.0, np.random.default_rng(1))
     assert len(chosen(judge, {"mine": short})["mine"].notes)
+
+
+def test_a_candidate_with_a_fault_is_chosen_where_all_have_one():
+    begun = np.arange(8, 20, 0.2)
+    low = make_notes(begun, begun + 0.2, np.resize([40, 45, 50, 43, 47], 60), [80] * 60)
+    drone, late = low.copy(), low.copy()
+    drone["pitch"] = 90
+    late["pitch"] += 30
+    late["onset"][50:] += 5
+    late["offset"][50:] += 5
+    judge = ladder(HIGHEST, 1)
+
+    def best(*candidates, from_s=8.0):
+        spans = [(notes, float(notes["onset"][-1])) for notes in candidates]
+        return best_of(judge, task(), spans, from_s)
+
+    higher = low.copy()
+    higher["pitch"] += 3
+    assert best(low, higher, low) == 1
+    assert best(drone, low, higher, late) == 2
+    assert best(late, drone) == 1  # all have one: the judge decides
+    assert best(late, low, from_s=23.5) == 0  # its silence was before the last choice
 
 
 def test_a_theme_comes_back_whoever_is_chosen():

@@ -57,8 +57,8 @@ def with_course(number):
     sections = (
         Section(0.0, 12.0 + number, density=0.7, register=5.0),
         Section(12.0 + number, 24.0, (0.0, 8.0), -3, 4.0, 6.0, key=Key(number % 12, "minor")),
-        Section(24.0, 24.5, loudness=0.6),
-        Section(24.5, 60.0, (12.0 + number, 24.0), 2, 3.0, 2.0, density=1.4, loudness=1.3),
+        Section(24.0, 24.5, loudness=0.6, bridge_s=3.0),
+        Section(24.5, 60.0, (12.0 + number, 24.0), 2, 3.0, 2.0, 1.4, loudness=1.3, bridge_s=2.0),
     )
     return replace(task(number, seconds=32.0 + number), sections=sections)
 

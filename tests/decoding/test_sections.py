@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -9,10 +7,17 @@ from deep_piano.analysis.keys import Key
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import ONSET_CLASSES
 from deep_piano.decoding.base import Sampling
-from deep_piano.decoding.ending import CADENCE_S
+from deep_piano.decoding.ending import CLOSING_S
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.rules import NoteTask, Piece
-from deep_piano.decoding.sections import LATEST_GAP, THEME_NOTES, Section, Wishes, wish_for_key
+from deep_piano.decoding.sections import (
+    LATEST_GAP,
+    THEME_NOTES,
+    Aims,
+    Section,
+    Wishes,
+    wish_for_key,
+)
 from tests.support.fakes import arpeggios, random_checkpoint
 
 ENGINE = Engine(random_checkpoint(seed=4, scale=0.3))
@@ -70,10 +75,8 @@ def test_a_section_recalls_one_that_was_composed_before():
     assert recalled(theme, notes, 25.0) < 0.2
 
 
-def test_without_wishes_a_piece_is_as_without_sections_up_to_its_cadence():
-    plain, divided = (
-        notes[notes["onset"] < 50.0] for notes in composed(task(), task(Section(0.0, 60.0)))
-    )
+def test_without_wishes_a_piece_is_as_without_sections():
+    plain, divided = composed(task(), task(Section(0.0, 60.0)))
     np.testing.assert_array_equal(plain, divided)
 
 
@@ -109,32 +112,34 @@ def test_the_wish_for_a_key_is_for_its_pitch_classes():
 def test_sections_within_the_seed_are_over_and_one_begins_where_the_last_ends():
     course = Section(0.0, 3.0), Section(3.0, 20.0), Section(20.0, 60.0)
     piece = Piece("mine", task(*course))
-    assert piece.section is course[1]
+    assert piece.course.section is course[1]
     assert not piece.is_late(20 * 100 - piece.now)
     assert piece.is_late(20 * 100 - piece.now + 1)
     piece.turn()
-    assert piece.section is course[2]
-    assert piece.stop == piece.final[0] - 100 * CADENCE_S
+    assert piece.course.section is course[2]
+    assert piece.course.stop == piece.final[0] - 100 * CLOSING_S
     piece.turn()
-    assert piece.section.chord
-    assert piece.stop == piece.final[0]
+    assert piece.course.wishes.aims.levels[1] > piece.course.wishes.ramp.aims.levels[1]
+    assert piece.course.stop == piece.final[0]
     piece.turn()
     assert piece.chord is not None
+
+
+def wishing(when, keys, **strengths):
+    aims = Aims.of(Section(), np.full((3, 4), 16, np.int32))
+    return Wishes(aims, np.zeros(2), theme=(np.array(when), np.array(keys)), **strengths)
 
 
 def test_no_more_notes_are_recalled_than_there_is_room_for():
     when, keys = np.arange(2 * THEME_NOTES), np.full(2 * THEME_NOTES, 40)
     keys[:5] = 90, -1, 88, 87, 0
-    manner = np.full((3, 4), 16, np.int32)
-    wishes = Wishes(Section(strength=3.0), when, keys, manner, (False, False))
+    wishes = wishing(when, keys, strength=3.0)
     assert wishes.left.all()
     assert wishes.keys[:3].tolist() == [87, 0, 40]
 
 
 def test_an_onset_is_wished_for_at_its_time():
-    manner = np.full((3, 4), 16, np.int32)
-    section = Section(strength=4.0)
-    wishes = Wishes(section, np.array([150, 1000]), np.array([40, 41]), manner, (False, False))
+    wishes = wishing([150, 1000], [40, 41], strength=4.0)
     wish = wishes.of([], 100, LEVELS, -1)
     assert wish.argmax() == ONSET_CLASSES[50]
     assert wish.max() == 6
@@ -146,9 +151,7 @@ def test_an_onset_is_wished_for_at_its_time():
 
 
 def test_a_note_that_does_not_come_is_given_up_when_another_comes_at_its_time():
-    manner = np.full((3, 4), 16, np.int32)
-    when, keys = np.array([100, 101, 102]), np.array([40, 44, 47])
-    wishes = Wishes(Section(strength=4.0), when, keys, manner, (False, False))
+    wishes = wishing([100, 101, 102], [40, 44, 47], strength=4.0)
     wishes.take(90, 30)  # before its time
     assert wishes.left[:3].tolist() == [True, True, True]
     wishes.take(100, 44)
@@ -158,12 +161,10 @@ def test_a_note_that_does_not_come_is_given_up_when_another_comes_at_its_time():
 
 
 def test_what_was_heard_before_the_section_is_left_where_no_note_is_due():
-    manner = np.full((3, 4), 16, np.int32)
-    section = Section(strength=4.0, vary=3.0)
-    wishes = Wishes(section, np.array([150]), np.array([40]), manner, (False, False))
+    wishes = wishing([150], [40], strength=4.0, vary=3.0)
     assert wishes.of([30], 100, LEVELS, 44).tolist() == [-3.0 * (key == 44) for key in range(88)]
     assert wishes.of([50], 100, LEVELS, 44).tolist() == [4.0 * (key == 40) for key in range(88)]
-    piece = Piece("mine", task(replace(section, start_s=SEED_S)))
+    piece = Piece("mine", task(Section(SEED_S, strength=4.0, vary=3.0)))
     piece.take([10, 40, 16, 10])
     assert piece.wish([30], 44, 2).min() == -3
     assert piece.wish([30], 44, 1).min() == 0  # it stood within the section
@@ -184,8 +185,8 @@ def test_a_branch_has_wishes_of_its_own():
     theme = Section(SEED_S, recalled=(0.0, SEED_S), strength=8.0)
     piece = Piece("mine", task(theme))
     twin = piece.branch("twin", np.random.default_rng(1))
-    key = int(piece.wishes.keys[0])
-    piece.take([int(piece.wishes.when[0]) - piece.now, key, 16, 10])
-    assert twin.wishes.left[0]
-    assert not piece.wishes.left[0]
+    key = int(piece.course.wishes.keys[0])
+    piece.take([int(piece.course.wishes.when[0]) - piece.now, key, 16, 10])
+    assert twin.course.wishes.left[0]
+    assert not piece.course.wishes.left[0]
     np.testing.assert_array_equal(twin.levels, Piece("other", task(theme)).levels)

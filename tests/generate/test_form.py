@@ -43,7 +43,7 @@ def test_a_plan_becomes_sections(rng):
     plan = [
         {"name": "A", "seconds": 60.0, "key": "stay"},
         {"name": "B", "seconds": 30.0, "density": 0.5, "register_shift": 5.0, "dynamics": 0.5},
-        {"name": "C", "recall": "A", "transpose": 3, "strength": 7.0},
+        {"name": "C", "recall": "A", "transpose": 3, "strength": 7.0, "bridge": 0.0},
         {"name": "D", "recall": "seed"},
     ]
     plan[2]["seconds"] = 20.0
@@ -54,6 +54,7 @@ def test_a_plan_becomes_sections(rng):
     assert (b.density, b.register, b.loudness, b.key) == (1.0, 3.0, 0.75, Key(6, "minor"))
     assert (c.recalled, c.semitones, c.strength) == ((0.0, 64.0), 3, 7.0)
     assert (d.start_s, d.end_s, d.recalled) == (114.0, math.inf, (0.0, 8.0))
+    assert (b.bridge_s, c.bridge_s, d.bridge_s) == (6.0, 0.0, 6.0)
 
 
 @pytest.mark.parametrize("mode", ["major", "minor"])

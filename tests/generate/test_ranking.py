@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from deep_piano.analysis.note_figures import FEWEST_PITCH_CLASSES, MOST_REPETITIONS
-from deep_piano.generate.ranking import LONGEST_SILENCE_S, best_first
+from deep_piano.analysis.note_figures import (
+    FEWEST_PITCH_CLASSES,
+    LONGEST_SILENCE_S,
+    MOST_REPETITIONS,
+)
+from deep_piano.generate.ranking import best_first
 
 
 def take(*, judge=0.0, loop=3, silence_s=1.0, classes=5.0):

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from bench import (
     ablations,
+    bridges,
     bulk,
     closed_loop,
     common,
@@ -19,6 +20,7 @@ from bench import (
     continuations,
     controls,
     decode,
+    endings,
     form,
     generate,
     prepare,
@@ -29,6 +31,7 @@ from bench import (
 )
 from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
 from bench.stages import REST, Stopwatch
+from deep_piano.analysis.keys import Key
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.note_context import FEATURES, NoteContext
 from deep_piano.codecs.notes import SPEC, encode
@@ -48,12 +51,14 @@ from tests.support.rows import note_row, write_dataset
     ("script", "option"),
     [
         (ablations, "--notes"),
+        (bridges, "--pieces"),
         (decode, "--checkpoint"),
         (compiled_loop, "--calls"),
         (closed_loop, "--compiled"),
         (generate, "--checkpoint"),
         (continuations, "--index"),
         (controls, "--pieces"),
+        (endings, "--random-state"),
         (form, "--candidates"),
         (bulk, "--takes"),
         (recordings, "--checkpoint"),
@@ -391,6 +396,37 @@ def test_what_comes_back_is_found_and_what_does_not_is_not(rng):
     assert form.melody_again(other, later) < 0.8
     assert form.harmony_again(seed, again) > 0.9 > form.harmony_again(other, again)
     assert form.copied(seed, again) > form.copied(other, noise)
+
+
+def test_a_step_at_a_boundary_is_found_and_none_elsewhere():
+    onset = np.arange(0, 100, 0.25)
+    away = (onset >= 40) & (onset < 70)
+    keys = np.where(away, [[54], [58], [61], [52]], [[60], [64], [67], [59]]).T
+    pitch = keys[np.arange(len(onset)), np.arange(len(onset)) % 4]
+    notes = make_notes(onset, onset + 0.2, pitch, np.where(away, 60, 80))
+    asked = [(Key(0, "major"), Key(6, "major"))]
+    density, register, loudness, classes, _ = map(
+        float, bridges.steps([notes], asked, bridges.BOUNDARIES_S)
+    )
+    assert (density, register) == (0, 6.25)
+    assert loudness == pytest.approx((0.25 + 1 / 3) / 2, abs=0.001)
+    assert classes > 0.7
+    within = bridges.steps([notes], asked, bridges.MIDDLES_S)
+    assert within[:4] == ["0.000"] * 4
+
+
+def test_an_ending_that_slows_down_is_seen():
+    onset = np.append(np.arange(0, 60, 0.25), 60 + np.array([0.0, 1.0, 2.0, 3.0, 4.0, 4.02]))
+    steady = make_notes(onset, onset + 0.2, [60] * len(onset), [80] * len(onset))
+    steady["velocity"][-6:] = 40
+    steady["pitch"][-1] = 64
+    steady["offset"][-1] = 67.0
+    assert len(endings.last_chord(steady)) == 2
+    np.testing.assert_allclose(endings.slows(steady), [[0.25, 0.5]] * 4, rtol=0.01)
+    assert endings.slows(steady[-10:]) is None
+    assert endings.profile([steady] * 3)[2:] == ["2.0", "3.0 (3.0 to 3.0)"]
+    [part] = endings.earlier(steady)
+    assert len(part) == 40
 
 
 def test_a_melody_has_what_nothing_sounds_above():
