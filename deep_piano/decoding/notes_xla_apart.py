@@ -15,7 +15,8 @@ import tensorflow as tf
 from deep_piano.analysis.compact_index import MIXING
 from deep_piano.analysis.originality import BETWEEN, FNV_PRIME, wait_of, way
 from deep_piano.codecs.notes import LONGEST_ONSET, PITCHES
-from deep_piano.decoding.rules import KEYS, Piece
+from deep_piano.decoding.rules import Piece
+from deep_piano.decoding.sections import KEYS
 from deep_piano.decoding.xla import where
 
 Rows = dict[str, Any]
