@@ -87,7 +87,7 @@ def test_only_allowed_classes_are_drawn(logits, seed, temperature, top_k, top_p)
     drawn = Sampling(temperature, top_k, top_p).draw(logits, rng, allowed)
     assert allowed[drawn]
     if top_k:
-        rank = (logits[allowed] > logits[drawn]).sum()
+        rank = (logits[allowed] > logits[drawn] + 1e-6).sum()  # nearer ones are equal once scaled
         assert rank < top_k
 
 
