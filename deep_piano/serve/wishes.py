@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deep_piano.config.load import load_config
-from deep_piano.config.sections import Config, GenerateConfig
+from deep_piano.config.sections import USELESS, Config, GenerateConfig
 from deep_piano.errors import InputError
 from deep_piano.serve import controls
 from deep_piano.serve.store import Store, shown_title
@@ -63,7 +63,10 @@ def wished(asked: Mapping[str, Any], store: Store, config: Config) -> Wish:
     of = _of_a_take if "piece" in asked else _of_a_recording
     path, name, window, about = of(asked, store)
     base = config.model_dump(exclude_unset=True)
-    whole = {**base.get("generate", {}), **wanted, **window, "keep": None, "score": False}
+    # What the server was started with gives way where it is of no use; what is asked for is not.
+    useless = USELESS.get("between" if "between" in window else window.get("remix", ""), ())
+    usual = {name: value for name, value in base.get("generate", {}).items() if name not in useless}
+    whole = {**usual, **wanted, **window, "keep": None, "score": False}
     settings = load_config(None, {**base, "generate": whole}).generate
     return Wish(path, name, settings, {**about, "controls": given, "window": window})
 
