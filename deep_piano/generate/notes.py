@@ -139,6 +139,7 @@ class NoteRoad:
             of_s=stretch.of_s,
             progress=progress,
             keep_recording=settings.keep_recording,
+            keep_silence=settings.keep_until is not None,
         )
         seeds.require_room(seed, settings, only_new=self.only_new)
         return seed

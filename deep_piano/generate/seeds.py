@@ -183,6 +183,7 @@ def read_seed(
     seconds: float,
     progress: Tell,
     keep_recording: bool = False,
+    keep_silence: bool = False,
     of_s: float | None = None,
 ) -> Seed:
     """Read the notes of a seed from a recording or a MIDI file.
@@ -195,6 +196,8 @@ def read_seed(
     progress : callable
     keep_recording : bool
         Read its sound, too.
+    keep_silence : bool
+        Let the seed last all these seconds, as far as the file goes, whatever is heard at its end.
     of_s : float, optional
         How long the whole file is, for the facts.
 
@@ -211,8 +214,10 @@ def read_seed(
         )
     notes, length_s, cents = read_notes(path, start_s, seconds, progress)
     # Silence before the first note and long after the last one is not music to be continued.
-    begins = float(notes["onset"][0])
-    ends = on_grid(min(length_s, float(notes["onset"][-1]) + LONGEST_TRAILING_SILENCE_S) - begins)
+    begins, last = float(notes["onset"][0]), float(notes["onset"][-1])
+    playing_s = min(length_s, last + LONGEST_TRAILING_SILENCE_S)
+    kept_s = min(seconds, math.inf if of_s is None else of_s - start_s)
+    ends = on_grid(max(playing_s, kept_s if keep_silence else 0.0) - begins)
     notes["onset"] -= begins
     notes["offset"] -= begins
     notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)

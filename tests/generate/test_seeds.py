@@ -105,6 +105,25 @@ def test_a_soft_end_is_no_silence(tmp_path):
     assert found.start_s + found.seconds == pytest.approx(14, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("keep_silence", "seconds", "lasts_s"),
+    [(False, 12, 3), (True, 12, 12), (True, 40, 20), (True, 2.5, 2.5)],
+)
+def test_silence_at_the_end_is_kept_where_a_piece_is(tmp_path, keep_silence, seconds, lasts_s):
+    onset = [0.0, 0.5, 1.0, 1.5, 2.0, 19.0]
+    path = tmp_path / "a.mid"
+    write_midi(path, make_notes(onset, [*onset[1:5], 3.0, 20.0], [60] * 6, [60] * 6))
+    seed = seeds.read_seed(
+        path,
+        start_s=0,
+        seconds=seconds,
+        keep_silence=keep_silence,
+        of_s=20.0,
+        progress=no_progress,
+    )
+    assert seed.seconds == pytest.approx(lasts_s)
+
+
 def test_a_seed_cannot_end_beyond_its_recording(tmp_path):
     write_tone(tmp_path / "a.wav", seconds=14)
     with pytest.raises(AudioError, match=r"a.wav is 14.0 s long: a seed cannot end at 15 s"):
