@@ -164,7 +164,7 @@ class _Generate(Grouped):
 @click.option(
     "--workers",
     type=int,
-    help="Composers for a folder.  [one for eight CPUs; for sound, one for each CPU]",
+    help="Composers for a folder.  [one for two CPUs; for sound, one for each CPU]",
 )
 @click.option(
     "--gpus-per-worker",

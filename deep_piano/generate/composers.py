@@ -31,9 +31,9 @@ DecoderFactory = Callable[..., Decoder[Any, Any]]
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0  # between starts, doubled each time: a node may be leaving
 _BATCH_ON_A_GPU = 128
-# On CPUs: of notes many pieces at once are a small part of the work, as most of it is to play them;
-# of sound a core decodes one stream.
-_NOTES, _SOUND = (8, 16), (1, 1)  # CPUs a composer, and its pieces at once
+# On CPUs: composing is nearly half the work of a piece of notes, and a few pieces at once already
+# share its products; of sound a core decodes one stream.
+_NOTES, _SOUND = (2, 8), (1, 1)  # CPUs a composer, and its pieces at once
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def compiler(
     fastmath : collection of str, optional
         Liberties of LLVM with sums and products of floats: "contract", "reassoc".
     inner : bool
-        Only compiled functions call it: without a way in from Python it compiles much faster.
+        Only compiled functions call it: without a way in from Python it compiles much faster, and a
+        call from there crashes.
     """
     contents = b"".join(Path(source).read_bytes() for source in (__file__, *sources))
     digest = hashlib.sha256(contents).hexdigest()[:16]

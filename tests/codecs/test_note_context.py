@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_piano.codecs.base import nats
-from deep_piano.codecs.note_context import FEATURES, NoteContext
+from deep_piano.codecs.note_context import FEATURES, NoteContext, with_and_without_seed
 from deep_piano.codecs.notes import (
     CANDIDATES,
     COPIES,
@@ -98,6 +98,21 @@ def test_streams_do_not_hear_one_another(rng):
     both = np.stack([together.advance(steps).features.copy() for steps in pairs], 1)
     for index, notes in enumerate((first, second)):
         np.testing.assert_array_equal(both[index], features(started(seed_seconds=10.0), notes))
+
+
+def test_without_its_seed_a_stream_is_one_that_was_told_of_none(rng):
+    told, untold = NoteContext(2), NoteContext(2)
+    for slot in range(2):
+        told.start(slot, seed_seconds=4)
+        untold.start(slot, seed_seconds=None)
+    pairs = [encode(arpeggios(20, rng=rng, tonic=tonic)) for tonic in (50, 60)]
+    for steps in np.stack(pairs, 1):
+        known, other = told.advance(steps), untold.advance(steps)
+        both = with_and_without_seed(known)
+        np.testing.assert_array_equal(both.features[::2], known.features)
+        np.testing.assert_array_equal(both.features[1::2], other.features)
+        np.testing.assert_array_equal(both.classes[1::2], other.classes)
+    assert (both.features[::2] != both.features[1::2]).any(1).all()
 
 
 def test_a_slot_starts_anew(rng):

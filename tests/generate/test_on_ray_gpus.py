@@ -55,15 +55,15 @@ def test_composers_share_mocked_gpus(seen):
     assert crew() == Crew(1, 1.0, 128)
     assert crew(gpus_per_worker=0.3, batch=7) == Crew(3, 0.3, 7)
     assert crew(gpus_per_worker=0.5, workers=2).device == "gpu, 128 at once"
-    assert crew(gpus_per_worker=0) == Crew(1, 0.0, 16)
-    assert crew(workers=2) == Crew(2, 0.0, 16)  # not a GPU for each
+    assert crew(gpus_per_worker=0) == Crew(1, 0.0, 8)
+    assert crew(workers=2) == Crew(2, 0.0, 8)  # not a GPU for each
     assert crew_for(BulkConfig(gpus_per_worker=0), pieces=9, of_notes=False) == Crew(2, 0.0, 1)
     with pytest.raises(InputError, match=r"2 composers with 0.6 .* cluster's 1 GPUs.*--gpus-per"):
         crew(gpus_per_worker=0.6, workers=2)
 
 
 def test_a_gpu_that_tensorflow_does_not_see_is_left_alone_unless_it_was_asked_for(caplog):
-    assert crew() == Crew(1, 0.0, 16)
+    assert crew() == Crew(1, 0.0, 8)
     assert "TensorFlow does not see the cluster's GPUs" in caplog.text
     with pytest.raises(InputError, match=r"TensorFlow sees none there: pip install"):
         crew(gpus_per_worker=0.5)

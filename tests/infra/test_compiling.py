@@ -12,23 +12,31 @@ import sys
 from deep_piano.infra.compiling import compiler
 sys.path.insert(0, sys.argv[1])
 import constants, work
-print(work.answer())
+print(getattr(work, sys.argv[2])())
 """
 WORK = """
 import constants
 from deep_piano.infra.compiling import compiler
 from constants import ANSWER
 
+@compiler(__file__, constants.__file__, inner=True)
+def known():
+    return ANSWER
+
 @compiler(__file__, constants.__file__)
 def answer():
-    return ANSWER
+    return known()
+
+@compiler(__file__, constants.__file__)
+def more():
+    return known() + 1
 """
 
 
-def answer(folder, home, monkeypatch):
+def answer(folder, home, monkeypatch, name="answer"):
     monkeypatch.setenv("DEEP_PIANO_HOME", str(home))
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    command = [sys.executable, "-c", SCRIPT, str(folder)]
+    command = [sys.executable, "-c", SCRIPT, str(folder), name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout)
 
@@ -40,9 +48,10 @@ def test_machine_code_is_kept_and_made_anew_when_a_constant_changes(tmp_path, mo
     (tmp_path / "constants.py").write_text("ANSWER = 41\n")
     assert answer(tmp_path, home, monkeypatch) == 41
     kept = sorted(home.rglob("*.nbc"))
-    assert len(kept) == 1
+    assert len(kept) == 2
     assert answer(tmp_path, home, monkeypatch) == 41
     assert sorted(home.rglob("*.nbc")) == kept
+    assert answer(tmp_path, home, monkeypatch, "more") == 42  # calls what another process compiled
     (tmp_path / "constants.py").write_text("ANSWER = 42  # another\n")
     assert answer(tmp_path, home, monkeypatch) == 42
 
