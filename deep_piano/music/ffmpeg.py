@@ -259,7 +259,9 @@ def to_samples(
     return (
         *("-map", f"0:a:{stream}", "-sn", "-dn", "-ac", str(channels), "-ar", str(sr)),
         *("-af", ",".join(filter(None, filters))),
-        *("-c:a", "pcm_f32le", "-f", "f32le", "-fs", str(4 * channels * most), "pipe:1"),
+        # Not every packet by itself: a pipe of 2 KB at a time costs its reader as much as to decode.
+        *("-c:a", "pcm_f32le", "-f", "f32le", "-fs", str(4 * channels * most)),
+        *("-flush_packets", "0", "pipe:1"),
     )
 
 
