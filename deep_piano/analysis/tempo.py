@@ -48,7 +48,11 @@ def tempo_of(onset_s: NDArray[np.float64]) -> TempoEstimate:
     first = max(0, len(onset_s) - _MOST_NOTES) // 2
     onset_s = onset_s[first : first + _MOST_NOTES]
     apart = distances(
-        np.ascontiguousarray(onset_s), 60 / _FASTEST_BPM, 60 / _SLOWEST_BPM, _MOST_BEATS, _IOI_STEP_S
+        np.ascontiguousarray(onset_s),
+        60 / _FASTEST_BPM,
+        60 / _SLOWEST_BPM,
+        _MOST_BEATS,
+        _IOI_STEP_S,
     )
     # Two notes that belong together are up to 30 ms apart.
     found = tempo_of_periods(np.convolve(apart, (1, 2, 3, 2, 1))[2:], step_s=_IOI_STEP_S)
@@ -77,4 +81,3 @@ def tempo_of_periods(support: NDArray[Any], *, step_s: float) -> TempoEstimate:
     above = weighted[best] / np.clip(weighted[allowed], 0, None).mean()
     words = {"sure": _SURE, "fairly sure": _FAIRLY_SURE}
     return TempoEstimate(bpm, next((w for w, least in words.items() if above >= least), "unclear"))
-
