@@ -2,9 +2,9 @@
 
 With `--corpus`, the stages do their work on that many files of it. Without, PREPARE and GENERATE
 run on that many tiny files, and what their tasks do is made up, so that a hundred thousand items
-take minutes; what a task returns is as large as the real thing. The driver's part is then all that
-is measured. Every count has a process and a Ray cluster of its own, as what one run leaves behind
-would be part of the next one's peak.
+take minutes; what a task returns is as large as the real thing. The driver is then what is
+measured. Every count has a process of its own, and but for TRAIN a Ray cluster, as what one run
+leaves behind would be part of the next one's peak.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,6 +40,7 @@ from deep_piano.generate.notes import NoteTake
 from deep_piano.generate.records import Key, Record
 from deep_piano.generate.seeds import Seed
 from deep_piano.generate.tasks import Run, known_of
+from deep_piano.infra.backend import load_tensorflow
 from deep_piano.infra.cluster.connection import connected
 from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.open import open_folder
@@ -56,7 +57,6 @@ COUNTS = {True: (60, 600, 6_000), False: (1_000, 10_000, 100_000)}
 """What is measured unless told otherwise: with a corpus, and without."""
 
 _LOOK_EVERY_S = 0.5
-_STEPS = 20_000
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Took:
             self.at_first = now
         if not self.at_tenth and at.done >= self.count / 10:
             self.at_tenth = now
-        self.at_last = now
+        self.at_last, self.driver = now, max(self.driver, now)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,9 +98,9 @@ class Took:
     help="Of MIDI files: the stage works on so many of them.  [made-up results]",
 )
 @click.option("--seconds", default=60.0, show_default=True, help="Length of a generated piece.")
-@click.option("--steps", default=_STEPS, show_default=True, help="Notes that are trained on.")
+@click.option("--updates", default=40, show_default=True, help="Of a training.")
 def main(
-    stage: str, counts: tuple[int, ...], corpus: Path | None, seconds: float, steps: int
+    stage: str, counts: tuple[int, ...], corpus: Path | None, seconds: float, updates: int
 ) -> None:
     """Print time and memory of a stage for COUNTS of items, as Markdown.
 
@@ -115,7 +115,7 @@ def main(
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as alone:
         for count in counts or COUNTS[corpus is not None]:
             tell(f"{stage}, {count:,}")
-            found.append(alone.submit(run, stage, count, corpus, seconds, steps).result())
+            found.append(alone.submit(run, stage, count, corpus, seconds, updates).result())
             tell(f"  {found[-1]}")
     print_growth(stage, found, made_up=corpus is None)
 
@@ -137,64 +137,62 @@ def print_growth(stage: str, found: list[Took], *, made_up: bool) -> None:
         ]
         for one in found
     ]
-    click.echo(f"{stage}{', results made up' * made_up}; {machine()}.\n")
+    click.echo(f"{stage}{', its results made up' * made_up}; {machine()}.\n")
     head = [stage, "Ray's start, s", "seconds", "of processors, s", "ms each", "/ first"]
     head += ["driver at first, MiB", "at last", "at most", "largest worker", "all at most"]
     click.echo(markdown([*head, "KiB each, driver, from a tenth on"], rows))
 
 
-def measured(stage: str, count: int, corpus: Path | None, seconds: float, steps: int) -> Took:
-    """Run a stage on so many items, in a cluster of its own."""
+def measured(stage: str, count: int, corpus: Path | None, seconds: float, updates: int) -> Took:
+    """Run a stage on so many items."""
     took = Took(count)
-    with tempfile.TemporaryDirectory(prefix="growth-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="growth-") as folder:
+        scratch = Path(folder)
         if corpus is None:
             make_up()
-            write_files(Path(scratch, "in"), count)
+            write_files(scratch / "in", count)
         else:
-            link_files(Path(scratch, "in"), corpus, count)
-        work = STAGES[stage](Path(scratch), took, seconds=seconds, steps=steps)
+            link_files(scratch / "in", corpus, count)
+        if stage == "train":
+            work = train(scratch, count, updates=updates)
+            with watched(took):
+                work()
+            return took
+        make = {"prepare": prepare, "generate": partial(generate, seconds=seconds)}[stage]
         begun = time.monotonic()
         with connected():
             took.start = time.monotonic() - begun
             with watched(took):
-                work()
+                make(scratch, took)
     return took
 
 
-def prepare(scratch: Path, took: Took, **_: Any) -> Callable[[], object]:
-    """Return a preparation; where it is made up, a thousand recordings are in a shard."""
+def prepare(scratch: Path, took: Took) -> None:
+    """Prepare a dataset; of tiny files a thousand are in a shard."""
     corpus = open_folder(scratch / "in")
     size_mb = sum(entry.size for entry in corpus.entries()) / 1e6
-    settings = {"shard_mb": size_mb * 1000 / took.count} if size_mb / took.count < 1e-4 else {}
+    settings = {"shard_mb": size_mb * 1000 / took.count} if size_mb < 1e-4 * took.count else {}
     config = load_config(None, {"prepare": settings})
-    return lambda: preparing.prepare(
-        corpus, open_folder(scratch / "out"), config, progress=took.show
-    )
+    preparing.prepare(corpus, open_folder(scratch / "out"), config, progress=took.show)
 
 
-def train(scratch: Path, took: Took, *, steps: int, **_: Any) -> Callable[[], object]:
-    """Return a training of the smallest preset; the dataset is made before the clock runs."""
-    from deep_piano.train.on_ray import train as training
+def train(scratch: Path, count: int, *, updates: int) -> Callable[[], object]:
+    """Return a training in this process; its dataset is made, and TensorFlow loaded, before."""
+    from deep_piano.train.on_ray import begin_and_train
 
-    prepare(scratch, Took(took.count))()
-    config = load_config(
-        None, {"model": {"preset": "small"}, "train": {"steps": steps, "workers": 1}}
-    )
-    return lambda: training(scratch / "out", scratch / "run", config)
+    prepare(scratch, Took(count))
+    load_tensorflow()
+    settings = {"preset": "tiny", "steps": updates, "warmup_steps": 1, "eval_every_steps": updates}
+    config = load_config(None, {"train": settings})
+    data, run = open_folder(scratch / "out"), open_folder(scratch / "run")
+    return lambda: begin_and_train(data, run, config.train)
 
 
-def generate(scratch: Path, took: Took, *, seconds: float, **_: Any) -> Callable[[], object]:
-    """Return a run over seeds, MIDI to MIDI."""
+def generate(scratch: Path, took: Took, *, seconds: float) -> None:
+    """Continue seeds, MIDI to MIDI."""
     config = load_config(None, {"generate": {"seconds": seconds}, "bulk": {"format": "mid"}})
     seeds, pieces = open_folder(scratch / "in"), open_folder(scratch / "out")
-    return lambda: generating.generate(seeds, pieces, config, progress=took.show)
-
-
-STAGES: Mapping[str, Callable[..., Callable[[], object]]] = {
-    "prepare": prepare,
-    "train": train,
-    "generate": generate,
-}
+    generating.generate(seeds, pieces, config, progress=took.show)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from deep_piano.analysis import fingerprint
+from deep_piano.analysis import fingerprint_kernels as kernels
 from deep_piano.music.notes import NOTE, make_notes
 from tests.support.recordings import key_hz
 
@@ -127,6 +128,41 @@ def test_fingerprints_stay_what_they_are():
     print_ = fingerprint.of_notes(notes)
     assert print_.dtype == np.uint32
     assert print_[:3].tolist() == [544246, 14493546, 20541366]
+
+
+@pytest.mark.parametrize("count", [0, 5, 60, 5000])
+def test_a_minhash_is_that_of_the_plain_definition(count, rng):
+    tokens = rng.integers(0, 2**63, count, dtype=np.uint64)
+    multipliers = rng.integers(0, 2**63, 7, dtype=np.uint64) | np.uint64(1)
+    mixed = np.array([kernels.mixed(token) for token in tokens], np.uint64)
+    expected = [(mixed * m).min(initial=2**64 - 1) for m in multipliers]
+    least, different = kernels.of_tokens(tokens.copy(), multipliers, 32)
+    assert least.tolist() == expected
+    assert different == min(count, 32)
+    least, different = kernels.of_tokens(np.repeat(tokens, 3), multipliers, 32)
+    assert (least.tolist(), different) == (expected, min(count, 32))
+
+
+def test_landmarks_and_their_pairs_are_those_of_the_plain_definition(rng):
+    at_s = np.sort(rng.integers(0, 200, 120) / 8)
+    pitch = rng.integers(21, 109, 120).astype(np.uint64)
+    found_s, found = kernels.landmarks(at_s, pitch, 0.5, 2.0, 3, 4)
+    expected = []
+    for first, begun in enumerate(at_s):
+        after = [second for second, end in enumerate(at_s) if 0.5 <= end - begun < 2.0]
+        both = [(begun, int(pitch[first]) << 7 | int(pitch[second])) for second in after[:3]]
+        expected += [one for one in both if int(kernels.mixed(np.uint64(one[1]))) % 4 == 0]
+    assert list(zip(found_s.tolist(), found.tolist(), strict=True)) == expected
+    pairs = [
+        a << 30 | b << 16 | int((end - begun) / 0.25)
+        for n, (begun, a) in enumerate(expected)
+        for end, b in [one for one in expected[n:] if 1 <= one[0] - begun < 3][:5]
+    ]
+    multipliers = rng.integers(0, 2**63, 3, dtype=np.uint64) | np.uint64(1)
+    least, different = kernels.of_landmarks(found_s, found, 1.0, 3.0, 5, 0.25, multipliers, 32)
+    plain, _ = kernels.of_tokens(np.array(pairs, np.uint64), multipliers, 32)
+    assert different == 32
+    assert least.tolist() == plain.tolist()
 
 
 @pytest.mark.parametrize("gain", [0.25, 1e-6, 1e20])

@@ -14,6 +14,13 @@ def test_make_notes_sorts_and_drops_what_no_piano_plays():
     assert notes["velocity"].tolist() == [127, 1]
 
 
+def test_notes_that_begin_together_go_by_pitch_and_those_of_a_key_stay_in_turn():
+    notes = make_notes([1, 0, 0, 0], [2, 1, 3, 2], [50, 64, 60, 60], [1, 2, 3, 4])
+    assert notes["velocity"].tolist() == [3, 4, 2, 1]
+    again = make_notes(*(notes[name] for name in ("onset", "offset", "pitch", "velocity")))
+    assert again.tobytes() == notes.tobytes()
+
+
 def test_pedal_holds_a_note_until_it_lifts():
     notes = make_notes([0, 1], [0.5, 1.2], [60, 64], [64, 64])
     folded = fold_pedal(notes, [0.4], [1.1])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
@@ -311,3 +314,32 @@ def test_a_row_that_a_damaged_shard_holds_twice_is_taken_once(corpus, dataset, m
     old_shard(dataset, [row, row])
     _, rows = make([midi(corpus, "a.mid")], rows_in={row.source_sha256: OLD})
     assert set(rows) == {"a.mid"}
+
+
+def test_recordings_are_read_on_one_thread_and_pools_looked_for_once(corpus, monkeypatch):
+    (corpus.root / "a.mid").write_bytes(b"MThd")
+    [(_, sha256, _)] = hash_files(corpus, ["a.mid"])
+    source, looked, threads = Source("a.mid", 1, sha256), [], []
+
+    class Controller(tasks.ThreadpoolController):
+        def __init__(self) -> None:
+            looked.append(len(sys.modules))
+            super().__init__()
+
+    def ingest(*args, **named):
+        pools = threadpoolctl.threadpool_info()
+        threads.extend(pool["num_threads"] for pool in pools if pool["user_api"] == "blas")
+        return reject("a.mid")
+
+    monkeypatch.setattr(tasks, "ThreadpoolController", Controller)
+    monkeypatch.setattr(tasks, "ingest", ingest)
+    monkeypatch.setattr(
+        tasks, "_thread_pools", lru_cache(maxsize=1)(tasks._thread_pools.__wrapped__)
+    )
+    for _ in range(3):
+        tasks.read(corpus, source, SETTINGS, transcribe=fake_transcriber())
+    assert len(looked) == 1
+    assert set(threads) <= {1}
+    monkeypatch.setitem(sys.modules, "one_more_module", sys)
+    tasks.read(corpus, source, SETTINGS, transcribe=fake_transcriber())
+    assert len(looked) == 2

@@ -4,6 +4,7 @@ import math
 import os
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from bench import (
     endings,
     form,
     generate,
+    growth,
     prepare,
     realism,
     recordings,
@@ -37,11 +39,15 @@ from deep_piano.codecs.note_context import FEATURES, NoteContext
 from deep_piano.codecs.notes import SPEC, encode
 from deep_piano.codecs.notes import decode as decode_notes
 from deep_piano.config.sections import PrepareConfig
+from deep_piano.generate.tasks import Run
 from deep_piano.infra.backend import load_tensorflow
+from deep_piano.infra.progress import Progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models.config import ModelConfig, weight_shapes
 from deep_piano.music import audio
 from deep_piano.music.notes import make_notes
+from deep_piano.prepare import tasks
+from deep_piano.prepare.plan import Known, plan, reading_digest
 from deep_piano.train.loop import Update
 from tests.support.fakes import TINY, arpeggios, random_checkpoint
 from tests.support.rows import note_row, write_dataset
@@ -63,6 +69,7 @@ from tests.support.rows import note_row, write_dataset
         (bulk, "--takes"),
         (recordings, "--checkpoint"),
         (prepare, "--codec"),
+        (growth, "--corpus"),
         (serve, "--runs"),
         (train, "--preset"),
     ],
@@ -206,6 +213,51 @@ def test_the_pool_builds_the_shards_that_prepare_builds(two_recordings, tmp_path
     assert {entry.name for entry in dataset.entries()} >= {f"shards/{name}" for name in shards}
     again = prepare.pooled(corpus, open_folder(tmp_path / "again"), WAVEFORM, InThisProcess())
     assert again == shards != {}
+
+
+def test_growth_makes_results_up_that_are_like_real_ones(tmp_path, monkeypatch):
+    run = Run(None, None, "mid", Mock(checkpoint=random_checkpoint(), only_new=False))
+    seed, written = growth.made_up_seed(run, "a.mid")
+    [take] = growth.MadeUpComposer().work({("a.mid", 0): seed}).values()
+    record = growth.made_up_record(run, "a.mid", seed, take)
+    assert record.done
+    assert (record.notes, record.seed_sha256) == (growth.PIECE_NOTES, seed.digest)
+    assert len(record.files) == len(growth.KINDS)
+    assert [*written] == ["a.mid/seed.mp3"]
+    monkeypatch.setattr(tasks, "ingest", growth.made_up_row)
+    corpus, dataset = open_folder(tmp_path / "corpus"), open_folder(tmp_path / "dataset")
+    growth.write_files(corpus.root, 3)
+    sources = prepare.survey_hashed(corpus, PrepareConfig(), map)
+    [planned] = plan(sources, Known(reading_digest(PrepareConfig())), PrepareConfig())
+    facts = prepare.shard(corpus, dataset, PrepareConfig(), planned, rejects={}, rows_in={})
+    assert facts.table.num_rows == 3
+    assert not facts.rejects
+
+
+def test_growth_counts_a_block_and_its_memory(capsys):
+    took = growth.Took(10)
+    with growth.watched(took):
+        for done in (0, 1, 10):
+            took.show(Progress("preparing", done, 10))
+    assert took.seconds > 0
+    if Path("/proc/self/status").is_file():
+        assert 0 < max(took.at_first, took.at_tenth, took.at_last) <= took.driver
+    growth.print_growth("prepare", [took], made_up=True)
+    assert "prepare, its results made up" in capsys.readouterr().out
+
+
+def test_growth_takes_the_same_files_of_a_corpus_every_time(tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in "abcd":
+        (corpus / f"{name}.mid").write_text(name)
+    for count in (2, 4):
+        growth.link_files(tmp_path / f"{count}", corpus, count)
+    some, every = ({path.name for path in (tmp_path / f"{n}").iterdir()} for n in (2, 4))
+    assert len(some) == 2
+    assert some < every == {f"{name}.mid" for name in "abcd"}
+    with pytest.raises(ClickException, match="not 9"):
+        growth.link_files(tmp_path / "9", corpus, 9)
 
 
 def test_the_parts_add_up(two_recordings, capsys, monkeypatch):
