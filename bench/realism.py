@@ -64,7 +64,7 @@ def told_apart(
 
     A classifier two-sample test (Lopez-Paz and Oquab, ICLR 2017): balanced accuracy on pieces that
     it has not seen, by some figures of an excerpt. 0.5: it cannot tell them apart; NaN where there
-    are too few pieces.
+    are too few pieces, or none of one kind in a fold.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold, cross_val_score
@@ -77,19 +77,16 @@ def told_apart(
                 rows.append(row)
                 labels.append(label)
                 groups.append(group)
-    if len(set(groups)) < 2 * FOLDS or len(set(labels)) < 2:
+    if len(set(groups)) < 2 * FOLDS:
+        return float("nan")
+    known = np.array(labels)
+    folds = list(GroupKFold(FOLDS).split(rows, known, groups))
+    if any(len(set(known[part])) < 2 for fold in folds for part in fold):
         return float("nan")
     forest = RandomForestClassifier(
         300, min_samples_leaf=3, random_state=random_state, class_weight="balanced"
     )
-    scores = cross_val_score(
-        forest,
-        np.array(rows),
-        np.array(labels),
-        groups=np.array(groups),
-        cv=GroupKFold(FOLDS),
-        scoring="balanced_accuracy",
-    )
+    scores = cross_val_score(forest, np.array(rows), known, cv=folds, scoring="balanced_accuracy")
     return float(scores.mean())
 
 

@@ -78,7 +78,7 @@ def _in_order(onset: Moments, pitch: Moments, ended: Moments, velocity: Moments)
     begun = onset >> EVENT_BITS << 7 | pitch
     order = np.argsort(begun, kind="stable")
     doubled = np.any(np.diff(begun[order]) == 0)
-    return np.lexsort((velocity, ended, begun)) if doubled else order
+    return np.lexsort((velocity, ended >> EVENT_BITS, begun)) if doubled else order
 
 
 def seconds(events: Events, moments: Moments) -> NDArray[np.float64]:

@@ -173,6 +173,11 @@ LEGAL = {
         [(0, 480, 60, 50)],
         0,
     ),
+    "tracks that double one another, and end together": (
+        midi(track((0, on(60, 99)), (480, off(60))), track((0, on(60, 50)), (480, off(60)))),
+        [(0, 480, 60, 99)],
+        0,
+    ),
     "all notes off, from another track": (
         midi(track((0, on(60)), (960, on(60)), end=1920), track((480, control(123, 0)))),
         [C, (960, 1920, 60, 80)],
