@@ -5,15 +5,14 @@ import pytest
 
 from deep_piano.analysis.keys import Key
 from deep_piano.codecs.notes import encode
-from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.course import Course, Heard
 from deep_piano.decoding.ending import CLOSING_DENSITY, CLOSING_LOUDNESS, CLOSING_S
-from deep_piano.decoding.notes import Engine, NoteDecoder
+from deep_piano.decoding.notes import Engine
 from deep_piano.decoding.rules import NoteTask
 from deep_piano.decoding.sections import Section, dominant_of, wish_for_key
+from tests.support.decoding import composed
 from tests.support.fakes import arpeggios, random_checkpoint
 
-FIELDS = ("onset", "pitch", "velocity", "duration")
 SEED = encode(arpeggios(8, rng=np.random.default_rng(0), tonic=48))
 C, F_SHARP = Key(0, "major"), Key(6, "minor")
 
@@ -85,24 +84,16 @@ def test_what_leads_back_to_given_notes_does_not_close():
     assert filled.is_over
 
 
-def composed(*tasks):
-    engine = Engine(random_checkpoint(seed=4, scale=0.05))  # it hardly wishes for anything itself
-    decoder = NoteDecoder(engine, dict.fromkeys(FIELDS, Sampling()), hold_density=1.0)
-    for name, one in enumerate(tasks):
-        decoder.add(name, one)
-    done = {}
-    while len(decoder):
-        done |= decoder.step()
-    return [done[name].notes for name in range(len(tasks))]
-
-
 def test_a_bridge_is_heard():
+    faint = Engine(random_checkpoint(seed=4, scale=0.05))  # it hardly wishes for anything itself
+
     def before(bridge_s):
         sections = (Section(0.0, 30.0, key=C), Section(30.0, key=F_SHARP, bridge_s=bridge_s))
         seed = arpeggios(8, rng=np.random.default_rng(0))
-        pieces = composed(
-            *(NoteTask(seed, 8.0, 45.0, np.random.default_rng(n), None, sections) for n in range(8))
-        )
+        tasks = [
+            NoteTask(seed, 8.0, 45.0, np.random.default_rng(n), None, sections) for n in range(8)
+        ]
+        pieces = composed(*tasks, engine=faint)
         notes = np.concatenate(pieces)
         return notes[(notes["onset"] > 26.0) & (notes["onset"] < 30.0)]["pitch"] % 12
 

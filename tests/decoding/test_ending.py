@@ -5,31 +5,11 @@ import pytest
 
 from deep_piano.analysis.keys import Key, key_of
 from deep_piano.decoding import sections
-from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.ending import FINAL_CHORD_NOTES, RING_S, RINGING_S
-from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import NoteTask
+from deep_piano.decoding.notes import Engine
 from deep_piano.decoding.sections import Section
-from tests.support.fakes import arpeggios, random_checkpoint
-
-ENGINE = Engine(random_checkpoint(seed=4, scale=0.3))
-FIELDS = [field.name for field in ENGINE.spec.fields]
-SEED_S = 8.0
-
-
-def task(*course, seconds=60.0, number=0):
-    seed = arpeggios(8, rng=np.random.default_rng(number))
-    return NoteTask(seed, SEED_S, seconds, np.random.default_rng(number), sections=course)
-
-
-def composed(*tasks, engine=ENGINE):
-    decoder = NoteDecoder(engine, dict.fromkeys(FIELDS, Sampling()), hold_density=1.0)
-    for name, one in enumerate(tasks):
-        decoder.add(name, one)
-    done = {}
-    while len(decoder):
-        done |= decoder.step()
-    return [done[name].notes for name in range(len(tasks))]
+from tests.support.decoding import composed, task
+from tests.support.fakes import random_checkpoint
 
 
 def struck_last(notes):

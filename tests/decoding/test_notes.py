@@ -30,6 +30,7 @@ from deep_piano.decoding.rules import (
 from deep_piano.decoding.sections import FREE_DENSITY
 from deep_piano.models.config import ModelConfig
 from deep_piano.music.notes import make_notes
+from tests.support.decoding import finished
 from tests.support.fakes import arpeggios, random_checkpoint
 
 ENGINE = Engine(random_checkpoint())
@@ -44,13 +45,6 @@ def compose(seed, *, seconds=40.0, random_state=0, sampling=None, engine=ENGINE,
 
 def task(seed, seed_seconds=8.0, seconds=40.0, random_state=0):
     return NoteTask(seed, seed_seconds, seconds, np.random.default_rng(random_state))
-
-
-def finished(decoder):
-    done = {}
-    while len(decoder):
-        done |= decoder.step()
-    return done
 
 
 @given(st.integers(0, 10_000), st.floats(14, 60))

@@ -6,10 +6,8 @@ import pytest
 from deep_piano.analysis.keys import Key
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import ONSET_CLASSES
-from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.ending import CLOSING_S
-from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import NoteTask, Piece
+from deep_piano.decoding.rules import Piece
 from deep_piano.decoding.sections import (
     LATEST_GAP,
     THEME_NOTES,
@@ -18,27 +16,9 @@ from deep_piano.decoding.sections import (
     Wishes,
     wish_for_key,
 )
-from tests.support.fakes import arpeggios, random_checkpoint
+from tests.support.decoding import SEED_S, composed, task
 
-ENGINE = Engine(random_checkpoint(seed=4, scale=0.3))
-FIELDS = [field.name for field in ENGINE.spec.fields]
-SEED_S = 8.0
 LEVELS = np.array([1.0, 40.0, 16.0])
-
-
-def task(*sections, seconds=60.0, number=0):
-    seed = arpeggios(8, rng=np.random.default_rng(number))
-    return NoteTask(seed, SEED_S, seconds, np.random.default_rng(number), sections=sections)
-
-
-def composed(*tasks, engine=ENGINE):
-    decoder = NoteDecoder(engine, dict.fromkeys(FIELDS, Sampling()), hold_density=1.0)
-    for name, one in enumerate(tasks):
-        decoder.add(name, one)
-    done = {}
-    while len(decoder):
-        done |= decoder.step()
-    return [done[name].notes for name in range(len(tasks))]
 
 
 def recalled(theme, notes, at_s, semitones=0):
