@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.analysis.mixing import mixed
 from deep_piano.analysis.originality import (
     CorpusIndex,
     SharedRun,
@@ -33,11 +34,6 @@ GRAM: Final = 8
 """Tokens of a gram: nine notes."""
 FEWEST_NOTES: Final = 12
 """Of a run that may be allowed: one more has five grams, so that chance hardly ever bars it."""
-
-MIXING: Final = tuple(
-    (np.uint64(33), np.uint64(factor)) for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)
-)
-"""Shifts and factors of MurmurHash3's last mixing (Appleby)."""
 
 _LEAST_BITS = 4  # of the index a note
 _SMALLEST = 2**10  # bits
@@ -179,9 +175,6 @@ def open_index(path: Path) -> CorpusIndex | CompactIndex:
 def _places(tokens: Tokens, size: int) -> NDArray[np.int64]:
     """Return where the bits of grams are, shape (2, ..., tokens - GRAM + 1)."""
     whole = max(0, tokens.shape[-1] - GRAM + 1)
-    grams = grams_of(tokens, GRAM)[..., :whole]
-    for shift, factor in MIXING:  # so that both halves depend on every token
-        grams = (grams ^ (grams >> shift)) * factor
-    grams ^= grams >> MIXING[0][0]
+    grams = mixed(grams_of(tokens, GRAM)[..., :whole])  # both halves depend on every token
     mask = np.uint64(size - 1)
     return np.stack([grams & mask, (grams >> np.uint64(32)) & mask]).astype(np.int64)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_piano.analysis import mixing, tempo_kernels
+from deep_piano.analysis.tempo_kernels import following
 from deep_piano.infra.compiling import compiler
 
 Whole = NDArray[np.uint64]
@@ -18,15 +20,8 @@ Whole = NDArray[np.uint64]
 _AT_ONCE = 4096  # pairs: they stay in the cache
 _MOST = np.uint64(0xFFFFFFFFFFFFFFFF)
 
-compiled = compiler(__file__)
-
-
-@compiled
-def mixed(x: np.uint64) -> Any:
-    """Return a hash in which every bit depends on every bit of x (MurmurHash3's finaliser)."""
-    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return x ^ (x >> np.uint64(33))
+compiled = compiler(__file__, mixing.__file__, tempo_kernels.__file__)
+mixed = compiled(mixing.mixed)
 
 
 @compiled
@@ -55,11 +50,8 @@ def landmarks(
     at_s = np.empty(len(time_s) * most)
     count = start = 0
     for first in range(len(time_s)):
-        while start < len(time_s) and time_s[start] < time_s[first] + near_s:
-            start += 1
-        for second in range(start, min(start + most, len(time_s))):
-            if time_s[second] >= time_s[first] + far_s:
-                break
+        start, end = following(time_s, first, start, near_s, far_s, most)
+        for second in range(start, end):
             landmark = pitch[first] << np.uint64(7) | pitch[second]
             if mixed(landmark) % np.uint64(one_in) == np.uint64(0):
                 found[count], at_s[count] = landmark, time_s[first]
@@ -83,11 +75,8 @@ def of_landmarks(
     seen, pairs = np.empty(fewest, np.uint64), np.empty(_AT_ONCE + most, np.uint64)
     different = start = count = 0
     for first in range(len(at_s)):
-        while start < len(at_s) and at_s[start] < at_s[first] + near_s:
-            start += 1
-        for second in range(start, min(start + most, len(at_s))):
-            if at_s[second] >= at_s[first] + far_s:
-                break
+        start, end = following(at_s, first, start, near_s, far_s, most)
+        for second in range(start, end):
             steps = np.uint64((at_s[second] - at_s[first]) / step_s)
             pair = landmark[first] << np.uint64(30) | landmark[second] << np.uint64(16)
             pairs[count] = pair | steps

@@ -6,7 +6,8 @@ This module knows note arrays; it knows nothing of audio, models or files.
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,10 +164,21 @@ def has_fault(notes: Notes, *, from_s: float) -> bool:
     >>> has_fault(trill[:20], from_s=0.0), has_fault(trill, from_s=5.0)
     (False, True)
     """
-    return (
-        longest_silence_s(notes, start_s=from_s) > LONGEST_SILENCE_S
-        or longest_loop(notes) > MOST_REPETITIONS
-        or fewest_pitch_classes(notes, from_s=from_s) < FEWEST_PITCH_CLASSES
+    return broken(
+        {
+            "longest_silence_s": longest_silence_s(notes, start_s=from_s),
+            "longest_loop": longest_loop(notes),
+            "fewest_pitch_classes": fewest_pitch_classes(notes, from_s=from_s),
+        }
+    )
+
+
+def broken(figures: Mapping[str, Any]) -> bool:
+    """Say whether figures, with the names of `figures`, show what no piece should have."""
+    return bool(
+        figures["longest_silence_s"] > LONGEST_SILENCE_S
+        or figures["longest_loop"] > MOST_REPETITIONS
+        or figures["fewest_pitch_classes"] < FEWEST_PITCH_CLASSES
     )
 
 

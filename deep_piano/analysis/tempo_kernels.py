@@ -9,7 +9,23 @@ from numpy.typing import NDArray
 
 from deep_piano.infra.compiling import compiler
 
-compiled = compiler(__file__)
+compiled, inner = compiler(__file__), compiler(__file__, inner=True)
+
+
+@inner
+def following(
+    time_s: NDArray[np.float64], first: int, start: int, near_s: float, far_s: float, most: int
+) -> Any:
+    """Return from which event to which the next ones lie that are `near_s` to `far_s` later.
+
+    `start` is what that of the event before was, at first 0; there are no more than `most`.
+    """
+    while start < len(time_s) and time_s[start] < time_s[first] + near_s:
+        start += 1
+    end, last = start, min(start + most, len(time_s))
+    while end < last and time_s[end] < time_s[first] + far_s:
+        end += 1
+    return start, end
 
 
 @compiled
@@ -36,11 +52,8 @@ def distances(
     count = np.zeros(int(far_s / step_s) + 2, np.int64)
     longest = start = 0
     for first in range(len(time_s)):
-        while start < len(time_s) and time_s[start] < time_s[first] + near_s:
-            start += 1
-        for second in range(start, min(start + most, len(time_s))):
-            if time_s[second] >= time_s[first] + far_s:
-                break
+        start, end = following(time_s, first, start, near_s, far_s, most)
+        for second in range(start, end):
             steps = int(np.rint((time_s[second] - time_s[first]) / step_s))
             count[steps] += 1
             longest = max(longest, steps)

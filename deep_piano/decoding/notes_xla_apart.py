@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from deep_piano.analysis.compact_index import MIXING
+from deep_piano.analysis.mixing import FACTORS, SHIFT
 from deep_piano.analysis.originality import BETWEEN, FNV_PRIME, wait_of, way
 from deep_piano.codecs.notes import LONGEST_ONSET, PITCHES
 from deep_piano.decoding.rules import Piece
@@ -181,9 +181,9 @@ def _hashed(ways: tf.Tensor) -> tf.Tensor:
 def _has_bits(table: tf.Tensor, gram: tf.Tensor) -> tf.Tensor:
     """See `CompactIndex.holds`."""
     shifted = tf.bitwise.right_shift
-    for shift, factor in MIXING:
-        gram = (gram ^ shifted(gram, shift)) * factor
-    gram ^= shifted(gram, MIXING[0][0])
+    for factor in FACTORS:
+        gram = (gram ^ shifted(gram, SHIFT)) * factor
+    gram ^= shifted(gram, SHIFT)
     found = tf.ones(gram.shape, tf.bool)
     for half in (gram, shifted(gram, np.uint64(32))):
         place = tf.cast(half & np.uint64(8 * table.shape[0] - 1), tf.int64)

@@ -11,11 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from deep_piano.analysis.note_figures import (
-    FEWEST_PITCH_CLASSES,
-    LONGEST_SILENCE_S,
-    MOST_REPETITIONS,
-)
+from deep_piano.analysis.note_figures import broken
 
 RANKED_BY: Final = ("judge_log_odds", "longest_loop", "longest_silence_s", "fewest_pitch_classes")
 
@@ -40,15 +36,6 @@ def best_first(takes: Sequence[Mapping[str, Any]]) -> list[int]:
     """
     return sorted(
         range(len(takes)), key=lambda place: (broken(takes[place]), -takes[place]["judge_log_odds"])
-    )
-
-
-def broken(take: Mapping[str, Any]) -> bool:
-    """Say whether a take has a fault that none should have."""
-    return bool(
-        take["longest_loop"] > MOST_REPETITIONS
-        or take["longest_silence_s"] > LONGEST_SILENCE_S
-        or take["fewest_pitch_classes"] < FEWEST_PITCH_CLASSES
     )
 
 
