@@ -85,9 +85,11 @@ def test_notes_that_end_together_still_do_when_they_are_hurried(rows, seed):
     gap, _, pitch, velocity = np.array(rows).T
     onset = np.cumsum(gap) / 100
     notes = make_notes(onset, np.full(len(onset), onset[-1] + 0.5), pitch, velocity)
-    bent = bend(encode(notes), Augmentation(tempo_range=0.1), np.random.default_rng(seed))
+    sequence = encode(notes)
+    bent = bend(sequence, Augmentation(tempo_range=0.1), np.random.default_rng(seed))
     ends = np.cumsum(bent[:, ONSET]) + bent[:, DURATION]
-    reached = bent[:, DURATION] < LONGEST_DURATION
+    # A note that was as long as the codec can say may have ended before the others already.
+    reached = (sequence[:, DURATION] < LONGEST_DURATION) & (bent[:, DURATION] < LONGEST_DURATION)
     assert len(set(ends[reached])) <= 1
 
 
