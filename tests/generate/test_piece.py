@@ -409,7 +409,7 @@ def test_the_callers_files_are_kept(tmp_path, seed, weights):
 
 
 def test_with_an_index_the_json_says_what_the_piece_shares_with_the_corpus(make, tmp_path):
-    (plain,) = make("plain.mid")
+    (plain,) = make("plain.mid", seconds=60.0)
     assert "originality" not in plain.facts
     notes = read_midi(tmp_path / "out" / "plain.mid")
     copied = encode(notes[notes["onset"] >= plain.facts["seed"]["seconds"]])
@@ -417,7 +417,7 @@ def test_with_an_index_the_json_says_what_the_piece_shares_with_the_corpus(make,
     part = copied[: len(copied) - 2]
     CorpusIndex.build([("other.mid", part), ("copied.mid", copied)], dataset="d").save(index)
     before = index.read_bytes()
-    (piece,) = make("piece.mid", index=str(index))
+    (piece,) = make("piece.mid", seconds=60.0, index=str(index))
     assert piece.facts["originality"] == {
         "longest_shared_run_notes": len(copied),
         "exact": True,
