@@ -23,6 +23,7 @@ from deep_piano.decoding.given import FOLLOWING_NOTES, Given
 from deep_piano.decoding.open import open_decoder
 from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.generate.fill import FillRoad, FillSeed
+from deep_piano.generate.notes import NoteRoad
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
@@ -90,7 +91,7 @@ def _inside(notes: Notes) -> np.ndarray:
     return (notes["onset"] >= BETWEEN_S[0]) & (notes["onset"] < BETWEEN_S[1])
 
 
-def decoded(road: FillRoad, tasks: Mapping[int, NoteTask]) -> dict[int, NoteContinuation]:
+def decoded(road: NoteRoad, tasks: Mapping[int, NoteTask]) -> dict[int, NoteContinuation]:
     """Return what a decoder makes of tasks, side by side."""
     decoder = open_decoder(road.checkpoint, road.settings)
     for number, task in tasks.items():

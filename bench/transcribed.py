@@ -21,13 +21,13 @@ import click
 import numpy as np
 
 from bench.continuations import Case, adherence, by_corpus, held_out, made, realism
+from bench.fill import decoded
 from deep_piano.codecs.notes import ONSET, STEPS_PER_SECOND, encode
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.given import Given
-from deep_piano.decoding.open import open_decoder
-from deep_piano.decoding.rules import NoteContinuation, NoteTask
+from deep_piano.decoding.rules import NoteTask
 from deep_piano.generate.notes import NoteRoad
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
@@ -85,10 +85,9 @@ def what_followed(road: NoteRoad, cases: Sequence[Case], *, moved: int = 0) -> f
 
     With `moved` each case has the seed of the one so many further on in its corpus.
     """
-    settings = road.settings.model_copy(update={"candidates": 1})
-    begin_s = settings.seed_seconds
-    decoder = open_decoder(road.checkpoint, settings)
-    counts = []
+    alone = replace(road, settings=road.settings.model_copy(update={"candidates": 1}))
+    begin_s = road.settings.seed_seconds
+    tasks = {}
     for number, (case, seed) in enumerate(with_seeds(cases, moved)):
         onset = case.whole["onset"]
         notes = case.whole[(onset >= begin_s) & (onset < begin_s + FOLLOWING_S)]
@@ -96,14 +95,11 @@ def what_followed(road: NoteRoad, cases: Sequence[Case], *, moved: int = 0) -> f
         steps[0, ONSET] = round(float(notes["onset"][0]) * STEPS_PER_SECOND)
         given = Given(steps, np.full((len(steps), 2), np.nan))
         ends_s = float(notes["offset"].max()) + RING_S
-        task = NoteTask(seed, begin_s, ends_s, np.random.default_rng(0), given=given)
-        decoder.add(number, task)
-        counts.append(len(notes))
-    done: dict[object, NoteContinuation] = {}
-    while len(decoder):
-        done |= decoder.step()
-    nats = [done[number].nats for number in range(len(counts))]
-    return float(np.average(nats, weights=counts))
+        rng = np.random.default_rng(0)
+        tasks[number] = NoteTask(seed, begin_s, ends_s, rng, given=given)
+    done = decoded(alone, tasks)
+    nats, notes_of = zip(*((done[n].nats, len(done[n].steps)) for n in tasks), strict=True)
+    return float(np.average(nats, weights=notes_of))
 
 
 def with_seeds(cases: Sequence[Case], moved: int) -> Iterator[tuple[Case, Notes]]:
