@@ -17,9 +17,8 @@ from deep_piano.analysis.originality import BETWEEN, FNV_PRIME, wait_of, way
 from deep_piano.codecs.notes import LONGEST_ONSET, PITCHES
 from deep_piano.decoding.rules import Piece
 from deep_piano.decoding.sections import KEYS
-from deep_piano.decoding.xla import where
+from deep_piano.decoding.xla import Rows, where
 
-Rows = dict[str, Any]
 _NONE: Final = -1
 _WAITS: Final = np.array([wait_of(steps) for steps in range(LONGEST_ONSET + 1)])
 

@@ -6,8 +6,6 @@ hands over the notes that may be given in it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
@@ -15,22 +13,20 @@ from deep_piano.codecs.notes import PITCHES
 from deep_piano.decoding.given import CLEAR_STEPS, FREE
 from deep_piano.decoding.rules import Piece
 from deep_piano.decoding.sections import KEYS
-
-Rows = dict[str, Any]
-_MANY = 2**62
+from deep_piano.decoding.xla import MANY, Rows
 
 
 def given_row(piece: Piece, most: int) -> Rows:
     """Return what is given of the next notes of a piece, so many at most."""
     row: Rows = {
         "given_at": 0,
-        "given_left": _MANY,
+        "given_left": MANY,
         "given_steps": np.full((most, 4), FREE, np.int64),
         "given_spans": np.full((most, 2), np.nan),
         "given_waits": np.zeros(most, bool),
         "sounds_until": np.full(PITCHES, -np.inf),
         "struck_at": np.full(PITCHES, np.inf),
-        "first_until": _MANY,
+        "first_until": MANY,
     }
     giving = piece.giving
     if giving is None:
@@ -49,7 +45,7 @@ def given_row(piece: Piece, most: int) -> Rows:
 
 def is_given(rows: Rows) -> tf.Tensor:
     """Say of which pieces the next note is given, in part or altogether."""
-    return rows["given_left"] < _MANY
+    return rows["given_left"] < MANY
 
 
 def given_or(rows: Rows, index: int, drawn: tf.Tensor) -> tf.Tensor:

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
@@ -23,9 +21,9 @@ from deep_piano.decoding.sections import (
     Aims,
     Wishes,
 )
+from deep_piano.decoding.xla import Rows
 
 Pair = tuple[tf.Tensor, tf.Tensor]
-Rows = dict[str, Any]
 
 
 def section_row(piece: Piece) -> Rows:

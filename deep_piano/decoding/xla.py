@@ -12,6 +12,10 @@ from deep_piano.decoding.constants import NORM_EPSILON
 from deep_piano.errors import DeepPianoError
 
 _XLA_FLAGS: Final = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+MANY: Final = 2**62
+
+Rows = dict[str, Any]
+"""One row a piece: what its rules need to know."""
 
 
 def prepare_gpu() -> None:
