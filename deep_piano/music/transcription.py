@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deep_piano.errors import AssetError, AudioError
 from deep_piano.infra.progress import Progress, Tell, no_progress
-from deep_piano.music import tuning
+from deep_piano.music import tuning, velocities
 from deep_piano.music.notes import Notes
 from deep_piano.music.segments import (
     SAMPLE_RATE,
@@ -55,7 +55,8 @@ def transcribe(samples: ArrayLike, *, sr: int, progress: Tell = no_progress) -> 
     Returns
     -------
     ndarray, dtype `NOTE`
-        The notes as they sound, with the sustain pedal; empty for silence.
+        The notes as they sound, with the sustain pedal, and as loud as they were likely played;
+        empty for silence.
 
     Raises
     ------
@@ -112,7 +113,8 @@ class Transcriber:
         self, samples: ArrayLike, *, sr: int, progress: Tell = no_progress
     ) -> Performance:
         """Return key presses and pedal separately; parameters and errors as in `transcribe`."""
-        return transcribe_segments(self._network, samples, sr=sr, progress=progress)
+        heard = transcribe_segments(self._network, samples, sr=sr, progress=progress)
+        return heard._replace(keys=velocities.as_played(heard.keys))
 
 
 def transcribe_segments(
@@ -123,6 +125,8 @@ def transcribe_segments(
     progress: Tell = no_progress,
 ) -> Performance:
     """Transcribe samples of any length with `network`, segment by segment.
+
+    Velocities are as they are heard; see `velocities`.
 
     Parameters
     ----------

@@ -22,14 +22,18 @@ from bench import (
     controls,
     decode,
     endings,
+    fill,
     form,
     generate,
     growth,
     prepare,
     realism,
     recordings,
+    remix,
     serve,
     train,
+    transcribed,
+    velocities,
 )
 from bench.recordings import Row, compare_with_others, criteria_table, faults, longest_quiet_s
 from bench.stages import REST, Stopwatch
@@ -72,6 +76,10 @@ from tests.support.rows import note_row, write_dataset
         (growth, "--corpus"),
         (serve, "--runs"),
         (train, "--preset"),
+        (fill, "--pieces"),
+        (remix, "--pieces"),
+        (transcribed, "--workers"),
+        (velocities, "--audio"),
     ],
 )
 def test_each_script_says_what_it_does(script, option):
