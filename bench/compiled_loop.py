@@ -26,9 +26,9 @@ from bench.common import Round, in_turn, machine, ready_tensorflow, seconds_of, 
 from bench.decode import SEED_S, bandwidth_of, far_more_than_cache, gemm_flops, scale, step_cost
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.open import drawing
-from deep_piano.decoding.rules import NoteTask
 from deep_piano.errors import DeepPianoError
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.report.text import markdown

@@ -29,8 +29,8 @@ from deep_piano.analysis.note_figures import density_ratio
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
+from deep_piano.decoding.note_task import NoteContinuation
 from deep_piano.decoding.open import open_decoder
-from deep_piano.decoding.rules import NoteContinuation
 from deep_piano.generate.notes import NoteRoad
 from deep_piano.generate.seeds import Seed
 from deep_piano.infra.progress import no_progress

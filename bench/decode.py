@@ -40,8 +40,8 @@ from deep_piano.codecs.base import Part  # noqa: E402
 from deep_piano.codecs.note_context import NoteContext  # noqa: E402
 from deep_piano.codecs.notes import SPEC, VALUES, classes, encode  # noqa: E402
 from deep_piano.decoding.base import Sampling  # noqa: E402
+from deep_piano.decoding.note_task import NoteTask  # noqa: E402
 from deep_piano.decoding.notes import Engine, NoteDecoder  # noqa: E402
-from deep_piano.decoding.rules import NoteTask  # noqa: E402
 from deep_piano.errors import DeepPianoError  # noqa: E402
 from deep_piano.models import checkpoint as checkpoints  # noqa: E402
 from deep_piano.music.notes import Notes, make_notes  # noqa: E402

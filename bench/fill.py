@@ -20,8 +20,8 @@ from bench.continuations import held_out_music
 from deep_piano.config.load import load_config
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.given import FOLLOWING_NOTES, Given
+from deep_piano.decoding.note_task import NoteContinuation, NoteTask
 from deep_piano.decoding.open import open_decoder
-from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.generate.fill import FillRoad, FillSeed
 from deep_piano.generate.notes import NoteRoad
 from deep_piano.infra.progress import no_progress

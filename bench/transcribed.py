@@ -27,7 +27,7 @@ from deep_piano.config.load import load_config
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.given import Given
-from deep_piano.decoding.rules import NoteTask
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.generate.notes import NoteRoad
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder

@@ -18,7 +18,8 @@ import numpy as np
 from deep_piano.analysis.judge import Judge, judged_figures
 from deep_piano.analysis.note_figures import has_fault
 from deep_piano.decoding.base import Decoder
-from deep_piano.decoding.rules import NoteContinuation, NoteTask, Piece
+from deep_piano.decoding.note_task import NoteContinuation, NoteTask
+from deep_piano.decoding.rules import Piece
 from deep_piano.music.notes import Notes
 
 SPAN_S: Final = 10.0

@@ -39,7 +39,8 @@ from deep_piano.decoding.base import (
 )
 from deep_piano.decoding.constants import NORM_EPSILON
 from deep_piano.decoding.given import FREE
-from deep_piano.decoding.rules import WAITING, NoteContinuation, NoteTask, Piece
+from deep_piano.decoding.note_task import NoteContinuation, NoteTask
+from deep_piano.decoding.rules import WAITING, Piece
 from deep_piano.decoding.sections import HEARD_RUN
 from deep_piano.infra.kernels import Array, Kernel
 from deep_piano.models.checkpoint import Checkpoint

@@ -23,12 +23,13 @@ from deep_piano.analysis.originality import Index
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.note_kernels import ContextState
 from deep_piano.decoding.base import Decoder, Sampling
+from deep_piano.decoding.note_task import NoteContinuation, NoteTask
 from deep_piano.decoding.notes_xla_apart import apart_row
 from deep_piano.decoding.notes_xla_given import given_row
 from deep_piano.decoding.notes_xla_loop import Loop
 from deep_piano.decoding.notes_xla_rules import chord_row, first_row
 from deep_piano.decoding.notes_xla_sections import section_row
-from deep_piano.decoding.rules import NoteContinuation, NoteTask, Piece
+from deep_piano.decoding.rules import Piece
 from deep_piano.decoding.xla import MANY, Rows
 from deep_piano.models.checkpoint import Checkpoint
 

@@ -16,7 +16,7 @@ from deep_piano.analysis import note_figures
 from deep_piano.analysis.keys import key_of
 from deep_piano.decoding.ending import RING_S
 from deep_piano.decoding.given import Given
-from deep_piano.decoding.rules import NoteContinuation, NoteTask
+from deep_piano.decoding.note_task import NoteContinuation, NoteTask
 from deep_piano.decoding.sections import Section
 from deep_piano.errors import InputError, one_line
 from deep_piano.generate import seeds

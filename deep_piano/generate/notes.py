@@ -21,8 +21,8 @@ from deep_piano.analysis.originality import Index, SharedRun
 from deep_piano.analysis.signature import sure_signature
 from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.note_task import NoteContinuation, NoteTask
 from deep_piano.decoding.open import judge_for
-from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.errors import InputError, one_line
 from deep_piano.generate import seeds
 from deep_piano.generate.files import PieceFiles

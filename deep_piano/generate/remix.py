@@ -17,7 +17,7 @@ from deep_piano.codecs.notes import DURATION, ONSET, PITCH, STEPS_PER_SECOND, VE
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.ending import RING_S
 from deep_piano.decoding.given import Given
-from deep_piano.decoding.rules import NoteContinuation, NoteTask
+from deep_piano.decoding.note_task import NoteContinuation, NoteTask
 from deep_piano.generate import seeds
 from deep_piano.generate.form import course
 from deep_piano.generate.notes import NoteRoad, NoteTake

@@ -19,8 +19,8 @@ from deep_piano.analysis.judge import FIGURES, Judge, judged_figures
 from deep_piano.codecs.notes import decode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.open import open_decoder
-from deep_piano.decoding.rules import NoteTask
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.models.checkpoint import Checkpoint

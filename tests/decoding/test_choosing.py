@@ -9,8 +9,8 @@ from deep_piano.analysis.judge import Judge
 from deep_piano.analysis.texture import TEXTURES
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.choosing import ChoosingDecoder, best_of
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import NoteTask
 from deep_piano.decoding.sections import Section
 from deep_piano.music.notes import make_notes
 from tests.support.fakes import arpeggios, random_checkpoint

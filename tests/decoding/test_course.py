@@ -7,8 +7,8 @@ from deep_piano.analysis.keys import Key
 from deep_piano.codecs.notes import encode
 from deep_piano.decoding.course import Course, Heard
 from deep_piano.decoding.ending import CLOSING_DENSITY, CLOSING_LOUDNESS, CLOSING_S
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine
-from deep_piano.decoding.rules import NoteTask
 from deep_piano.decoding.sections import Section, dominant_of, wish_for_key
 from tests.support.decoding import composed
 from tests.support.fakes import arpeggios, random_checkpoint

@@ -8,8 +8,8 @@ from deep_piano.codecs.notes import DURATION, ONSET, PITCH, VELOCITY, decode, en
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.choosing import ChoosingDecoder
 from deep_piano.decoding.given import FOLLOWING_NOTES, FREE, Given
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import NoteTask
 from deep_piano.music.notes import LOWEST_PITCH, excerpt, make_notes
 from tests.support.fakes import arpeggios, random_checkpoint
 

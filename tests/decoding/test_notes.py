@@ -19,14 +19,9 @@ from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import LOG_WIDTHS, STEPS_PER_SECOND
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.ending import RING_S
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import (
-    LONGEST_GAP_S,
-    LONGEST_NOTE_S,
-    MOST_NOTES_AT_ONCE,
-    NoteTask,
-    Piece,
-)
+from deep_piano.decoding.rules import LONGEST_GAP_S, LONGEST_NOTE_S, MOST_NOTES_AT_ONCE, Piece
 from deep_piano.decoding.sections import FREE_DENSITY
 from deep_piano.models.config import ModelConfig
 from deep_piano.music.notes import make_notes

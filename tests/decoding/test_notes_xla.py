@@ -14,8 +14,9 @@ from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.notes import encode
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.given import Given
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE, NoteTask
+from deep_piano.decoding.rules import MOST_NOTES_AT_ONCE
 from deep_piano.decoding.sections import Section
 from tests.support.fakes import arpeggios, random_checkpoint
 

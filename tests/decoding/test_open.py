@@ -11,9 +11,9 @@ import pytest
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.choosing import ChoosingDecoder
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import NoteDecoder
 from deep_piano.decoding.open import drawing, judge_of, open_decoder
-from deep_piano.decoding.rules import NoteTask
 from deep_piano.decoding.wave import WaveDecoder, WaveEngine, WaveTask
 from deep_piano.errors import CheckpointError
 from tests.support.fakes import arpeggios, random_checkpoint, sound_checkpoint

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from deep_piano.decoding.base import Decoder, Sampling
+from deep_piano.decoding.note_task import NoteContinuation, NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import NoteContinuation, NoteTask
 from deep_piano.decoding.sections import Section
 from deep_piano.music.notes import Notes
 from tests.support.fakes import arpeggios, random_checkpoint

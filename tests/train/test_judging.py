@@ -8,9 +8,9 @@ import pytest
 from deep_piano.analysis.judge import judged_figures
 from deep_piano.codecs.notes import decode, encode
 from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.open import drawing
-from deep_piano.decoding.rules import NoteTask
 from deep_piano.errors import InputError
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.train.judging import train_judge
