@@ -29,7 +29,7 @@ from deep_piano.decoding.ending import FINAL_CHORD_NOTES, LONGEST, LOUD, ROLL_ST
 from deep_piano.decoding.loops import WAITS
 from deep_piano.decoding.notes_xla_apart import take_apart, without_copies
 from deep_piano.decoding.notes_xla_given import free_keys, is_given, must_wait, take_given
-from deep_piano.decoding.notes_xla_sections import aims_at, played, section_row
+from deep_piano.decoding.notes_xla_sections import aims_at, section_row, take_theme
 from deep_piano.decoding.rules import (
     FADING,
     FORGETTING,
@@ -208,9 +208,9 @@ def take(rows: Rows, step: tf.Tensor, table: tf.Tensor | None) -> Rows:
         "density": rows["density"] * tf.gather(FADING, gap) + rows["note_share"],
         "levels": rows["levels"] * tf.gather(FADING, gap)[:, None]
         + tf.cast(tf.stack([tf.ones_like(now), pitch, step[:, VELOCITY]], 1), tf.float64),
-        "theme_left": rows["theme_left"] & ~played(rows, now, pitch),
     }
-    after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap)) | take_given(rows, pitch)
+    after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))
+    after |= take_given(rows, pitch) | take_theme(rows, now, pitch)
     if table is not None:
         after |= take_apart(rows, table, gap)
     return where(rows["in_chord"], after | _take_into_chord(after, pitch), after)

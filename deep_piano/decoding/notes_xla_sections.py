@@ -11,6 +11,7 @@ import tensorflow as tf
 from deep_piano.codecs.notes import ONSET, ONSET_CLASSES, ONSETS, PITCH, PITCHES
 from deep_piano.decoding.rules import Piece
 from deep_piano.decoding.sections import (
+    CHORD_STEPS,
     KEYS,
     KEYS_APART,
     LATEST_GAP,
@@ -21,7 +22,7 @@ from deep_piano.decoding.sections import (
     Aims,
     Wishes,
 )
-from deep_piano.decoding.xla import Rows
+from deep_piano.decoding.xla import MANY, Rows
 
 Pair = tuple[tf.Tensor, tf.Tensor]
 
@@ -38,6 +39,8 @@ def section_row(piece: Piece) -> Rows:
         "theme_when": wishes.when,
         "theme_keys": wishes.keys,
         "theme_left": wishes.left,
+        "theme_last": wishes.last,
+        "theme_lag": wishes.lag,
         "strength": wishes.strength,
         "vary": wishes.vary,
         "since": 0,  # notes of the section
@@ -72,8 +75,12 @@ def wish(rows: Rows, drawn: list[tf.Tensor], heard: Pair) -> tf.Tensor:
         found = _wished_onset(rows)
     elif index == PITCH:
         at = (now + drawn[ONSET])[:, None]
-        due = left & (tf.abs(rows["theme_when"] - at) <= NEAR_STEPS)
-        weight = tf.where(due, strength[:, None], 0.0)
+        when = rows["theme_when"]
+        due = left & (tf.abs(when - at) <= NEAR_STEPS)
+        apart = tf.where(due, tf.abs(when + _late(rows, when) - at), MANY)
+        first = apart == tf.reduce_min(apart, 1, keepdims=True)
+        weight = tf.where(first, strength[:, None], strength[:, None] / 2)
+        weight = tf.where(due, weight, 0.0)
         found = aims.of_key + register * KEYS_APART + _at_keys(rows["theme_keys"], weight)
         key, lag = heard
         avoided = ~tf.reduce_any(due, 1) & (lag > rows["since"])
@@ -86,11 +93,18 @@ def wish(rows: Rows, drawn: list[tf.Tensor], heard: Pair) -> tf.Tensor:
 def _wished_onset(rows: Rows) -> tf.Tensor:
     now, when = rows["now"][:, None], rows["theme_when"]
     due = rows["theme_left"] & (when >= now - NEAR_STEPS)
-    gap = tf.reduce_min(tf.where(due, tf.maximum(when - now, 0), LATEST_GAP + 1), 1)
-    apart = np.arange(ONSETS) - tf.gather(ONSET_CLASSES, tf.minimum(gap, LATEST_GAP))[:, None]
+    first = tf.reduce_min(tf.where(due, when, MANY), 1, keepdims=True)
+    gap = tf.maximum(first + _late(rows, first) - now, 0)
+    apart = np.arange(ONSETS) - tf.gather(ONSET_CLASSES, tf.minimum(gap, LATEST_GAP))
     near = tf.maximum(1 - tf.cast(tf.abs(apart), tf.float32) / NEAR_CLASSES, 0)
     found = rows["strength"][:, None] * (ONSET_SHARE * near)
-    return tf.where((gap <= LATEST_GAP)[:, None], found, 0.0)
+    return tf.where(gap <= LATEST_GAP, found, 0.0)
+
+
+def _late(rows: Rows, when: tf.Tensor) -> tf.Tensor:
+    """See `Wishes._late`."""
+    last, lag = rows["theme_last"][:, None], rows["theme_lag"][:, None]
+    return tf.where(when - last <= CHORD_STEPS, lag, 0)
 
 
 def _at_keys(keys: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
@@ -102,9 +116,18 @@ def _at_keys(keys: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     return tf.tensor_scatter_nd_max(nothing, place, tf.reshape(weight, [-1]))
 
 
-def played(rows: Rows, now: tf.Tensor, pitch: tf.Tensor) -> tf.Tensor:
-    """Return which notes of a theme are no longer left; see `Wishes.take`."""
-    due = rows["theme_left"] & (tf.abs(rows["theme_when"] - now[:, None]) <= NEAR_STEPS)
+def take_theme(rows: Rows, now: tf.Tensor, pitch: tf.Tensor) -> Rows:
+    """Take note of a key that was struck; see `Wishes.take`."""
+    when = rows["theme_when"]
+    due = rows["theme_left"] & (tf.abs(when - now[:, None]) <= NEAR_STEPS)
     mine = due & (rows["theme_keys"] == pitch[:, None])
+    is_mine = tf.reduce_any(mine, 1)
     first = tf.argmax(tf.cast(due, tf.int32), 1)[:, None] == np.arange(due.shape[1])
-    return tf.where(tf.reduce_any(mine, 1, keepdims=True), mine, due & first)
+    over = tf.where(is_mine[:, None], mine, due & first)
+    last = tf.gather(when, tf.argmax(tf.cast(mine, tf.int32), 1), batch_dims=1)
+    last = tf.where(is_mine, last, rows["theme_last"])
+    return {
+        "theme_left": rows["theme_left"] & ~over,
+        "theme_last": last,
+        "theme_lag": tf.where(is_mine, now - last, rows["theme_lag"]),
+    }

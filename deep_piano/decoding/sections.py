@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ THEME_NOTES: Final = 1024
 """As many notes of a passage are recalled, its first ones."""
 NEAR_STEPS: Final = 6  # a note this far from its time is still the passage's
 NEAR_CLASSES: Final = 4  # of onsets, over which a wish for one fades
+CHORD_STEPS: Final = 6  # a chord that is late keeps its spread
 LATEST_GAP: Final = 200  # steps: notes that are due later than that are not waited for
 ONSET_SHARE: Final = 1.5  # of the strength: for the time of a note, without which no key helps
 CHORD_STRENGTH: Final = 1.0  # nats
@@ -186,6 +187,8 @@ class Wishes:
     when, keys : ndarray of int64, shape (`THEME_NOTES`,)
     left : ndarray of bool, shape (`THEME_NOTES`,)
         Notes of the passage that were not played yet.
+    last, lag : int
+        When the last of them that was played was due, and how late it was.
     """
 
     def __init__(
@@ -206,6 +209,7 @@ class Wishes:
         self.when, self.keys = np.zeros(THEME_NOTES, np.int64), np.zeros(THEME_NOTES, np.int64)
         self.when[: len(kept)], self.keys[: len(kept)] = when[kept], keys[kept]
         self.left = np.arange(THEME_NOTES) < len(kept)
+        self.last, self.lag = -_NEVER, 0
 
     @classmethod
     def none(cls) -> Wishes:
@@ -252,10 +256,16 @@ class Wishes:
         aims = self.at(now)
         register, loudness = self.pulls * (aims.levels - levels[1:] / levels[0])
         if index == PITCH:
-            due = self.left & (np.abs(self.when - now - step[ONSET]) <= NEAR_STEPS)
+            onset = now + step[ONSET]
+            due = self.left & (np.abs(self.when - onset) <= NEAR_STEPS)
             wish = aims.of_key + np.float32(register) * KEYS_APART
             if due.any():
-                wish[self.keys[due]] = wish[self.keys[due]] + self.strength
+                apart = np.abs(self.when + self._late(self.when) - onset)[due]
+                first = apart == apart.min()
+                weight = np.zeros(PITCHES, np.float32)
+                weight[self.keys[due]] = self.strength / 2
+                weight[self.keys[due][first]] = self.strength
+                wish += weight
             elif heard >= 0:
                 wish[heard] -= self.vary
             return wish
@@ -263,12 +273,19 @@ class Wishes:
 
     def _onset(self, now: int) -> Floats | None:
         due = self.left & (self.when >= now - NEAR_STEPS)
-        gap = max(0, int(self.when[due].min()) - now) if due.any() else LATEST_GAP + 1
+        if not due.any():
+            return None
+        first = self.when[due].min()
+        gap = max(0, int(first + self._late(first)) - now)
         if gap > LATEST_GAP:
             return None
         apart = _CLASS - ONSET_CLASSES[gap]
         near = np.maximum(1 - np.abs(apart) / NEAR_CLASSES, 0)
         return self.strength * (ONSET_SHARE * near).astype(np.float32)
+
+    def _late(self, when: Any) -> Any:
+        """Return how late notes are that are due then: a chord keeps its spread."""
+        return np.where(when - self.last <= CHORD_STEPS, self.lag, 0)
 
     def take(self, now: int, key: int) -> None:
         """Take note that a key was struck.
@@ -279,5 +296,8 @@ class Wishes:
         due = self.left & (np.abs(self.when - now) <= NEAR_STEPS)
         played = due & (self.keys == key)
         self.left &= ~played
-        if due.any() and not played.any():
+        if played.any():
+            self.last = int(self.when[played.argmax()])
+            self.lag = now - self.last
+        elif due.any():
             self.left[due.argmax()] = False

@@ -130,6 +130,26 @@ def test_an_onset_is_wished_for_at_its_time():
     assert LATEST_GAP < 1000 - 152
 
 
+def test_a_chord_that_is_late_keeps_its_spread():
+    wishes = wishing([100, 101, 103, 150], [40, 44, 47, 50], strength=4.0)
+    assert wishes.of([], 102, LEVELS, -1).argmax() == 0
+    wishes.take(102, 40)
+    assert wishes.of([], 102, LEVELS, -1).argmax() == 1
+    wishes.take(102, 44)  # this one came together with the first
+    assert wishes.of([], 102, LEVELS, -1).argmax() == 2
+    wishes.take(104, 47)
+    assert wishes.of([], 104, LEVELS, -1).argmax() == ONSET_CLASSES[46]  # the next is in time
+
+
+def test_the_key_that_is_due_first_is_wished_for_first():
+    wishes = wishing([100, 101, 150], [40, 44, 50], strength=4.0)
+    wish = wishes.of([0], 100, LEVELS, -1)
+    assert (wish[40], wish[44], wish[50]) == (4, 2, 0)
+    wishes.take(102, 40)
+    wish = wishes.of([1], 102, LEVELS, -1)  # as late as the note before
+    assert (wish[40], wish[44]) == (0, 4)
+
+
 def test_a_note_that_does_not_come_is_given_up_when_another_comes_at_its_time():
     wishes = wishing([100, 101, 102], [40, 44, 47], strength=4.0)
     wishes.take(90, 30)  # before its time
