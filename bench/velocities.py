@@ -16,9 +16,10 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from bench.common import machine
+from bench.continuations import rows_of_corpora
+from bench.recordings import find_recordings
 from deep_piano.codecs.notes import decode
 from deep_piano.dataset.reader import Dataset
-from deep_piano.dataset.rows import Row
 from deep_piano.generate.notes import ready_sound
 from deep_piano.infra.assets import cache
 from deep_piano.infra.progress import no_progress
@@ -90,12 +91,8 @@ def heard(pairs: Iterator[Pair]) -> np.ndarray:
 def rendered(dataset: Dataset, split: str, count: int) -> Iterator[Pair]:
     """Yield excerpts of each corpus, always the same ones, and their sound."""
     sound = ready_sound(None, no_progress)
-    corpora: dict[str, list[Row]] = {}
-    for row in dataset.recordings(split):
-        if row.duration_s > 4 * EXCERPT_S:
-            corpora.setdefault(row.name.split("/")[0], []).append(row)
     rng = np.random.default_rng(0)
-    for _, rows in sorted(corpora.items()):
+    for _, rows in rows_of_corpora(dataset, split, 4 * EXCERPT_S):
         for index in rng.permutation(len(rows))[:count]:
             whole = decode(rows[index].sequence)
             start_s = rng.uniform(whole["onset"][0], whole["onset"][-1] - 2 * EXCERPT_S)
@@ -106,9 +103,9 @@ def rendered(dataset: Dataset, split: str, count: int) -> Iterator[Pair]:
 
 def recorded(folder: Path) -> Iterator[Pair]:
     """Yield excerpts of recordings, one after another, and their notes."""
-    for path in sorted(folder.glob("*.tsv")):
-        notes = make_notes(*np.loadtxt(path).T)
-        samples = audio.decode(next(folder.glob(f"{path.stem}.[!t]*")), sr=SAMPLE_RATE)
+    for path in find_recordings(folder, None):
+        notes = make_notes(*np.loadtxt(path.with_suffix(".tsv")).T)
+        samples = audio.decode(path, sr=SAMPLE_RATE)
         for start_s in np.arange(0, len(samples) / SAMPLE_RATE - EXCERPT_S, EXCERPT_S):
             begin = round(start_s * SAMPLE_RATE)
             part = samples[begin : begin + round(EXCERPT_S * SAMPLE_RATE)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -260,11 +260,11 @@ class Wishes:
             due = self.left & (np.abs(self.when - onset) <= NEAR_STEPS)
             wish = aims.of_key + np.float32(register) * KEYS_APART
             if due.any():
-                apart = np.abs(self.when + self._late(self.when) - onset)[due]
-                first = apart == apart.min()
+                when, keys = self.when[due], self.keys[due]
+                apart = np.abs(when + self._late(when) - onset)
                 weight = np.zeros(PITCHES, np.float32)
-                weight[self.keys[due]] = self.strength / 2
-                weight[self.keys[due][first]] = self.strength
+                weight[keys] = self.strength / 2
+                weight[keys[apart == apart.min()]] = self.strength
                 wish += weight
             elif heard >= 0:
                 wish[heard] -= self.vary
@@ -283,7 +283,7 @@ class Wishes:
         near = np.maximum(1 - np.abs(apart) / NEAR_CLASSES, 0)
         return self.strength * (ONSET_SHARE * near).astype(np.float32)
 
-    def _late(self, when: Any) -> Any:
+    def _late(self, when: NDArray[np.int64] | np.int64) -> NDArray[np.int64]:
         """Return how late notes are that are due then: a chord keeps its spread."""
         return np.where(when - self.last <= CHORD_STEPS, self.lag, 0)
 
