@@ -59,7 +59,6 @@ from deep_piano.codecs.notes import decode, encode
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
-from deep_piano.dataset.rows import Row
 from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import DeepPianoError
 from deep_piano.generate.notes import NoteRoad, index_for
@@ -174,22 +173,13 @@ def main(
     click.echo("\n\n".join([*tables, verdict(cases)]))
 
 
-def rows_of_corpora(dataset: Dataset, split: str, shortest_s: float) -> list[tuple[str, list[Row]]]:
-    """Return the recordings of each corpus of a split that are not shorter, by its name."""
-    corpora: dict[str, list[Row]] = {}
-    for row in dataset.recordings(split):
-        if row.duration_s >= shortest_s:
-            corpora.setdefault(row.name.split("/")[0], []).append(row)
-    return sorted(corpora.items())
-
-
 def held_out_music(dataset: Dataset, count: int, seed_s: float) -> Iterator[tuple[str, str, Notes]]:
     """Yield some of each corpus of the validation split, always the same ones.
 
     With the corpus come the name and the notes, the first onset at time zero.
     """
     shortest_s = seed_s + SHORTEST_CONTINUATION_S
-    for corpus, rows in rows_of_corpora(dataset, "validation", shortest_s):
+    for corpus, rows in dataset.by_corpus("validation", shortest_s=shortest_s).items():
         for index in np.random.default_rng(0).permutation(len(rows))[:count]:
             notes = decode(rows[index].sequence)
             yield corpus, rows[index].name, excerpt(notes, float(notes["onset"][0]), math.inf)

@@ -16,7 +16,6 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from bench.common import machine
-from bench.continuations import rows_of_corpora
 from bench.recordings import find_recordings
 from deep_piano.codecs.notes import decode
 from deep_piano.dataset.reader import Dataset
@@ -92,7 +91,7 @@ def rendered(dataset: Dataset, split: str, count: int) -> Iterator[Pair]:
     """Yield excerpts of each corpus, always the same ones, and their sound."""
     sound = ready_sound(None, no_progress)
     rng = np.random.default_rng(0)
-    for _, rows in rows_of_corpora(dataset, split, 4 * EXCERPT_S):
+    for rows in dataset.by_corpus(split, shortest_s=4 * EXCERPT_S).values():
         for index in rng.permutation(len(rows))[:count]:
             whole = decode(rows[index].sequence)
             start_s = rng.uniform(whole["onset"][0], whole["onset"][-1] - 2 * EXCERPT_S)

@@ -147,6 +147,17 @@ class Dataset:
         for group in self.row_groups(split):
             yield from self.rows(group)
 
+    def by_corpus(self, split: str, *, shortest_s: float = 0.0) -> dict[str, list[Row]]:
+        """Return the recordings of a split by the first folder of their names, in its order.
+
+        Those shorter than `shortest_s` seconds are left out. All are in memory at once.
+        """
+        corpora: dict[str, list[Row]] = {}
+        for row in self.recordings(split):
+            if row.duration_s >= shortest_s:
+                corpora.setdefault(row.name.split("/")[0], []).append(row)
+        return dict(sorted(corpora.items()))
+
     def _require_as_promised(self, group: RowGroup, lengths: Sequence[int]) -> None:
         """Raise where a row group does not match the manifest."""
         if (len(lengths), sum(lengths)) != (group.recordings, group.steps):

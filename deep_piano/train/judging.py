@@ -105,13 +105,9 @@ def train_judge(
 
 def _recordings(dataset: Dataset, settings: GenerateConfig, most: int) -> list[tuple[Notes, Notes]]:
     """Return the seeds and continuations of some recordings."""
-    corpora: dict[str, list[Any]] = {}
-    shortest_s = settings.seed_seconds + 2 * EVERY_S
-    for row in dataset.recordings("train"):
-        if row.duration_s >= shortest_s:
-            corpora.setdefault(row.name.split("/")[0], []).append(row)
+    corpora = dataset.by_corpus("train", shortest_s=settings.seed_seconds + 2 * EVERY_S)
     rng = np.random.default_rng(settings.random_state)
-    queues = [[rows[i] for i in rng.permutation(len(rows))] for _, rows in sorted(corpora.items())]
+    queues = [[rows[i] for i in rng.permutation(len(rows))] for rows in corpora.values()]
     # One of each corpus in turn, until none is left.
     turns = [queue[turn] for turn in range(most) for queue in queues if turn < len(queue)]
     found = []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,22 @@ def test_sound_is_read_too(tmp_path, codec):
     with Dataset(write_dataset(tmp_path, rows, codec=codec)) as dataset:
         [first, *_] = dataset.recordings("train")
         assert first.sequence.dtype == rows[0].sequence.dtype
+
+
+def test_recordings_by_corpus_leave_out_short_ones(tmp_path, rows):
+    some = [row for row in rows if row.split == "train"][:4]
+    named = [
+        replace(row, name=name, duration_s=seconds)
+        for row, name, seconds in zip(
+            some, ("b/1.mid", "a/1.mid", "b/x/2.mid", "b/3.mid"), (5.0, 9.0, 6.0, 4.9), strict=True
+        )
+    ]
+    with Dataset(write_dataset(tmp_path, named)) as dataset:
+        found = dataset.by_corpus("train", shortest_s=5.0)
+        assert list(found) == ["a", "b"]
+        assert {row.name for row in found["b"]} == {"b/1.mid", "b/x/2.mid"}
+        assert len(dataset.by_corpus("train")["b"]) == 3
+        assert dataset.by_corpus("test") == {}
 
 
 def test_a_shard_that_holds_other_recordings_than_the_manifest_says_is_broken(tmp_path, rows):

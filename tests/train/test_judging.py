@@ -8,6 +8,7 @@ import pytest
 from deep_piano.analysis.judge import judged_figures
 from deep_piano.codecs.notes import decode, encode
 from deep_piano.config.sections import GenerateConfig
+from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.open import drawing
@@ -19,20 +20,23 @@ from tests.support.fakes import arpeggios, random_checkpoint
 SETTINGS = GenerateConfig(seed_seconds=6.0)
 
 
-def dataset(count, seconds=40.0):
-    def recordings(split):
-        assert split == "train"
-        for number in range(count):
-            notes = arpeggios(seconds, rng=np.random.default_rng(number), tonic=40 + number)
-            name = f"corpus {number % 3}/{number}.mid"
-            yield SimpleNamespace(name=name, duration_s=seconds, sequence=encode(notes))
+class Arpeggios(Dataset):
+    """Arpeggios of three corpora, in no file."""
 
-    return SimpleNamespace(recordings=recordings)
+    def __init__(self, count, seconds=40.0):
+        self.count, self.seconds = count, seconds
+
+    def recordings(self, split):
+        assert split == "train"
+        for number in range(self.count):
+            notes = arpeggios(self.seconds, rng=np.random.default_rng(number), tonic=40 + number)
+            name = f"corpus {number % 3}/{number}.mid"
+            yield SimpleNamespace(name=name, duration_s=self.seconds, sequence=encode(notes))
 
 
 @pytest.fixture(scope="module")
 def trained():
-    return train_judge(random_checkpoint(scale=0.5), dataset(12), SETTINGS, recordings=12)
+    return train_judge(random_checkpoint(scale=0.5), Arpeggios(12), SETTINGS, recordings=12)
 
 
 def test_it_tells_what_was_played_from_what_an_untrained_network_makes(trained):
@@ -54,7 +58,7 @@ def test_it_tells_what_was_played_from_what_an_untrained_network_makes(trained):
 
 
 def test_the_same_inputs_give_the_same_judge(trained):
-    again = train_judge(random_checkpoint(scale=0.5), dataset(12), SETTINGS, recordings=12)
+    again = train_judge(random_checkpoint(scale=0.5), Arpeggios(12), SETTINGS, recordings=12)
     for name, array in again.judge.arrays().items():
         np.testing.assert_array_equal(array, trained.judge.arrays()[name])
 
@@ -72,6 +76,6 @@ def test_a_checkpoint_keeps_its_judge(trained, tmp_path):
 
 def test_too_few_recordings_are_refused():
     with pytest.raises(InputError, match=r"needs 10 recordings .* 9 do"):
-        train_judge(random_checkpoint(), dataset(9), SETTINGS)
+        train_judge(random_checkpoint(), Arpeggios(9), SETTINGS)
     with pytest.raises(InputError, match="0 do"):
-        train_judge(random_checkpoint(), dataset(12, seconds=20.0), SETTINGS)
+        train_judge(random_checkpoint(), Arpeggios(12, seconds=20.0), SETTINGS)
