@@ -28,6 +28,7 @@ from deep_piano.errors import one_line
 @click.option("--resume", is_flag=True, help="Resume from the run's last checkpoint.")
 @click.option("--init", help="Begin with the weights of this checkpoint.")
 @click.option("--preset", help="Size of the network: tiny, small, base or large.  [base]")
+@click.option("--layers", type=int, help="LSTM layers.  [the preset's, or --init's]")
 @click.option("--steps", type=int, help="Updates in all.  [7000]")
 @click.option("--batch", type=int, help="Windows in a batch, of all workers together.  [64]")
 @click.option("--window", type=int, help="Steps in a window.  [64]")

@@ -347,6 +347,7 @@ class TrainConfig(_Section):
     """How a dataset becomes a checkpoint."""
 
     preset: Literal["tiny", "small", "base", "large"] = "base"
+    layers: Annotated[int, Field(ge=1, le=64)] | None = None
     target: Annotated[int, Field(ge=1, le=1024)] | None = None
     window: Annotated[int, Field(ge=8, le=8192)] = 64
     hop: Annotated[int, Field(ge=1, le=8192)] | None = None

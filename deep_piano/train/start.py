@@ -55,7 +55,7 @@ def begin(
         patience, steps, ...) they must equal the run's.
     resume : bool
     init : Checkpoint, optional
-        Begin with its weights and its network size.
+        Begin with its weights and its network size, or more layers.
 
     Raises
     ------
@@ -142,13 +142,19 @@ def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -
     asked = replace(_sized(settings, dataset), **measured)
     if settings.target is None:
         asked = replace(asked, frame=init.config.frame)
+    wanted = replace(init.config, layers=settings.layers or init.config.layers)
     chosen = {"preset", "target"} & settings.model_fields_set
-    if chosen and asked != init.config:
+    if chosen and asked != wanted:
         raise CheckpointError(
             f"the checkpoint to begin with has the size {init.config}, and the preset "
             f"{settings.preset!r} is {asked}. Leave the preset out, and train.target."
         )
-    return init.config
+    if wanted.layers < init.config.layers:
+        raise CheckpointError(
+            f"the checkpoint to begin with has {init.config.layers} LSTM layers, and train.layers "
+            f"is {wanted.layers}. Layers can be added, not taken away: give more, or leave it out."
+        )
+    return wanted
 
 
 def network_of(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
@@ -162,6 +168,7 @@ def network_of(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
 def _sized(settings: TrainConfig, dataset: Dataset) -> ModelConfig:
     """Return the size that the settings ask for."""
     codec, config = dataset.codec, PRESETS[settings.preset]
+    config = replace(config, layers=settings.layers or config.layers)
     if codec.encodes_notes:
         if settings.target not in (None, 1):
             raise InputError(

@@ -228,8 +228,19 @@ class Trainer:
             ) from error
 
     def begin_from(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
-        """Begin with the weights, and only the weights, of another checkpoint."""
-        checkpoints.assign_weights(self.model, weights)
+        """Begin with the weights, and only the weights, of another checkpoint.
+
+        LSTM layers that it does not have come after its own. Their cell gate begins at zero, so
+        that they add nothing: the network is the same at first, as in Net2Net (Chen, Goodfellow and
+        Shlens, ICLR 2016).
+        """
+        units, grown = self.config.units, dict(weights)
+        for name, own in checkpoints.weights_of(self.model).items():
+            if name not in weights:
+                grown[name] = own.copy()
+                if name.startswith("lstm_"):  # Keras's gates: input, forget, cell, output
+                    grown[name][..., 2 * units : 3 * units] = 0
+        checkpoints.assign_weights(self.model, grown)
         self._adam.begin_mean(self.model.trainable_variables)
 
 

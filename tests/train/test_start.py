@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,6 +123,19 @@ def test_a_run_begins_with_other_weights_and_resumes_only_with_these(dataset, ru
     for other in (None, saved(1)):
         with pytest.raises(InputError, match=rf"begun with other settings .*{init.digest[:12]}"):
             begin(dataset, run, TrainConfig(), resume=True, init=other)
+
+
+def test_layers_are_added_to_other_weights_but_not_taken_away(dataset, run):
+    init = random_checkpoint(TINY)
+    deeper = TrainConfig(layers=TINY.layers + 2)
+    _, network = begin(dataset, run, deeper, init=init)
+    assert network == replace(TINY, layers=TINY.layers + 2)
+    assert begin(dataset, run, deeper, resume=True, init=init)[1] == network
+    with pytest.raises(InputError, match=r"other settings \(layers 4 -> 3\)"):
+        begin(dataset, run, TrainConfig(layers=TINY.layers + 1), resume=True, init=init)
+    many = replace(init, config=network)
+    with pytest.raises(CheckpointError, match=r"has 4 LSTM layers, and train\.layers is 2"):
+        begin(dataset, run.inner("other"), TrainConfig(layers=2), init=many)
 
 
 def test_other_weights_must_fit(dataset, run, tmp_path):

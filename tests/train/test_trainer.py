@@ -146,6 +146,22 @@ def test_it_begins_from_other_weights_and_their_mean_is_theirs(trainer):
     assert found.facts == {"why": "to see"}
 
 
+def test_added_layers_change_nothing_until_they_are_trained(batches):
+    given = random_checkpoint(TINY, seed=5)
+    deeper = Trainer(SPEC, replace(TINY, layers=TINY.layers + 1), SETTINGS)
+    deeper.begin_from(given.weights)
+    same = build()
+    same.begin_from(given.weights)
+    for ours, theirs in zip(*(t.model(batches[0].inputs) for t in (deeper, same)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    began = checkpoints.weights_of(deeper.model)
+    for batch in batches:
+        deeper.train(batch)
+    now, added = checkpoints.weights_of(deeper.model), f"lstm_{TINY.layers}/"
+    learned = {name for name in now if name.startswith(added) and (now[name] != began[name]).any()}
+    assert learned == {added + part for part in ("kernel", "recurrent_kernel", "bias")}
+
+
 def test_a_loss_that_is_not_a_number_ends_it_saying_what_to_lower(trainer, batches):
     known = batches[0].known
     poisoned = replace(
