@@ -24,10 +24,10 @@ from bench.continuations import Case, adherence, by_corpus, held_out, made, real
 from bench.fill import decoded
 from deep_piano.codecs.notes import ONSET, STEPS_PER_SECOND, encode
 from deep_piano.config.load import load_config
-from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.given import Given
 from deep_piano.decoding.note_task import NoteTask
+from deep_piano.errors import AudioError
 from deep_piano.generate.notes import NoteRoad
 from deep_piano.infra.progress import no_progress
 from deep_piano.infra.storage.open import open_folder
@@ -56,9 +56,10 @@ def main(dataset: str, pieces: int, workers: int, **options: Any) -> None:
     road = NoteRoad(checkpoint.load(settings.checkpoint), settings).ready(no_progress)
     with tempfile.TemporaryDirectory() as folder:
         with Dataset(open_folder(dataset)) as opened:
-            played = list(held_out(opened, pieces, Path(folder), settings.seed_seconds))
-        assert road.sound is not None
-        ways = {"played": played, "transcribed": list(rendered(played, settings, road.sound))}
+            cases = list(held_out(opened, pieces, Path(folder), settings.seed_seconds))
+        heard = list(rendered(cases, road))
+        played = [case for case in cases if case.name in {other.name for other in heard}]
+        ways = {"played": played, "transcribed": heard}
         rows = []
         for name, cases in ways.items():
             done = made(cases, settings, [0], workers)
@@ -70,14 +71,20 @@ def main(dataset: str, pieces: int, workers: int, **options: Any) -> None:
     click.echo(markdown(head, [*rows, real]))
 
 
-def rendered(cases: Sequence[Case], settings: GenerateConfig, sound: str) -> Iterator[Case]:
-    """Yield cases whose seeds are recordings of the sampled piano."""
-    seconds = settings.seed_seconds
+def rendered(cases: Sequence[Case], road: NoteRoad) -> Iterator[Case]:
+    """Yield cases whose seeds are recordings of the sampled piano; tell which cannot be used."""
+    assert road.sound is not None
+    seconds = road.settings.seed_seconds
     for case in cases:
         path = case.path.with_suffix(".wav")
         notes = excerpt(case.whole, 0.0, seconds)
-        audio.encode(path, synth.render(notes, sound=sound, seconds=seconds, sr=SR), sr=SR)
-        yield replace(case, path=path, pieces=[])
+        audio.encode(path, synth.render(notes, sound=road.sound, seconds=seconds, sr=SR), sr=SR)
+        try:
+            road.read(path, no_progress)
+        except AudioError as error:
+            click.echo(f"left out: {case.name}: {error}", err=True)
+        else:
+            yield replace(case, path=path, pieces=[])
 
 
 def what_followed(road: NoteRoad, cases: Sequence[Case], *, moved: int = 0) -> float:
