@@ -169,7 +169,7 @@ def score(
     rows = [
         row.sequence[: scored + 1]
         for row in dataset.recordings("validation")
-        if row.name.split("/")[0] in corpora
+        if row.corpus in corpora
     ]
     order = np.random.default_rng(0).permutation(len(rows))[:recordings]
     sums, steps = losses(trainer.model, dataset.codec, [rows[index] for index in order], context)

@@ -81,7 +81,7 @@ def training(dataset: Dataset) -> list[Notes]:
     """Return recordings of the training split, as many of each corpus at most."""
     found: dict[str, list[Notes]] = {}
     for row in dataset.recordings("train"):
-        some = found.setdefault(row.name.split("/")[0], [])
+        some = found.setdefault(row.corpus, [])
         if row.duration_s >= SHORTEST_S and len(some) < MOST_OF_TRAINING:
             some.append(decode(row.sequence))
     return [notes for some in found.values() for notes in some]

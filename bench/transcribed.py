@@ -57,12 +57,10 @@ def main(dataset: str, pieces: int, workers: int, **options: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with Dataset(open_folder(dataset)) as opened:
             cases = list(held_out(opened, pieces, Path(folder), settings.seed_seconds))
-        heard = list(rendered(cases, road))
-        played = [case for case in cases if case.name in {other.name for other in heard}]
-        ways = {"played": played, "transcribed": heard}
+        played, heard = zip(*rendered(cases, road), strict=True)
         rows = []
-        for name, cases in ways.items():
-            done = made(cases, settings, [0], workers)
+        for name, some in (("played", played), ("transcribed", heard)):
+            done = made(some, settings, [0], workers)
             costs = (what_followed(road, done), what_followed(road, done, moved=1))
             rows.append([name, *(f"{cost:.3f}" for cost in costs), *pieces_row(done)])
     head = ["seed", "what followed", "after another seed", "told apart", "by habits"]
@@ -71,8 +69,11 @@ def main(dataset: str, pieces: int, workers: int, **options: Any) -> None:
     click.echo(markdown(head, [*rows, real]))
 
 
-def rendered(cases: Sequence[Case], road: NoteRoad) -> Iterator[Case]:
-    """Yield cases whose seeds are recordings of the sampled piano; tell which cannot be used."""
+def rendered(cases: Sequence[Case], road: NoteRoad) -> Iterator[tuple[Case, Case]]:
+    """Yield cases and their twins, whose seeds are recordings of the sampled piano.
+
+    It tells which of these cannot be used.
+    """
     assert road.sound is not None
     seconds = road.settings.seed_seconds
     for case in cases:
@@ -84,7 +85,7 @@ def rendered(cases: Sequence[Case], road: NoteRoad) -> Iterator[Case]:
         except AudioError as error:
             click.echo(f"left out: {case.name}: {error}", err=True)
         else:
-            yield replace(case, path=path, pieces=[])
+            yield case, replace(case, path=path, pieces=[])
 
 
 def what_followed(road: NoteRoad, cases: Sequence[Case], *, moved: int = 0) -> float:

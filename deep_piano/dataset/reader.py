@@ -148,7 +148,7 @@ class Dataset:
             yield from self.rows(group)
 
     def by_corpus(self, split: str, *, shortest_s: float = 0.0) -> dict[str, list[Row]]:
-        """Return the recordings of a split by the first folder of their names.
+        """Return the recordings of a split by their corpora.
 
         Those shorter than `shortest_s` seconds are left out. All are in memory at once, in the
         order of their names: a dataset that was prepared by another version has the same order.
@@ -156,7 +156,7 @@ class Dataset:
         corpora: dict[str, list[Row]] = {}
         for row in sorted(self.recordings(split), key=lambda row: row.name):
             if row.duration_s >= shortest_s:
-                corpora.setdefault(row.name.split("/")[0], []).append(row)
+                corpora.setdefault(row.corpus, []).append(row)
         return dict(sorted(corpora.items()))
 
     def _require_as_promised(self, group: RowGroup, lengths: Sequence[int]) -> None:

@@ -49,6 +49,12 @@ class Row:
     audio: AudioFeatures | None
     notes: NoteFeatures | None
 
+    @property
+    def corpus(self) -> str:
+        """The first folder of its name; "." where it lies in none."""
+        folder, slash, _ = self.name.partition("/")
+        return folder if slash else "."
+
 
 @dataclass(frozen=True)
 class SetAside:

@@ -188,9 +188,8 @@ def evaluate(
     sequences: dict[str, list[NDArray[Any]]] = {}
     durations: dict[str, float] = {}
     for row in dataset.recordings(split):
-        group = row.name.split("/")[0] if "/" in row.name else "."
-        sequences.setdefault(group, []).append(row.sequence)
-        durations[group] = durations.get(group, 0.0) + row.duration_s
+        sequences.setdefault(row.corpus, []).append(row.sequence)
+        durations[row.corpus] = durations.get(row.corpus, 0.0) + row.duration_s
     codec = dataset.codec
     given = checkpoint.config.given
     judge = _Judge(codec, sequences, durations, given, progress)

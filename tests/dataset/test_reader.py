@@ -103,16 +103,20 @@ def test_sound_is_read_too(tmp_path, codec):
 
 
 def test_recordings_by_corpus_are_in_the_order_of_names_without_short_ones(tmp_path, rows):
-    some = [row for row in rows if row.split == "train"][:4]
+    some = [row for row in rows if row.split == "train"][:6]
     named = [
         replace(row, name=name, duration_s=seconds)
         for row, name, seconds in zip(
-            some, ("b/x/2.mid", "a/1.mid", "b/1.mid", "b/3.mid"), (5.0, 9.0, 6.0, 4.9), strict=True
+            some,
+            ("b/x/2.mid", "a/1.mid", "b/1.mid", "b/3.mid", "2.mid", "1.mid"),
+            (5.0, 9.0, 6.0, 4.9, 8.0, 8.0),
+            strict=True,
         )
     ]
     with Dataset(write_dataset(tmp_path, named)) as dataset:
         found = dataset.by_corpus("train", shortest_s=5.0)
-        assert list(found) == ["a", "b"]
+        assert list(found) == [".", "a", "b"]
+        assert [row.name for row in found["."]] == ["1.mid", "2.mid"]
         assert [row.name for row in found["b"]] == ["b/1.mid", "b/x/2.mid"]
         assert len(dataset.by_corpus("train")["b"]) == 3
         assert dataset.by_corpus("test") == {}

@@ -30,8 +30,11 @@ class Arpeggios(Dataset):
         assert split == "train"
         for number in range(self.count):
             notes = arpeggios(self.seconds, rng=np.random.default_rng(number), tonic=40 + number)
-            name = f"corpus {number % 3}/{number}.mid"
-            yield SimpleNamespace(name=name, duration_s=self.seconds, sequence=encode(notes))
+            corpus = f"corpus {number % 3}"
+            name = f"{corpus}/{number}.mid"
+            yield SimpleNamespace(
+                name=name, corpus=corpus, duration_s=self.seconds, sequence=encode(notes)
+            )
 
 
 @pytest.fixture(scope="module")
