@@ -73,13 +73,13 @@ class Group(click.Group):
         except (click.Abort, KeyboardInterrupt):
             code = _complain("stopped; no incomplete file was kept.", 130)
         except BrokenPipeError:  # the reader of our output has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the last flush would fail again
+            _drop(1)
             code = 1
         except OSError as error:
             if _folder_gone():
                 code = _complain("the working folder is gone. Go to another folder.", 2, error)
             elif _of_output(error):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # as above
+                _drop(1)
                 code = _complain(
                     f"the result could not be written to standard output: {error.strerror}. All "
                     "files are kept.",
@@ -92,6 +92,10 @@ class Group(click.Group):
             code = _complain(advice, 2, error) if advice else _unexpected(error)
         except Exception as error:
             code = _unexpected(error)
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError):  # nobody can be told
+            _drop(2)
         gc.freeze()  # a last search for garbage in all that was loaded takes half a second
         sys.exit(code)
 
@@ -109,6 +113,14 @@ def _open_standard_streams() -> None:
             os.set_inheritable(nowhere, True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def _drop(number: int) -> None:
+    """Open the null device in place of a standard stream that takes nothing.
+
+    Python's own last flush would fail again, and end the process with the exit code 120.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _folder_gone() -> bool:

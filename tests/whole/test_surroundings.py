@@ -139,13 +139,16 @@ def in_a_process_with(command, options):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_streams_that_take_nothing(command):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_streams_that_take_nothing(command, unbuffered):
+    env = {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        said(in_process(*command, stdout=full), 1, "standard output", "No space left", "kept")
+        no_result = in_process(*command, stdout=full, env=env)
+        said(no_result, 1, "standard output", "No space left", "kept")
         assert sorted(path.name for path in Path().glob("piece.*")) == list(OUT)
         again = [*command, "--force"]
-        assert in_process(*again, stderr=full).returncode == 0
-        assert in_process(*again, "--seconds", "no", stderr=full).returncode == 2
+        assert in_process(*again, stderr=full, env=env).returncode == 0
+        assert in_process(*again, "--seconds", "no", stderr=full, env=env).returncode == 2
 
 
 # Memory.
