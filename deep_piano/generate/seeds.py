@@ -29,11 +29,12 @@ SR = 44_100
 
 logger = logging.getLogger(__name__)
 FEWEST_SEED_NOTES = 4
-# All notes together, in a recording's length. Recordings of pianos have 0.9 and more; synthetic
-# speech in twelve voices has at most 0.15: some give twenty notes, but each as short as a click.
+# All notes together, in a recording's length: most have 0.9 and more. Synthetic speech in twelve
+# voices has at most 0.15, each note as short as a click. So has a dry staccato, but in tune.
 LEAST_SOUNDING_SHARE = 0.2
 LONGEST_TRAILING_SILENCE_S = 2.0
 SHORTEST_CONTINUATION_S = 5.0
+_INSTEAD = "Give a recording of a piano, or other seconds with --seed-start or --seed-end."
 
 
 def check_seed(samples: Samples, *, sr: int) -> None:
@@ -252,36 +253,19 @@ def read_notes(
     AudioError, MidiError
         When the file cannot be read, or holds too little music.
     """
-    error: type[InputError]
-    cents = 0
-    if holds_midi(path):
-        error = MidiError
-        progress(Progress("reading", 0, 1))
-        notes = excerpt(read_midi(path), start_s, start_s + seconds)
-        length_s = min(seconds, float(notes["offset"].max())) if len(notes) else seconds
-        progress(Progress("reading", 1, 1))
-        if length_s < SHORTEST_SEED_S:
-            raise error(
-                f"the seed is too short: {length_s:.2f} s of notes from where it starts. Give at "
-                f"least {SHORTEST_SEED_S:g} s, ten are best."
-            )
-    else:
-        error = AudioError
-        notes, length_s, cents = _transcribe(path, start_s, seconds, progress)
-    if len(notes) < FEWEST_SEED_NOTES:
-        raise error(
-            f"only {len(notes)} piano note{'s' * (len(notes) != 1)} found in {length_s:.1f} s of "
-            f"{path} from {start_s:g} s on; at least {FEWEST_SEED_NOTES} are needed. "
-            "Give a recording of a piano, or other seconds with --seed-start or --seed-end."
+    if not holds_midi(path):
+        return _transcribe(path, start_s, seconds, progress)
+    progress(Progress("reading", 0, 1))
+    notes = excerpt(read_midi(path), start_s, start_s + seconds)
+    length_s = min(seconds, float(notes["offset"].max())) if len(notes) else seconds
+    progress(Progress("reading", 1, 1))
+    if length_s < SHORTEST_SEED_S:
+        raise MidiError(
+            f"the seed is too short: {length_s:.2f} s of notes from where it starts. Give at "
+            f"least {SHORTEST_SEED_S:g} s, ten are best."
         )
-    sounding_s = float((notes["offset"] - notes["onset"]).sum())
-    if error is AudioError and sounding_s < LEAST_SOUNDING_SHARE * length_s:
-        raise error(
-            f"{len(notes)} piano notes were found in {length_s:.1f} s of {path} from {start_s:g} s "
-            f"on, but they sound for {sounding_s:.1f} s altogether, as in speech or noise. "
-            "Give a recording of a piano, or other seconds with --seed-start or --seed-end."
-        )
-    return notes, length_s, cents
+    _require_notes(notes, length_s, path, start_s, MidiError)
+    return notes, length_s, 0
 
 
 def write_seed(out: Path, path: Path, seed: Seed, *, sound: str) -> None:
@@ -317,6 +301,16 @@ def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False
         )
 
 
+def _require_notes(
+    notes: Notes, length_s: float, path: Path, start_s: float, error: type[InputError]
+) -> None:
+    if len(notes) < FEWEST_SEED_NOTES:
+        raise error(
+            f"only {len(notes)} piano note{'s' * (len(notes) != 1)} found in {length_s:.1f} s of "
+            f"{path} from {start_s:g} s on; at least {FEWEST_SEED_NOTES} are needed. {_INSTEAD}"
+        )
+
+
 def _transcribe(
     path: Path, start_s: float, seconds: float, progress: Tell
 ) -> tuple[Notes, float, int]:
@@ -331,6 +325,16 @@ def _transcribe(
         sr=transcription.SAMPLE_RATE,
         progress=progress,
     )
+    length_s = len(samples) / transcription.SAMPLE_RATE
+    _require_notes(notes, length_s, path, start_s, AudioError)
+    sounding_s = float((notes["offset"] - notes["onset"]).sum())
+    dry = sounding_s < LEAST_SOUNDING_SHARE * length_s
+    if dry and not tuning.keeps_tuning(samples, sr=transcription.SAMPLE_RATE):
+        raise AudioError(
+            f"{len(notes)} piano notes were found in {length_s:.1f} s of {path} from {start_s:g} s "
+            f"on, but they sound for {sounding_s:.1f} s altogether and in no tuning, as in speech "
+            f"or noise. {_INSTEAD}"
+        )
     cents = tuning.correction_cents(samples, sr=transcription.SAMPLE_RATE)
     if cents:
         logger.warning(
@@ -338,4 +342,4 @@ def _transcribe(
             "continued as if it were in tune.",
             *(one_line(path), cents),
         )
-    return notes, len(samples) / transcription.SAMPLE_RATE, cents
+    return notes, length_s, cents

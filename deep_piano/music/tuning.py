@@ -38,17 +38,13 @@ def cents_off(samples: Samples, *, sr: int) -> int:
     int
         Cents, -50 to 50; above 0 it is sharp. 0 where the sound keeps to no tuning.
     """
-    block = _BLOCK_S * sr
-    if len(samples) > _BLOCKS * block:
-        places = np.linspace(0, len(samples) - block, _BLOCKS).astype(int)
-        samples = np.concatenate([samples[place : place + block] for place in places])
-    n_fft = 2 ** round(np.log2(sr / 10.77))  # bins of about 11 Hz
-    padded = np.pad(samples, (n_fft // 2, n_fft // 2 + max(0, n_fft - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 4]
-    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
-    magnitude = np.abs(np.fft.rfft(frames * window)).T
-    semitones, strength = tuning_of(magnitude, bin_hz=sr / n_fft)
+    semitones, strength = _estimated(samples, sr)
     return round(100 * semitones) if strength >= _LEAST_STRENGTH else 0
+
+
+def keeps_tuning(samples: Samples, *, sr: int) -> bool:
+    """Say whether a sound keeps to a tuning, as pianos do and speech and noise do not."""
+    return _estimated(samples, sr)[1] >= _LEAST_STRENGTH
 
 
 def correction_cents(samples: Samples, *, sr: int) -> int:
@@ -100,3 +96,17 @@ def tuning_of(magnitude: NDArray[np.float32], *, bin_hz: float) -> tuple[float, 
     angle = np.float32(2 * np.pi) * (semitone % 1).astype(np.float32)
     mean = complex(weight @ np.cos(angle), weight @ np.sin(angle)) / weight.sum()
     return float(np.angle(mean) / (2 * np.pi)), min(1.0, abs(mean))
+
+
+def _estimated(samples: Samples, sr: int) -> tuple[float, float]:
+    """Return what `tuning_of` finds in a recording, or in six places of a long one."""
+    block = _BLOCK_S * sr
+    if len(samples) > _BLOCKS * block:
+        places = np.linspace(0, len(samples) - block, _BLOCKS).astype(int)
+        samples = np.concatenate([samples[place : place + block] for place in places])
+    n_fft = 2 ** round(np.log2(sr / 10.77))  # bins of about 11 Hz
+    padded = np.pad(samples, (n_fft // 2, n_fft // 2 + max(0, n_fft - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 4]
+    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
+    magnitude = np.abs(np.fft.rfft(frames * window)).T
+    return tuning_of(magnitude, bin_hz=sr / n_fft)

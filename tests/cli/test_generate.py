@@ -22,7 +22,7 @@ from deep_piano.models import checkpoint
 from deep_piano.music import audio, synth, transcription
 from deep_piano.music.midi import read_midi, write_midi
 from deep_piano.music.notes import excerpt, make_notes
-from tests.support import recordings
+from tests.support import hostile, recordings
 from tests.support.commands import everything, in_a_process, made, refused, run
 from tests.support.fakes import arpeggios, random_checkpoint
 
@@ -166,13 +166,17 @@ def test_a_seed_with_few_notes_says_how_many(transcriber, weights, monkeypatch, 
     assert everything() == before
 
 
-def test_a_seed_of_clicks_says_how_long_they_sound(transcriber, weights, monkeypatch):
+def test_notes_as_short_as_clicks_are_a_seed_only_where_they_are_in_tune(
+    transcriber, weights, monkeypatch
+):
     onset = np.arange(20) / 2
-    clicks = make_notes(onset, onset + 0.07, [44] * 20, [37] * 20)
-    monkeypatch.setattr(transcription, "transcribe", lambda *_, **__: clicks)
-    recordings.write_sound(Path("seed.wav"), recordings.white_noise())
-    result = generate(weights, "seed.wav", "piece.mp3")
+    short = make_notes(onset, onset + 0.07, [44] * 20, [37] * 20)
+    monkeypatch.setattr(transcription, "transcribe", lambda *_, **__: short)
+    recordings.write_sound(Path("seed.wav"), recordings.speech_like())
+    result = generate(weights, "seed.wav", "piece.mid")
     refused(result, "20 piano notes were found in 10.0 s of seed.wav", "sound for 1.4 s", "speech")
+    recordings.write_sound(Path("seed.wav"), hostile.played(short, sr=recordings.SR))
+    made(generate(weights, "seed.wav", "piece.mid"))
 
 
 @pytest.mark.assets

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deep_piano.music import tuning
-from deep_piano.music.tuning import cents_off, correction_cents, retuned, speed
+from deep_piano.music.tuning import cents_off, correction_cents, keeps_tuning, retuned, speed
 from tests.support.hostile import improvised, played
 from tests.support.recordings import speech_like, white_noise
 
@@ -67,7 +67,13 @@ def test_the_tuning_is_that_of_the_whole_recording(music):
     ids=["silence", "nothing", "a click", "noise", "speech"],
 )
 def test_what_keeps_to_no_tuning_is_not_corrected(samples):
+    assert not keeps_tuning(samples.astype(np.float32), sr=SR)
     assert correction_cents(samples.astype(np.float32), sr=SR) == 0
+
+
+@pytest.mark.parametrize("cents", [0, 50])
+def test_music_keeps_to_a_tuning_however_far_off(music, cents):
+    assert keeps_tuning(detuned(music, cents), sr=SR)
 
 
 @pytest.mark.parametrize("sr", [16_000, 22_050, 48_000])
