@@ -141,7 +141,7 @@ class FillRoad(NoteRoad):
         made = fitted(continuation.notes, seed, self.span[0])
         whole = np.concatenate([before, made, after])
         figures = note_figures.figures(before, made, from_s=float(before["offset"].max()))
-        figures["nats_a_note"] = round(continuation.nats, 4)
+        figures |= self.scores(seed, continuation, take)
         if continuation.nats_after is not None:
             figures["nats_a_note_after"] = round(continuation.nats_after, 4)
         begin_s, end_s = self.span

@@ -170,6 +170,16 @@ class NoteRoad:
         """Return what notes share with the corpus, where there is an index of one."""
         return self.index.longest_run(encode(made)) if self.index is not None else None
 
+    def scores(self, seed: Seed, continuation: NoteContinuation, take: int) -> dict[str, float]:
+        """Return what network and judge say of what was made: nats a note, and log-odds."""
+        found = {"nats_a_note": round(continuation.nats, 4)}
+        if (judge := judge_for(self.checkpoint)) is not None:
+            task = self.task(seed, take)
+            later = np.concatenate([task.seed[len(task.manner) :], continuation.notes])
+            score = mean_score(judge, task.manner, later, from_s=task.seed_seconds)
+            found["judge_log_odds"] = round(score, 4)
+        return found
+
     def join(self, seed: Seed, continuation: NoteContinuation, take: int) -> NoteTake:
         """Put a seed and its continuation together, and measure the piece."""
         notes = continuation.notes
@@ -187,12 +197,7 @@ class NoteRoad:
             whole[~old],
             from_s=0.0 if self.only_new else float(whole["offset"][old].max()),
         )
-        figures["nats_a_note"] = round(continuation.nats, 4)
-        if (judge := judge_for(self.checkpoint)) is not None:
-            known = self.task(seed, take)
-            later = np.concatenate([seed.notes[len(known.manner) :], notes])
-            score = mean_score(judge, known.manner, later, from_s=seed.seconds)
-            figures["judge_log_odds"] = round(score, 4)
+        figures |= self.scores(seed, continuation, take)
         seconds, shared = self.settings.seconds, self.shared(notes)
         return NoteTake(take, whole, seed_ends_s, figures, seconds, shared)
 

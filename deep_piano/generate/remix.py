@@ -74,7 +74,7 @@ class RemixRoad(NoteRoad):
             made = make_notes(*times, old["pitch"], velocity_of(steps[:, VELOCITY]))
             whole = fold_pedal(made, [], [])
         figures = note_figures.figures(old, whole, from_s=0.0)
-        figures["nats_a_note"] = round(continuation.nats, 4)
+        figures |= self.scores(seed, continuation, take)
         seconds = round(float(whole["offset"].max()) + RING_S, 2)
         return NoteTake(take, whole, 0.0, figures, seconds, self.shared(whole))
 

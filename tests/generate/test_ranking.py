@@ -7,7 +7,13 @@ from deep_piano.analysis.note_figures import (
     LONGEST_SILENCE_S,
     MOST_REPETITIONS,
 )
-from deep_piano.generate.ranking import best_first
+from deep_piano.config.sections import GenerateConfig
+from deep_piano.decoding.open import open_decoder
+from deep_piano.generate.piece import decode_takes, road_of
+from deep_piano.generate.ranking import best_first, ranked
+from deep_piano.infra.progress import no_progress
+from deep_piano.music.midi import write_midi
+from tests.support.fakes import arpeggios, random_checkpoint
 
 
 def take(*, judge=0.0, loop=3, silence_s=1.0, classes=5.0):
@@ -36,3 +42,18 @@ def take(*, judge=0.0, loop=3, silence_s=1.0, classes=5.0):
 )
 def test_the_best_take_comes_first(takes, order):
     assert best_first(takes) == order
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"between": [12.0, 17.0]}, {"remix": "rhythm"}, {"remix": "pitches"}]
+)
+def test_takes_of_every_kind_are_ranked(tmp_path, rng, kind):
+    write_midi(tmp_path / "piece.mid", arpeggios(20, rng=rng))
+    few = {"seconds": 20, "candidates": 1, "takes": 2}
+    settings = GenerateConfig.model_validate(few | kind)
+    road = road_of(random_checkpoint(), settings, tmp_path / "out.mid")
+    seed = road.read(tmp_path / "piece.mid", no_progress)
+    takes = decode_takes(road, open_decoder(road.checkpoint, settings), seed)
+    ranking = ranked(takes)[0].ranking
+    assert sorted(row["take"] for row in ranking) == [1, 2]
+    assert ranking[0]["judge_log_odds"] > ranking[1]["judge_log_odds"]
