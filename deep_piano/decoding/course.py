@@ -98,6 +98,7 @@ class Course:
         self._sections, self._manner = sections or (Section(),), manner
         self._led, self._closes = bool(sections), closes
         self._end_s, self._seed_end, self._final = end_s, seed_end, final
+        self._closing = False
         # A section that ends within the seed is over before the piece begins.
         last = len(self._sections) - 1
         self._next = next((n for n in range(last) if self._end_of(n) > seed_end), last)
@@ -113,7 +114,7 @@ class Course:
     @property
     def is_over(self) -> bool:
         """Whether what comes next is the last chord, or what is given after a span."""
-        return self.stop == self._final
+        return self._closing if self._closes else self._next == len(self._sections)
 
     def turn(self, heard: Heard) -> None:
         """Begin the next section, or the closing of the last one."""
@@ -128,9 +129,11 @@ class Course:
             self.wishes = self._wishes(heard)
 
     def _end_of(self, place: int) -> int:
-        if place < len(self._sections) - 1:
-            return _steps(min(self._sections[place].end_s, self._end_s))
-        return self._final - _steps(CLOSING_S) if self._closes else self._final
+        """Return when a section ends: none later than the last one, whatever was planned."""
+        last = self._final - _steps(CLOSING_S) if self._closes else self._final
+        if place == len(self._sections) - 1:
+            return last
+        return min(_steps(min(self._sections[place].end_s, self._end_s)), last)
 
     def _wishes(self, heard: Heard) -> Wishes:
         """Return what the section that begins wishes for, once all before it is there."""
@@ -163,7 +166,7 @@ class Course:
 
     def _close(self, heard: Heard) -> None:
         """Become slower and softer from here on, and come to the dominant of the key."""
-        begins, self.stop = self.stop, self._final
+        begins, self.stop, self._closing = self.stop, self._final, True
         key = self.section.key or heard.key
         self.section = Section(key=key)
         led = self.wishes.at(heard.now) if self.wishes else Aims.of(Section(), self._manner)

@@ -78,6 +78,21 @@ def test_a_piece_closes_slower_and_softer_in_its_key():
     np.testing.assert_array_equal(end.of_key, wish_for_key(F_SHARP, dominant_of(F_SHARP)))
 
 
+@pytest.mark.parametrize("end_s", [52.0, 54.5, 58.0, 60.0])
+def test_a_last_section_without_room_still_gives_the_closing_its_key(end_s):
+    """However late the one before was to end, the piece closes as long as any other."""
+    piece = begun(Section(0.0, end_s, key=C), Section(end_s, key=F_SHARP))
+    assert piece.stop == 5500 - 100 * CLOSING_S
+    assert not piece.is_over
+    piece.turn(heard(5090, made=300))
+    assert piece.section.key == F_SHARP
+    assert not piece.is_over
+    piece.turn(heard(5090, made=300))
+    assert piece.is_over
+    assert piece.section.key == F_SHARP
+    assert piece.wishes.ramp[:2] == (5500 - 100 * CLOSING_S, 5500)
+
+
 def test_what_leads_back_to_given_notes_does_not_close():
     filled = course(closes=False)
     filled.turn(heard())
