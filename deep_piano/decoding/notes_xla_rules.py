@@ -37,6 +37,7 @@ from deep_piano.decoding.rules import (
     LEAST_VARIETY,
     LONGEST_NOTE,
     MOST_NOTES_AT_ONCE,
+    MOST_PULL,
     NEAR,
     Piece,
 )
@@ -64,6 +65,7 @@ def first_row(piece: Piece) -> Rows:
             "lately": piece.lately,
             "density": piece.density,
             "note_share": piece.note_share,
+            "fading": piece.fading,
             "pitches": pitches,
             "waits": waits,
             "runs": runs,
@@ -176,7 +178,8 @@ def pull(rows: Rows) -> tf.Tensor:
     target, free, strength = tf.unstack(aims_at(rows).density, axis=1)
     apart = tf.math.log(rows["density"]) - target
     excess = apart - tf.clip_by_value(apart, -free, free)
-    return tf.where(rows["in_chord"], 0.0, tf.cast(strength * excess, tf.float32))
+    found = tf.clip_by_value(strength * excess, -MOST_PULL, MOST_PULL)
+    return tf.where(rows["in_chord"], 0.0, tf.cast(found, tf.float32))
 
 
 def is_late(rows: Rows, onset: tf.Tensor) -> tf.Tensor:
@@ -205,7 +208,7 @@ def take(rows: Rows, step: tf.Tensor, table: tf.Tensor | None) -> Rows:
         "struck": (rows["struck"] & same_moment[:, None]) | key,
         "lately": rows["lately"] * tf.gather(FORGETTING, gap)[:, None]
         + tf.one_hot(tf.gather(PITCH_CLASSES, pitch), 12, dtype=tf.float64),
-        "density": rows["density"] * tf.gather(FADING, gap) + rows["note_share"],
+        "density": rows["density"] * tf.gather(FADING, gap) ** rows["fading"] + rows["note_share"],
         "levels": rows["levels"] * tf.gather(FADING, gap)[:, None]
         + tf.cast(tf.stack([tf.ones_like(now), pitch, step[:, VELOCITY]], 1), tf.float64),
     }

@@ -58,7 +58,9 @@ from deep_piano.music.notes import LOWEST_PITCH, Notes, fold_pedal, make_notes
 LONGEST_GAP_S = 3.0  # from one onset to the next
 LONGEST_NOTE_S = 12.0
 MOST_NOTES_AT_ONCE = 16
-DENSITY_S = 15.0  # over which the density of a piece is measured
+DENSITY_S = 15.0  # over which the density of a piece is measured,
+SHORTEST_DENSITY_S = 2.0  # or over half of what is made, but no less than this
+MOST_PULL = 2.0  # to a density: four times the seed's needs no more
 LEAST_VARIETY = 3.2  # pitch classes in effect: with fewer, those of a larger share are left out
 LARGEST_SHARE = 0.25
 _LEAST_DENSITY = 1.0  # notes a second: a seed that breathes is no measure
@@ -95,8 +97,8 @@ class Piece:
         How often each pitch class was struck, seed included, faded by `FORGETTING`.
     density : float
         Of the last seconds, beside the seed's.
-    note_share : float
-        What a note adds to it.
+    note_share, fading : float
+        What a note adds to it; the power of `FADING` that is left of it when the next one comes.
     levels : ndarray of float64, shape (3,)
         Weight of the last notes, faded by `FADING`; the sums of their keys and velocities.
     course : Course
@@ -114,6 +116,7 @@ class Piece:
     end: int = field(init=False)
     final: tuple[int, int] = field(init=False)
     note_share: float = field(init=False)
+    fading: float = field(init=False)
     made: list[list[int]] = field(default_factory=list)
     nats: list[float] = field(default_factory=lambda: [0.0] * 4)
     nats_before: float = 0.0
@@ -144,7 +147,9 @@ class Piece:
             if task.given.from_s is not None:
                 self.final = (math.ceil(task.given.from_s * STEPS_PER_SECOND) - 1,) * 2
         seed_density = max(task.manner_density, _LEAST_DENSITY)
-        self.note_share = 1 / (seed_density * DENSITY_S)
+        made_s = (self.final[0] - self.seed_end) / STEPS_PER_SECOND
+        density_s = min(DENSITY_S, max(SHORTEST_DENSITY_S, made_s / 2))
+        self.note_share, self.fading = 1 / (seed_density * density_s), DENSITY_S / density_s
         self._chances: list[float] = []
         self.loops = Loops()
         for step in self.seed.tolist():
@@ -286,7 +291,8 @@ class Piece:
         wishes = self.course.wishes
         target, free, pull = wishes.at(self.now).density if wishes else (0.0, LOG_FREE, 1.0)
         apart = math.log(self.density) - target
-        return pull * (apart - min(free, max(-free, apart)))
+        pull *= apart - min(free, max(-free, apart))
+        return min(MOST_PULL, max(-MOST_PULL, pull))
 
     def wish(self, step: list[int], key: int, lag: int) -> Floats | None:
         """Return what is added to the logits of the field after those in `step`; None: nothing.
@@ -332,7 +338,7 @@ class Piece:
         """Write a note down; the network takes it in next."""
         gap = step[ONSET]
         self.now += gap
-        self.density = self.density * FADING[step[ONSET]] + self.note_share
+        self.density = self.density * FADING[gap] ** self.fading + self.note_share
         if gap or not self.made:
             self.struck[:] = False
         self.struck[step[PITCH]] = True

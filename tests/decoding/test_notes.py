@@ -21,8 +21,14 @@ from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.ending import RING_S
 from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
-from deep_piano.decoding.rules import LONGEST_GAP_S, LONGEST_NOTE_S, MOST_NOTES_AT_ONCE, Piece
-from deep_piano.decoding.sections import FREE_DENSITY
+from deep_piano.decoding.rules import (
+    LONGEST_GAP_S,
+    LONGEST_NOTE_S,
+    MOST_NOTES_AT_ONCE,
+    MOST_PULL,
+    Piece,
+)
+from deep_piano.decoding.sections import FREE_DENSITY, Section
 from deep_piano.models.config import ModelConfig
 from deep_piano.music.notes import make_notes
 from tests.support.decoding import finished
@@ -138,12 +144,29 @@ def test_near_the_density_of_the_seed_nothing_is_pulled():
         piece.take([note, 40, 16, 10])
     assert piece.density > FREE_DENSITY
     assert piece.pull() == pytest.approx(np.log(piece.density / FREE_DENSITY))
-    for _ in range(30):
+    for _ in range(10):
         piece.take([round(LONGEST_GAP_S * STEPS_PER_SECOND), 40, 16, 10])
     assert piece.density < 1 / FREE_DENSITY
     assert piece.pull() == pytest.approx(np.log(piece.density * FREE_DENSITY))
     piece.begin_last_chord()
     assert piece.pull() == 0
+
+
+@pytest.mark.parametrize(("asked", "pull"), [(4.0, -MOST_PULL), (0.25, MOST_PULL)])
+def test_no_density_that_is_asked_for_pulls_without_bound(asked, pull):
+    plain = task(arpeggios(8, rng=np.random.default_rng(1)))
+    assert Piece("mine", plain).pull() == 0
+    assert Piece("mine", replace(plain, sections=(Section(density=asked),))).pull() == pull
+
+
+@pytest.mark.parametrize(("seconds", "reached"), [(16.0, True), (120.0, False)])
+def test_a_short_stretch_knows_sooner_that_it_is_as_dense_as_asked(seconds, reached):
+    seed = arpeggios(8, rng=np.random.default_rng(1), step_s=0.2)  # five notes a second
+    sections = (Section(density=2.0),)
+    piece = Piece("mine", replace(task(seed, seconds=seconds), sections=sections))
+    for _ in range(40):  # four seconds of ten notes a second
+        piece.take([10, 40, 16, 10])
+    assert (piece.pull() > -0.8) == reached
 
 
 def guided(strength, *, engine=ENGINE, random_state=0):
