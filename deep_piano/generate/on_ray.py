@@ -36,6 +36,7 @@ from deep_piano.generate.records import (
     require_same_run,
     write_manifest,
     write_records,
+    write_table,
 )
 from deep_piano.generate.tasks import Run, read_seed, write_piece
 from deep_piano.infra import extras
@@ -110,12 +111,15 @@ def generate(
     pieces.require_writable()
     run = Run(seeds, pieces, bulk.format, road)
     about = _in_common(run)
+    if force:  # whatever was there does not count, even if this run ends with its new settings
+        write_manifest(pieces, Records())
     require_same_run(pieces, about, force=force)
     records = Records() if force else _still_good(pieces, entries)
     state = OnTheWay(run, records, max_failures=bulk.max_failures)
     facts = dict(stage="generate", seeds=len(entries))
     logger.info("generate: %d seeds", len(entries), extra=dict(facts, event="begun"))
     todo = state.missing(entries)
+    write_table(pieces, records)
     write_manifest(pieces, records)  # what a killed run left becomes part of it
     if todo:
         progress(Progress("starting Ray", 0, 1))
@@ -126,6 +130,7 @@ def generate(
             run = replace(run, composed_on=crew.device)
             silence = Silence(bulk.silence_seconds, "bulk.silence_seconds")
             _Driver(run, state, crew, opened, progress).work(todo, silence)
+        write_table(pieces, records)
         write_manifest(pieces, records)
     write_gallery(pieces, records)
     asked = {entry.name for entry in entries}

@@ -1,11 +1,11 @@
 """What a bulk run has made: one record a piece, kept so that a rerun does only what is missing.
 
 The folder of pieces holds ``run.json`` (what all pieces have in common), ``SEED/take-N.*`` (each
-piece's files, its .json last), ``SEED/seed.*`` where it is written as sound, and the manifest:
-``pieces.parquet`` and ``pieces.jsonl``. SEED is the path of the seed's file within its folder, as
-two seeds may differ in their suffixes only. While a run is at work its records are kept in
-``.records/``, a file for each batch of them. This module knows folders and records; it knows
-nothing of how pieces are made.
+piece's files, its .json last), ``SEED/seed.*`` where it is written as sound, the manifest
+``pieces.jsonl``, and ``pieces.parquet``, the same as a table, which nothing here reads. SEED is the
+path of the seed's file within its folder, as two seeds may differ in their suffixes only. While a
+run is at work its records are kept in ``.records/``, a file for each batch of them. This module
+knows folders and records; it knows nothing of how pieces are made.
 """
 
 from __future__ import annotations
@@ -260,6 +260,13 @@ def write_records(pieces: Folder, batch: int, records: Iterable[Record]) -> None
 
 def write_manifest(pieces: Folder, records: Records) -> None:
     """Write the manifest, in the order of seeds and takes; it replaces the batches."""
+    _write_lines(pieces, MANIFEST, records.lines)
+    for entry in pieces.entries(RECORDS):
+        pieces.remove(entry.name)
+
+
+def write_table(pieces: Folder, records: Records) -> None:
+    """Write what the manifest says as a table, for other programs."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -284,9 +291,6 @@ def write_manifest(pieces: Folder, records: Records) -> None:
             some = list(islice(coming, _ROWS_AT_ONCE))
             if not some:
                 break
-    _write_lines(pieces, MANIFEST, records.lines)
-    for entry in pieces.entries(RECORDS):
-        pieces.remove(entry.name)
 
 
 def _row(record: Record) -> dict[str, Any]:

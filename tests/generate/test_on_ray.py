@@ -22,11 +22,12 @@ from deep_piano.config.load import load_config
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.open import drawing, open_decoder
 from deep_piano.errors import DeepPianoError, InputError
+from deep_piano.generate import on_ray
 from deep_piano.generate.gallery import PAGE
 from deep_piano.generate.on_ray import generate
 from deep_piano.generate.piece import make_pieces
 from deep_piano.generate.ranking import best_first
-from deep_piano.generate.records import MANIFEST, RECORDS
+from deep_piano.generate.records import MANIFEST, RECORDS, read_records, read_run
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.music.midi import read_midi, write_midi
@@ -210,6 +211,21 @@ def test_more_takes_are_added_and_other_settings_refused(undisturbed, seeds, bul
     bulk(seeds, tmp_path, seconds=20.0, force=True)
     assert files(tmp_path).keys() == undisturbed.keys()
     assert files(tmp_path) != undisturbed
+
+
+def test_once_forced_no_old_piece_counts(cluster, seeds, bulk, tmp_path, monkeypatch):
+    bulk(seeds, tmp_path, takes=1)
+    pieces = open_folder(tmp_path)
+    assert len(read_records(pieces))
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(on_ray, "OnTheWay", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bulk(seeds, tmp_path, takes=1, seconds=20.0, force=True)
+    assert read_run(pieces)["settings"]["seconds"] == 20.0
+    assert not len(read_records(pieces))
 
 
 def test_the_best_takes_are_kept_and_the_others_known(undisturbed, seeds, bulk, tmp_path):

@@ -17,6 +17,7 @@ from deep_piano.generate.records import (
     require_same_run,
     write_manifest,
     write_records,
+    write_table,
 )
 from deep_piano.infra.storage.open import open_folder
 
@@ -57,15 +58,24 @@ def test_the_manifest_takes_the_place_of_the_records(pieces, tmp_path):
     assert not list((tmp_path / "pieces" / RECORDS).iterdir())
     assert read_records(pieces) == {one.key: one for one in known}
     lines = (tmp_path / "pieces" / MANIFEST).read_text().splitlines()
-    table = pq.read_table(tmp_path / "pieces" / TABLE).to_pylist()
     order = [("a.mid", 1), ("a.mid", 2), ("b.mid", 1)]
     assert [(row["seed"], row["take"]) for row in map(json.loads, lines)] == order
-    assert [(row["seed"], row["take"]) for row in table] == order
+    assert not (tmp_path / "pieces" / TABLE).exists()
+
+
+def test_a_table_says_what_the_manifest_says(pieces, tmp_path):
+    known = [record("b.mid"), record("a.mid", 2), record("a.mid", 1, status="failed", reason="no")]
+    write_records(pieces, 0, known)
+    write_table(pieces, Records(known))
+    assert read_records(pieces) == {one.key: one for one in known}  # the batches stay
+    table = pq.read_table(tmp_path / "pieces" / TABLE).to_pylist()
+    assert [(row["seed"], row["take"] - 1) for row in table] == [*Records(known)]
     assert json.loads(table[2]["files"]) == known[0].files
     assert table[0]["shared_run_notes"] is None
 
 
-def test_a_manifest_of_nothing_is_a_table_too(pieces, tmp_path):
+def test_a_manifest_and_a_table_may_hold_nothing(pieces, tmp_path):
+    write_table(pieces, Records())
     write_manifest(pieces, Records())
     assert pq.read_table(tmp_path / "pieces" / TABLE).num_rows == 0
     assert read_records(pieces) == {}
@@ -133,11 +143,11 @@ def test_records_are_a_mapping_in_the_order_of_seeds_and_takes():
             missing()
 
 
-def test_a_manifest_of_many_is_written_some_at_a_time(pieces, tmp_path, monkeypatch):
+def test_a_table_of_many_is_written_some_at_a_time(pieces, tmp_path, monkeypatch):
     known = [record(f"{n:02d}.mid") for n in range(7)]
-    write_manifest(pieces, Records(known))
+    write_table(pieces, Records(known))
     whole = pq.read_table(tmp_path / "pieces" / TABLE)
     monkeypatch.setattr("deep_piano.generate.records._ROWS_AT_ONCE", 3)
-    write_manifest(pieces, Records(known))
+    write_table(pieces, Records(known))
     assert pq.read_table(tmp_path / "pieces" / TABLE).equals(whole)
     assert pq.ParquetFile(tmp_path / "pieces" / TABLE).num_row_groups == 3
