@@ -30,7 +30,7 @@ from deep_piano.serve.alone import page_of
 from deep_piano.serve.events import Events
 from deep_piano.serve.jobs import Job, Jobs, QueueFull
 from deep_piano.serve.safety import TOKEN, Guard, add_headers, middleware
-from deep_piano.serve.store import NotThereError, Store
+from deep_piano.serve.store import NotThereError, Store, continuation_s
 from deep_piano.serve.window import window_facts
 from deep_piano.serve.wishes import file_name, known, wished
 from deep_piano.serve.worker import Compose, Export, Look, Read
@@ -48,7 +48,9 @@ SHOWN: Final = ("look", "piece")
 
 _MOST_JSON_BYTES = 64 * 1024
 _HEARTBEAT_S = 15.0
+_LOOK_S = 0.5
 _ID = "{id:[0-9a-f]{16}}"
+_TAKE = "{take:[1-9][0-9]{0,3}}"
 # Facts are to be read in the browser.
 _MEDIA_TYPES = MEDIA_TYPES | {".json": "text/plain"}
 
@@ -106,7 +108,7 @@ class Server:
                 web.post("/api/pieces", self.compose),
                 web.patch(f"/api/pieces/{_ID}", self.change),
                 web.delete(f"/api/pieces/{_ID}", self.delete),
-                web.get(f"/api/pieces/{_ID}/{{take:[1-4]}}/{{kind:[a-z0-9]+}}", self.file),
+                web.get(f"/api/pieces/{_ID}/{_TAKE}/{{kind:[a-z0-9]+}}", self.file),
                 web.delete(f"/api/jobs/{_ID}", self.cancel),
             ]
         )
@@ -222,7 +224,7 @@ class Server:
 
     def _look(self, folder: Path, path: Path, name: str) -> Job:
         def finish(heard: Any) -> dict[str, Any]:
-            seed = self._store.add_seed(folder, name, heard)
+            seed = self._store.add_seed(folder, name, heard, self._to_be_read())
             self._read_ahead(seed)
             return {"seed": seed["id"]}
 
@@ -233,6 +235,14 @@ class Server:
             finish=finish,
             undo=partial(self._store.drop, folder),
         )
+
+    def _to_be_read(self) -> set[Path]:
+        """Return the files that pieces which are not there yet are made of."""
+        return {
+            job.task.path
+            for job in self._jobs.all
+            if isinstance(job.task, Read | Compose) and not job.ended.done()
+        }
 
     def _read_ahead(self, seed: Mapping[str, Any]) -> None:
         """Have the window that the page begins with read, while its user looks at it."""
@@ -265,16 +275,18 @@ class Server:
 
     async def compose(self, request: web.Request) -> web.StreamResponse:
         """Have a piece made: of a window of a recording, or of a take up to a moment."""
-        wish = wished(await _json(request), self._store, self._config)
+        asked = await _json(request)
         folder = await asyncio.to_thread(self._store.begin)
+        undo = partial(self._store.drop, folder)
 
         def finish(made: Any) -> dict[str, Any]:
             return {"piece": self._store.add_piece(folder, wish.about, made)["id"]}
 
-        undo = partial(self._store.drop, folder)
-        about = {"name": wish.about["title"], "takes": wish.settings.takes}
-        task = Compose(wish.path, wish.name, wish.settings, folder)
         try:
+            # Nothing is awaited until it is submitted: from then on the recording stays.
+            wish = wished(asked, self._store, self._config)
+            about = {"name": wish.about["title"], "takes": wish.settings.takes}
+            task = Compose(wish.path, wish.name, wish.settings, folder)
             return self._submitted(Job("piece", about, task, finish, undo))
         except BaseException:
             undo()
@@ -334,15 +346,15 @@ class Server:
         out = await asyncio.to_thread(self._store.begin)
         target = out / f"{take['stem']}{ending}"
         roll, title = folder / f"roll-{take['take']}.json", str(piece["title"])
-        task = Export(roll, target, title, take["seconds"], piece["seed_seconds"])
+        task = Export(roll, target, title, take["seconds"], continuation_s(piece, take))
+        job = Job("export", {"name": title}, task, lambda made: {}, lambda: None)
         try:
-            job = Job("export", {"name": title}, task, lambda made: {}, lambda: None)
-            try:
-                self._jobs.submit(job)
-                await asyncio.wrap_future(job.ended)
-            finally:
-                if not job.ended.done():  # the browser has gone
-                    self._jobs.cancel(job)
+            self._jobs.submit(job)
+        except BaseException:
+            self._store.drop(out)
+            raise
+        try:
+            await self._ended(job, request)
             if job.state != "done":
                 raise DeepPianoError(job.message or "it was cancelled.")
             response = web.StreamResponse(headers=dict(headers))
@@ -353,7 +365,16 @@ class Server:
                     await response.write(data)
             return response
         finally:
-            self._store.drop(out)
+            self._jobs.cancel(job)
+            job.ended.add_done_callback(lambda job: self._store.drop(out))  # it writes until then
+
+    async def _ended(self, job: Job, request: web.Request) -> None:
+        """Wait until a job has ended; it is cancelled where the browser that asks has gone."""
+        ended = asyncio.wrap_future(job.ended)
+        while not ended.done():
+            await asyncio.wait([ended], timeout=_LOOK_S)
+            if request.transport is None:
+                self._jobs.cancel(job)
 
     # ------------------------------------------------------------------ jobs
 

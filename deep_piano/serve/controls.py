@@ -7,7 +7,7 @@ setting the engine does not have is left out. This module knows settings; it kno
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -27,7 +27,7 @@ class Control:
         Of `GenerateConfig`. Of a group, such as "temperature", all numbers are multiplied.
     label : str
     least, most, step : float
-        Of a number.
+        Of a number. What the server was started with is offered beyond them.
     ends : tuple of str
         What the least and the most are called; they make a slider.
     choices : tuple of str
@@ -75,7 +75,22 @@ def described(base: GenerateConfig, table: tuple[Control, ...] = CONTROLS) -> li
         The settings of the server, which are the defaults.
     table : tuple of Control
     """
-    return [_described(one, base) for one in table if one.setting in GenerateConfig.model_fields]
+    return [_described(one, base) for one in _offered(base, table)]
+
+
+def _offered(base: GenerateConfig, table: tuple[Control, ...] = CONTROLS) -> list[Control]:
+    """Return the controls that the engine has; each offers what the server was started with."""
+    return [_widened(one, base) for one in table if one.setting in GenerateConfig.model_fields]
+
+
+def _widened(control: Control, base: GenerateConfig) -> Control:
+    """Return a control that offers its default, too."""
+    value = getattr(base, control.setting)
+    if isinstance(value, str) and value not in control.choices:
+        return replace(control, choices=(*control.choices, value))
+    if isinstance(value, int | float):
+        return replace(control, least=min(control.least, value), most=max(control.most, value))
+    return control
 
 
 def _described(control: Control, base: GenerateConfig) -> dict[str, Any]:
@@ -112,7 +127,7 @@ def overrides(given: Mapping[str, Any], base: GenerateConfig) -> dict[str, Any]:
     ConfigError
         When there is no such control, or a factor is no number within its range.
     """
-    table = {one.setting: one for one in CONTROLS if one.setting in GenerateConfig.model_fields}
+    table = {one.setting: one for one in _offered(base)}
     found: dict[str, Any] = {}
     for name, value in given.items():
         control = table.get(name)

@@ -39,6 +39,13 @@ class QueueFull(InputError):
     """Too many jobs are waiting."""
 
 
+def _to_come() -> Future[Job]:
+    """Return a future that whoever waits for it cannot cancel: asyncio would."""
+    ended: Future[Job] = Future()
+    ended.set_running_or_notify_cancel()
+    return ended
+
+
 @dataclass
 class Job:
     """Something for the worker to do.
@@ -54,6 +61,8 @@ class Job:
         Given the worker's result; returns what the page is told of it. Nothing is kept before.
     undo : callable
         Removes what a job that did not finish has left.
+    ended : Future
+        Of the job itself, once nothing works on it any more.
     """
 
     kind: str
@@ -68,7 +77,7 @@ class Job:
     message: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     to_be_ended: bool = False
-    ended: Future[Job] = field(default_factory=Future)
+    ended: Future[Job] = field(default_factory=_to_come)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -75,10 +75,8 @@ def serve(
         here: Callable[..., None] = work
         if address is not None:
             where, here = f"The work is done at {address}.", partial(on_ray.work, address=address)
-        server = Server(store, config, Guard(port, names, token), here, where)
-        shown = f"[{host}]" if ":" in host else host
-        if shown in ("0.0.0.0", "[::]"):
-            shown = names[0] if names else socket.gethostname()
+        shown = _shown(host, listening, names)
+        server = Server(store, config, Guard(port, (shown, *names), token), here, where)
         url = f"http://{shown}:{port}/" + (f"?{TOKEN}={token}" if token else "")
         say(f"{url} (Ctrl-C ends it)")
         if token:
@@ -88,6 +86,13 @@ def serve(
             )
         say(f"Pieces are stored in {store.root}. {where}")
         asyncio.run(_until_told(server.app(), listening, url if open_page else None))
+
+
+def _shown(host: str, listening: socket.socket, names: tuple[str, ...]) -> str:
+    """Return what the machine is called in the address that is printed."""
+    if listening.getsockname()[0] in ("0.0.0.0", "::"):
+        return (*names, socket.gethostname())[0]
+    return f"[{host}]" if ":" in host else host
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -40,7 +40,8 @@ class Guard:
     ----------
     port : int
     names : tuple of str
-        What the machine is called, beside the address that a request came to.
+        What the machine is called, beside the address that a request came to. Capitals and small
+        letters are the same.
     token : str or None
         What must be known; None where only this machine can connect.
     secret : str
@@ -59,11 +60,11 @@ class Guard:
 
     def refusal(self, request: web.Request) -> str | None:
         """Return why a request is refused, None where it is not."""
-        host = request.headers.get("Host", "")
+        host = request.headers.get("Host", "").lower()
         if host not in self._hosts(request):
             return "this server is not called so. Open the page by the address that it printed."
         origins = request.headers.getall("Origin", [])
-        if any(origin != f"http://{host}" for origin in origins):
+        if any(origin.lower() != f"http://{host}" for origin in origins):
             return "another site asks. Open the page by the address that it printed."
         changes = request.method not in CHANGES_NOTHING
         # A link on another site may lead to the page itself, and to nothing else.
@@ -91,7 +92,7 @@ class Guard:
 
     def _hosts(self, request: web.Request) -> set[str]:
         """Return what Host may be: the address that the connection came to, and our names."""
-        found = {*self.names}
+        found = {name.lower() for name in self.names}
         here = request.transport.get_extra_info("sockname") if request.transport else None
         if here:
             address = ipaddress.ip_address(str(here[0]).partition("%")[0])

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -129,11 +129,26 @@ class Store:
         ending = suffix(name)
         return folder / f"recording{ending if ending in AUDIO_SUFFIXES | MIDI_SUFFIXES else ''}"
 
-    def add_seed(self, folder: Path, name: str, heard: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep a recording that was heard; older ones that nothing was made of go."""
+    def add_seed(
+        self, folder: Path, name: str, heard: Mapping[str, Any], needed: Collection[Path] = ()
+    ) -> dict[str, Any]:
+        """Keep a recording that was heard; older ones that nothing was made of go.
+
+        Parameters
+        ----------
+        folder : Path
+            From `begin`, with the recording.
+        name : str
+            What a person calls it.
+        heard : mapping
+            What `worker.Look` returned.
+        needed : collection of Path
+            Files that are still to be read: their recordings stay.
+        """
         about = {"id": folder.name, "name": name, **heard}
         self._publish(folder, "seeds", about)
         used = {piece["seed"]["id"] for piece in self.pieces()}
+        used |= {path.parent.name for path in needed}
         seeds = sorted(
             (self.root / "seeds").glob(f"*/{ABOUT}"), key=lambda path: path.stat().st_mtime
         )
@@ -279,6 +294,12 @@ class Store:
 def made_span(piece: Mapping[str, Any], take: Mapping[str, Any]) -> list[float]:
     """Return when what was made begins and ends in a take; older ones know the seed only."""
     return list(take.get("new", [piece["seed_seconds"], take["seconds"]]))
+
+
+def continuation_s(piece: Mapping[str, Any], take: Mapping[str, Any]) -> float | None:
+    """Return when what continues the seed begins in a take, as `NoteTake.continuation_s` does."""
+    begin, end = made_span(piece, take)
+    return begin if begin > 0 and end >= take["seconds"] else None
 
 
 def shown_title(title: str) -> str:

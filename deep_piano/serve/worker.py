@@ -14,6 +14,7 @@ import signal
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +43,7 @@ STEM: Final = "piece"
 """Of a piece's files: what `deep-piano generate SEED -o piece.mp3` calls them."""
 
 _PEAKS = 1200
+_WINDOW_S = 10.0
 _SEEDS = 8  # whose notes are kept
 _COMPOSED = 0.6  # of the time of a piece: then it is composed
 _READ = 0.15
@@ -80,13 +82,16 @@ class Compose:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a take that is there as a .wav or as a .musicxml, from its notes as JSON."""
+    """Write a take that is there as a .wav or as a .musicxml, from its notes as JSON.
+
+    A score says where the continuation begins, where there is one.
+    """
 
     roll: Path
     out: Path
     title: str
     seconds: float
-    seed_ends_s: float
+    continuation_s: float | None
 
 
 Task = Look | Read | Compose | Export
@@ -197,23 +202,27 @@ class Worker:
             notes, from_s, seconds = _heard_of_midi(task.path)
         else:
             notes, from_s, seconds, samples = _heard_of_sound(task.path, progress)
+        begin, end = _last_window(notes, seconds)
         sounding_s = float((notes["offset"] - notes["onset"]).sum())
         few = len(notes) < seeds.FEWEST_SEED_NOTES or seconds < seeds.SHORTEST_SEED_S
         if few or sounding_s < seeds.LEAST_SOUNDING_SHARE * seconds:
-            # What `generate` would say of it; where it says nothing, there is something.
-            seeds.read_seed(task.path, start_s=from_s, seconds=seconds, progress=progress)
+            # What `generate` would say: it must take what is continued by default, or the whole.
+            read = partial(seeds.read_seed, task.path, progress=progress)
+            try:
+                read(start_s=from_s + begin, seconds=_WINDOW_S)
+            except InputError:
+                read(start_s=from_s, seconds=seconds)
         share("playing", 0.85)
         if holds_midi(task.path):
             sound = self._sound(progress)
             samples = synth.render(notes, sound=sound, seconds=seconds, sr=SR)
         audio.encode(task.folder / "heard.mp3", loudness.normalise(samples, sr=SR), sr=SR)
         whole_s = from_s + seconds
-        ends_s = min(seconds, float(notes["offset"].max()) + 0.5)
         return {
             "from_s": round(from_s, 3),
             "seconds": round(seconds, 3),
             "whole_s": round(whole_s, 3),
-            "window": [round(max(0.0, ends_s - 10.0), 1), round(ends_s, 1)],
+            "window": [round(begin, 1), round(end, 1)],
             "notes": rolled(notes),
             "peaks": _peaks(samples),
         }
@@ -285,7 +294,7 @@ class Worker:
                 meter=meter_of(notes),
                 title=task.title,
                 signature=sure_signature(notes),
-                continuation_s=task.seed_ends_s or None,
+                continuation_s=task.continuation_s,
             )
         return {}
 
@@ -326,6 +335,13 @@ def _heard_of_sound(path: Path, progress: Tell) -> tuple[Notes, float, float, au
     cache.ensure("transkun", progress=progress)
     notes = transcription.transcribe(samples, sr=sr, progress=progress)
     return notes, from_s, len(samples) / sr, samples
+
+
+def _last_window(notes: Notes, seconds: float) -> tuple[float, float]:
+    """Return which part of what was heard the page begins with."""
+    last_s = float(notes["offset"].max()) if len(notes) else seconds
+    ends_s = min(seconds, last_s + 0.5)
+    return max(0.0, ends_s - _WINDOW_S), ends_s
 
 
 def _peaks(samples: audio.Samples) -> list[float]:

@@ -60,21 +60,35 @@ def test_an_extra_has_the_packages_that_are_looked_for():
 def test_a_command_says_in_one_line_what_to_install(arguments, package, tmp_path):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.mid").write_bytes(b"MThd")
+    script = f"from deep_piano.cli.main import main\nmain({arguments.split()!r})\n"
+    run = without_extras(script, tmp_path, ROOT if arguments.startswith("submit") else tmp_path)
+    assert run.returncode == 2, run.stderr
+    assert f"this needs {package}, which is not installed" in run.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_page_and_its_manifest_need_no_extra(tmp_path):
     script = (
-        "import sys\n"
-        "sys.modules |= dict.fromkeys(('ray', 'pyarrow', 'keras', 'tensorflow'))\n"
-        "from deep_piano.cli.main import main\n"
-        f"main({arguments.split()!r})\n"
+        "import deep_piano.serve.running\n"
+        "from deep_piano.generate.records import Record, Records, read_records, write_manifest\n"
+        "from deep_piano.infra.storage.open import open_folder\n"
+        "pieces = open_folder('music')\n"
+        "write_manifest(pieces, Records([Record('a.mid', 1, 'done')]))\n"
+        "print(*read_records(pieces))\n"
     )
-    folder = ROOT if arguments.startswith("submit") else tmp_path
-    run = subprocess.run(
-        [sys.executable, "-c", script],
+    run = without_extras(script, tmp_path, tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "('a.mid', 0)\n"
+
+
+def without_extras(script, home, folder):
+    """Run a script in a folder, as if no extra were installed."""
+    hidden = f"import sys; sys.modules |= dict.fromkeys({sum(extras.EXTRAS.values(), ())!r})\n"
+    return subprocess.run(
+        [sys.executable, "-c", hidden + script],
         check=False,
         capture_output=True,
         text=True,
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)},
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(home)},
     )
-    assert run.returncode == 2, run.stderr
-    assert f"this needs {package}, which is not installed" in run.stderr.splitlines()[-1]
-    assert not (tmp_path / "out").exists()

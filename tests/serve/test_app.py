@@ -7,9 +7,11 @@ import io
 import json
 import os
 import re
+import shutil
+import socket
 import time
 import wave
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,13 @@ from deep_piano.codecs.notes import encode
 from deep_piano.music.audio import decode
 from deep_piano.music.midi import read_midi, write_midi
 from deep_piano.music.notes import excerpt
+from deep_piano.serve import store
 from deep_piano.serve.jobs import MOST_WAITING
 from deep_piano.serve.uploads import MOST_BYTES
-from tests.support import recordings
+from tests.support import errands, recordings
 from tests.support.commands import in_a_process, made, run
 from tests.support.fakes import arpeggios
-from tests.support.serving import LONGEST_S, small_server
+from tests.support.serving import LONGEST_S, Serving, small_config, small_server
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +109,21 @@ def test_every_download_opens(served, piece, tmp_path):
 
     parsed = music21.converter.parseData(content.decode(), format="musicxml")
     assert len(parsed.parts) == 2
+    assert b"Continuation" in content
     _, facts = served.ask("GET", f"{path}/facts")
     assert json.loads(facts)["take"] == 2
     status, page = served.ask("GET", f"{path}/page")
     assert b"data:audio/mpeg;base64,SUQz" in page
     assert b"@" not in re.sub(rb"<style>.*?</style>|base64,[^\"]*", b"", page, flags=re.S)
     assert [*(served.folder / "work").iterdir()] == []
+
+
+def test_a_take_may_have_any_number(served, piece):
+    for number in (3, 8, 12):
+        status, answer = served.ask("GET", f"/api/pieces/{piece['id']}/{number}/mp3")
+        assert (status, answer["error"][:21]) == (404, "there is no such take")
+    for number in (0, "01", "9" * 5000):
+        assert served.ask("GET", f"/api/pieces/{piece['id']}/{number}/mp3")[0] == 404
 
 
 def test_a_file_has_a_name_and_can_be_played_from_anywhere(served, piece):
@@ -196,6 +208,9 @@ def test_a_span_of_a_take_is_made_anew_and_all_else_stays(served, piece):
         assert np.abs(kept["onset"] - mine["onset"]).max() < 0.0011
     _, page = served.ask("GET", f"/api/pieces/{new['id']}/1/page")
     assert b'"fresh":[9.0,14.0]' in page
+    _, score = served.ask("GET", f"/api/pieces/{new['id']}/1/score")
+    assert b"</score-partwise>" in score
+    assert b"Continuation" not in score
 
 
 @pytest.mark.usefixtures("desk")
@@ -301,7 +316,6 @@ def test_what_cannot_be_continued_costs_one_sentence(served, tmp_path, write, na
 @pytest.mark.tf
 def test_speech_is_refused_as_the_command_refuses_it(tmp_path, weights, three_keys):
     from deep_piano.serve.worker import work
-    from tests.support.serving import Serving, small_config
 
     recordings.write_sound(tmp_path / "speech.wav", recordings.speech_like())
     server = Serving(tmp_path / "music", small_config(weights, three_keys), work)
@@ -448,6 +462,23 @@ def test_the_ninth_that_waits_is_sent_away(served, seed):
     assert [*(served.folder / "work").iterdir()] == []
 
 
+def test_a_recording_stays_while_a_piece_of_it_waits(
+    tmp_path, weights, three_keys, sketch, monkeypatch
+):
+    monkeypatch.setattr(store, "MOST_SEEDS", 1)
+    server = small_server(tmp_path / "music", weights, three_keys)
+    try:
+        first = server.seed(sketch)
+        running = slow(server, first)
+        other = server.send(sketch)
+        waiting = server.compose(first, begin=1)  # which is not read yet
+        server.ask("DELETE", f"/api/jobs/{running}")
+        assert server.wait(other)["state"] == "done"
+        assert server.piece(waiting)["seed"]["id"] == first
+    finally:
+        server.close()
+
+
 def test_a_piece_is_renamed_starred_and_deleted(served, seed):
     new = served.piece(served.compose(seed))["id"]
     status, facts = served.tell("PATCH", f"/api/pieces/{new}", {"title": "雨だれ/2", "starred": 1})
@@ -470,6 +501,53 @@ def test_a_full_folder_says_so(tmp_path, weights, three_keys, sketch):
         assert "Delete some that you no longer need" in answer["error"]
     finally:
         server.close()
+
+
+def waiting_work(pipe, config):
+    """Run a worker that ends its work only when that is cancelled."""
+    os.setsid()
+    with suppress(EOFError):
+        while True:
+            job, task = pipe.recv()
+            if task is not None:
+                pipe.send((job, *errands.do(pipe, job, "wait")))
+
+
+@pytest.fixture
+def exporting(served, piece, tmp_path, weights, three_keys):
+    """Return a server that is making a file, the folder it writes to, and who asked for it."""
+    folder = tmp_path / "music"
+    shutil.copytree(served.folder / "pieces" / piece["id"], folder / "pieces" / piece["id"])
+    server = Serving(folder, small_config(weights, three_keys), waiting_work)
+    asking = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LONGEST_S)
+    asking.request("GET", f"/api/pieces/{piece['id']}/1/wav", headers={"Cookie": server.cookie})
+    assert soon(lambda: [*(folder / "work").iterdir()])
+    yield server, folder / "work", asking
+    asking.close()
+
+
+def soon(condition):
+    """Tell whether a condition comes true."""
+    until = time.monotonic() + 20
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_a_file_that_nobody_waits_for_any_more_is_not_made(exporting):
+    server, work, asking = exporting
+    asking.close()
+    gone = soon(lambda: not [*work.iterdir()])
+    server.close()
+    assert gone
+
+
+def test_a_server_ends_while_a_file_is_made_and_leaves_none_of_it(exporting):
+    server, work, asking = exporting
+    server.close()  # an error in one of its threads fails the test
+    with pytest.raises(http.client.RemoteDisconnected):
+        asking.getresponse()
+    assert [*work.iterdir()] == []
 
 
 def started(tmp_path, *options):
@@ -526,16 +604,19 @@ def test_sigterm_ends_it_without_half_a_file(tmp_path, weights, small_piano, ske
     assert (tmp_path / "music" / "seeds" / seed / "about.json").exists()
 
 
+@pytest.mark.parametrize("name", ["Piano.local", None])
 def test_beyond_this_machine_a_token_is_printed_once_and_tls_is_named(
-    tmp_path, weights, small_piano
+    tmp_path, weights, small_piano, name
 ):
-    options = ("--checkpoint", weights, "--sound", small_piano, "--host", "0.0.0.0")
-    server, url = started(tmp_path, *options, "--name", "piano.local")
-    found = re.fullmatch(r"http://piano\.local:(\d+)/\?token=(\S{32})", url)
+    options = ["--checkpoint", weights, "--sound", small_piano, "--host", "0.0.0.0"]
+    server, url = started(tmp_path, *options, *(["--name", name] if name else []))
+    shown = name or socket.gethostname()
+    found = re.fullmatch(rf"http://{re.escape(shown)}:(\d+)/\?token=(\S{{32}})", url)
     connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=LONGEST_S)
     statuses = []
     for path in ("/", f"/?token={found[2]}"):
-        connection.request("GET", path, headers={"Host": f"piano.local:{found[1]}"})
+        host = f"{shown.lower()}:{found[1]}"  # as browsers write it
+        connection.request("GET", path, headers={"Host": host})
         answer = connection.getresponse()
         answer.read()
         statuses.append(answer.status)

@@ -20,6 +20,30 @@ def test_every_control_has_its_setting_and_its_default_changes_nothing():
     assert load_config(None, {"generate": given}).generate == BASE
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("seconds", 900), ("seconds", 10), ("takes", 8), ("candidates", 32), ("density", 0.25),
+     ("density", 4), ("register_shift", -24)],
+)  # fmt: skip
+def test_a_range_holds_what_the_server_was_started_with(setting, value):
+    base = load_config(None, {"generate": {setting: value}}).generate
+    told = next(one for one in described(base) if one["setting"] == setting)
+    usual = next(one for one in CONTROLS if one.setting == setting)
+    assert told["default"] == value
+    assert told["least"] == min(usual.least, value)
+    assert told["most"] == max(usual.most, value)
+    assert overrides({setting: value}, base) == {setting: value}
+    with pytest.raises(ConfigError, match=f"between {told['least']:g} and {told['most']:g}"):
+        overrides({setting: told["most"] + 1}, base)
+
+
+def test_a_key_by_another_name_is_a_choice_too():
+    base = load_config(None, {"generate": {"key": "Gb major"}}).generate
+    told = next(one for one in described(base) if one["setting"] == "key")
+    usual = next(one for one in CONTROLS if one.setting == "key")
+    assert told["choices"] == [*usual.choices, "Gb major"]
+
+
 def test_a_control_that_the_engine_lacks_is_absent():
     table = (*CONTROLS, Control("humour", "Humour"))
     assert "humour" not in [one["setting"] for one in described(BASE, table)]

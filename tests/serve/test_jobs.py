@@ -104,6 +104,16 @@ def test_what_is_cancelled_ends_and_the_process_lives_on(jobs, job, told, undone
     assert ended(jobs, job("tell", [])).result == before
 
 
+def test_who_waits_for_a_job_cannot_end_it(jobs, job, told):
+    running, next_one = jobs.submit(job("wait")), jobs.submit(job("say", 3))
+    told.wait(running, stage="waiting")
+    assert not running.ended.cancel()
+    assert not next_one.ended.cancel()
+    jobs.cancel(running)
+    assert running.ended.result(LONGEST_S).state == "cancelled"
+    assert next_one.ended.result(LONGEST_S).result == {"result": 3}
+
+
 def test_what_hangs_is_killed_and_another_process_goes_on(jobs, job, told, undone):
     before = ended(jobs, job("tell", [])).result["result"]
     running = jobs.submit(job("hang"))

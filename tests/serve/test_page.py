@@ -563,6 +563,27 @@ def test_pieces_are_starred_renamed_opened_and_deleted(visit, served, sketch):
 
 
 @pytest.mark.slow
+def test_a_piece_that_is_opened_again_plays_from_its_beginning_and_pauses(visit, sketch):
+    page = visit()
+    page.set_input_files("#file", sketch)
+    heard(page)
+    compose(page)
+    page.get_by_label("Play take 1").click()
+    until(page, "!audio.paused")
+    page.get_by_role("slider", name="Position in take 1").focus()
+    page.keyboard.press("PageUp")
+    until(page, "audio.currentTime > 10")
+    page.locator("#pieces .name").first.click()
+    until(page, "audio.paused")
+    page.get_by_label("Play take 1").click()
+    head = "document.querySelector('.take.current .here')?.style.left"
+    until(page, f"!audio.paused && parseFloat({head}) > 0")
+    assert page.evaluate("audio.currentTime") < 10
+    page.get_by_label("Pause take 1").click()
+    until(page, "audio.paused")
+
+
+@pytest.mark.slow
 def test_two_tabs_know_of_each_other_and_keep_their_own(visit, sketch, playing):
     one = visit()
     other = visit(context=one.context)

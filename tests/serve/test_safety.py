@@ -52,7 +52,7 @@ def test_a_foreign_host_is_refused(open_one, path, host):
     assert "not called so" in json.loads(content)["error"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}"])
+@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "LocalHost:{port}"])
 def test_its_own_names_are_answered(open_one, host):
     host = host.format(port=open_one.port)
     assert open_one.request("GET", "/", Host=host)[0] == 200

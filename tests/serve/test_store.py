@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 
 from deep_piano.errors import InputError
 from deep_piano.generate.gallery import PAGE, known_pieces, write_gallery
+from deep_piano.generate.records import MANIFEST
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.serve import store as stores
-from deep_piano.serve.store import NotThereError, Store, shown_name
+from deep_piano.serve.store import NotThereError, Store, continuation_s, shown_name
 
 HEARD = {"from_s": 0.0, "seconds": 5.0, "notes": [], "peaks": []}
 
@@ -21,11 +23,11 @@ def store(tmp_path):
     return Store(tmp_path / "music", 10**9)
 
 
-def add_seed(store, name="my song.mp3"):
+def add_seed(store, name="my song.mp3", needed=frozenset()):
     folder = store.begin()
     store.recording_path(folder, name).write_bytes(b"sound")
     (folder / "heard.mp3").write_bytes(b"sound")
-    return store.add_seed(folder, name, HEARD)["id"]
+    return store.add_seed(folder, name, HEARD, needed)["id"]
 
 
 def add_piece(store, seed, *, takes=2, title="my song"):
@@ -80,6 +82,16 @@ def test_a_piece_is_renamed_starred_and_deleted(store):
         store.delete(first)
 
 
+def test_pieces_are_kept_without_the_extra_that_brings_pyarrow(store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
+    piece = add_piece(store, add_seed(store))
+    store.change(piece, title="rain", starred=None)
+    found = known_pieces(open_folder(store.root)).all
+    assert [record.seed for record in found] == [f"rain ({piece[:6]})"] * 2
+    store.delete(piece)
+    assert (store.root / MANIFEST).read_text() == ""
+
+
 @pytest.mark.parametrize(
     "name", ["", "..", "../seeds", "/etc", "0123456789abcdef", "a" * 400, "0123456789ABCDEF"]
 )
@@ -131,14 +143,24 @@ def test_a_full_folder_begins_nothing(store):
 
 
 def test_recordings_that_nothing_was_made_of_go_the_oldest_first(store, monkeypatch):
-    used, *unused = (add_seed(store, f"{n}.mp3") for n in range(4))
+    used, needed, *unused = (add_seed(store, f"{n}.mp3") for n in range(5))
     monkeypatch.setattr(stores, "MOST_SEEDS", 2)
-    for age, seed in enumerate([used, *unused]):
+    for age, seed in enumerate([used, needed, *unused]):
         os.utime(store.root / "seeds" / seed / "about.json", (age, age))
     add_piece(store, used)
-    last = add_seed(store)
+    last = add_seed(store, needed={store.seed_file(needed)})
     left = {path.name for path in (store.root / "seeds").iterdir()}
-    assert left == {used, unused[-1], last}
+    assert left == {used, needed, unused[-1], last}
+
+
+@pytest.mark.parametrize(
+    ("new", "begins"),
+    [([5.0, 20.0], 5.0), ([8.0, 12.0], None), ([0.0, 20.0], None), (None, 5.0)],
+    ids=["continuation", "span", "remix", "of an older server"],
+)
+def test_only_what_lasts_to_the_end_continues_a_seed(new, begins):
+    take = {"seconds": 20.0} | ({"new": new} if new else {})
+    assert continuation_s({"seed_seconds": 5.0}, take) == begins
 
 
 def test_a_damaged_piece_is_left_out(store):

@@ -36,9 +36,10 @@ const frame = () => {
 
 const load = view => {  // a switch goes on at the same place
   const source = `/api/pieces/${piece.id}/${view.take.take}/mp3?play`;
-  if (audio().dataset.what === "piece" && audio().src.endsWith(source)) return;
+  const loaded = audio().src.endsWith(source);  // as it is when its piece is opened again
+  if (loaded && view === current) return;
+  if (!loaded) audio().src = source;
   audio().dataset.what = "piece";
-  audio().src = source;
   audio().currentTime = view.mark;
   current = view;
 };
