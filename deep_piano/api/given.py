@@ -118,9 +118,24 @@ def as_file(
 
 
 def notes_in(music: Music) -> Notes | None:
-    """Return a note array, or that of a piece; None where it is something else."""
+    """Return a note array, or that of a piece; None where it is something else.
+
+    Raises
+    ------
+    InputError
+        When a note is at no time.
+    """
     notes = getattr(music, "notes", music)
-    return notes if isinstance(notes, np.ndarray) and notes.dtype == NOTE else None
+    if not isinstance(notes, np.ndarray) or notes.dtype != NOTE:
+        return None
+    for at in ("onset", "offset"):
+        wrong = np.flatnonzero(~(np.isfinite(notes[at]) & (notes[at] >= 0)))
+        if len(wrong):
+            raise InputError(
+                f"note {wrong[0]} has the {at} {notes[at][wrong[0]]:g}, and times are seconds from "
+                "0 on. Shift the notes, or leave it out."
+            )
+    return notes
 
 
 def _written(music: Music, folder: Path, sr: int | None) -> Path:

@@ -11,7 +11,7 @@ from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import Config
 from deep_piano.errors import InputError, one_line
 from deep_piano.generate.notes import ready_sound
-from deep_piano.generate.piece import compose, road_of
+from deep_piano.generate.piece import compose, local_inputs, road_of
 from deep_piano.infra.progress import Tell, no_progress
 from deep_piano.infra.storage.folder import Folder
 from deep_piano.models import checkpoint as checkpoints
@@ -78,7 +78,7 @@ def continue_piece(
     generate = chosen.generate
     if generate.takes > 1 and generate.keep is None:
         chosen = chosen.model_copy(update={"generate": generate.model_copy(update={"keep": 1})})
-    return _continued(seed, sr, chosen, checkpoint, only_new=only_new, progress=progress)[0]
+    return _continued(seed, sr, chosen, checkpoint, config, only_new, progress)[0]
 
 
 def continue_pieces(
@@ -101,7 +101,7 @@ def continue_pieces(
     list of Piece
     """
     chosen = _settings(settings, checkpoint, config=config, profile=profile)
-    return _continued(seed, sr, chosen, checkpoint, only_new=only_new, progress=progress)
+    return _continued(seed, sr, chosen, checkpoint, config, only_new, progress)
 
 
 def _settings(
@@ -120,18 +120,22 @@ def _continued(
     sr: int | None,
     chosen: Config,
     checkpoint: PathLike | Checkpoint | None,
-    *,
+    config: PathLike | None,
     only_new: bool,
     progress: Tell | None,
 ) -> list[Piece]:
     settings, storage, tell = chosen.generate, chosen.storage, progress or no_progress
+    found = None
     if not isinstance(checkpoint, Checkpoint):
         known = [codec.spec.codec for codec in CODECS.values()]
-        checkpoint = checkpoints.load(settings.checkpoint, codec=known, storage=storage)
+        found = checkpoints.find(settings.checkpoint, storage)
+        checkpoint = checkpoints.load(found, codec=known)
     road = road_of(checkpoint, settings, Path("piece.wav"), only_new=only_new)
     with as_file(seed, sr=sr, storage=storage) as path:
         read = road.read(path, tell)
-    return [Piece(road, read, take) for take in compose(road, read, progress=tell)]
+    named = (path, *([config] if config is not None else ()), *local_inputs(found, settings))
+    given = [Path(place).absolute() for place in named]
+    return [Piece(road, read, take, given=given) for take in compose(road, read, progress=tell)]
 
 
 def transcribe(

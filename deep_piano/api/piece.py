@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ class Piece:
         was made anew: how long what comes before it lasts.
     """
 
-    def __init__(self, road: Road, seed: Any, take: Any) -> None:
-        self._road, self._seed, self._take = road, seed, take
+    def __init__(self, road: Road, seed: Any, take: Any, *, given: Collection[Path]) -> None:
+        self._road, self._seed, self._take, self._given = road, seed, take, given
         self.take: int = take.index + 1
         self.seed_seconds: float = 0.0 if road.only_new or road.settings.remix else seed.seconds
 
@@ -121,7 +121,7 @@ class Piece:
         beside : bool
             Write ``.mid``, ``.png`` and ``.json`` beside it, as the command line does.
         force : bool
-            Replace files that are there.
+            Replace files that are there; those that the piece was made from stay.
         progress : callable, optional
 
         Returns
@@ -131,16 +131,16 @@ class Piece:
         Raises
         ------
         InputError
-            When it cannot be written so, or a file is there already.
+            When it cannot be written so, a file is there already, or the piece was made from it.
         AssetError
             When the piano's samples are missing and cannot be fetched.
         """
-        road, out = self._road, Path(path)
+        road, out, given = self._road, Path(path), self._given
         if beside:
             score = road.settings.score
-            [files] = targets(out, 1, force=force, given=[], notes=road.of_notes, score=score)
+            [files] = targets(out, 1, force=force, given=given, notes=road.of_notes, score=score)
         else:
-            files = alone(out, force=force)
+            files = alone(out, force=force, given=given)
         if files.notes or files.score:
             _ = self.notes  # there must be some
         if files.sound is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,14 +158,12 @@ def targets(
         written = main if suffix == SCORE_SUFFIX else written
         sound = None if suffix in SILENT_SUFFIXES else main
         found.append(PieceFiles(picture, facts, midi, sound, written, named=main, force=force))
-    identities = {identity_of(path) for path in _with_contents(given)} - {None}
-    for path in (path for files in found for path in files):
-        require_free(path, force=force, given=identities)
+    _require_free((path for files in found for path in files), force=force, given=given)
     _require_writable(out.parent)
     return found
 
 
-def alone(out: Path, *, force: bool) -> PieceFiles:
+def alone(out: Path, *, force: bool, given: Collection[Path]) -> PieceFiles:
     """Return one file of a piece, with nothing beside it, after making sure that it may be written.
 
     Parameters
@@ -174,21 +172,29 @@ def alone(out: Path, *, force: bool) -> PieceFiles:
         Beside what `targets` takes, a .png or a .json will do.
     force : bool
         A file that is there may be replaced.
+    given : collection of Path
+        As for `targets`.
 
     Raises
     ------
     InputError
-        When it cannot be written, or is there already.
+        When it cannot be written, is there already, or is one of those given.
     """
     suffix = out.suffix.lower()
     kinds = {".png": "picture", ".json": "facts", ".mid": "notes", SCORE_SUFFIX: "score"}
     kinds |= dict.fromkeys(ENCODED_SUFFIXES, "sound")
     if suffix not in kinds:
         raise InputError(f"cannot write {out}: its name must end in one of {', '.join(kinds)}.")
-    require_free(out, force=force)
+    _require_free([out], force=force, given=given)
     _require_writable(out.parent)
     one: dict[str, Any] = {kinds[suffix]: out}
     return PieceFiles(named=out, force=force, **one)
+
+
+def _require_free(paths: Iterable[Path], *, force: bool, given: Collection[Path]) -> None:
+    identities = {identity_of(path) for path in _with_contents(given)} - {None}
+    for path in paths:
+        require_free(path, force=force, given=identities)
 
 
 def _with_contents(paths: Collection[Path]) -> Iterator[Path]:

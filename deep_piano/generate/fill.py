@@ -6,6 +6,7 @@ composed ends where a key is struck that stays, and when what follows has begun.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +23,12 @@ from deep_piano.errors import InputError, one_line
 from deep_piano.generate import seeds
 from deep_piano.generate.form import course
 from deep_piano.generate.notes import NoteRoad, NoteTake
-from deep_piano.generate.seeds import FEWEST_SEED_NOTES, Seed, Stretch, on_grid, rng_of
+from deep_piano.generate.seeds import FEWEST_SEED_NOTES, Seed, on_grid, rng_of
 from deep_piano.infra.progress import Tell
 from deep_piano.music import audio
+from deep_piano.music.midi import holds_midi
 from deep_piano.music.notes import Notes, excerpt
 
-LONGEST_PIECE_S: Final = 3600.0
 LONGEST_SILENCE_S: Final = 6.0  # before a span: there is no music to go on from
 LEAD_S: Final = 4.0  # at the end of a span, at most half of it: towards what follows
 NEAR_S: Final = 5.0  # before and after a span: where its register comes from and goes to
@@ -83,21 +84,23 @@ class FillRoad(NoteRoad):
         Raises
         ------
         InputError
-            When the span is not within the piece, or has no music before or after it.
+            When the span is not within the piece, or has no music before or after it, or when a
+            recording is too long.
         """
         begin_s, end_s = self.span
-        audio.require_readable(path, one_line(path))
+        most_s = math.inf if holds_midi(path) else seeds.LONGEST_WHOLE_S
+        stretch = seeds.find_whole(path, self.settings, most_s=most_s)
         digest = audio.content_hash(path)
-        whole, _, cents = seeds.read_notes(path, 0.0, LONGEST_PIECE_S, progress)
-        of_s, name = float(whole["offset"].max()), f"{one_line(path)} is {{:.1f}} s long"
+        whole, of_s, cents = seeds.read_notes(path, 0.0, stretch.seconds, progress)
+        length = f"{one_line(path)} is {of_s:.1f} s long"
         before = whole[whole["onset"] < begin_s]
         if begin_s >= of_s:
             raise InputError(
-                f"{name.format(of_s)}: a span cannot begin at {begin_s:g} s. Give an earlier one."
+                f"{length}: a span cannot begin at {begin_s:g} s. Give an earlier one."
             )
         if whole["onset"][-1] < end_s:
             raise InputError(
-                f"{name.format(of_s)}, and nothing is struck after {end_s:g} s. Give a span that "
+                f"{length}, and nothing is struck after {end_s:g} s. Give a span that "
                 f"ends earlier, or --keep-until {begin_s:g} to continue from there."
             )
         if len(before) < FEWEST_SEED_NOTES or before["onset"][-1] < begin_s - LONGEST_SILENCE_S:
@@ -112,7 +115,7 @@ class FillRoad(NoteRoad):
             digest,
             path.name,
             cents,
-            stretch=Stretch(0.0, of_s, of_s),
+            stretch=replace(stretch, seconds=of_s),
             whole=whole,
             ends_s=end_s,
         )

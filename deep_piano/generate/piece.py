@@ -37,6 +37,7 @@ from deep_piano.generate.remix import RemixRoad
 from deep_piano.generate.wave import WaveRoad, require_no_notes
 from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.progress import Progress, Tell, no_progress
+from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.models import checkpoint
 from deep_piano.models.checkpoint import Checkpoint
@@ -187,14 +188,8 @@ def make_pieces(
     DeepPianoError
         When the files cannot be written after all, as on a full disk.
     """
-    given = [seed_path, *keep]
     found = checkpoint.find(settings.checkpoint, storage)
-    if isinstance(found, LocalFolder):
-        given.append(found.root)
-    if settings.sound and settings.sound not in SOUND_NAMES:
-        given.append(Path(settings.sound))
-    if settings.index is not None:
-        given.append(Path(settings.index))
+    given = [seed_path, *keep, *local_inputs(found, settings)]
     known = [codec.spec.codec for codec in CODECS.values()]
     road = road_of(checkpoint.load(found, codec=known), settings, out, only_new=only_new)
     kept = min(settings.keep or settings.takes, settings.takes)
@@ -209,6 +204,13 @@ def make_pieces(
         pieces.append(write(road, files, seed, take, progress=progress))
         _log("written", seed, begun, take=take.index + 1)
     return pieces
+
+
+def local_inputs(checkpoint: Folder | None, settings: GenerateConfig) -> list[Path]:
+    """Return what pieces are made from beside their seed, where it lies on this machine."""
+    found = [checkpoint.root] if isinstance(checkpoint, LocalFolder) else []
+    own_sound = None if settings.sound in SOUND_NAMES else settings.sound
+    return [*found, *(Path(name) for name in (own_sound, settings.index) if name)]
 
 
 def _log(event: str, seed: Any, begun: float, **facts: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +26,6 @@ from deep_piano.infra.progress import Tell
 from deep_piano.music import audio
 from deep_piano.music.midi import holds_midi
 from deep_piano.music.notes import LOWEST_PITCH, Notes, excerpt, fold_pedal, make_notes
-
-LONGEST_S: Final = 3600.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,6 @@ def changed(old: Notes, new: Notes) -> float:
 
 
 def _stretch(path: Path, settings: GenerateConfig) -> Stretch:
-    found = seeds.find_stretch(path, settings)
-    whole = holds_midi(path) and (settings.seed_start, settings.seed_end) == (None, None)
-    return Stretch(0.0, LONGEST_S, found.of_s) if whole else found
+    if holds_midi(path) and (settings.seed_start, settings.seed_end) == (None, None):
+        return seeds.find_whole(path, settings, most_s=seeds.LONGEST_WHOLE_S)
+    return seeds.find_stretch(path, settings)

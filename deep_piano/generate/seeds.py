@@ -33,6 +33,7 @@ FEWEST_SEED_NOTES = 4
 # voices has at most 0.15, each note as short as a click. So has a dry staccato, but in tune.
 LEAST_SOUNDING_SHARE = 0.2
 LONGEST_TRAILING_SILENCE_S = 2.0
+LONGEST_WHOLE_S = 3600.0
 SHORTEST_CONTINUATION_S = 5.0
 _INSTEAD = "Give a recording of a piano, or other seconds with --seed-start or --seed-end."
 
@@ -120,12 +121,32 @@ def find_stretch(path: Path, settings: GenerateConfig) -> Stretch:
     else:
         with suppress(AudioError):
             of_s = length_of(path)
-    if of_s is not None and settings.seed_end is not None and settings.seed_end > of_s + 0.5:
+    end_s = settings.seed_end or settings.keep_until
+    if of_s is not None and end_s is not None and end_s > of_s + 0.5:
         raise error(
-            f"{one_line(path)} is {of_s:.1f} s long: a seed cannot end at {settings.seed_end:g} s. "
+            f"{one_line(path)} is {of_s:.1f} s long: a seed cannot end at {end_s:g} s. "
             "Give an earlier end, or none, for its last seconds."
         )
     return Stretch(*settings.seed_within(ends_s), of_s)
+
+
+def find_whole(path: Path, settings: GenerateConfig, *, most_s: float) -> Stretch:
+    """Return all of a recording or a MIDI file, which may last so long.
+
+    Raises
+    ------
+    AudioError, MidiError
+        As `find_stretch` does.
+    InputError
+        When it is longer.
+    """
+    of_s = find_stretch(path, settings).of_s
+    if of_s is not None and of_s > most_s:
+        raise InputError(
+            f"{one_line(path)} is {of_s:.1f} s long, and as a whole at most {most_s:g} s are "
+            "transcribed or remixed. Give a part of it, as a file of its own."
+        )
+    return Stretch(0.0, most_s, of_s)
 
 
 @dataclass(frozen=True)

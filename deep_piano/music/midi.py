@@ -178,6 +178,8 @@ def write_tracks(
 
 def _number(value: int) -> bytes:
     """Return a number as MIDI files have it: seven bits a byte, the last one below 128."""
+    if value < 0:
+        raise ValueError(f"a MIDI file holds no negative number: {value}")
     digits = [value & 127]
     while value := value >> 7:
         digits.append(value & 127 | 128)

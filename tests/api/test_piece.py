@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import soundfile
 from scipy.io import wavfile
 
 import deep_piano as dp
+from deep_piano.analysis.originality import CorpusIndex
+from deep_piano.codecs.notes import encode
 from deep_piano.errors import ConfigError, InputError
 from deep_piano.generate.ranking import RANKED_BY
 from deep_piano.infra.assets import cache
@@ -18,7 +22,7 @@ from deep_piano.music import transcription
 from deep_piano.music.midi import read_midi, write_midi
 from deep_piano.music.notes import excerpt
 from tests.support import recordings
-from tests.support.commands import made, run
+from tests.support.commands import everything, made, run
 from tests.support.fakes import arpeggios
 
 pytestmark = pytest.mark.usefixtures("desk")
@@ -85,6 +89,35 @@ def test_what_is_there_is_replaced_by_force_alone(seed, settings):
     assert len(read_midi(Path("piece.mid"))) == len(piece.notes)
     with pytest.raises(InputError, match=r"its name must end in one of \.png"):
         piece.save("piece.txt")
+
+
+@pytest.mark.parametrize(
+    ("given", "out", "beside"),
+    [
+        ({}, "seed.wav", True),
+        ({}, "seed.mid", False),
+        ({"config": "mine.json"}, "mine.mid", True),
+        ({"checkpoint": "weights"}, "weights/checkpoint.mid", True),
+        ({"sound": "piano"}, "piano/notes.json", False),
+        ({"index": "corpus.json"}, "corpus.json", False),
+    ],
+)
+def test_what_it_was_made_from_is_never_replaced(
+    seed, music, settings, weights, small_piano, given, out, beside
+):
+    shutil.copytree(weights, "weights")
+    shutil.copytree(small_piano, "piano")
+    Path("piano/notes.json").write_text("{}")
+    Path("mine.json").write_text("{}")
+    CorpusIndex.build([("a", encode(music))]).save(Path("corpus.json"))
+    piece = dp.continue_piece(str(seed), **settings | given)
+    there, place = everything(), Path(out).absolute()
+    with (
+        contextlib.chdir("/"),
+        pytest.raises(InputError, match="is one of your input files, which are never replaced"),
+    ):
+        piece.save(place, beside=beside, force=True)
+    assert everything() == there
 
 
 def test_a_piece_says_what_it_is(seed, settings):
@@ -165,6 +198,19 @@ def test_what_is_no_music_is_refused_in_one_line(settings, music, named, fragmen
     with pytest.raises(InputError, match=fragment) as refused:
         dp.continue_piece(music, **named, **settings)
     assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [("onset", -0.5), ("onset", np.nan), ("offset", np.inf), ("offset", -np.inf)]
+)
+def test_notes_at_no_time_are_refused_in_one_line(music, settings, at, value):
+    music[at][3] = value
+    said = f"note 3 has the {at} {value:g}, and times are seconds from 0 on"
+    calls = (dp.continue_piece, settings), (dp.render, {"sound": settings["sound"]})
+    for call, named in calls:
+        with pytest.raises(InputError, match=said) as refused:
+            call(music, **named)
+        assert str(refused.value).isprintable()
 
 
 def test_a_setting_that_there_is_not_is_named(seed, settings):

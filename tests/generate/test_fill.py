@@ -10,6 +10,7 @@ from deep_piano.codecs.notes import STEPS_PER_SECOND, encode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import InputError
+from deep_piano.generate import seeds
 from deep_piano.generate.fill import FillRoad, lead
 from deep_piano.generate.piece import decode_takes, make_pieces, road_of
 from deep_piano.infra.progress import no_progress
@@ -17,6 +18,7 @@ from deep_piano.models import checkpoint
 from deep_piano.music.midi import read_midi, write_midi
 from deep_piano.music.notes import make_notes
 from tests.support.fakes import arpeggios, random_checkpoint
+from tests.support.recordings import write_tone
 
 BEGIN_S, END_S = 12.0, 17.0
 
@@ -75,6 +77,25 @@ def test_it_is_as_long_as_it_was(piece):
         - len(read_midi(piece))
         + ((read_midi(piece)["onset"] >= BEGIN_S) & (read_midi(piece)["onset"] < END_S)).sum()
     )
+
+
+def test_of_notes_that_last_longer_than_an_hour_none_is_lost(tmp_path):
+    path = tmp_path / "long.mid"
+    beat = np.arange(4200.0)
+    write_midi(path, make_notes(beat, beat + 0.9, 60 + beat % 12, np.full(len(beat), 70)))
+    road, seed, take = filled(path, (40.0, 45.0))
+    old, new = read_midi(path), take.notes
+    assert new[new["onset"] >= 45].tobytes() == old[old["onset"] >= 45].tobytes()
+    assert seed.facts["to_s"] == seed.facts["of_s"] == 4199.9
+    assert road.facts(seed, take)["piece"]["seconds"] == 4200.65
+
+
+def test_a_recording_that_is_too_long_to_be_transcribed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(seeds, "LONGEST_WHOLE_S", 13.0)
+    write_tone(tmp_path / "a.wav", seconds=14)
+    with pytest.raises(InputError, match=r"a\.wav is 14\.0 s long, and .* at most 13 s") as error:
+        filled(tmp_path / "a.wav", (5.0, 8.0))
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_new_is_known_and_drawn_so(piece, tmp_path, weights, monkeypatch):

@@ -9,6 +9,7 @@ from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.codecs.notes import encode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.decoding.open import open_decoder
+from deep_piano.errors import InputError
 from deep_piano.generate.piece import decode_takes, make_pieces
 from deep_piano.generate.remix import RemixRoad
 from deep_piano.infra.progress import no_progress
@@ -38,6 +39,17 @@ def remixed(path, kind, index=None, **settings):
     seed = road.read(path, no_progress)
     [take] = decode_takes(road, open_decoder(road.checkpoint, made), seed)
     return road, seed, take
+
+
+def test_a_file_that_is_too_long_is_refused_and_not_cut(tmp_path):
+    path = tmp_path / "long.mid"
+    beat = np.arange(3601.0)
+    write_midi(path, make_notes(beat, beat + 0.9, 60 + beat % 12, np.full(len(beat), 70)))
+    with pytest.raises(InputError, match=r"long\.mid is 3600\.9 s long, and .* at most 3600 s"):
+        remixed(path, "rhythm")
+    _, seed, take = remixed(path, "rhythm", seed_start=3590.0, seed_end=3600.0)
+    assert len(take.notes) == 10
+    assert seed.facts["of_s"] == 3600.9
 
 
 def rhythm_of(notes):

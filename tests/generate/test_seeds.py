@@ -59,6 +59,7 @@ def test_a_piano_that_is_in_tune_or_in_another_key_is_left_alone(read, cents, ca
         ({"seed_end": 14.4}, 4.4, 10),  # said a little too late
         ({"seed_start": 1.0, "seed_end": 13.0}, 1, 12),
         ({"keep_until": 12.0}, 0, 12),
+        ({"keep_until": 14.4}, 0, 14.4),
         ({"seed_start": 3.0, "keep_until": 12.0}, 3, 9),
     ],
 )
@@ -124,13 +125,15 @@ def test_silence_at_the_end_is_kept_where_a_piece_is(tmp_path, keep_silence, sec
     assert seed.seconds == pytest.approx(lasts_s)
 
 
-def test_a_seed_cannot_end_beyond_its_recording(tmp_path):
+@pytest.mark.parametrize("setting", ["seed_end", "keep_until"])
+def test_a_seed_cannot_end_beyond_its_recording(tmp_path, setting):
+    settings = GenerateConfig.model_validate({setting: 15.0})
     write_tone(tmp_path / "a.wav", seconds=14)
     with pytest.raises(AudioError, match=r"a.wav is 14.0 s long: a seed cannot end at 15 s"):
-        find_stretch(tmp_path / "a.wav", GenerateConfig(seed_end=15.0))
+        find_stretch(tmp_path / "a.wav", settings)
     write_midi(tmp_path / "a.mid", make_notes([0], [14], [60], [60]))
     with pytest.raises(MidiError, match=r"a.mid is 14.0 s long: a seed cannot end at 15 s"):
-        find_stretch(tmp_path / "a.mid", GenerateConfig(seed_end=15.0))
+        find_stretch(tmp_path / "a.mid", settings)
 
 
 def test_the_end_of_a_download_that_broke_off_is_not_where_one_stopped(tmp_path):

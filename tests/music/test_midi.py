@@ -590,6 +590,12 @@ def test_a_midi_file_without_notes_is_empty(tmp_path):
     assert len(read_midi(tmp_path / "empty.mid")) == 0
 
 
+def test_no_note_is_written_before_time_zero(tmp_path):
+    with pytest.raises(ValueError, match="no negative number: -960"):
+        write_midi(tmp_path / "a.mid", make_notes([-1, 0], [0, 1], [60, 61], [60, 60]))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_numbers_have_seven_bits_a_byte():
     assert [number(value) for value in (0, 127, 128, 0x3FFF, 0x0FFFFFFF)] == [
         *(b"\0", b"\x7f", b"\x81\0", b"\xff\x7f", b"\xff\xff\xff\x7f")
