@@ -77,12 +77,19 @@ def submit(
             "RAY_ADDRESS."
         )
     file.load({})  # report mistakes in the settings here, not in the job
+    options: list[str] = []
     if file.path is not None:
         if file.path.parent != Path():
             raise click.UsageError(f"{str(file.path)!r} is not in the working folder.")
-        arguments = (*arguments, "--config", str(file.path))
-    arguments = (*arguments, "--profile", file.profile) if file.profile else arguments
-    arguments = (*arguments, "--log-json") if logs_json() else arguments
+        if not jobs.is_sent(file.path):
+            raise click.UsageError(
+                f"{str(file.path)!r} is not sent with a job, as files named *.yaml are that begin "
+                "with no dot. Rename it."
+            )
+        options += ["--config", str(file.path)]
+    options += ["--profile", file.profile] if file.profile else []
+    options += ["--log-json"] if logs_json() else []
+    arguments = (*options, *arguments)  # behind them there may be "--" and names
     if dry_run:
         jobs.require_checkout(Path.cwd())
         click.echo(jobs.ray_command(address, stage, arguments))

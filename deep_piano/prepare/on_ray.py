@@ -309,7 +309,7 @@ class _Run:
             self._settings,
             rejects={sha: known.rejects[sha] for sha in hashes if sha in known.rejects},
             rows_in={sha: known.shard_of[sha] for sha in hashes if sha in known.shard_of},
-            transcribe=self._pool.take(one) or no_transcriber,
+            transcribe=self._pool.take(one, self._silence) or no_transcriber,
         )
 
     def _isolate(self, one: ShardPlan, error: Exception) -> bool:
@@ -330,7 +330,7 @@ class _Run:
     def _kills(self, one: ShardPlan, source: Source) -> bool:
         """Read a file with nothing else of its shard at work; say whether a process died of it."""
         task = _remote(_try, cpus=self._pool.cpus_beside, retries=1)
-        transcribe = self._pool.take(one) or no_transcriber
+        transcribe = self._pool.take(one, self._silence) or no_transcriber
         [(_, result)] = completed(
             lambda source: task.remote(self._corpus, source, self._settings, transcribe),
             [source],

@@ -14,6 +14,7 @@ from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import PrepareConfig
 from deep_piano.infra.cluster import metrics
 from deep_piano.infra.cluster.connection import total
+from deep_piano.infra.cluster.scheduling import Silence
 from deep_piano.music.audio import Samples
 from deep_piano.music.notes import Notes
 from deep_piano.prepare.ingest import Transcribe, TranscriberLostError
@@ -161,15 +162,21 @@ class Pool:
         except ray.exceptions.RayError:
             return []
 
-    def take(self, plan: ShardPlan) -> RemoteTranscriber | None:
-        """Return a handle to the least busy transcriber and one other.
+    def take(self, plan: ShardPlan, silence: Silence) -> RemoteTranscriber | None:
+        """Return a handle to the least busy transcriber and one other; None without a pool.
 
-        Waits until Ray has placed one; None without a pool.
+        Waits until Ray has placed one.
+
+        Raises
+        ------
+        DeepPianoError
+            When there is no progress for too long.
         """
         if not self._actors:
             return None
         warned = time.monotonic()
         while not (placed := self._placed(wait_s=1)):
+            silence.require_short(len(self._taken) + 1, self.transcribed_s())
             if time.monotonic() - warned > _SETTLING_S:
                 warned = time.monotonic()
                 logger.warning("no transcriber is placed in the cluster yet: each needs a CPU")

@@ -85,7 +85,7 @@ def test_json_travels_with_a_submitted_job(desk):
     for name in ("deep_piano", "jobs"):
         Path(name).mkdir()
     at = ("submit", "--address", "http://127.0.0.1:1", "--dry-run", "train", "s3://b/set")
-    assert run("--log-json", *at).stdout.endswith(" jobs.train s3://b/set --log-json\n")
+    assert run("--log-json", *at).stdout.endswith(" jobs.train --log-json s3://b/set\n")
     assert run(*at).stdout.endswith(" jobs.train s3://b/set\n")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from zipfile import ZipFile
 
+import aiohttp
 import pytest
 
 from deep_piano.errors import DeepPianoError, InputError
@@ -36,9 +37,9 @@ def checkout(desk):
 class Server:
     """A job server that ran a job already; its log comes in two parts, and breaks off once."""
 
-    def __init__(self, status="SUCCEEDED", code=0, message=""):
+    def __init__(self, status="SUCCEEDED", code=0, message="", broken=None):
         self.info = SimpleNamespace(status=status, driver_exit_code=code, message=message)
-        self.submitted = None
+        self.submitted, self.broken = None, broken or RuntimeError("closed")
         self.statuses = ["RUNNING", status]
 
     def submit_job(self, **given):
@@ -49,7 +50,7 @@ class Server:
         assert job == "raysubmit_1"
         yield "one\n"
         if len(self.statuses) > 1:
-            raise RuntimeError("WebSocket connection closed unexpectedly")
+            raise self.broken
         yield "two\n"
 
     def get_job_status(self, job):
@@ -80,8 +81,17 @@ def submitted(server, checkout):
     return code, "".join(shown)
 
 
-def test_the_log_is_shown_once_though_the_connection_breaks(checkout):
-    server = Server()
+@pytest.mark.parametrize(
+    "broken",
+    [
+        RuntimeError("WebSocket connection closed unexpectedly"),
+        ConnectionResetError("cut"),
+        aiohttp.ServerDisconnectedError(),
+        aiohttp.WSServerHandshakeError(None, (), status=502, message="Bad Gateway"),
+    ],
+)
+def test_the_log_is_shown_once_though_the_connection_breaks(checkout, broken):
+    server = Server(broken=broken)
     assert submitted(server, checkout) == (0, "job raysubmit_1\none\ntwo\n")
     assert server.submitted["entrypoint"] == "python -m jobs.train s3://b/set -o 'a b'"
     assert set(server.submitted["runtime_env"]) == {"working_dir", "excludes"}
@@ -125,7 +135,7 @@ def test_a_dry_run_prints_the_same_command(checkout):
     words = shlex.split(made(run(*settings, "submit", "--address", ADDRESS, "--dry-run", *job)))
     assert words[:7] == ["ray", "job", "submit", "--address", ADDRESS, "--working-dir", "."]
     assert json.loads(words[8]) == {"excludes": list(jobs.EXCLUDES)}
-    assert words[9:] == ["--", "python", "-m", "jobs.train", *job[1:], *settings]
+    assert words[9:] == ["--", "python", "-m", "jobs.train", *settings, *job[1:]]
 
 
 def test_what_cannot_be_submitted(checkout):
@@ -136,6 +146,9 @@ def test_what_cannot_be_submitted(checkout):
     refused(run("--config", "out/c.yaml", *at), "out/c.yaml", "group of settings")
     Path("out/c.yaml").write_text("")
     refused(run("--config", "out/c.yaml", *at), "is not in the working folder")
+    for name in ("mine.yml", "mine.json", ".mine.yaml", "mine.YAML"):
+        Path(name).write_text("")
+        refused(run("--config", name, *at), f"{name!r} is not sent", "*.yaml")
     refused(run("--config", "ray_config.yaml", "--profile", "many", *at), "no profile 'many'")
     refused(run(*at), ADDRESS, "Failed to connect", "port forwarded", code=1)
     Path("jobs/train.py").unlink()

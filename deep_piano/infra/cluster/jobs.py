@@ -13,6 +13,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +26,9 @@ STAGES: Final = ("prepare", "train", "generate", "pipeline")
 
 # Ray refuses a working folder of more than 100 MiB, and would pack .git, environments and outputs.
 _PACKED: Final = ("deep_piano", "jobs")
+_SETTINGS: Final = "[!.]*.yaml"
 EXCLUDES: Final = (
-    *("/[!.]*", "/.?*", "!/[!.]*.yaml"),
+    *("/[!.]*", "/.?*", f"!/{_SETTINGS}"),
     *(f"!/{name}{below}" for name in _PACKED for below in ("", "/**")),
     "__pycache__",
 )
@@ -59,6 +61,11 @@ def require_checkout(folder: Path) -> None:
                 f"{one_line(folder)} has no folder {name}/, which the job needs. Run this in the "
                 "repository."
             )
+
+
+def is_sent(settings: Path) -> bool:
+    """Tell whether a settings file in the working folder is sent with a job."""
+    return fnmatchcase(settings.name, _SETTINGS)
 
 
 def submit(
@@ -145,6 +152,8 @@ def _connect(address: str) -> Any:
 
 async def _follow(server: Any, job: str, show: Callable[[str], None]) -> None:
     """Show a job's log until the job has ended, even if the connection is lost meanwhile."""
+    from aiohttp import ClientError  # Ray's client raises it too
+
     shown = 0
     while True:
         passed = 0
@@ -154,7 +163,7 @@ async def _follow(server: Any, job: str, show: Callable[[str], None]) -> None:
                 if passed > shown:
                     show(text[len(text) - (passed - shown) :])
                     shown = passed
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError, ClientError):
             pass  # the status tells whether the job server is gone
         if str(server.get_job_status(job)) in _ENDED:
             return
