@@ -194,13 +194,27 @@ def _from_zero(beat_s: NDArray[np.float64], period_s: float) -> NDArray[np.float
     return beat_s[np.r_[True, np.diff(beat_s) > period_s / 4]]
 
 
+def nearest(
+    time_s: NDArray[np.float64], beat_s: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return which of ascending beats each moment is nearest to, and how far that is.
+
+    Of two that are as near it is the earlier one.
+    """
+    after = np.searchsorted(beat_s, time_s)
+    either = np.stack([after - 1, after]).clip(0, len(beat_s) - 1)
+    distance = np.abs(time_s - beat_s[either])
+    later = distance.argmin(axis=0)[None]
+    place, least = (np.take_along_axis(of, later, 0)[0] for of in (either, distance))
+    return place, least
+
+
 def _bars(onsets: Onsets, beat_s: NDArray[np.float64]) -> tuple[int, int]:
     """Return how many beats a bar has, three or four, and how many there are before the first.
 
     Bars begin where the bass is. Three only where it is plain.
     """
-    nearest = np.abs(onsets.time_s[:, None] - beat_s[None, :])
-    place, distance = nearest.argmin(axis=1), nearest.min(axis=1)
+    place, distance = nearest(onsets.time_s, beat_s)
     met = distance <= _CHORD_S * 1.5
     accent = np.bincount(place[met], (onsets.bass + onsets.weight / 4)[met], len(beat_s))
 

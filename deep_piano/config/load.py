@@ -173,9 +173,19 @@ class _Loader(yaml.SafeLoader):
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (AttributeError, LookupError, OverflowError, ValueError) as error:
+            # What the constructors raise for text that is not of the kind that it looks like.
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value[:60]!r} is no {kind}", problem_mark=node.start_mark
+            ) from error
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             name = str(key.value)
             if name in seen:
                 raise yaml.MarkedYAMLError(
@@ -212,6 +222,10 @@ def _read_yaml(path: Path, what: str = "settings") -> object:
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
         raise ConfigError(f"the {what} {path}{where} cannot be understood: {problem}.") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"the {what} {path} cannot be understood: it is nested too deeply."
+        ) from error
     return {} if tree is None else tree
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deep_piano.analysis.beats import meter_of, onsets_of, sharpness, track
+from deep_piano.analysis.beats import meter_of, nearest, onsets_of, sharpness, track
 from deep_piano.music.notes import make_notes
 
 
@@ -55,6 +57,24 @@ def test_without_a_beat_the_tempo_is_constant(rng):
     assert beat_s is not None
     assert sharpness(onsets, beat_s) < 0.3
     assert len(meter_of(notes).beat_us) == 1
+
+
+def test_the_nearest_beat_is_found_and_of_two_the_earlier_one():
+    time_s = np.array([-1, 0, 0.25, 0.5, 0.75, 1.5, 2.5, 9])
+    place, distance = nearest(time_s, np.array([0.0, 1, 2, 3]))
+    assert place.tolist() == [0, 0, 0, 0, 1, 1, 2, 3]
+    assert distance.tolist() == [1, 0, 0.25, 0.5, 0.25, 0.5, 0.5, 6]
+    assert nearest(time_s, np.array([1.0]))[0].tolist() == [0] * len(time_s)
+
+
+def test_the_beats_of_an_hour_take_little_memory():
+    time_s, beat_s = np.arange(0, 3600, 0.125), np.arange(0, 3600, 0.5)
+    tracemalloc.start()
+    try:
+        nearest(time_s, beat_s)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_too_few_notes_have_the_default():
