@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +17,7 @@ from deep_piano.config.load import load_config
 from deep_piano.config.sections import Config, StorageConfig
 from deep_piano.errors import InputError, one_line
 from deep_piano.infra.storage.folder import Folder
-from deep_piano.infra.storage.open import local_file, open_folder
+from deep_piano.infra.storage.open import local_file, local_path, open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music.midi import write_midi
@@ -26,6 +28,7 @@ Music: TypeAlias = Any
 """A path or ``s3://`` URI of a recording or a MIDI file, the bytes of one, samples, a note array, a
 `Piece`, or a `symusic.Score`."""
 
+MOST_SR = 1_000_000
 _MOST_CHANNELS = 8
 
 
@@ -57,7 +60,7 @@ def settings_of(
     for name, value in given.items():
         fields = (s for s in sections if name in type(getattr(Config(), s)).model_fields)
         placed[next(fields, sections[0])][name] = _plain(value)
-    path = None if config is None else Path(config)
+    path = None if config is None else path_of(config)
     return load_config(path, placed, profile=profile, source="the call")
 
 
@@ -65,7 +68,36 @@ def _plain(value: Any) -> Any:
     """Return a setting as a settings file would hold it."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def path_of(place: PathLike) -> Path:
+    """Return a place on this machine; `InputError` where it is elsewhere."""
+    return local_path(os.fspath(place))
+
+
+def whole_rate(sr: Any) -> int:
+    """Return a sampling rate in Hz as a whole number; `InputError` where it is none."""
+    if not _is_number(sr) or not 0 < sr <= MOST_SR or int(sr) != sr:
+        raise InputError(
+            f"a sampling rate is a whole number of Hz, at most {MOST_SR:,}. Received: sr={sr!r}."
+        )
+    return int(sr)
+
+
+def seconds_of(name: str, value: Any) -> float:
+    """Return a time in seconds; `InputError` where it is no finite number from 0 on."""
+    if not _is_number(value) or not 0 <= value < math.inf:
+        raise InputError(f"{name} is a number of seconds, 0 or more. Received: {value!r}.")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def open_folders(storage: StorageConfig, *places: PathLike) -> list[Folder]:
@@ -161,8 +193,9 @@ def _written(music: Music, folder: Path, sr: int | None) -> Path:
 def _wave(samples: Any, path: Path, sr: int | None) -> Path:
     from scipy.io import wavfile
 
-    if sr is None or sr <= 0:
-        raise InputError(f"samples need their sampling rate in Hz: give sr=. Received: {sr!r}.")
+    if sr is None:
+        raise InputError("samples need their sampling rate in Hz: give sr=.")
+    rate = whole_rate(sr)
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
         raise InputError(
             "samples must be real numbers of the shape (n,) or (n, channels). Received: "
@@ -176,5 +209,5 @@ def _wave(samples: Any, path: Path, sr: int | None) -> Path:
     if samples.dtype.kind == "i":
         samples = samples / -float(np.iinfo(samples.dtype).min)
     # Not by soundfile, which writes the time into files of floats.
-    wavfile.write(path, int(sr), samples.astype(np.float32))
+    wavfile.write(path, rate, samples.astype(np.float32))
     return path

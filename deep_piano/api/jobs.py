@@ -9,10 +9,9 @@ used, and `DeepPianoError` where a run failed; finished work is kept, and the sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from deep_piano.api.given import PathLike, loaded, open_folders, settings_of
+from deep_piano.api.given import PathLike, loaded, open_folders, path_of, settings_of
 from deep_piano.dataset.manifest import Manifest
 from deep_piano.errors import InputError
 from deep_piano.generate.on_ray import generate
@@ -226,4 +225,4 @@ def submit_job(
 
     if stage not in jobs.STAGES:
         raise InputError(f"{stage!r} is not one of the stages {', '.join(jobs.STAGES)}.")
-    return jobs.submit(address, stage, arguments, folder=Path(folder).absolute(), show=show)
+    return jobs.submit(address, stage, arguments, folder=path_of(folder).absolute(), show=show)

@@ -5,8 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from deep_piano.api.given import Music, PathLike, as_file, notes_in, settings_of
+from deep_piano.api.given import (
+    Music,
+    PathLike,
+    as_file,
+    notes_in,
+    seconds_of,
+    settings_of,
+    whole_rate,
+)
 from deep_piano.api.piece import Piece
+from deep_piano.codecs.notes import SPEC
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import Config
 from deep_piano.errors import InputError, one_line
@@ -75,10 +84,7 @@ def continue_piece(
     >>> piece.save("piece.mp3")  # doctest: +SKIP
     """
     chosen = _settings(settings, checkpoint, config=config, profile=profile)
-    generate = chosen.generate
-    if generate.takes > 1 and generate.keep is None:
-        chosen = chosen.model_copy(update={"generate": generate.model_copy(update={"keep": 1})})
-    return _continued(seed, sr, chosen, checkpoint, config, only_new, progress)[0]
+    return _continued(seed, sr, chosen, checkpoint, config, only_new, progress, best=True)[0]
 
 
 def continue_pieces(
@@ -111,7 +117,9 @@ def _settings(
     config: PathLike | None,
     profile: str | None,
 ) -> Config:
-    named = None if isinstance(checkpoint, Checkpoint) else checkpoint
+    named = checkpoint
+    if isinstance(checkpoint, Checkpoint):
+        named = checkpoint.name or checkpoint.digest or None
     return settings_of({**given, "checkpoint": named}, "generate", config=config, profile=profile)
 
 
@@ -123,6 +131,7 @@ def _continued(
     config: PathLike | None,
     only_new: bool,
     progress: Tell | None,
+    best: bool = False,
 ) -> list[Piece]:
     settings, storage, tell = chosen.generate, chosen.storage, progress or no_progress
     found = None
@@ -130,6 +139,13 @@ def _continued(
         known = [codec.spec.codec for codec in CODECS.values()]
         found = checkpoints.find(settings.checkpoint, storage)
         checkpoint = checkpoints.load(found, codec=known)
+    if best and settings.takes > 1 and settings.keep is None:
+        if checkpoint.spec.codec != SPEC.codec:
+            raise InputError(
+                "takes of sound cannot be ranked, and one piece is returned. Leave takes= out, or "
+                "call continue_pieces for all of them."
+            )
+        settings = settings.model_copy(update={"keep": 1})
     road = road_of(checkpoint, settings, Path("piece.wav"), only_new=only_new)
     with as_file(seed, sr=sr, storage=storage) as path:
         read = road.read(path, tell)
@@ -172,6 +188,8 @@ def transcribe(
     """
     from deep_piano.music import transcription
 
+    start = seconds_of("start", start)
+    seconds = None if seconds is None else seconds_of("seconds", seconds)
     with as_file(recording, sr=sr) as path:
         if holds_midi(path):
             audio.require_readable(path, one_line(path))
@@ -218,7 +236,8 @@ def render(
     AssetError
         When a sound is missing and cannot be fetched.
     """
-    tell = progress or no_progress
+    tell, sr = progress or no_progress, whole_rate(sr)
+    seconds = None if seconds is None else seconds_of("seconds", seconds)
     played = notes_in(notes)
     if played is None:
         with as_file(notes) as path:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deep_piano.api.given import PathLike
+from deep_piano.api.given import PathLike, path_of
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.generate.files import alone, targets
 from deep_piano.generate.piece import Road, provenance, write
@@ -45,6 +45,8 @@ class Piece:
     def notes(self) -> Notes:
         """The whole piece as a note array (dtype `NOTE`), the pedal folded in.
 
+        It is read-only: change a copy.
+
         Raises
         ------
         InputError
@@ -54,7 +56,8 @@ class Piece:
             raise InputError(
                 "this piece is sound without notes. Use audio(), or a checkpoint of notes."
             )
-        notes: Notes = self._take.notes
+        notes: Notes = self._take.notes.view()
+        notes.flags.writeable = False
         return notes
 
     @property
@@ -135,7 +138,7 @@ class Piece:
         AssetError
             When the piano's samples are missing and cannot be fetched.
         """
-        road, out, given = self._road, Path(path), self._given
+        road, out, given = self._road, path_of(path), self._given
         if beside:
             score = road.settings.score
             [files] = targets(out, 1, force=force, given=given, notes=road.of_notes, score=score)

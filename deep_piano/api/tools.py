@@ -13,7 +13,7 @@ from typing import Any
 from deep_piano.analysis.compact_index import CompactIndex
 from deep_piano.analysis.originality import CorpusIndex
 from deep_piano.api.doctor import Check, checks
-from deep_piano.api.given import PathLike, loaded, open_folders, settings_of
+from deep_piano.api.given import PathLike, loaded, open_folders, path_of, settings_of
 from deep_piano.codecs.notes import SPEC
 from deep_piano.dataset.indexing import index_of
 from deep_piano.dataset.reader import Dataset
@@ -52,7 +52,7 @@ def inspect(
         `card` (text), `facts` (what can be written as JSON), `pictures` (paths).
     """
     service = settings_of(storage, "storage").storage
-    folder = None if plot is None else Path(plot)
+    folder = None if plot is None else path_of(plot)
     with local_file(os.fspath(what), **service.model_dump()) as path:
         if path is None:
             return inspect_dataset(os.fspath(what), service, folder)
@@ -129,21 +129,19 @@ def train_judge(
     Trained
         The `judge`, and how often it is `right`.
     """
-    from deep_piano.train.judging import train_judge as train
+    from deep_piano.train.judging import store_judge
 
     chosen = settings_of(settings, "generate", config=config, profile=profile)
     [data] = open_folders(chosen.storage, dataset)
     folder = checkpoints.find(os.fspath(checkpoint), chosen.storage)
     with Dataset(data) as opened:
-        trained = train(
-            checkpoints.load(folder, codec=SPEC.codec),
+        return store_judge(
+            folder,
             opened,
             chosen.generate,
             recordings=recordings,
             progress=progress or no_progress,
         )
-    checkpoints.save_judge(folder, trained.judge)
-    return trained
 
 
 def index_dataset(
@@ -172,12 +170,14 @@ def index_dataset(
     """
     of_storage = settings_of(storage, "storage").storage
     [data] = open_folders(of_storage, dataset)
-    folder = None
+    folder, digest = None, ""
     if checkpoint is not None:
         folder = checkpoints.find(os.fspath(checkpoint), of_storage)
-        checkpoints.load(folder, codec=SPEC.codec)
-    if out is not None:
-        require_free(Path(out), force=force)
+        digest = checkpoints.load(folder, codec=SPEC.codec).digest
+        folder.require_writable()
+    place = None if out is None else path_of(out)
+    if place is not None:
+        require_free(place, force=force)
     tell = progress or no_progress
     found: CorpusIndex | CompactIndex
     with Dataset(data) as opened:
@@ -186,9 +186,9 @@ def index_dataset(
         else:
             found = index_of(opened, CorpusIndex, progress=tell)
     if isinstance(found, CompactIndex) and folder is not None:
-        checkpoints.save_corpus(folder, found)
-    if out is not None:
-        found.save(Path(out), replace=force)
+        checkpoints.save_corpus(folder, found, digest=digest)
+    if place is not None:
+        found.save(place, replace=force)
     return found
 
 
@@ -219,9 +219,10 @@ def write_page(
     """
     opened = open_folders(settings_of(storage, "storage").storage, *folders)
     if out is not None:
-        require_free(Path(out), force=force)
-        write_page_of(Path(out), opened, replace=force, single_file=single_file)
-        return os.fspath(out)
+        page = path_of(out)
+        require_free(page, force=force)
+        write_page_of(page, opened, replace=force, single_file=single_file)
+        return str(page)
     if len(opened) != 1 or single_file:
         raise InputError("several folders, or a page with all in it, need a name: give out=.")
     write_gallery(opened[0], known_pieces(opened[0]))
@@ -237,7 +238,7 @@ def count_votes(*files: PathLike) -> tuple[list[Comparison], int]:
     unheard : int
         Votes that were given before both pieces were heard, which do not count.
     """
-    return read_votes([Path(file) for file in files])
+    return read_votes([path_of(file) for file in files])
 
 
 def list_assets() -> list[AssetState]:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -164,8 +165,8 @@ def _complain(message: str, code: int, error: Exception | None = None) -> int:
         origin = error if debug else None
         logger.error(one_line(message), extra={"exit_code": code}, exc_info=origin)
         return code
-    if error is not None and debug:
-        raise error
+    if debug:
+        traceback.print_exception(error)
     tell(f"deep-piano: {one_line(message)}")
     return code
 

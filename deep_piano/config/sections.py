@@ -205,6 +205,8 @@ class GenerateConfig(_Section):
         densities = [self.density, *(part.density for part in self.plan or [])]
         if self.hold_density == 0 and set(densities) != {1.0}:
             raise ValueError("such that hold_density is above 0: it holds the density asked for")
+        if self.two_tracks and self.midi == "sounding":
+            raise ValueError("such that only one of two_tracks and midi: sounding is given")
         if self.plan is not None:
             self._require_sound(self.plan)
         return self

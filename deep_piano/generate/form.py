@@ -67,7 +67,7 @@ def stretches(settings: GenerateConfig) -> list[Stretch]:
     >>> [(part.plan.name, part.end_s) for part in stretches(GenerateConfig(form="rondo"))][:2]
     [('A', 36.0), ('B', 72.0)]
     """
-    plan = settings.plan or _planned(FORMS.get(_form(settings), ()), settings.seconds)
+    plan = settings.plan or _planned(FORMS.get(_form(settings), ()), settings)
     found, start_s = [], 0.0
     for number, part in enumerate(plan, 1):
         last = number == len(plan)
@@ -85,15 +85,18 @@ def _form(settings: GenerateConfig) -> str:
     return "aba" if settings.seconds >= LEAST_SECONDS else "free"
 
 
-def _planned(form: tuple[tuple[str, float, str | None], ...], seconds: float) -> list[PlanSection]:
-    """Return the sections of a named form; the last one ends in the seed's key."""
+def _planned(
+    form: tuple[tuple[str, float, str | None], ...], settings: GenerateConfig
+) -> list[PlanSection]:
+    """Return the sections of a named form; without a key of its own it ends in the seed's."""
+    home = "stay" if settings.key == "free" else None
     return [
         PlanSection(
             name=name,
-            seconds=share * seconds,
+            seconds=share * settings.seconds,
             recall=recall,
             vary=VARY if recall else 0.0,
-            key="stay" if number == len(form) else None,
+            key=home if number == len(form) else None,
         )
         for number, (name, share, recall) in enumerate(form, 1)
     ]

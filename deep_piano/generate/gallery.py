@@ -152,15 +152,9 @@ def _facts(about: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str
 
 def _piece(record: Record, url: Callable[[str], str]) -> dict[str, Any]:
     """Return what the page is told of a piece; what is empty is left out."""
-    files = {}
-    for name in record.files:
-        path = PurePosixPath(name)
-        kind = "heard" if path.stem == SEED else _KINDS.get(path.suffix, "sound")
-        if kind == "roll" and not record.notes:  # of sound: no picture of notes to point at
-            kind = "chart"
-        files[kind] = url(name)
-        if kind == "sound":
-            files |= {"file": name, "sha256": record.files[name]}
+    names = {_kind(name, record): name for name in record.files}
+    # Its votes and stars are of these bytes. Of notes alone no sound is written.
+    file = next((names[kind] for kind in ("sound", "midi", "score") if kind in names), "")
     known = {
         "seed": record.seed,
         "take": record.take,
@@ -170,11 +164,21 @@ def _piece(record: Record, url: Callable[[str], str]) -> dict[str, Any]:
         "seedSeconds": record.seed_seconds,
         "notes": record.notes,
         "shared": record.shared_run_notes,
-        **files,
+        "file": file,
+        "sha256": record.files.get(file),
+        **{kind: url(name) for kind, name in names.items()},
     }
     return {"figures": record.figures} | {
         name: value for name, value in known.items() if value not in ("", None)
     }
+
+
+def _kind(name: str, record: Record) -> str:
+    """Return what a file of a piece is to the page."""
+    path = PurePosixPath(name)
+    kind = "heard" if path.stem == SEED else _KINDS.get(path.suffix, "sound")
+    # Of sound there is no picture of notes to point at.
+    return "chart" if kind == "roll" and not record.notes else kind
 
 
 def _page(title: str, runs: list[dict[str, Any]]) -> str:

@@ -316,9 +316,15 @@ def require_room(seed: Seed, settings: GenerateConfig, *, only_new: bool = False
     if settings.between or settings.remix:
         return
     if not only_new and settings.seconds < seed.seconds + SHORTEST_CONTINUATION_S:
+        if settings.keep_until is not None:
+            shorter = "an earlier --keep-until"
+        elif settings.seed_start is not None and settings.seed_end is not None:
+            shorter = "--seed-start and --seed-end closer together"
+        else:
+            shorter = "fewer --seed-seconds"
         raise InputError(
-            f"a piece of {settings.seconds:g} s leaves no room to continue a seed of "
-            f"{seed.seconds:.1f} s. Give more --seconds, or fewer --seed-seconds."
+            f"a piece of {settings.seconds:g} s leaves no room to continue the "
+            f"{seed.seconds:.1f} s that it begins with. Give more --seconds, or {shorter}."
         )
 
 

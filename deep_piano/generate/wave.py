@@ -207,8 +207,15 @@ class WaveRoad:
 
 
 _OF_NOTES = [
-    (name.removesuffix("_shift"), name, GenerateConfig.model_fields[name].default)
-    for name in ("form", "plan", "density", "register_shift", "dynamics", "key", "between", "remix")
+    (
+        name,
+        "--" + name.removesuffix("_shift").replace("_", "-"),
+        getattr(GenerateConfig(), name),
+    )
+    for name in (
+        *("form", "plan", "density", "hold_density", "register_shift", "dynamics", "key"),
+        *("between", "remix", "candidates", "guidance", "top_p", "top_k", "min_p", "midi"),
+    )
 ]
 
 
@@ -224,8 +231,8 @@ def require_no_notes(out: Path, settings: GenerateConfig) -> None:
         "--two-tracks: there is no .mid": settings.two_tracks,
         "--keep-recording: it is kept as it is": settings.keep_recording,
         **{
-            f"--{option}: there are no notes to lead": getattr(settings, name) != default
-            for option, name, default in _OF_NOTES
+            f"{option}: there are no notes to choose": getattr(settings, name) != usual
+            for name, option, usual in _OF_NOTES
         },
     }
     for problem in (text for text, there in wrong.items() if there):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deep_piano.errors import InputError
+
 NOTE = np.dtype([("onset", "f8"), ("offset", "f8"), ("pitch", "u1"), ("velocity", "u1")])
 """One note: onset and offset in seconds, pitch 21-108 (MIDI), velocity 1-127."""
 
@@ -33,6 +35,11 @@ def make_notes(onset: ArrayLike, offset: ArrayLike, pitch: ArrayLike, velocity: 
     ndarray, shape (m,), dtype `NOTE`
         Sorted by onset, then pitch; m <= n.
 
+    Raises
+    ------
+    InputError
+        When the columns are not equally long.
+
     Examples
     --------
     >>> make_notes([1.0, 0.0], [1.5, 2.0], [64, 60], [80, 70])["pitch"].tolist()
@@ -40,6 +47,11 @@ def make_notes(onset: ArrayLike, offset: ArrayLike, pitch: ArrayLike, velocity: 
     """
     onset, offset = np.asarray(onset, "f8"), np.asarray(offset, "f8")
     pitch, velocity = np.asarray(pitch, "i8"), np.asarray(velocity, "i8")
+    if not onset.shape == offset.shape == pitch.shape == velocity.shape == (onset.size,):
+        raise InputError(
+            "notes need an onset, an offset, a pitch and a velocity each. Received: arrays of the "
+            f"shapes {onset.shape}, {offset.shape}, {pitch.shape} and {velocity.shape}."
+        )
     order = np.flatnonzero((pitch >= LOWEST_PITCH) & (pitch <= HIGHEST_PITCH) & (offset > onset))
     at, key = onset[order], pitch[order]
     if not np.all((at[1:] > at[:-1]) | ((at[1:] == at[:-1]) & (key[1:] >= key[:-1]))):

@@ -120,6 +120,56 @@ def test_what_it_was_made_from_is_never_replaced(
     assert everything() == there
 
 
+@pytest.mark.parametrize("place", ["s3://bucket/piece.mid", "https://host/piece.mid"])
+def test_nothing_is_written_to_a_folder_called_as_an_address(seed, settings, place):
+    piece = dp.continue_piece(seed, **settings)
+    there = everything()
+    for beside in (False, True):
+        with pytest.raises(InputError, match=r"is in S3|is on another machine"):
+            piece.save(place, beside=beside)
+    assert everything() == there
+    there = Path("piece.mid").absolute()
+    assert piece.save(there.as_uri()) == there
+
+
+def test_its_notes_cannot_be_changed_under_it(seed, settings):
+    piece = dp.continue_piece(seed, **settings)
+    with pytest.raises(ValueError, match="read-only"):
+        piece.notes["pitch"] -= 12
+    assert piece.notes.copy().flags.writeable
+
+
+def test_a_loaded_checkpoint_goes_by_the_name_that_it_was_loaded_by(seed, settings, weights):
+    named = dp.continue_piece(seed, **settings)
+    given = dp.continue_piece(seed, **settings | {"checkpoint": dp.load_checkpoint(weights)})
+    assert given.facts == named.facts
+    assert given.facts["checkpoint"]["name"] == str(weights)
+
+
+def test_settings_may_have_any_of_pythons_forms(seed, settings):
+    made = dp.continue_piece(seed, between=(4, 8), **settings)
+    for between in ([4.0, 8.0], np.array([4, 8])):
+        assert dp.continue_piece(seed, between=between, **settings).facts == made.facts
+    plan = ({"name": "A", "seconds": np.float32(12)}, {"name": "B", "transpose": np.int64(2)})
+    assert dp.continue_piece(seed, plan=plan, **settings).facts["settings"]["plan"]
+
+
+@pytest.mark.parametrize("sr", [0, -1, 0.5, "44100", float("nan"), 10**10, True])
+def test_a_rate_that_is_none_is_refused(music, sr):
+    with pytest.raises(InputError, match="a sampling rate is a whole number of Hz"):
+        dp.render(music, sr=sr)
+    with pytest.raises(InputError, match="a sampling rate is a whole number of Hz"):
+        dp.transcribe(np.zeros(100), sr=sr)
+
+
+@pytest.mark.parametrize("seconds", [-3, float("nan"), float("inf"), "0:05"])
+def test_a_time_that_is_none_is_refused(music, seconds):
+    with pytest.raises(InputError, match="seconds is a number of seconds, 0 or more"):
+        dp.render(music, seconds=seconds)
+    with pytest.raises(InputError, match="start is a number of seconds, 0 or more"):
+        dp.transcribe("seed.wav", start=seconds)
+
+
 def test_a_piece_says_what_it_is(seed, settings):
     piece = dp.continue_piece(seed, **settings)
     assert piece.notes.dtype == dp.NOTE
@@ -256,6 +306,8 @@ def test_progress_is_told(seed, settings):
 
 def test_a_piece_of_sound_has_no_notes():
     recordings.write_sound(Path("a.wav"), recordings.struck(60, seconds=4.0, sr=16_000), sr=16_000)
+    with pytest.raises(InputError, match="call continue_pieces for all"):
+        dp.continue_piece("a.wav", checkpoint="mulaw", seconds=6, takes=2)
     piece = dp.continue_piece("a.wav", checkpoint="mulaw", seconds=6)
     assert (piece.sr, len(piece.audio())) == (16_000, 6 * 16_000)
     for call in (lambda: piece.notes, lambda: piece.save("a.mid")):

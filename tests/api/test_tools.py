@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import deep_piano as dp
+from deep_piano.api import tools
 from deep_piano.errors import InputError
 from deep_piano.generate.records import Record, Records, require_same_run, write_manifest
+from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint
 from deep_piano.music.midi import write_midi
@@ -37,6 +39,21 @@ def test_a_dataset_is_inspected_and_indexed():
         assert [row.name for row in dataset.recordings("train")] == ["a/1.mid", "b/2.mid"]
 
 
+def test_a_checkpoint_that_cannot_be_written_to_is_refused_before_the_index(monkeypatch):
+    write_dataset(Path("dataset"), [note_row()])
+    checkpoint.save(Path("any"), random_checkpoint())
+    dp.index_dataset("dataset", checkpoint="any")
+    assert dp.load_checkpoint("any").corpus.recordings == 1
+
+    def refuse(self):
+        raise InputError("cannot write to it")
+
+    monkeypatch.setattr(LocalFolder, "require_writable", refuse)
+    monkeypatch.setattr(tools, "index_of", lambda *_, **__: pytest.fail("the work was begun"))
+    with pytest.raises(InputError, match="cannot write"):
+        dp.index_dataset("dataset", checkpoint="any")
+
+
 def test_a_recording_is_inspected(rng):
     write_midi(Path("a.mid"), arpeggios(20, rng=rng))
     told = json.loads(made(run("inspect", "a.mid", "--json")))
@@ -54,6 +71,8 @@ def test_a_page_is_written_and_votes_are_counted():
     assert dp.write_page(Path("a"), out=Path("b.html")) == "b.html"
     with pytest.raises(InputError, match="already exists"):
         dp.write_page("a", out="b.html")
+    with pytest.raises(InputError, match="is in S3"):
+        dp.write_page("a", out="s3://bucket/b.html")
     with pytest.raises(InputError, match="need a name: give out="):
         dp.write_page("a", "a")
     side = {"run": "a", "take": 1}

@@ -67,6 +67,16 @@ def test_every_key_has_its_name(mode, rng):
     assert course(settings(key=f"Cb {mode}"), seed, seed_s=8.0)[0].key == Key(11, mode)
 
 
+@pytest.mark.parametrize("form", ["aba", "rondo", "theme"])
+def test_a_form_ends_in_the_key_that_is_asked_for_or_else_in_the_seeds(form, rng):
+    seed = arpeggios(8, rng=rng, tonic=62)
+    home = course(settings(form=form), seed, seed_s=8.0)
+    assert [part.key for part in home[:-1]] == [None] * (len(home) - 1)
+    assert home[-1].key == Key(2, "major")
+    asked = course(settings(form=form, key="F# major"), seed, seed_s=8.0)
+    assert {part.key for part in asked} == {Key(6, "major")}
+
+
 def test_controls_alone_are_one_section(rng):
     [whole] = course(settings(density=0.5), arpeggios(8, rng=rng), seed_s=8.0)
     assert (whole.start_s, whole.end_s, whole.density) == (0.0, math.inf, 0.5)

@@ -44,7 +44,7 @@ def material(tmp_path_factory):
 def bulk(tmp_path, material):
     """Return a function that writes a folder of pieces, two takes a seed."""
 
-    def bulk(name, seeds, *, checkpoint="c0ffee", takes=2, files=True):
+    def bulk(name, seeds, *, checkpoint="c0ffee", takes=2, files=True, made="once"):
         folder = open_folder(tmp_path / name)
         about = {"settings": {"seconds": SECONDS}, "checkpoint_sha256": checkpoint, "sound": None}
         require_same_run(folder, about, force=False)
@@ -61,7 +61,9 @@ def bulk(tmp_path, material):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     os.link(material / source, path)
             for take in range(1, takes + 1):
-                mine = {n: "ab" for n in names if f"take-{take}." in n or "seed." in n}
+                mine = {
+                    n: f"{made}/{name}/{n}" for n in names if f"take-{take}." in n or "seed." in n
+                }
                 figures = {
                     "pitch_class_cosine": (number * 7 % 11 + take) / 13,
                     "nats_a_note": 9.0,
@@ -144,6 +146,21 @@ def test_runs_of_one_name_are_told_apart_and_found_from_anywhere(bulk, tmp_path)
         sounds = [piece["sound"] for piece in run["pieces"] if "sound" in piece]
         assert sounds
         assert all((out.parent / sound).is_file() for sound in sounds)
+
+
+def test_a_piece_is_told_by_its_sound_or_else_by_its_notes(tmp_path):
+    folder = open_folder(tmp_path)
+    notes = {"a.mp3/take-1.json": "01", "a.mp3/take-1.mid": "02", "a.mp3/take-1.musicxml": "03"}
+    sound = {"a.mp3/seed.mp3": "04", "a.mp3/take-2.mp3": "05", "a.mp3/take-2.mid": "06"}
+    records = [Record("a.mp3", 1, "done", files=notes), Record("a.mp3", 2, "done", files=sound)]
+    require_same_run(folder, {"settings": {}}, force=False)
+    write_manifest(folder, Records(records))
+    write_gallery(folder, known_pieces(folder))
+    [run] = told((tmp_path / PAGE).read_text())["runs"]
+    assert [(piece["file"], piece["sha256"]) for piece in run["pieces"]] == [
+        ("a.mp3/take-1.mid", "02"),
+        ("a.mp3/take-2.mp3", "05"),
+    ]
 
 
 def test_a_folder_without_pieces_or_elsewhere_is_refused(bulk, tmp_path):
@@ -327,11 +344,56 @@ def test_two_takes_are_compared_blind_and_the_votes_saved(page):
     }
     for vote in found["votes"]:
         assert {vote["first"]["take"], vote["second"]["take"]} == {1, 2}
-        assert vote["first"]["sha256"] == "ab"
+        assert vote["first"]["sha256"] == f"once/pieces/{vote['first']['file']}"
         assert min(vote["heard_s"]) >= min(vote["enough_s"]) > 0
     page.reload()
     page.keyboard.press("b")
     assert pairs.text_content() == "3 votes"  # kept, and no pair is asked twice
+
+
+@pytest.mark.browser
+def test_after_the_end_of_one_side_the_other_begins(page):
+    page.keyboard.press("b")
+    page.keyboard.press("1")
+    page.wait_for_function("!sides[0].paused && sides[0].readyState > 0")
+    page.evaluate("sides[0].currentTime = sides[0].duration - 0.1")
+    page.wait_for_function("sides[0].ended")
+    page.keyboard.press("2")
+    page.wait_for_function("sides[1].currentTime > 0.05 && !sides[1].paused")
+    assert page.evaluate("sides[1].currentTime") < SECONDS / 2
+
+
+@pytest.mark.browser
+def test_votes_and_stars_are_of_the_pieces_that_were_heard(bulk, visit):
+    def make(**options):
+        folder = bulk("pieces", ["a.mp3", "b.mp3"], **options)
+        write_gallery(folder, known_pieces(folder))
+        return folder.root / PAGE
+
+    def remade(**options):
+        make(files=False, **options)
+        page.reload()
+        page.locator("#status").select_option("starred")
+        return page.evaluate("votes.length"), page.locator("#shown").text_content()
+
+    make(takes=3)  # all files that are shown later
+    page = visit(make(files=False))
+    page.on("dialog", lambda asked: asked.accept())
+    page.get_by_label("Star take 2").first.click()
+    page.keyboard.press("b")
+    cast(page, "a")
+    cast(page, "l")
+    assert page.locator("#pair").text_content() == "2 votes"
+    assert remade(made="anew") == (0, "0 of 5 shown")
+    page.keyboard.press("b")
+    assert page.locator("#pair").text_content() == "Pair 1 of 2"
+    cast(page, "a")
+    page.locator("#stop").click()
+    assert remade(takes=3) == (2, "1 of 7 shown")
+    assert remade(made="anew") == (1, "0 of 5 shown")
+    page.evaluate("compare(); document.getElementById('forget').click()")
+    assert remade(made="anew") == (0, "0 of 5 shown")
+    assert remade() == (2, "1 of 5 shown")
 
 
 @pytest.mark.browser

@@ -13,7 +13,9 @@ from tests.support.commands import made, refused, run
 
 
 def vote(first, second, preferred, *, heard=(9.0, 9.0), **more):
-    sides = [dict(zip(("run", "take"), side, strict=True)) for side in (first, second)]
+    """Return a vote; a side is its run, its take and perhaps its checkpoint."""
+    names = ("run", "take", "checkpoint")
+    sides = [dict(zip(names, side, strict=False)) for side in (first, second)]
     known = {"seed": "a.mp3", "first": sides[0], "second": sides[1], "preferred": preferred}
     return known | {"heard_s": list(heard)} | more
 
@@ -43,6 +45,51 @@ def test_votes_count_for_either_side_and_from_several_files(tmp_path):
         Comparison(("take 1", "take 3"), (1, 0), 0),
     ]
     assert "| new | old | 2 of 3 | 67% | 21% to 94% | 1 |" in table(found)
+
+
+def named(path):
+    return {one.names: one.preferred for one in read_votes([path])[0]}
+
+
+def test_runs_of_one_name_are_told_apart_by_their_checkpoints(tmp_path):
+    mine, yours, other = ("a", 1, 64 * "1"), ("a", 1, 64 * "2"), ("b", 1, 64 * "1")
+    path = saved(tmp_path / "v.json", vote(mine, other, "first"), vote(other, yours, "first"))
+    assert named(path) == {("a (11111111)", "b"): (1, 0), ("a (22222222)", "b"): (0, 1)}
+    path = saved(tmp_path / "v.json", vote(mine, other, "first"), vote(other, ("a", 1), "first"))
+    assert named(path) == {("a (11111111)", "b"): (1, 0), ("a (unknown)", "b"): (0, 1)}
+
+
+def test_takes_of_several_runs_are_told_apart(tmp_path):
+    def takes(run, *checkpoint):
+        return vote((run, 2, *checkpoint), (run, 10, *checkpoint), "first")
+
+    path = saved(tmp_path / "v.json", takes("a", "1"), vote(OLD, NEW, "first"))
+    assert named(path) == {("take 2", "take 10"): (1, 0), ("new", "old"): (0, 1)}
+    path = saved(tmp_path / "v.json", takes("a", "1"), takes("b", "1"), takes("b", "2"))
+    assert named(path) == {
+        ("take 2 of a", "take 10 of a"): (1, 0),
+        ("take 2 of b (1)", "take 10 of b (1)"): (1, 0),
+        ("take 2 of b (2)", "take 10 of b (2)"): (1, 0),
+    }
+
+
+def test_what_was_saved_twice_counts_once(tmp_path):
+    votes = [
+        vote(OLD, NEW, "first"),
+        vote(OLD, NEW, "first", seed="b.mp3"),
+        vote(OLD, NEW, "first", heard=(9.0, 9.1)),
+        vote(OLD, NEW, "second"),
+        vote(OLD, NEW, "first", heard=(0.0, 1.0)),
+    ]
+    early, late = saved(tmp_path / "1.json", *votes[1:]), saved(tmp_path / "2.json", *votes)
+    [comparison], unheard = read_votes([early, late, late])
+    assert (comparison.preferred, unheard) == ((1, 3), 1)
+
+
+def test_two_listeners_who_agree_are_two(tmp_path):
+    votes = [vote(OLD, NEW, "first", voted=f"2026-11-30T12:00:0{n}.000Z") for n in range(2)]
+    [found], _ = read_votes([saved(tmp_path / "a.json", *votes)])
+    assert found.preferred == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +123,25 @@ def test_a_file_of_something_else_is_refused(tmp_path, text):
         read_votes([tmp_path / "v.json"])
     with pytest.raises(InputError, match=r"cannot read .*gone"):
         read_votes([tmp_path / "gone"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (vote(OLD, NEW, "first", heard=(float("nan"), 9.0)), r"votes\.1\.heard_s\.0: .*finite"),
+        (vote(OLD, NEW, "first", heard=(9.0, float("inf"))), r"votes\.1\.heard_s\.1: .*finite"),
+        (vote(OLD, NEW, "first", heard=(9.0, -1.0)), r"votes\.1\.heard_s\.1: .*0"),
+        (vote(OLD, NEW, "first", enough_s=[-1.0, 0.0]), r"votes\.1\.enough_s\.0: .*0"),
+        (vote(OLD, NEW, "first", heard=(9.0,)), r"votes\.1\.heard_s"),
+        (vote(OLD, NEW, "first", heard=(9.0, 9.0, 9.0)), r"votes\.1\.heard_s"),
+        (vote(OLD, ("new", 0), "first"), r"votes\.1\.second\.take: .*1"),
+        (vote(OLD, OLD, "first"), r"votes\.1: .*both sides are one piece"),
+    ],
+)
+def test_a_vote_that_no_page_saves_is_refused(tmp_path, wrong, why):
+    path = saved(tmp_path / "v.json", vote(OLD, NEW, "first"), wrong)
+    with pytest.raises(InputError, match=rf"v\.json is not a file of votes: {why}.*has saved"):
+        read_votes([path])
 
 
 def test_the_command(desk):

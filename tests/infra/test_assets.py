@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_piano.errors import AssetError
+from deep_piano.errors import AssetError, InputError
 from deep_piano.infra.assets import cache
 from deep_piano.infra.assets.catalogue import ASSETS, Archive, Asset
 from tests.support import shop as shops
@@ -201,7 +201,7 @@ def test_an_unwritable_cache(shop, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("use", [cache.path, cache.fetch, cache.ensure])
 def test_an_unknown_asset_names_those_that_exist(use):
-    with pytest.raises(AssetError, match=r"no asset 'bösendorfer'. There are: transkun, "):
+    with pytest.raises(InputError, match=r"no asset 'bösendorfer'. There are: transkun, "):
         use("bösendorfer")
 
 

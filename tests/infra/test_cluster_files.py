@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -204,13 +205,36 @@ def test_the_job_runs_a_command_that_can_be_understood(kuberay):
     load_config(ROOT / context.params["config"], profile=context.params["profile"])
 
 
+def copied(stages):
+    """Return the names that stages of a Dockerfile copy from the repository."""
+    copies = re.findall(r"^COPY (?:--chown=\S+ )?(?!--from)(.+) \S+$", stages, re.MULTILINE)
+    return [name for names in copies for name in names.split()]
+
+
+def lacking(needed, given):
+    """Return the files needed that are neither in a list of names nor in a folder of it."""
+    return [name for name in needed if not {name, *map(str, Path(name).parents)} & {*given}]
+
+
+def let_through():
+    return [line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line[0] == "!"]
+
+
+def test_the_images_have_all_that_the_package_is_built_of():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    about, hatch = project["project"], project["tool"]["hatch"]
+    wheel = hatch["build"]["targets"]["wheel"]
+    needed = [about["readme"], *about["license-files"], hatch["version"]["path"]]
+    needed += ["pyproject.toml", *wheel["packages"], *wheel["force-include"]]
+    first, *_ = (FILES / "Dockerfile").read_text().partition("\nRUN uv pip install")
+    assert lacking(needed, copied(first)) == []
+    assert lacking(needed, let_through()) == []
+
+
 def test_the_images_copy_what_is_there_and_end_without_root():
     text = (FILES / "Dockerfile").read_text()
-    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line[0] == "!"]
-    for copied in re.findall(r"^COPY (?:--chown=\S+ )?(?!--from)(.+) \S+$", text, re.MULTILINE):
-        for name in copied.split():
-            assert (ROOT / name).exists()
-            assert name in allowed
+    assert all((ROOT / name).exists() for name in copied(text))
+    assert lacking(copied(text), let_through()) == []
     stages = re.findall(r"^FROM (\S+) AS (\S+)$", text, re.MULTILINE)
     assert {"cpu", "cuda"} <= {name for _, name in stages}
     assert dict((name, of) for of, name in stages)["cpu"] == "base"

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deep_piano.errors import InputError
 from deep_piano.music.notes import excerpt, fold_pedal, make_notes, pedal_share
 from tests.support.fakes import arpeggios
 
@@ -12,6 +14,11 @@ def test_make_notes_sorts_and_drops_what_no_piano_plays():
     notes = make_notes([1, 0, 0, 2], [2, 1, 1, 2], [60, 64, 20, 70], [0, 200, 64, 64])
     assert notes["pitch"].tolist() == [64, 60]
     assert notes["velocity"].tolist() == [127, 1]
+
+
+def test_every_note_needs_all_that_a_note_has():
+    with pytest.raises(InputError, match=r"Received: arrays of the shapes \(2,\), \(2,\), \(1,\)"):
+        make_notes([0, 1], [1, 2], [60], [80, 80])
 
 
 def test_notes_that_begin_together_go_by_pitch_and_those_of_a_key_stay_in_turn():

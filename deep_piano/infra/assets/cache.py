@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from deep_piano.errors import AssetError
+from deep_piano.errors import AssetError, InputError
 from deep_piano.infra.assets import packages
 from deep_piano.infra.assets.catalogue import (
     ASSETS,
@@ -60,7 +60,7 @@ def path(name: str) -> Path | None:
 
     Raises
     ------
-    AssetError
+    InputError
         When there is no asset of that name.
     """
     folder = _folder(_known(name))
@@ -147,7 +147,7 @@ def fetch(name: str, *, progress: Tell = no_progress) -> Path:
 
 def _known(name: str) -> Asset:
     if name not in ASSETS:
-        raise AssetError(f"there is no asset {name!r}. There are: {', '.join(ASSETS)}.")
+        raise InputError(f"there is no asset {name!r}. There are: {', '.join(ASSETS)}.")
     return ASSETS[name]
 
 
