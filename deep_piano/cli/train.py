@@ -152,7 +152,6 @@ def evaluate(
     "--recordings",
     default=500,
     show_default=True,
-    type=click.IntRange(min=1),
     help="The most recordings of the training split to use.",
 )
 @click.option("--random-state", type=int, help="Another number chooses other recordings.  [0]")
@@ -170,20 +169,17 @@ def judge(
     The checkpoint continues seeds of the training split of DATASET; the judge learns to tell
     pianists' continuations from these, and is stored with the checkpoint.
     """
-    from deep_piano.codecs.notes import SPEC
     from deep_piano.dataset.reader import Dataset
     from deep_piano.models import checkpoint as checkpoints
-    from deep_piano.train.judging import train_judge
+    from deep_piano.train.judging import store_judge
 
     settings = file.load({"generate": {"random_state": random_state}})
     [data] = open_folders(settings.storage, dataset)
     folder = checkpoints.find(checkpoint, settings.storage)
-    loaded = checkpoints.load(folder, codec=SPEC.codec)
     with Dataset(data) as opened, stages() as progress:
-        trained = train_judge(
-            loaded, opened, settings.generate, recordings=recordings, progress=progress
+        trained = store_judge(
+            folder, opened, settings.generate, recordings=recordings, progress=progress
         )
-    checkpoints.save_judge(folder, trained.judge)
     click.echo(
         f"{one_line(folder.uri)}: the judge tells a real moment from a generated one in "
         f"{trained.right:.0%} of cases; {trained.moments:,} moments of {trained.recordings} "

@@ -37,6 +37,7 @@ BEST_OF_RUN: Final = "checkpoint/best"
 """Within a run."""
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
+_RATES = range(4_000, 192_001)  # Hz: those of `prepare.sr`
 _FILE_NAME = re.compile(r"(weights|judge|corpus|training)-[0-9a-f]{16}\.safetensors")
 
 
@@ -57,6 +58,8 @@ class Checkpoint:
         Chooses among candidates while a piece is decoded.
     corpus : CompactIndex, optional
         Of what it was trained on: pieces are compared with it.
+    name : str
+        What it was loaded by ("" before it is saved).
     """
 
     spec: SequenceSpec
@@ -66,6 +69,7 @@ class Checkpoint:
     facts: Mapping[str, Any] = field(default_factory=dict)
     judge: Judge | None = None
     corpus: CompactIndex | None = None
+    name: str = ""
 
 
 def save(
@@ -110,28 +114,36 @@ def save(
     _write_card(folder, card)
 
 
-def save_judge(folder: Folder, judge: Judge) -> None:
+def save_judge(folder: Folder, judge: Judge, *, digest: str) -> None:
     """Give a checkpoint a judge; one that it has is replaced: see `_save_beside`."""
-    _save_beside(folder, "judge", judge.arrays())
+    _save_beside(folder, "judge", judge.arrays(), digest)
 
 
-def save_corpus(folder: Folder, corpus: CompactIndex) -> None:
+def save_corpus(folder: Folder, corpus: CompactIndex, *, digest: str) -> None:
     """Give a checkpoint the index of its corpus, as `save_judge` gives it a judge."""
-    _save_beside(folder, "corpus", corpus.arrays())
+    _save_beside(folder, "corpus", corpus.arrays(), digest)
 
 
-def _save_beside(folder: Folder, kind: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Add a file to a checkpoint.
+def _save_beside(
+    folder: Folder, kind: str, arrays: Mapping[str, NDArray[Any]], digest: str
+) -> None:
+    """Add a file to the checkpoint of the weights with this digest.
 
     Raises
     ------
     CheckpointError
-        When there is no checkpoint, or it is damaged.
+        When there is no checkpoint, it is damaged, or it has other weights by now.
     InputError
         When the folder cannot be written to.
     """
     card = _read_card(folder)
     try:
+        now = str(card["files"]["weights"]["sha256"])
+        if now != digest:
+            raise CheckpointError(
+                f"{one_line(folder.uri)} has other weights than its {kind} was made for "
+                f"({digest[:12]} then, {now[:12]} now). Run this again once its training has ended."
+            )
         card["files"][kind] = _write(folder, kind, arrays)
     except (KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
@@ -259,9 +271,26 @@ def load(
         found = weights[name].shape if name in weights else "missing"
         if found != shape:
             raise _damaged(folder, f"{name} is {found}, not {shape}")
-        if not np.isfinite(weights[name]).all():
-            raise _damaged(folder, f"{name} holds NaN or infinity")
-    return Checkpoint(spec, config, weights, digest, facts, judge, corpus)
+    for name in not_finite(weights):
+        raise _damaged(folder, f"{name} holds NaN or infinity")
+    if "sr" in facts and facts["sr"] not in _RATES:
+        raise _damaged(folder, f"its sampling rate is {facts['sr']!r}")
+    name = folder.uri if isinstance(where, Folder) else where
+    return Checkpoint(spec, config, weights, digest, facts, judge, corpus, name)
+
+
+def require_same_codec(checkpoint: Checkpoint, spec: SequenceSpec) -> None:
+    """Raise `CheckpointError` where a checkpoint is of another codec than a dataset."""
+    if checkpoint.spec != spec:
+        raise CheckpointError(
+            f"the checkpoint is of the codec {checkpoint.spec.codec!r} and the dataset of "
+            f"{spec.codec!r}. Give a checkpoint and a dataset of one codec."
+        )
+
+
+def not_finite(weights: Mapping[str, NDArray[np.float32]]) -> list[str]:
+    """Return the names of the weights that hold NaN or infinity."""
+    return [name for name, array in weights.items() if not np.isfinite(array).all()]
 
 
 def load_training(folder: Folder) -> dict[str, NDArray[Any]]:

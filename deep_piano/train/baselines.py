@@ -157,9 +157,8 @@ class LinearPrediction:
     def predict(self, sequence: NDArray[Any]) -> Floats:
         """Return the prediction of every value after the first `order`."""
         weights = self.weights
-        return np.concatenate(
-            [(rows[:, : self.order] @ weights)[:, 0] for rows in self._rows(sequence)]
-        )
+        found = [(rows[:, : self.order] @ weights)[:, 0] for rows in self._rows(sequence)]
+        return np.concatenate([np.empty(0), *found])
 
     def errors(self, sequences: Sequences) -> dict[str, tuple[float, int]]:
         """Return the sum of squared errors and the count, for this and two simpler predictions.

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from deep_piano.codecs.base import loss_unit
 from deep_piano.codecs.registry import Codec
 from deep_piano.dataset.reader import Dataset
-from deep_piano.errors import InputError
 from deep_piano.infra.backend import load_keras
 from deep_piano.infra.progress import Progress, Tell, no_progress
-from deep_piano.models.checkpoint import Checkpoint, assign_weights
+from deep_piano.models.checkpoint import Checkpoint, assign_weights, require_same_codec
 from deep_piano.models.config import ModelConfig
 from deep_piano.models.linear_prediction import context_of, own_prediction
 from deep_piano.models.note_network import build_model
@@ -142,14 +141,14 @@ class Evaluation:
             for score in self.of(group):
                 row = [group, score.model, f"{score.steps:,}", _number(score.total)]
                 row += [_number(score.per_second)]
-                row += [] if self.continuous else [_number(math.exp(score.total))]
+                row += [] if self.continuous else [_number(_perplexity(score.total))]
                 if len(fields) > 1:
                     row += [_number(score.losses[name]) for name in fields]
                 elif not self.continuous:
                     row += [_number(score.total / math.log(2))]
                 rows.append(row)
         for name, nats in self.published.items():
-            row = ["published", name, "", _number(nats), "", _number(math.exp(nats))]
+            row = ["published", name, "", _number(nats), "", _number(_perplexity(nats))]
             rows.append(row + [""] * (len(head) - len(row)))
         return markdown(head, rows, words=2) + (f"\n\n{self.remark}" if self.remark else "")
 
@@ -179,11 +178,7 @@ def evaluate(
     InputError
         When the checkpoint and the dataset have different codecs, or the split is empty.
     """
-    if checkpoint.spec != dataset.spec:
-        raise InputError(
-            f"the checkpoint is of the codec {checkpoint.spec.codec!r} and the dataset of "
-            f"{dataset.spec.codec!r}. Give a dataset of the checkpoint's codec."
-        )
+    require_same_codec(checkpoint, dataset.spec)
     dataset.require(split)
     sequences: dict[str, list[NDArray[Any]]] = {}
     durations: dict[str, float] = {}
@@ -348,6 +343,13 @@ def _together(scores: list[Score], model: str) -> Score:
         name: sum(s.losses[name] * s.steps for s in mine) / max(1, steps) for name in mine[0].losses
     }
     return Score(ALL, model, whole, steps, sum(score.duration_s for score in mine))
+
+
+def _perplexity(nats: float) -> float:
+    try:
+        return math.exp(nats)
+    except OverflowError:  # beyond 709 nats
+        return math.inf
 
 
 def _number(value: float) -> str:

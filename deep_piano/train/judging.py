@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.analysis.judge import FIGURES, Judge, judged_figures
-from deep_piano.codecs.notes import decode
+from deep_piano.codecs.notes import SPEC, decode
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress, Tell, no_progress
-from deep_piano.models.checkpoint import Checkpoint
+from deep_piano.infra.storage.folder import Folder
+from deep_piano.models.checkpoint import Checkpoint, load, require_same_codec, save_judge
 from deep_piano.music.notes import Notes, excerpt
 
 LAST_S: Final = 100.0
@@ -81,8 +82,15 @@ def train_judge(
     Raises
     ------
     InputError
-        When fewer than `FEWEST_RECORDINGS` are long enough.
+        When checkpoint and dataset have different codecs; when fewer than `FEWEST_RECORDINGS` are
+        asked for, or are long enough.
     """
+    require_same_codec(checkpoint, dataset.spec)
+    if recordings < FEWEST_RECORDINGS:
+        raise InputError(
+            f"a judge needs {FEWEST_RECORDINGS} recordings or more, and {recordings} are asked "
+            "for. Give more --recordings."
+        )
     chosen = _recordings(dataset, settings, recordings)
     if len(chosen) < FEWEST_RECORDINGS:
         raise InputError(
@@ -101,6 +109,29 @@ def train_judge(
     x, y = np.array(rows).reshape(-1, FIGURES), np.array(labels)
     right = _right(x, y, np.array(groups))
     return Trained(_as_judge(_trees(settings.random_state).fit(x, y)), right, len(chosen), len(x))
+
+
+def store_judge(
+    folder: Folder,
+    dataset: Dataset,
+    settings: GenerateConfig,
+    *,
+    recordings: int = 500,
+    progress: Tell = no_progress,
+) -> Trained:
+    """Train a judge for the checkpoint in a folder, as `train_judge` does, and store it there.
+
+    Raises
+    ------
+    InputError
+        As `train_judge` does; when the folder cannot be written to, or has another checkpoint in
+        the end.
+    """
+    checkpoint = load(folder, codec=SPEC.codec)
+    folder.require_writable()
+    trained = train_judge(checkpoint, dataset, settings, recordings=recordings, progress=progress)
+    save_judge(folder, trained.judge, digest=checkpoint.digest)
+    return trained
 
 
 def _recordings(dataset: Dataset, settings: GenerateConfig, most: int) -> list[tuple[Notes, Notes]]:

@@ -30,6 +30,7 @@ from deep_piano.models.config import ModelConfig
 from deep_piano.models.linear_prediction import context_of
 from deep_piano.train import runs
 from deep_piano.train.likelihood import losses
+from deep_piano.train.start import chosen_rows
 from deep_piano.train.trainer import Trainer
 from deep_piano.train.windows import training_batches
 from deep_piano.train.workers import Workers
@@ -107,11 +108,12 @@ def go_on(
     Raises
     ------
     TrainingError
-        When the loss is NaN or infinite.
+        When a loss or a weight is NaN or infinite; when nothing of the validation split can be
+        scored.
     DeepPianoError
         When memory runs out, or files cannot be read or written.
     """
-    with _memory_explained(settings):
+    with _memory_explained(settings, run):
         loop = _Loop(dataset, run, settings, config, workers or Workers())
         return loop.run(init, progress, validated)
 
@@ -138,9 +140,9 @@ class _Loop:
         self._run = run
         self._unit = loss_unit(dataset.codec.step_name, continuous=dataset.spec.continuous)
         self._context = context_of(dataset.codec, config)
+        self._sample = _sample(dataset, settings.batch, config.given)[workers.rank :: workers.size]
         self._trainer = Trainer(dataset.spec, config, settings, workers)
         self._history: list[dict[str, Any]] = []
-        self._sample = _sample(dataset, settings.batch)[workers.rank :: workers.size]
         self._begun, self._hours_before = time.monotonic(), 0.0
 
     def run(
@@ -161,7 +163,10 @@ class _Loop:
             context=self._context,
         ) as batches:
             while trainer.step < settings.steps and not self._enough():
-                loss = trainer.train(next(batches))
+                try:
+                    loss = trainer.train(next(batches))
+                except FloatingPointError as error:
+                    raise self._diverged(error) from error
                 found = None
                 if trainer.step % settings.eval_every_steps == 0 or trainer.step == settings.steps:
                     row = self._validate(loss)
@@ -184,13 +189,15 @@ class _Loop:
 
     def _begin(self, init: Checkpoint | None) -> None:
         """Resume from the last checkpoint, or begin."""
-        last = self._run.inner(runs.LAST)
-        if last.exists(checkpoints.CARD):
+        if runs.has_checkpoint(self._run):
+            last = self._run.inner(runs.LAST)
             saved = checkpoints.load(last)
             self._trainer.restore(saved.weights, checkpoints.load_training(last))
             self._history = [dict(row) for row in saved.facts["history"]]
             self._trainer.step = int(saved.facts["step"])
             self._hours_before = self._history[-1]["hours"]
+            if self._workers.rank == 0:  # a kill after the checkpoint leaves a history without it
+                runs.repair_history(self._run, self._history, unit=self._unit)
         elif init is not None:
             self._trainer.begin_from(init.weights)
 
@@ -234,6 +241,7 @@ class _Loop:
         facts |= {"validation_loss": row["validation_loss"]}
         checkpoint = trainer.checkpoint(facts)
         self._require_one_model(checkpoint)
+        self._require_finite(row["validation_loss"], checkpoint, averaged)
         if self._workers.rank == 0:
             if row["validation_loss"] < best:
                 best_yet = replace(averaged, facts=facts)
@@ -263,9 +271,24 @@ class _Loop:
                 "one model. Use workers of one kind of machine, with the same versions."
             )
 
+    def _require_finite(self, loss: float, *found: Checkpoint) -> None:
+        """Raise on all workers where a loss or weights must not replace those of the run."""
+        if not np.isfinite(loss):
+            raise self._diverged(f"the validation loss is {loss}")
+        for name in (name for one in found for name in checkpoints.not_finite(one.weights)):
+            raise self._diverged(f"{name} holds NaN or infinity")
+
+    def _diverged(self, what: object) -> TrainingError:
+        """Return the error of a training whose updates a retry would repeat."""
+        return TrainingError(
+            f"{what} at update {self._trainer.step}. Give --learning-rate "
+            f"{self._settings.learning_rate / 2:g}, a lower train.clip_norm or --precision "
+            f"float32, {runs.how_to_change(self._run)}."
+        )
+
 
 @contextmanager
-def _memory_explained(settings: TrainConfig) -> Iterator[None]:
+def _memory_explained(settings: TrainConfig, run: Folder) -> Iterator[None]:
     """Turn the out-of-memory errors of all backends into one error."""
     try:
         yield
@@ -276,8 +299,8 @@ def _memory_explained(settings: TrainConfig) -> Iterator[None]:
             raise
         raise DeepPianoError(
             f"out of memory with {settings.batch} windows of {settings.window} steps and the "
-            f"preset {settings.preset!r}. Lower train.batch or train.window, choose a smaller "
-            "preset, or use more workers."
+            f"preset {settings.preset!r}. Use more workers; or lower train.batch or train.window, "
+            f"or choose a smaller preset, {runs.how_to_change(run)}."
         ) from error
 
 
@@ -299,20 +322,18 @@ class _Clock:
         return (step - self._first) * self._steps_an_update / took_s
 
 
-def _sample(dataset: Dataset, count: int) -> list[NDArray[Any]]:
+def _sample(dataset: Dataset, count: int, given: int) -> list[NDArray[Any]]:
     """Return the beginnings of `count` validation recordings, always the same ones.
 
-    It reads only the row groups that contain them.
+    It reads only the row groups that contain them. Of each the first `given` steps are not scored.
     """
-    groups = dataset.row_groups("validation")
-    everything = [(group, row) for group in groups for row in range(group.recordings)]
-    order = np.random.default_rng(0).permutation(len(everything))[:count]
-    chosen: dict[Any, list[int]] = {}
-    for index in order:
-        group, row = everything[index]
-        chosen.setdefault(group, []).append(row)
-    found = []
-    for group, rows in chosen.items():
-        sequences = dataset.rows(group)
-        found += [sequences[row].sequence[: dataset.codec.sample_steps + 1] for row in rows]
+    total = sum(group.recordings for group in dataset.row_groups("validation"))
+    order = np.random.default_rng(0).permutation(total)[:count].tolist()
+    size = dataset.codec.sample_steps + 1
+    found = [row.sequence[:size] for row in chosen_rows(dataset, "validation", order)]
+    if not any(len(sequence) > given for sequence in found):
+        raise TrainingError(
+            f"the validation sample has no {dataset.codec.step_name} to be scored: its "
+            f"{len(found)} recordings have {given} or fewer. Prepare longer recordings."
+        )
     return found

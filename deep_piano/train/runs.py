@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from deep_piano.errors import FileError, InputError, PictureError, one_line
 from deep_piano.infra.storage.arrow import arrow_file
 from deep_piano.infra.storage.folder import Folder
-from deep_piano.models.checkpoint import BEST
+from deep_piano.models.checkpoint import BEST, CARD
 from deep_piano.report.text import markdown
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,11 @@ class _Settings(_Part):
     learning_rate: float
 
 
+class _Network(_Part):
+    layers: int
+    units: int
+
+
 class _DatasetOfRun(_Part):
     digest: str
     codec: dict[str, Any]
@@ -62,6 +67,7 @@ class _DatasetOfRun(_Part):
 class _About(_Part):
     settings: _Settings
     dataset: _DatasetOfRun
+    network: _Network | None = None
     init: str | None = None
 
 
@@ -74,9 +80,9 @@ class _Validated(_Part):
     validation_loss: float
 
 
-def write_about(run: Folder, about: Mapping[str, Any]) -> None:
-    """Write `run.json`; raise an InputError where another run has begun there meanwhile."""
-    with run.write(RUN, replace=False) as path:
+def write_about(run: Folder, about: Mapping[str, Any], *, replace: bool = False) -> None:
+    """Write `run.json`; raise an InputError where one has appeared meanwhile, unless `replace`."""
+    with run.write(RUN, replace=replace) as path:
         path.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -105,6 +111,18 @@ def read_about(run: Folder) -> dict[str, Any] | None:
             f"{run.place(RUN)} is broken: {one_line(error)}. Give another folder."
         ) from error
     return about
+
+
+def has_checkpoint(run: Folder) -> bool:
+    """Tell whether a run has a checkpoint to resume from."""
+    return run.exists(f"{LAST}/{CARD}")
+
+
+def how_to_change(run: Folder) -> str:
+    """Return how to give a run other settings: the end of a sentence that names them."""
+    if not has_checkpoint(run):
+        return "and begin the run again: it has no checkpoint yet"
+    return f"in another run: --init {run.place(LAST)} -o OTHER (`pipeline`: another -o)"
 
 
 def write_history(run: Folder, rows: Sequence[Row], *, unit: str) -> None:
@@ -141,6 +159,16 @@ def _write_events(run: Folder, rows: Sequence[Row]) -> None:
         (events,) = Path(folder).iterdir()
         with run.write(_EVENTS) as path:
             path.write_bytes(events.read_bytes())
+
+
+def repair_history(run: Folder, rows: Sequence[Row], *, unit: str) -> None:
+    """Write the history again where its table is broken, or has other rows."""
+    try:
+        known = read_history(run)
+    except InputError:
+        known = []
+    if known != list(rows):
+        write_history(run, rows, unit=unit)
 
 
 def read_history(run: Folder) -> list[dict[str, Any]]:
@@ -234,13 +262,13 @@ def name_best(folder: Folder, run: Run) -> None:
 
 def table(runs: Sequence[Run]) -> str:
     """Return the runs as a Markdown table."""
-    head = ["run", "dataset", "preset", "best loss", "at update", "updates", "batch x window"]
-    head += ["rate", "million steps", "hours"]
+    head = ["run", "dataset", "layers x units", "best loss", "at update", "updates"]
+    head += ["batch x window", "rate", "million steps", "hours"]
     rows = [
         [
             run.name,
             run.dataset[:8],
-            run.about["settings"]["preset"],
+            _size(run.about),
             f"{run.best['validation_loss']:.4f}" if run.best else "",
             f"{run.best['step']:,}" if run.best else "",
             f"{run.last['step']:,}" if run.last else "0",
@@ -252,3 +280,11 @@ def table(runs: Sequence[Run]) -> str:
         for run in runs
     ]
     return markdown(head, rows, words=3)
+
+
+def _size(about: Mapping[str, Any]) -> str:
+    """Return the size of a run's network; of a run that does not say it, the preset's name."""
+    network = about.get("network")
+    if network is None:
+        return str(about["settings"]["preset"])
+    return f"{network['layers']} x {network['units']}"

@@ -5,7 +5,7 @@ This module knows run folders, settings and datasets; it knows nothing of traini
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from deep_piano import versions
 from deep_piano.config.load import load_config
 from deep_piano.config.sections import TrainConfig
-from deep_piano.dataset.reader import Dataset
+from deep_piano.dataset.reader import Dataset, RowGroup
+from deep_piano.dataset.rows import Row
 from deep_piano.errors import CheckpointError, InputError, one_line
 from deep_piano.infra.storage.folder import Folder
-from deep_piano.models import checkpoint as checkpoints
-from deep_piano.models.checkpoint import Checkpoint
+from deep_piano.models.checkpoint import Checkpoint, require_same_codec
 from deep_piano.models.config import PRESETS, ModelConfig
 from deep_piano.models.linear_prediction import Floats, numbers_of
 from deep_piano.train import runs
@@ -32,6 +32,7 @@ _MAY_CHANGE = frozenset(
 )
 
 _STEPS: Final = 10_000_000  # more do not change a significant digit
+_FEWEST_STEPS: Final = 16_000  # of a recording: fewer hold little of a spectrum
 _BANDS: Final = 128  # of the mean spectrum: 62.5 Hz each at 16 kHz
 
 
@@ -49,10 +50,12 @@ def begin(
     ----------
     dataset : Dataset
     run : Folder
-        The run's folder; it must not hold a run already, unless `resume`.
+        The run's folder. A run that has a checkpoint must be resumed; one that has none yet has
+        nothing to lose, and is begun anew.
     settings : TrainConfig
-        With `resume`, only explicitly set fields count: apart from those that may change (workers,
-        patience, steps, ...) they must equal the run's.
+        With `resume`, only explicitly set fields count; the others are the run's. Once there is a
+        checkpoint, fields must equal the run's, apart from those that may change (workers,
+        patience, steps, ...), which are kept in its folder.
     resume : bool
     init : Checkpoint, optional
         Begin with its weights and its network size, or more layers.
@@ -63,20 +66,37 @@ def begin(
         When the run's folder does not fit `resume`; when the dataset, the codec or a setting
         differs from the run's; when a split is empty.
     """
-    about = runs.read_about(run)
+    about, begun = runs.read_about(run), runs.has_checkpoint(run)
     name = one_line(run.uri)
-    if about is not None and not resume:
+    if begun and not resume:
         raise InputError(f"{name} already holds a run. Give another folder, or --resume.")
     if about is None and resume:
         raise InputError(f"{name} holds no run to resume: {runs.RUN} is missing.")
     dataset.require("train")
     dataset.require("validation")
-    if about is not None:
+    if about is not None and begun:
         return _of_the_run(about, dataset, settings, init, run)
-    config = _network(settings, init, dataset)
+    chosen = settings.model_fields_set
+    if about is not None and resume:
+        settings = _begun_again(about, settings, init, run)
+    config = _network(settings, chosen, init, dataset)
     run.require_writable()
-    runs.write_about(run, _about(dataset, settings, config, init))
+    wanted = _about(dataset, settings, config, init)
+    runs.write_about(run, wanted, replace=about is not None)
     return settings, config
+
+
+def _begun_again(
+    about: Mapping[str, Any], settings: TrainConfig, init: Checkpoint | None, run: Folder
+) -> TrainConfig:
+    """Return the settings of a run without a checkpoint: its own where no others are given."""
+    if init is None and about.get("init") is not None:
+        raise InputError(
+            f"{one_line(run.uri)} has no checkpoint yet, and was begun with --init (the digest "
+            f"{one_line(about['init'])[:12]}). Give it again, or leave --resume out."
+        )
+    before, _ = _kept(about, run, "Leave --resume out to begin it anew")
+    return _merged(before, _given(settings))
 
 
 def _of_the_run(
@@ -86,7 +106,7 @@ def _of_the_run(
     init: Checkpoint | None,
     run: Folder,
 ) -> tuple[TrainConfig, ModelConfig]:
-    name = one_line(run.uri)
+    name, elsewhere = one_line(run.uri), runs.how_to_change(run)
     if about["dataset"]["codec"] != dataset.spec.bare.to_json():
         raise InputError(
             f"{name} was begun with the codec {about['dataset']['codec'].get('codec')!r}, and "
@@ -97,54 +117,62 @@ def _of_the_run(
         raise InputError(
             f"the dataset has changed since {name} was begun (digest "
             f"{about['dataset']['digest'][:12]} then, {dataset.digest[:12]} now). Give the dataset "
-            "as it was, or begin a new run with --init to start from these weights."
+            f"as it was, or this one {elsewhere}."
         )
-    try:
-        before, network = _kept(about)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{run.place(runs.RUN)} cannot be resumed by this version: "
-            f"{one_line(error)[:300]}. Begin a new run with --init to start from its weights."
-        ) from error
-    given = {field: getattr(settings, field) for field in settings.model_fields_set}
+    before, network = _kept(about, run, f"Go on {elsewhere}")
+    given = _given(settings)
     changed = [
         f"{field} {getattr(before, field)} -> {value}"
         for field, value in sorted(given.items())
         if field not in _MAY_CHANGE and value != getattr(before, field)
     ]
-    begun = run.exists(f"{runs.LAST}/{checkpoints.CARD}")
-    if about.get("init") != (init.digest if init else None) and not (init is None and begun):
+    if init is not None and about.get("init") != init.digest:
         changed.append(f"init {one_line(about.get('init'))[:12]}")
     if changed:
         raise InputError(
             f"{name} was begun with other settings ({'; '.join(changed)}). Leave them out, or "
-            "begin a new run with --init to start from these weights."
+            f"give them {elsewhere}."
         )
-    kept = {field: value for field, value in given.items() if field in _MAY_CHANGE}
-    merged = load_config(None, {"train": before.model_dump() | kept}).train
+    merged = _merged(before, given)
+    if merged != before:
+        runs.write_about(run, dict(about) | {"settings": merged.model_dump()}, replace=True)
     return merged, network
 
 
-def _kept(about: Mapping[str, Any]) -> tuple[TrainConfig, ModelConfig]:
-    """Return a run's settings and network."""
-    return TrainConfig.model_validate(about["settings"]), ModelConfig.from_json(about["network"])
+def _kept(about: Mapping[str, Any], run: Folder, otherwise: str) -> tuple[TrainConfig, ModelConfig]:
+    """Return a run's settings and network; raise an InputError that ends with what to do."""
+    try:
+        settings = TrainConfig.model_validate(about["settings"])
+        return settings, ModelConfig.from_json(about["network"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{run.place(runs.RUN)} cannot be resumed by this version: {one_line(error)[:300]}. "
+            f"{otherwise}."
+        ) from error
 
 
-def _network(settings: TrainConfig, init: Checkpoint | None, dataset: Dataset) -> ModelConfig:
+def _given(settings: TrainConfig) -> dict[str, Any]:
+    """Return the fields that were set."""
+    return {field: getattr(settings, field) for field in settings.model_fields_set}
+
+
+def _merged(before: TrainConfig, given: dict[str, Any]) -> TrainConfig:
+    return load_config(None, {"train": before.model_dump() | given}).train
+
+
+def _network(
+    settings: TrainConfig, chosen: Set[str], init: Checkpoint | None, dataset: Dataset
+) -> ModelConfig:
+    """Return the network of settings, of which those in `chosen` were asked for by name."""
     if init is None:
         return network_of(settings, dataset)
-    if init.spec != dataset.spec:
-        raise CheckpointError(
-            f"the checkpoint to begin with is of the codec {init.spec.codec!r}, and the dataset of "
-            f"{dataset.spec.codec!r}. Give one of the dataset's codec."
-        )
+    require_same_codec(init, dataset.spec)
     measured = {name: getattr(init.config, name) for name in ("past", "order", "scale", "spectrum")}
     asked = replace(_sized(settings, dataset), **measured)
     if settings.target is None:
         asked = replace(asked, frame=init.config.frame)
     wanted = replace(init.config, layers=settings.layers or init.config.layers)
-    chosen = {"preset", "target"} & settings.model_fields_set
-    if chosen and asked != wanted:
+    if {"preset", "target"} & chosen and asked != wanted:
         raise CheckpointError(
             f"the checkpoint to begin with has the size {init.config}, and the preset "
             f"{settings.preset!r} is {asked}. Leave the preset out, and train.target."
@@ -224,10 +252,28 @@ def numbers(dataset: Dataset) -> Iterator[Floats]:
 
 
 def middles(dataset: Dataset) -> list[NDArray[Any]]:
-    """Return the middle of each recording of the training split, of `_STEPS` steps in all."""
-    each = _STEPS // max(1, sum(group.recordings for group in dataset.row_groups("train")))
+    """Return the middles of recordings of the training split, of `_STEPS` steps in all.
+
+    Of each at least `_FEWEST_STEPS`, so that of many recordings only some are read, chosen evenly.
+    """
+    recordings = sum(group.recordings for group in dataset.row_groups("train"))
+    count = min(recordings, _STEPS // _FEWEST_STEPS)
+    each = _STEPS // max(1, count)
     found = []
-    for row in dataset.recordings("train"):
+    for row in chosen_rows(dataset, "train", [n * recordings // count for n in range(count)]):
         begin = max(0, (len(row.sequence) - each) // 2)
         found.append(row.sequence[begin : begin + each].copy())  # frees the rest
     return found
+
+
+def chosen_rows(dataset: Dataset, split: str, numbers: Sequence[int]) -> Iterator[Row]:
+    """Yield the recordings of a split with these numbers, by row groups; no others are read."""
+    groups = dataset.row_groups(split)
+    ends = np.cumsum([group.recordings for group in groups])
+    chosen: dict[RowGroup, list[int]] = {}
+    for number in numbers:
+        index = int(np.searchsorted(ends, number, side="right"))
+        chosen.setdefault(groups[index], []).append(int(number - ends[index]))
+    for group, places in chosen.items():
+        rows = dataset.rows(group)
+        yield from (rows[place] for place in places)  # counted from the row group's end

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from deep_piano.codecs.base import SequenceSpec
 from deep_piano.codecs.registry import codec_of
 from deep_piano.config.sections import TrainConfig
-from deep_piano.errors import CheckpointError, TrainingError
+from deep_piano.errors import CheckpointError
 from deep_piano.infra.backend import load_keras, mixed_precision
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import Checkpoint
@@ -93,17 +93,13 @@ class Trainer:
 
         Raises
         ------
-        TrainingError
+        FloatingPointError
             When the loss is NaN or infinite; on all workers at once.
         """
         loss, count = self._update(batch, float(batch.weights.sum()))
         self.step += 1
         if not np.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at update {self.step}. Lower train.learning_rate or "
-                "train.clip_norm, or use --precision float32; --resume continues from the last "
-                "checkpoint."
-            )
+            raise FloatingPointError(f"the loss is {loss}")
         # Keras divides by the size of the batch, with the positions after a recording's end.
         loss *= self.config.scale**2 if self.spec.continuous else 1.0
         self._sums += loss * batch.weights.size, count

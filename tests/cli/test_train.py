@@ -133,6 +133,23 @@ def test_what_evaluate_and_runs_cannot_use(dataset):
     refused(run("runs", dataset), "holds no run")
 
 
+def test_what_judge_cannot_use(dataset):
+    checkpoint.save(Path("notes-one"), random_checkpoint())
+    checkpoint.save(Path("sound-one"), sound_checkpoint("mulaw", frame=4))
+    write_dataset("sound", [sound_row("mulaw", "a")], codec="mulaw")
+    before = everything()
+    for arguments, fragments in {
+        ("nowhere", dataset): ["no checkpoint 'nowhere'"],
+        ("notes-one", "none"): ["none is not a dataset"],
+        ("notes-one", "sound"): ["'notes-2' and the dataset of 'mulaw-1'"],
+        ("sound-one", "sound"): ["belongs to the codec 'mulaw-1', not 'notes-2'"],
+        ("notes-one", dataset, "--recordings", "5"): ["10 recordings or more, and 5 are asked"],
+        ("notes-one", dataset): ["needs 10 recordings", "9 do"],
+    }.items():
+        refused(run("judge", *arguments), *fragments)
+        assert everything() == before, arguments
+
+
 @pytest.mark.tf
 @pytest.mark.slow
 def test_a_command_that_is_killed_is_resumed_to_the_same_end(dataset):

@@ -8,14 +8,15 @@ import pytest
 
 from deep_piano.analysis.compact_index import CompactIndex
 from deep_piano.codecs.notes import SPEC
-from deep_piano.config.sections import StorageConfig
+from deep_piano.config.sections import PrepareConfig, StorageConfig
 from deep_piano.errors import CheckpointError
 from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.note_network import build_model
-from tests.support.fakes import TINY, random_checkpoint
+from tests.support.fakes import TINY, random_checkpoint, sound_checkpoint
 
+SOUND = sound_checkpoint("mulaw", frame=4)
 STATE = {"optimizer/000": np.ones(3), "carried/000": np.zeros((2, 4), np.float32)}
 
 
@@ -38,14 +39,17 @@ def test_an_index_of_the_corpus_is_part_of_it(tmp_path):
     checkpoints.save(tmp_path / "c", random_checkpoint())
     folder = open_folder(tmp_path / "c")
     assert checkpoints.load(folder).corpus is None
+    digest = checkpoints.load(folder).digest
     for notes in (100, 200):  # the second one replaces the first
         bits = np.full(128, notes, np.uint8)
-        checkpoints.save_corpus(folder, CompactIndex(bits, 2, notes, "d" * 64))
+        checkpoints.save_corpus(folder, CompactIndex(bits, 2, notes, "d" * 64), digest=digest)
         loaded = checkpoints.load(folder)
         found = loaded.corpus
         assert (found.recordings, found.notes, found.dataset) == (2, notes, "d" * 64)
         assert np.array_equal(found.bits, bits)
         assert len(list((tmp_path / "c").iterdir())) == 3
+    with pytest.raises(CheckpointError, match="has other weights than its corpus was made for"):
+        checkpoints.save_corpus(folder, found, digest="0" * 64)
     checkpoints.save(tmp_path / "again", loaded)
     assert checkpoints.load(open_folder(tmp_path / "again")).corpus.notes == 200
     weights_file(tmp_path / "c", "corpus").write_bytes(b"damaged")
@@ -251,3 +255,17 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     checkpoints.save(tmp_path / "c", saved)
     with pytest.raises(CheckpointError, match=r"is damaged: input/bias"):
         checkpoints.load(str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("sr", ["x", None, 0, 1, True, 3_999, 192_001, float("nan"), []])
+def test_a_sampling_rate_beyond_reason_is_refused(tmp_path, sr):
+    checkpoints.save(tmp_path / "c", replace(SOUND, facts={"sr": sr}))
+    with pytest.raises(CheckpointError, match=r"is damaged: its sampling rate is"):
+        checkpoints.load(str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("sr", [4_000, 192_000])
+def test_what_can_be_prepared_can_be_loaded(tmp_path, sr):
+    PrepareConfig(sr=sr)
+    checkpoints.save(tmp_path / "c", replace(SOUND, facts={"sr": sr}))
+    assert checkpoints.load(str(tmp_path / "c")).facts["sr"] == sr

@@ -93,6 +93,11 @@ def test_silence_and_short_sequences_are_fine(length):
     assert found["last value"] == (0.0, max(0, length - 4))
 
 
+def test_of_what_is_too_short_nothing_is_predicted():
+    prediction = LinearPrediction(4).learn([np.ones((20, 1))])
+    assert [len(prediction.predict(np.ones((n, 1)))) for n in (0, 4, 5)] == [0, 0, 1]
+
+
 def test_a_predicted_class_is_worth_more_than_its_frequency(rng):
     spec = SequenceSpec("toy", (Field("x", 64, mu=255),))
     wave = 0.4 * np.sin(np.arange(4000) / 7) + rng.normal(0, 0.002, 4000)

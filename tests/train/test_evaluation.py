@@ -58,6 +58,12 @@ def test_sound_is_told_in_bits():
     assert row.endswith("| 4.000 | 2.000 |")
 
 
+def test_a_network_that_diverged_is_in_the_table():
+    scores = [Score("a", MINE, {"pitch": 720.0}, 10, 10.0)]
+    row = evaluation(scores=scores).table().splitlines()[2]
+    assert row == "| a | this checkpoint | 10 | 720.000 | 720.000 | inf | 1,039 |"
+
+
 def test_json_holds_what_the_table_shows():
     found = json.loads(evaluation().to_json())
     assert found["scores"][0]["total"] == 5.0

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from deep_piano.analysis.judge import judged_figures
-from deep_piano.codecs.notes import decode, encode
+from deep_piano.codecs.notes import SPEC, decode, encode
+from deep_piano.codecs.waveform import MULAW_SPEC
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.note_task import NoteTask
 from deep_piano.decoding.notes import Engine, NoteDecoder
 from deep_piano.decoding.open import drawing
-from deep_piano.errors import InputError
+from deep_piano.errors import CheckpointError, InputError
+from deep_piano.infra.storage.open import open_folder
 from deep_piano.models import checkpoint as checkpoints
-from deep_piano.train.judging import train_judge
+from deep_piano.train import judging as module
+from deep_piano.train.judging import store_judge, train_judge
 from tests.support.fakes import arpeggios, random_checkpoint
 
 SETTINGS = GenerateConfig(seed_seconds=6.0)
@@ -23,8 +26,8 @@ SETTINGS = GenerateConfig(seed_seconds=6.0)
 class Arpeggios(Dataset):
     """Arpeggios of three corpora, in no file."""
 
-    def __init__(self, count, seconds=40.0):
-        self.count, self.seconds = count, seconds
+    def __init__(self, count, seconds=40.0, spec=SPEC):
+        self.count, self.seconds, self.spec = count, seconds, spec
 
     def recordings(self, split):
         assert split == "train"
@@ -66,11 +69,24 @@ def test_the_same_inputs_give_the_same_judge(trained):
         np.testing.assert_array_equal(array, trained.judge.arrays()[name])
 
 
-def test_a_checkpoint_keeps_its_judge(trained, tmp_path):
-    checkpoint = random_checkpoint()
-    checkpoints.save(tmp_path, checkpoint)
+@pytest.fixture
+def quick(monkeypatch, trained):
+    """`train_judge` takes no time; what it calls is given by the test."""
+    calls = []
+
+    def train(*arguments, **options):
+        for call in calls:
+            call()
+        return trained
+
+    monkeypatch.setattr(module, "train_judge", train)
+    return calls
+
+
+def test_a_checkpoint_keeps_its_judge(trained, tmp_path, quick):
+    checkpoints.save(tmp_path, random_checkpoint())
     assert checkpoints.load(str(tmp_path)).judge is None
-    checkpoints.save_judge(checkpoints.find(str(tmp_path)), trained.judge)
+    assert store_judge(open_folder(tmp_path), Arpeggios(12), SETTINGS) is trained
     loaded = checkpoints.load(str(tmp_path))
     np.testing.assert_array_equal(loaded.judge.value, trained.judge.value)
     checkpoints.save(tmp_path / "copy", loaded)
@@ -82,3 +98,31 @@ def test_too_few_recordings_are_refused():
         train_judge(random_checkpoint(), Arpeggios(9), SETTINGS)
     with pytest.raises(InputError, match="0 do"):
         train_judge(random_checkpoint(), Arpeggios(12, seconds=20.0), SETTINGS)
+    with pytest.raises(InputError, match=r"10 recordings or more, and 9 are asked for"):
+        train_judge(random_checkpoint(), Arpeggios(12), SETTINGS, recordings=9)
+
+
+def test_a_dataset_of_another_codec_is_refused():
+    with pytest.raises(InputError, match="'notes-2' and the dataset of 'mulaw-1'"):
+        train_judge(random_checkpoint(), Arpeggios(12, spec=MULAW_SPEC), SETTINGS)
+
+
+def test_a_judge_is_not_stored_with_other_weights_than_it_was_trained_for(tmp_path, quick):
+    checkpoints.save(tmp_path, random_checkpoint())
+    quick.append(lambda: checkpoints.save(tmp_path, random_checkpoint(seed=1)))
+    with pytest.raises(CheckpointError, match=r"has other weights than its judge"):
+        store_judge(open_folder(tmp_path), Arpeggios(12), SETTINGS)
+    assert checkpoints.load(str(tmp_path)).judge is None
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_first(tmp_path, quick, monkeypatch):
+    checkpoints.save(tmp_path, random_checkpoint())
+    folder = open_folder(tmp_path)
+
+    def refuse(self):
+        raise InputError("cannot write to it")
+
+    monkeypatch.setattr(type(folder), "require_writable", refuse)
+    quick.append(lambda: pytest.fail("the work was begun"))
+    with pytest.raises(InputError, match="cannot write"):
+        store_judge(folder, Arpeggios(12), SETTINGS)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.config import PRESETS
 from deep_piano.models.note_network import build_model
 from deep_piano.train import loop as module
+from deep_piano.train import runs
 from deep_piano.train.evaluation import MINE, evaluate
 from deep_piano.train.likelihood import losses
 from deep_piano.train.loop import go_on
@@ -56,6 +59,12 @@ def train(dataset, run, settings=SETTINGS, *, resume=False, init=None, **told):
 
 def changed(**values):
     return TrainConfig(**(SETTINGS.model_dump(exclude_unset=True) | values))
+
+
+@pytest.fixture
+def resumable(trained, tmp_path):
+    """A copy of the first run."""
+    return shutil.copytree(trained[0], tmp_path / "run")
 
 
 def weights_of(run, which="last"):
@@ -189,6 +198,18 @@ def test_a_finished_run_is_resumed_to_no_effect(dataset, trained):
     assert (run / "checkpoint/last/checkpoint.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("damage", ["short", "broken"])
+def test_a_history_that_a_kill_cut_off_is_made_whole(dataset, resumable, damage):
+    path = resumable / "history.parquet"
+    whole = runs.read_history(open_folder(resumable))
+    if damage == "short":
+        runs.write_history(open_folder(resumable), whole[:-1], unit="nats a note")
+    else:
+        path.write_bytes(b"broken")
+    train(dataset, resumable, TrainConfig(), resume=True)
+    assert runs.read_history(open_folder(resumable)) == whole
+
+
 def test_it_begins_with_other_weights(dataset, trained, tmp_path):
     _, best, _, _ = trained
     saved = tmp_path / "c"
@@ -221,8 +242,49 @@ def test_a_loss_that_is_no_number_stops_the_run(dataset, tmp_path, monkeypatch):
         return known._replace(features=known.features * np.nan)
 
     monkeypatch.setattr(NoteContext, "window", poisoned)
-    with pytest.raises(TrainingError, match=r"the loss is nan at update 1\. Lower"):
+    with pytest.raises(
+        TrainingError,
+        match=r"the loss is nan at update 1\. Give --learning-rate 0\.005.*begin the run again",
+    ):
         train(dataset, tmp_path / "run")
+
+
+@pytest.mark.parametrize("what", ["the loss is nan", "the validation loss is nan", "lstm_0/kernel"])
+def test_what_is_no_number_replaces_no_checkpoint(dataset, resumable, monkeypatch, what):
+    def fail(self, batch):
+        raise FloatingPointError("the loss is nan")
+
+    def poisoned(self, facts):
+        found = checkpoint(self, facts)
+        return replace(found, weights=found.weights | {"lstm_0/kernel": np.array([np.nan])})
+
+    checkpoint = Trainer.checkpoint
+    if what == "the loss is nan":
+        monkeypatch.setattr(Trainer, "train", fail)
+    elif what == "lstm_0/kernel":
+        monkeypatch.setattr(Trainer, "checkpoint", poisoned)
+    else:
+        scored = np.full((1, 4), np.nan), np.array([10])
+        monkeypatch.setattr(module, "losses", lambda *_, **__: scored)
+    before = checkpoints.load(str(resumable / "checkpoint/last")).digest
+    way = rf"--learning-rate 0\.005.*in another run: --init {resumable}/checkpoint/last -o OTHER"
+    with pytest.raises(TrainingError, match=rf"{what}.* at update \d+\. .*{way}"):
+        train(dataset, resumable, TrainConfig(steps=100), resume=True)
+    assert checkpoints.load(str(resumable / "checkpoint/last")).digest == before
+    assert [row["step"] for row in runs.read_history(open_folder(resumable))] == [20, 40, 60, 80]
+
+
+def test_nothing_to_be_scored_is_said_before_the_training(tmp_path):
+    rows = [
+        replace(row, sequence=row.sequence[: 1 if row.split == "validation" else None])
+        for row in arpeggio_rows(8)
+    ]
+    dataset = Dataset(write_dataset(tmp_path / "dataset", rows))
+    with pytest.raises(
+        TrainingError, match="no note to be scored: its 2 recordings have 1 or fewer"
+    ):
+        train(dataset, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 @pytest.mark.parametrize("error", ["tensorflow", "python"])
@@ -235,8 +297,15 @@ def test_running_out_of_memory_says_what_to_lower(dataset, tmp_path, monkeypatch
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     monkeypatch.setattr(Trainer, "train", exhausted)
-    with pytest.raises(DeepPianoError, match=r"out of memory with 8 windows of 16.*train\.batch"):
+    said = r"out of memory with 8 windows of 16.*train\.batch"
+    with pytest.raises(DeepPianoError, match=rf"{said}.*begin the run again"):
         train(dataset, tmp_path / "run")
+    checkpoints.save(tmp_path / "run/checkpoint/last", random_checkpoint())
+    with (
+        pytest.raises(DeepPianoError, match=rf"{said}.*another run: --init"),
+        module._memory_explained(SETTINGS, open_folder(tmp_path / "run")),
+    ):
+        raise MemoryError
 
 
 def test_workers_that_drift_apart_are_noticed(dataset, tmp_path, monkeypatch):
@@ -310,4 +379,4 @@ def test_the_sample_reads_no_more_than_it_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(
         dataset, "rows", lambda group: read.append(group) or Dataset.rows(dataset, group)
     )
-    assert len(module._sample(dataset, 3)) == len(read) == 3
+    assert len(module._sample(dataset, 3, 1)) == len(read) == 3

@@ -114,6 +114,18 @@ def test_a_folder_without_runs_and_a_broken_run_are_refused(tmp_path):
         runs.find_runs(open_folder(tmp_path))
 
 
+def test_the_network_is_shown_where_it_is_known(tmp_path):
+    write(tmp_path, "old", [12.0])
+    write(tmp_path, "tuned", [11.0])
+    run = open_folder(tmp_path / "tuned")
+    network = {"layers": 4, "units": 640, "head_units": 384}
+    runs.write_about(run, runs.read_about(run) | {"network": network}, replace=True)
+    head, _, tuned, old = runs.table(runs.find_runs(open_folder(tmp_path))).splitlines()
+    assert head.startswith("| run | dataset | layers x units |")
+    assert "| 4 x 640 | 11.0000 |" in tuned
+    assert "| tiny | 12.0000 |" in old
+
+
 @pytest.mark.parametrize("part", ["settings", "dataset"])
 @pytest.mark.parametrize("wrong", [None, [], "a\nb", {}])
 def test_a_run_of_another_shape_is_named(tmp_path, part, wrong):

@@ -11,7 +11,7 @@ import pytest
 from deep_piano.codecs.notes import SPEC, encode
 from deep_piano.codecs.registry import CODECS
 from deep_piano.config.sections import TrainConfig
-from deep_piano.errors import CheckpointError, TrainingError
+from deep_piano.errors import CheckpointError
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.train.trainer import Trainer
 from deep_piano.train.windows import held_out_batches
@@ -162,11 +162,11 @@ def test_added_layers_change_nothing_until_they_are_trained(batches):
     assert learned == {added + part for part in ("kernel", "recurrent_kernel", "bias")}
 
 
-def test_a_loss_that_is_not_a_number_ends_it_saying_what_to_lower(trainer, batches):
+def test_a_loss_that_is_not_a_number_is_said(trainer, batches):
     known = batches[0].known
     poisoned = replace(
         batches[0], known=known._replace(features=known.features * np.float32(np.nan))
     )
     trainer.train(batches[0])
-    with pytest.raises(TrainingError, match=r"at update 2\. Lower train\.learning_rate"):
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
         trainer.train(poisoned)
