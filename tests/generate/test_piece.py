@@ -155,8 +155,8 @@ def test_it_lasts_as_long_as_asked(make, seconds, only_new):
     notes = read_midi(made.path.with_suffix(".mid"))
     assert seconds - 1 <= notes["offset"].max() <= seconds
     samples, _ = soundfile.read(made.path)
-    # Soft as the random network may have struck the last chord: -70 dBFS.
-    assert np.abs(samples[-round(1.5 * seeds.SR) :]).max() > 10 ** (-70 / 20)
+    # Soft as the random network may have struck the last chord: -80 dBFS.
+    assert np.abs(samples[-round(1.5 * seeds.SR) :]).max() > 10 ** (-80 / 20)
     assert np.abs(samples[-5:]).max() < 0.001  # where it is silent
 
 
