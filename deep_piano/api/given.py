@@ -28,7 +28,7 @@ Music: TypeAlias = Any
 """A path or ``s3://`` URI of a recording or a MIDI file, the bytes of one, samples, a note array, a
 `Piece`, or a `symusic.Score`."""
 
-MOST_SR = 1_000_000
+_MOST_SR = 1_000_000
 _MOST_CHANNELS = 8
 
 
@@ -82,9 +82,9 @@ def path_of(place: PathLike) -> Path:
 
 def whole_rate(sr: Any) -> int:
     """Return a sampling rate in Hz as a whole number; `InputError` where it is none."""
-    if not _is_number(sr) or not 0 < sr <= MOST_SR or int(sr) != sr:
+    if not _is_number(sr) or not 0 < sr <= _MOST_SR or int(sr) != sr:
         raise InputError(
-            f"a sampling rate is a whole number of Hz, at most {MOST_SR:,}. Received: sr={sr!r}."
+            f"a sampling rate is a whole number of Hz, at most {_MOST_SR:,}. Received: sr={sr!r}."
         )
     return int(sr)
 

@@ -210,7 +210,7 @@ _OF_NOTES = [
     (
         name,
         "--" + name.removesuffix("_shift").replace("_", "-"),
-        getattr(GenerateConfig(), name),
+        GenerateConfig.model_fields[name].default,
     )
     for name in (
         *("form", "plan", "density", "hold_density", "register_shift", "dynamics", "key"),
