@@ -135,11 +135,10 @@ class Judge:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the arrays."""
-        digest = hashlib.sha256()
-        for name, array in self.arrays().items():
-            digest.update(name.encode() + str(array.shape).encode() + array.tobytes())
-        return digest.hexdigest()
+        """SHA-256 of the file in which a checkpoint stores it."""
+        from safetensors.numpy import save
+
+        return hashlib.sha256(save(self.arrays())).hexdigest()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name: what `of` takes."""

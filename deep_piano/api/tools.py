@@ -109,6 +109,7 @@ def train_judge(
     dataset: PathLike,
     *,
     recordings: int = 500,
+    force: bool = False,
     config: PathLike | None = None,
     profile: str | None = None,
     progress: Tell | None = None,
@@ -121,6 +122,8 @@ def train_judge(
     checkpoint, dataset : path
     recordings : int
         The most recordings of the training split to use.
+    force : bool
+        Replace the judge that the checkpoint has.
     **settings
         Any of ``generate``: ``random_state=1``, …
 
@@ -140,6 +143,7 @@ def train_judge(
             opened,
             chosen.generate,
             recordings=recordings,
+            force=force,
             progress=progress or no_progress,
         )
 
@@ -166,7 +170,7 @@ def index_dataset(
     checkpoint : path, optional
         Store a compact index with this checkpoint.
     force : bool
-        Replace an existing file.
+        Replace an existing file, or the index that the checkpoint has.
     """
     of_storage = settings_of(storage, "storage").storage
     [data] = open_folders(of_storage, dataset)
@@ -174,6 +178,7 @@ def index_dataset(
     if checkpoint is not None:
         folder = checkpoints.find(os.fspath(checkpoint), of_storage)
         digest = checkpoints.load(folder, codec=SPEC.codec).digest
+        checkpoints.require_without("corpus", folder, force=force)
         folder.require_writable()
     place = None if out is None else path_of(out)
     if place is not None:

@@ -307,7 +307,7 @@ def report_pieces(out: str, records: Records, pieces: Folder, *, as_json: bool =
 @click.command(epilog="Example: deep-piano index dataset/ -o corpus.index")
 @click.argument("dataset")
 @click.option("-o", "--output", "out", type=LocalPath(), help="File to write.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--force", is_flag=True, help="Replace an existing file, or index of a checkpoint.")
 @click.option("--compact", is_flag=True, help="A small index of hashes, which names no recording.")
 @click.option(
     "--checkpoint", help="Store a compact index with this checkpoint, instead of in a file."

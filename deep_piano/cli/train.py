@@ -135,6 +135,8 @@ def evaluate(
     """
     from deep_piano.api.tools import evaluate as score
 
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise click.UsageError(f"--plot writes a PNG: give a name that ends in .png, not {plot}.")
     with stages() as progress:
         found = score(checkpoint, dataset, split=split, progress=progress, **dict(file.storage))
     click.echo(found.to_json().rstrip() if as_json else found.table())
@@ -155,6 +157,7 @@ def evaluate(
     help="The most recordings of the training split to use.",
 )
 @click.option("--random-state", type=int, help="Another number chooses other recordings.  [0]")
+@click.option("--force", is_flag=True, help="Replace the judge that the checkpoint has.")
 @configured
 def judge(
     file: SettingsFile,
@@ -163,6 +166,7 @@ def judge(
     dataset: str,
     recordings: int,
     random_state: int | None,
+    force: bool,
 ) -> None:
     """Train the judge of CHECKPOINT, which chooses among candidates in `generate`.
 
@@ -178,7 +182,12 @@ def judge(
     folder = checkpoints.find(checkpoint, settings.storage)
     with Dataset(data) as opened, stages() as progress:
         trained = store_judge(
-            folder, opened, settings.generate, recordings=recordings, progress=progress
+            folder,
+            opened,
+            settings.generate,
+            recordings=recordings,
+            force=force,
+            progress=progress,
         )
     click.echo(
         f"{one_line(folder.uri)}: the judge tells a real moment from a generated one in "

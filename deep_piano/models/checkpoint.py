@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +112,16 @@ def save(
         "files": {kind: _write(folder, kind, named) for kind, named in arrays.items()},
     }
     _write_card(folder, card)
+
+
+def require_without(kind: Literal["judge", "corpus"], folder: Folder, *, force: bool) -> None:
+    """Raise an InputError where a checkpoint has a judge, or an index, and may not lose it."""
+    if not force and kind in _read_card(folder).get("files", {}):
+        one = {"judge": "a judge", "corpus": "an index of its corpus"}[kind]
+        raise InputError(
+            f"{one_line(folder.uri)} has {one} already, which would be replaced. Give a copy of "
+            "the checkpoint, or --force."
+        )
 
 
 def save_judge(folder: Folder, judge: Judge, *, digest: str) -> None:

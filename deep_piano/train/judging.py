@@ -24,7 +24,13 @@ from deep_piano.decoding.open import open_decoder
 from deep_piano.errors import InputError
 from deep_piano.infra.progress import Progress, Tell, no_progress
 from deep_piano.infra.storage.folder import Folder
-from deep_piano.models.checkpoint import Checkpoint, load, require_same_codec, save_judge
+from deep_piano.models.checkpoint import (
+    Checkpoint,
+    load,
+    require_same_codec,
+    require_without,
+    save_judge,
+)
 from deep_piano.music.notes import Notes, excerpt
 
 LAST_S: Final = 100.0
@@ -117,6 +123,7 @@ def store_judge(
     settings: GenerateConfig,
     *,
     recordings: int = 500,
+    force: bool = False,
     progress: Tell = no_progress,
 ) -> Trained:
     """Train a judge for the checkpoint in a folder, as `train_judge` does, and store it there.
@@ -124,10 +131,11 @@ def store_judge(
     Raises
     ------
     InputError
-        As `train_judge` does; when the folder cannot be written to, or has another checkpoint in
-        the end.
+        As `train_judge` does; when the checkpoint has a judge and it is not forced; when the folder
+        cannot be written to, or has another checkpoint in the end.
     """
     checkpoint = load(folder, codec=SPEC.codec)
+    require_without("judge", folder, force=force)
     folder.require_writable()
     trained = train_judge(checkpoint, dataset, settings, recordings=recordings, progress=progress)
     save_judge(folder, trained.judge, digest=checkpoint.digest)

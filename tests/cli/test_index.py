@@ -68,6 +68,17 @@ def test_an_index_is_replaced_by_force_alone():
     made(run("index", "dataset", "-o", "corpus.index", "--force"))
 
 
+def test_an_index_that_a_checkpoint_has_is_replaced_by_force_alone(weights):
+    write_dataset(Path("dataset"), [note_row()])
+    shutil.copytree(weights, "mine")
+    made(run("index", "dataset", "--checkpoint", "mine"))
+    card = Path("mine/checkpoint.json").read_text()
+    again = ("index", "dataset", "--checkpoint", "mine")
+    refused(run(*again), "has an index of its corpus already", "--force")
+    assert Path("mine/checkpoint.json").read_text() == card
+    made(run(*again, "--force"))
+
+
 def test_only_notes_can_be_indexed():
     write_dataset(Path("dataset"), [sound_row("mulaw")], codec="mulaw")
     refused(run("index", "dataset", "-o", "corpus.index"), "'mulaw", "codec notes")

@@ -129,6 +129,7 @@ def test_what_evaluate_and_runs_cannot_use(dataset):
     refused(run("evaluate", "notes-one", "none"), "none is not a dataset")
     refused(run("evaluate", "notes-one", "sound"), "'notes-2' and the dataset of 'mulaw-1'")
     refused(run("evaluate", "notes-one", dataset, "--split", "all"), "'all' is not one of")
+    refused(run("evaluate", "notes-one", dataset, "--plot", "a.txt"), "ends in .png, not a.txt")
     refused(run("runs", "nowhere"), "no such folder")
     refused(run("runs", dataset), "holds no run")
 

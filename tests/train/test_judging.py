@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,8 +91,19 @@ def test_a_checkpoint_keeps_its_judge(trained, tmp_path, quick):
     assert store_judge(open_folder(tmp_path), Arpeggios(12), SETTINGS) is trained
     loaded = checkpoints.load(str(tmp_path))
     np.testing.assert_array_equal(loaded.judge.value, trained.judge.value)
+    card = json.loads((tmp_path / "checkpoint.json").read_text())
+    assert loaded.judge.digest == card["files"]["judge"]["sha256"]
     checkpoints.save(tmp_path / "copy", loaded)
     assert checkpoints.load(str(tmp_path / "copy")).judge is not None
+
+
+def test_a_judge_is_replaced_by_force_alone(trained, tmp_path, quick):
+    checkpoints.save(tmp_path, replace(random_checkpoint(), judge=trained.judge))
+    quick.append(lambda: pytest.fail("the work was begun"))
+    with pytest.raises(InputError, match=r"has a judge already.* --force"):
+        store_judge(open_folder(tmp_path), Arpeggios(12), SETTINGS)
+    quick.clear()
+    assert store_judge(open_folder(tmp_path), Arpeggios(12), SETTINGS, force=True) is trained
 
 
 def test_too_few_recordings_are_refused():
