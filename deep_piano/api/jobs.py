@@ -80,7 +80,7 @@ def prepare_dataset(
     ----------
     corpus, out : path
     rebuild : bool
-        Replace a dataset that has other settings.
+        Replace a dataset that has other settings, or is broken.
     retry_failures : bool
         Try files again that failed before.
     **settings

@@ -17,7 +17,7 @@ from deep_piano.cli.options import (
     print_json,
 )
 from deep_piano.cli.terminal import reports, stages
-from deep_piano.errors import one_line
+from deep_piano.errors import DeepPianoError, one_line
 
 
 @click.command(epilog="Example: deep-piano prepare recordings/ -o dataset/ --dry-run")
@@ -25,7 +25,9 @@ from deep_piano.errors import one_line
 @click.option("-o", "--output", "dataset", required=True, help="Folder or s3:// of the dataset.")
 @click.option("--codec", help="Codec of the sequences: notes, mulaw or samples.  [notes]")
 @click.option("--dry-run", is_flag=True, help="Only report the work to do and its time.")
-@click.option("--rebuild", is_flag=True, help="Replace a dataset that has other settings.")
+@click.option(
+    "--rebuild", is_flag=True, help="Replace a dataset that has other settings, or is broken."
+)
 @click.option("--retry-failures", is_flag=True, help="Retry files that failed before.")
 @click.option("--max-failures", type=int, help="Stop when more files than this failed.")
 @click.option("--workers", type=int, help="Tasks at a time.  [one for each CPU]")
@@ -87,6 +89,11 @@ def prepare(
         + (f" + {totals.ignored} ignored" if totals.ignored else "")
         + (f" ({in_words(totals.left_alone)})" if totals.left_alone else "")
     )
+    if not totals.recordings:
+        raise DeepPianoError(
+            "no recording was kept, so there is nothing to train on. `deep-piano inspect` says why "
+            "each file was left out."
+        )
 
 
 @click.command(epilog="Example: deep-piano inspect dataset/ --plot pictures/")

@@ -179,5 +179,5 @@ class Dataset:
     def _broken(self, group: RowGroup, why: object) -> DeepPianoError:
         return DeepPianoError(
             f"{self.folder.place(f'{SHARDS}/{group.shard}')} is broken: {one_line(why)}. Run "
-            "`prepare` again as before: it repairs the dataset."
+            "`prepare` again as before, with --rebuild: it reads what is broken again."
         )

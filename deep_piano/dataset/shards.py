@@ -158,6 +158,8 @@ def read_facts(path: Path, name: str) -> ShardFacts | None:
             groups = [file.read_row_group(i, columns=plain) for i in range(file.num_row_groups)]
             table = pa.concat_tables(groups) if groups else file.read(columns=plain)
         _require_sound(table)
+        if any(len(set(group["split"].to_pylist())) != 1 for group in groups):
+            raise ValueError("a row group is not of one split")
     except (pa.ArrowInvalid, ValueError):  # also what pydantic raises
         return None
     return ShardFacts(

@@ -163,6 +163,27 @@ def require_same_corpus(
         )
 
 
+def require_folders(
+    ledger: Mapping[str, Remembered], entries: Iterable[Entry], dataset_uri: str
+) -> None:
+    """Raise `DeepPianoError` where a folder that a dataset was made of cannot be looked into.
+
+    What lies below it would pass for removed, and all that was read of it would be lost.
+    """
+    problems = {entry.name: entry.problem for entry in entries if entry.problem}
+    lost: Counter[str] = Counter()
+    for name in ledger if problems else ():
+        while name := name.rpartition("/")[0]:
+            lost[name] += name in problems
+    for folder, files in lost.most_common(1):
+        if files:
+            raise DeepPianoError(
+                f"{one_line(folder)} holds {files} files that {one_line(dataset_uri)} was made of, "
+                f"and {problems[folder]}. Make it readable, and run the same command again; "
+                "--rebuild leaves these files out."
+            )
+
+
 def require_there(dataset: Folder, shards: Iterable[ShardFacts]) -> None:
     """Raise `DeepPianoError` where shards that tasks have written are not visible here."""
     wanted = {shard.name: shard.bytes for shard in shards}
@@ -178,10 +199,13 @@ def require_there(dataset: Folder, shards: Iterable[ShardFacts]) -> None:
     )
 
 
-def corpus_digest(sources: Sequence[Source], ignored: Mapping[str, int]) -> str:
-    """Return the digest of a corpus: names, contents and given splits."""
-    text = json.dumps([[asdict(source) for source in sources], ignored])
-    return hashlib.sha256(text.encode()).hexdigest()
+def corpus_digest(
+    sources: Sequence[Source], ignored: Mapping[str, int], entries: Iterable[Entry] = ()
+) -> str:
+    """Return the digest of a corpus: names, contents and given splits, and what cannot be read."""
+    problems = {entry.name: entry.problem for entry in entries if entry.problem}
+    parts = [[asdict(source) for source in sources], ignored, *([problems] if problems else [])]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def is_current(manifest: Manifest, settings: PrepareConfig, digest: str, dataset: Folder) -> bool:

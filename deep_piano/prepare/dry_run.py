@@ -32,7 +32,13 @@ from deep_piano.music.midi import holds_midi, read_midi
 from deep_piano.music.notes import NOTE, Notes
 from deep_piano.music.recordings import in_words, kinds, survey
 from deep_piano.prepare import filters, tasks
-from deep_piano.prepare.commit import read_ledger, remembered, require_same_settings, shards_there
+from deep_piano.prepare.commit import (
+    read_ledger,
+    remembered,
+    require_folders,
+    require_same_settings,
+    shards_there,
+)
 from deep_piano.prepare.plan import Known, reading_digest, shard_bits
 from deep_piano.prepare.sources import Source, Splits, hash_share
 
@@ -96,7 +102,10 @@ def preview(
         require_same_settings(manifest, settings, dataset.uri)
     entries, others = survey(corpus)
     splits = Splits(corpus, entries, others, settings)
-    hashes = remembered(entries, read_ledger(dataset))
+    ledger = read_ledger(dataset)
+    if not rebuild:
+        require_folders(ledger, entries, dataset.uri)
+    hashes = remembered(entries, ledger)
     known = _known(dataset, settings, progress)
     lost = [entry.name for entry in entries if entry.problem]
     chosen = [entry for entry in entries if not entry.problem]

@@ -35,6 +35,7 @@ from deep_piano.prepare.commit import (
     make_manifest,
     read_ledger,
     remembered,
+    require_folders,
     require_same_corpus,
     require_same_settings,
     require_there,
@@ -102,12 +103,15 @@ def prepare(
     splits = Splits(corpus, entries, ignored, config.prepare)
     splits.tell()
     ledger = read_ledger(dataset)
+    if not rebuild:
+        require_folders(ledger, entries, dataset.uri)
     limit = config.prepare.max_failures
-    if old is not None and not retry_failures:
+    if old is not None and not (rebuild or retry_failures):
         known_hashes = remembered(entries, ledger)
         few = limit is None or old.totals.failures <= limit
-        if few and len(known_hashes) == len(entries):
-            digest = corpus_digest(sources_of(entries, known_hashes, splits), kinds(ignored))
+        if few and all(entry.name in known_hashes or entry.problem for entry in entries):
+            known_sources = sources_of(entries, known_hashes, splits)
+            digest = corpus_digest(known_sources, kinds(ignored), entries)
             if is_current(old, config.prepare, digest, dataset):
                 _ended(old, begun)
                 return old
@@ -130,7 +134,7 @@ def prepare(
         manifest = make_manifest(
             corpus.uri,
             config.prepare,
-            corpus_digest=corpus_digest(sources, kinds(ignored)),
+            corpus_digest=corpus_digest(sources, kinds(ignored), entries),
             files=len(entries),
             ignored=kinds(ignored),
             shards=shards,

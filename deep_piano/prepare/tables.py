@@ -138,7 +138,7 @@ class Listed:
             rows = list(self._named(table, others))
         for names, said in rows:
             for name in names:
-                split = _spelt(said, table.name)
+                split = _spelt(said, table.name, name)
                 for found, key in zip(self._found, (name, _key(name), _stem(name)), strict=True):
                     found.setdefault(key, {})[split] = table.name
         self._tables.append((table, sum(bool(names) for names, _ in rows)))
@@ -254,11 +254,12 @@ def _names_files(heading: str) -> bool:
     return heading.endswith("filename") or heading in ("name", "file", "path")
 
 
-def _spelt(split: str, table: str) -> str:
+def _spelt(split: str, table: str, name: str) -> str:
     known = SPELLINGS.get(split.strip().lower())
     if known is None:
         raise InputError(
-            f"{one_line(table)} gives a file the split {split!r}. Use one of {', '.join(SPLITS)}."
+            f"{one_line(table)} gives {one_line(name)} the split {split!r}. Use one of "
+            f"{', '.join(SPLITS)}."
         )
     return known
 

@@ -41,6 +41,7 @@ def hash_files(corpus: Folder, names: Sequence[str]) -> list[tuple[str, str, str
             with corpus.local(name) as path:
                 found.append((name, sha256_of(path), ""))
         except (FileError, OSError) as error:
+            raise_of_the_machine(error)
             found.append((name, "", reason_of(error, corpus.place(name))))
     return found
 

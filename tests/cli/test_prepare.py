@@ -106,8 +106,9 @@ class TestPrepare:
         options = {"codec": "mulaw", "sr": 8000, "max-seconds": 99, "trim-end-seconds": 1}
         options |= {"trim-start-seconds": 2, "group": "(.)-", "workers": 1, "transcribers": 1}
         given = [text for name, value in options.items() for text in (f"--{name}", value)]
-        lines = prepared(run("prepare", corpus, "-o", "set", *given))
-        assert lines[-1] == FOUND.replace(
+        result = run("prepare", corpus, "-o", "set", *given)
+        assert (result.exit_code, "no recording was kept" in result.stderr) == (1, True)
+        assert result.stdout.split("\n")[-2] == FOUND.replace(
             "5 recordings + 0 dropped + 2", "0 recordings + 7 dropped + 0"
         )
         settings = manifest()["settings"]
@@ -275,7 +276,7 @@ def wrong_split():
         (a_file, "file", ["no such folder: file", "Not a directory"]),
         (empty, "empty", ["empty holds no recording (0 other files)"]),
         (other_kinds, "other", ["other holds no recording (1 other files", ".mid"]),
-        (wrong_split, "split", ["split.csv gives a file the split 'exam'", "train, validation"]),
+        (wrong_split, "split", ["split.csv gives a.mid the split 'exam'", "train, validation"]),
         (None, "http://host/x", ["http://host/x is of an unknown kind", "s3://bucket/prefix"]),
         (None, "s3://", ["names no bucket"]),
         (None, "", ["'' is not a folder"]),
@@ -392,9 +393,9 @@ def test_sound_is_inspected_too_silence_included(monkeypatch):
     monkeypatch.setattr(transcription, "Transcriber", lambda folder: network)
     write_sound(Path("take.wav"), played(notes_played), sr=SR)
     write_silence(Path("silence.wav"))
-    for name in ("take", "silence"):
-        output = made(run("inspect", f"{name}.wav", "--plot", "plots"))
-        assert "LUFS" in output or name == "silence"
+    for name in ("take.wav", "silence.wav"):
+        output = made(run("inspect", name, "--plot", "plots"))
+        assert "LUFS" in output or name == "silence.wav"
         assert Path(f"plots/{name}.inspect.png").is_file()
 
 

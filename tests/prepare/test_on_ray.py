@@ -16,6 +16,7 @@ from deep_piano.dataset.shards import read_rows
 from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music.midi import read_midi, write_midi
+from deep_piano.prepare import on_ray as module
 from deep_piano.prepare import tasks
 from deep_piano.prepare.on_ray import prepare
 from tests.support.clusters import contents, one_node
@@ -344,6 +345,35 @@ def test_another_corpus_does_not_replace_a_dataset_unless_asked(run, corpus, tmp
     assert reconciles(run(source=other, rebuild=True)).recordings == 3
 
 
+def test_a_folder_that_cannot_be_looked_into_is_not_taken_for_removed(run, corpus, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    for number in range(3):
+        (corpus / f"{number:02d}.mid").rename(disk / f"{number}.mid")
+    (corpus / "disk").symlink_to(disk)
+    manifest = run()
+    before = contents(tmp_path / "dataset")
+    disk.rename(tmp_path / "away")
+    with pytest.raises(DeepPianoError, match=r"disk holds 3 files that .*dataset was made of, and"):
+        run()
+    assert contents(tmp_path / "dataset") == before
+    (tmp_path / "away").rename(disk)
+    assert run() == manifest
+    disk.rename(tmp_path / "away")
+    assert reconciles(run(rebuild=True)).recordings == 9
+
+
+def test_what_cannot_be_read_is_looked_at_once(run, corpus, tmp_path, monkeypatch):
+    (corpus / "empty.mid").touch()
+    manifest = run()
+    assert reconciles(manifest).failures == 1
+    monkeypatch.setattr(module, "connected", lambda **_: pytest.fail("work was begun"))
+    assert run() == manifest
+    monkeypatch.undo()
+    (corpus / "empty.mid").rename(corpus / "hollow.mid")
+    assert [reject.name for reject in run().rejects] == ["hollow.mid"]
+
+
 def test_a_shard_that_rotted_is_built_anew(run, corpus, tmp_path):
     manifest = run()
     whole = contents(tmp_path / "dataset")
@@ -353,6 +383,5 @@ def test_a_shard_that_rotted_is_built_anew(run, corpus, tmp_path):
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size - 3] ^= 0xFF
     path.write_bytes(data)
-    (corpus / "03.mid").touch()  # something is to be looked at again
-    assert run() == manifest
+    assert run(rebuild=True) == manifest
     assert contents(tmp_path / "dataset")[f"shards/{path.name}"] == whole[f"shards/{path.name}"]

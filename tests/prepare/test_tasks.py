@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
@@ -9,6 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import threadpoolctl
 
@@ -164,6 +166,28 @@ def test_of_a_shard_that_is_broken_or_gone_nothing_is_known(dataset, rng):
         damaged[rng.integers(len(whole) - 6000, len(whole))] ^= int(rng.integers(1, 256))
         path.write_bytes(damaged)
         assert look_up(dataset, OLD) is None or look_up(dataset, OLD).name == OLD
+
+
+def test_a_shard_with_a_row_group_that_is_empty_or_of_two_splits_is_broken(dataset):
+    path = old_shard(dataset, [note_row("a.mid"), note_row("b.mid", seed=1, split="test")])
+    with pq.ParquetFile(path) as file:
+        whole = file.read()
+        metadata = file.schema_arrow.metadata
+    for groups in ([whole], [whole[:1], whole[:0], whole[1:]]):
+        with pq.ParquetWriter(path, whole.schema.with_metadata(metadata)) as writer:
+            for group in groups:
+                writer.write_table(group)
+        assert look_up(dataset, OLD) is None
+
+
+def test_a_machine_that_has_run_out_is_no_fault_of_a_file(corpus, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    (corpus.root / "a.mid").write_bytes(b"MThd")
+    monkeypatch.setattr(tasks, "sha256_of", fail)
+    with pytest.raises(DeepPianoError, match="this machine cannot go on: Too many open files"):
+        hash_files(corpus, ["a.mid"])
 
 
 @pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"", 0, 1, ""), KeyError("rejects")])
