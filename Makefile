@@ -84,5 +84,5 @@ $(VENV)/.ready-dev: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-docs: $(VENV)/.made pyproject.toml constraints.txt
-	$(call install,.[docs])
+	$(call install,.[docs],1 GB)
 	@touch $@

@@ -60,7 +60,7 @@ from deep_piano.config.load import load_config
 from deep_piano.config.sections import GenerateConfig
 from deep_piano.dataset.reader import Dataset
 from deep_piano.decoding.open import open_decoder
-from deep_piano.errors import DeepPianoError
+from deep_piano.errors import DeepPianoError, InputError
 from deep_piano.generate.notes import NoteRoad, index_for
 from deep_piano.generate.piece import decode_takes
 from deep_piano.infra.progress import no_progress
@@ -179,7 +179,12 @@ def held_out_music(dataset: Dataset, count: int, seed_s: float) -> Iterator[tupl
     With the corpus come the name and the notes, the first onset at time zero.
     """
     shortest_s = seed_s + SHORTEST_CONTINUATION_S
-    for corpus, rows in dataset.by_corpus("validation", shortest_s=shortest_s).items():
+    corpora = dataset.by_corpus("validation", shortest_s=shortest_s)
+    if not any(corpora.values()):
+        raise InputError(
+            f"no recording of the validation split lasts {shortest_s:g} s. Give a larger dataset."
+        )
+    for corpus, rows in corpora.items():
         for index in np.random.default_rng(0).permutation(len(rows))[:count]:
             notes = decode(rows[index].sequence)
             yield corpus, rows[index].name, excerpt(notes, float(notes["onset"][0]), math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from deep_piano.models.checkpoint import Checkpoint
 from deep_piano.music import audio, loudness, synth
 from deep_piano.music.audio import Samples
 from deep_piano.music.midi import holds_midi, read_midi
-from deep_piano.music.notes import Notes
+from deep_piano.music.notes import Notes, excerpt
 
 
 def continue_piece(
@@ -171,13 +172,14 @@ def transcribe(
     sr : int, optional
         The sampling rate of samples, in Hz.
     start, seconds : float
-        Of a recording: where to begin, and how much to transcribe; all of it by default.
+        Where to begin, and how much to read; all of it by default.
     progress : callable, optional
 
     Returns
     -------
     ndarray, dtype `NOTE`
-        Onset and offset in seconds, the pedal folded in; pitch 21 to 108; velocity 1 to 127.
+        Onset and offset in seconds from `start` on, the pedal folded in; pitch 21 to 108; velocity
+        1 to 127.
 
     Raises
     ------
@@ -193,7 +195,7 @@ def transcribe(
     with as_file(recording, sr=sr) as path:
         if holds_midi(path):
             audio.require_readable(path, one_line(path))
-            return read_midi(path)
+            return excerpt(read_midi(path), start, math.inf if seconds is None else start + seconds)
         samples = audio.decode(
             path, sr=transcription.SAMPLE_RATE, start_s=start, seconds=seconds, timeout_s=300
         )

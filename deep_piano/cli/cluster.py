@@ -20,7 +20,7 @@ from deep_piano.infra.logs import logs_json
 @click.option("--preset", help="Size of the network: tiny, small, base or large.  [base]")
 @click.option("--steps", type=int, help="Updates of the training.  [7000]")
 @click.option("--workers", type=int, help="Train on Ray with so many workers.  [in this process]")
-@click.option("--format", help="Format of the pieces: mp3, wav, flac, ogg or mid.  [mp3]")
+@click.option("--format", help="Format of the pieces: mp3, wav, flac, ogg, mid or musicxml.  [mp3]")
 @click.option("--takes", type=int, help="Pieces of each seed.  [1]")
 @configured
 def pipeline(file: SettingsFile, /, corpus: str, seeds: str, out: str, **options: Any) -> None:

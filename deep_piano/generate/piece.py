@@ -41,7 +41,7 @@ from deep_piano.infra.storage.folder import Folder
 from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.models import checkpoint
 from deep_piano.models.checkpoint import Checkpoint
-from deep_piano.music.audio import Samples
+from deep_piano.music.audio import Samples, require_readable
 from deep_piano.report.musicxml import require_music21
 
 logger = logging.getLogger(__name__)
@@ -188,6 +188,7 @@ def make_pieces(
     DeepPianoError
         When the files cannot be written after all, as on a full disk.
     """
+    require_readable(seed_path, one_line(seed_path))
     found = checkpoint.find(settings.checkpoint, storage)
     given = [seed_path, *keep, *local_inputs(found, settings)]
     known = [codec.spec.codec for codec in CODECS.values()]

@@ -5,6 +5,7 @@ This module knows FFmpeg; `audio` decodes.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 
 from deep_piano.errors import AudioError, one_line
 from deep_piano.music.ffmpeg import Run, decoding, file_url, run_ffmpeg, to_samples
+
+logger = logging.getLogger(__name__)
 
 _LOOKED_AT_S: Final = 10.0
 _LAST_MINUTE_S, _COARSE_SR, _FAINT_DB = 60.0, 8_000, -50.0
@@ -59,10 +62,18 @@ def length_s(path: Path, *, timeout_s: float = 60.0) -> float | None:
         found_s = _decoded_s(whole)
         run = whole if whole.complaints else run
     promised_s = run.promised_s or 0.0
-    if found_s and run.complaints and found_s < promised_s - _SLACK_S:
-        raise AudioError(
-            f"{one_line(path)} is damaged: it says that it is {promised_s:.1f} s long, and ends at "
-            f"{found_s:.1f} s: {run.reason}. Ask for a part before that, or give another copy."
+    if found_s and found_s < promised_s - _SLACK_S:
+        if run.complaints:
+            raise AudioError(
+                f"{one_line(path)} is damaged: it says that it is {promised_s:.1f} s long, and "
+                f"ends at {found_s:.1f} s: {run.reason}. Ask for a part before that, or give "
+                "another copy."
+            )
+        # It may have been cut on purpose by a program that left its header as it was.
+        logger.warning(
+            "%s says that it is %.1f s long, and ends at %.1f s. If it is a download that broke "
+            "off, this is not its end: give another copy.",
+            *(one_line(path), promised_s, found_s),
         )
     return found_s or None
 

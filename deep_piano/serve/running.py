@@ -18,6 +18,9 @@ from aiohttp import web
 from deep_piano.codecs.notes import SPEC
 from deep_piano.config.sections import Config
 from deep_piano.errors import InputError
+from deep_piano.generate.notes import ready_sound
+from deep_piano.infra.assets.catalogue import SOUND_NAMES
+from deep_piano.infra.progress import no_progress
 from deep_piano.models import checkpoint
 from deep_piano.serve import on_ray
 from deep_piano.serve.app import Server
@@ -63,10 +66,13 @@ def serve(
     Raises
     ------
     InputError
-        When the checkpoint, the folder or the address cannot be used.
+        When the checkpoint, the sound, the folder or the address cannot be used.
     """
     found = checkpoint.find(config.generate.checkpoint, config.storage)
     checkpoint.load(found, codec=SPEC.codec)  # of notes, and whole: the worker loads it again
+    own_sound = config.generate.sound
+    if own_sound is not None and own_sound not in SOUND_NAMES and address is None:
+        ready_sound(own_sound, no_progress)
     with closing(Store(folder, round(most_gb * 1e9))) as store, _listening(host, port) as listening:
         port = listening.getsockname()[1]
         alone = is_this_machine_only(host)

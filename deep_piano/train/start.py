@@ -174,8 +174,8 @@ def _network(
     wanted = replace(init.config, layers=settings.layers or init.config.layers)
     if {"preset", "target"} & chosen and asked != wanted:
         raise CheckpointError(
-            f"the checkpoint to begin with has the size {init.config}, and the preset "
-            f"{settings.preset!r} is {asked}. Leave the preset out, and train.target."
+            f"the checkpoint to begin with has {_size(init.config)}, and the preset "
+            f"{settings.preset!r} has {_size(asked)}. Leave the preset out, and train.target."
         )
     if wanted.layers < init.config.layers:
         raise CheckpointError(
@@ -183,6 +183,13 @@ def _network(
             f"is {wanted.layers}. Layers can be added, not taken away: give more, or leave it out."
         )
     return wanted
+
+
+def _size(config: ModelConfig) -> str:
+    return (
+        f"{config.layers} LSTM layers of {config.units} units, heads of {config.head_units} and "
+        f"frames of {config.frame}"
+    )
 
 
 def network_of(settings: TrainConfig, dataset: Dataset) -> ModelConfig:

@@ -142,6 +142,12 @@ def test_a_checkpoint_of_sound_refuses_midi_seeds(seed):
         refused(result, f"{name} is MIDI: it holds notes, and sound is needed")
 
 
+def test_a_seed_that_is_not_there_is_what_is_wrong(weights):
+    refused(
+        run("generate", "seedz/", "-o", "pieces/", "--checkpoint", weights), "no such file", "seedz"
+    )
+
+
 def test_a_seed_that_is_lost_half_way(transcriber, weights):
     recordings.write_half(Path("seed.flac"))
     before = everything()

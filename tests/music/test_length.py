@@ -108,6 +108,16 @@ def test_a_download_that_broke_off_has_no_end(tmp_path):
         length_s(tmp_path / "half.flac")
 
 
+def test_an_mp3_that_is_shorter_than_it_says_is_told_of(knocks, tmp_path, caplog):
+    path = tmp_path / "half.mp3"
+    ffmpeg("-i", str(knocks), "-q:a", "2", str(path))
+    assert length_s(path) == pytest.approx(LENGTH_S, abs=0.2)
+    assert not caplog.messages
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 10 < length_s(path) < 17
+    assert "half.mp3 says that it is 27.3 s long, and ends at" in caplog.text
+
+
 def test_what_is_no_sound_has_no_length(tmp_path):
     write_text(tmp_path / "letter.mp3")
     assert length_s(tmp_path / "letter.mp3") is None

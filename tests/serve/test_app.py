@@ -634,6 +634,7 @@ def test_beyond_this_machine_a_token_is_printed_once_and_tls_is_named(
     [
         (["--checkpoint", "nothing"], "no checkpoint"),
         (["--checkpoint", "mulaw"], "notes"),
+        (["--sound", "nothing"], "there is no sound 'nothing'"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["--folder", "/dev/null/music"], "Choose another --folder"),
     ],
