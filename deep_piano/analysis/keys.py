@@ -5,6 +5,7 @@ This module knows note arrays and names; it knows nothing of audio, models or fi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from typing import Final, NamedTuple
@@ -32,8 +33,6 @@ _TONICS = {
 }
 
 _PITCH_CLASSES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_MAJOR_BY_FIFTHS = ("Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#")
-_MINOR_BY_FIFTHS = ("Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#", "G#", "D#")
 
 KeyCount = tuple[str, int]
 
@@ -161,29 +160,24 @@ def keys_by_fifths(counts: Mapping[str, int]) -> tuple[list[tuple[KeyCount, KeyC
     Returns
     -------
     rows : list of 12 pairs
-        A major key and its relative minor, each with its name (as it is spelled in `counts`, where
-        it is there) and its count, from Db by way of C to F#.
+        A major key and its relative minor, each with its name (that of `Key.name`, however it is
+        spelled in `counts`) and its count, from Db by way of C to F#.
     others : int
         How many have no key, or one of another name.
     """
-    found: dict[tuple[int, str], KeyCount] = {}
+    found: Counter[Key] = Counter()
     others = 0
-    for name in sorted(counts):
+    for name, count in counts.items():
         tonic, _, mode = name.partition(" ")
-        if mode not in ("major", "minor") or tonic[:1] not in _PITCH_CLASSES or not tonic:
-            others += counts[name]
-            continue
-        key = _pitch_class(tonic), mode
-        found[key] = name, counts[name] + found.get(key, ("", 0))[1]
+        if mode in _TONICS and tonic[:1] in _PITCH_CLASSES:
+            found[Key(_pitch_class(tonic), mode)] += count
+        else:
+            others += count
     rows = []
-    for major, minor in zip(_MAJOR_BY_FIFTHS, _MINOR_BY_FIFTHS, strict=True):
-        default_major, default_minor = (f"{major} major", 0), (f"{minor} minor", 0)
-        rows.append(
-            (
-                found.get((_pitch_class(major), "major"), default_major),
-                found.get((_pitch_class(minor), "minor"), default_minor),
-            )
-        )
+    for fifths in range(-5, 7):
+        major = Key(7 * fifths % 12, "major")
+        minor = Key((major.tonic + 9) % 12, "minor")
+        rows.append(((major.name, found[major]), (minor.name, found[minor])))
     return rows, others
 
 

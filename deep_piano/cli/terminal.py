@@ -27,13 +27,18 @@ logger = logging.getLogger("deep_piano")
 
 EXIT_CODES = {
     0: "Done.",
-    1: "A run failed, or some of its files did; finished work is kept.",
+    1: "A run failed, or some of its pieces did; finished work is kept.",
     2: "A mistake in what was given: an option, a setting, a file that cannot be used.",
     130: "Stopped by Ctrl-C; 128 + N by the signal N. No incomplete file is kept.",
 }
+_FOLDER_GONE = "the working folder is gone. Go to another folder."
 EVERY_S = 10.0  # from one line of progress to the next
 
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class _EndOfFile(Exception):
+    """An EOFError of a command, which is its argument."""
 
 
 class Group(click.Group):
@@ -55,6 +60,16 @@ class Group(click.Group):
             formatter.write_dl([(str(code), what) for code, what in EXIT_CODES.items()])
         super().format_epilog(ctx, formatter)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; hide from click the end of a file, which it takes for Ctrl-C.
+
+        The end of what is typed at a prompt is `click.Abort` here already.
+        """
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise _EndOfFile(error) from error
+
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run a command and leave the process with its exit code."""
         run: Callable[..., Any] = super().main
@@ -70,7 +85,9 @@ class Group(click.Group):
         except click.ClickException as error:
             code = _complain(_usage_message(error), error.exit_code)
         except DeepPianoError as error:
-            code = _complain(str(error), error.exit_code, error)
+            # In a folder that is gone every name is a mistake.
+            text = _FOLDER_GONE if error.exit_code == 2 and _folder_gone() else str(error)
+            code = _complain(text, error.exit_code, error)
         except (click.Abort, KeyboardInterrupt):
             code = _complain("stopped; no incomplete file was kept.", 130)
         except BrokenPipeError:  # the reader of our output has ended
@@ -78,7 +95,7 @@ class Group(click.Group):
             code = 1
         except OSError as error:
             if _folder_gone():
-                code = _complain("the working folder is gone. Go to another folder.", 2, error)
+                code = _complain(_FOLDER_GONE, 2, error)
             elif _of_output(error):
                 _drop(1)
                 code = _complain(
@@ -88,6 +105,8 @@ class Group(click.Group):
                 )
             else:
                 code = _unexpected(error)
+        except _EndOfFile as error:
+            code = _unexpected(error.args[0])
         except ModuleNotFoundError as error:
             advice = advice_for((error.name or "").partition(".")[0])
             code = _complain(advice, 2, error) if advice else _unexpected(error)

@@ -3,12 +3,15 @@
 Numba's own cache depends on one source file: it misses changes of constants from other modules and
 of types. Here the cache folder is named after the contents of all files that matter. It also
 numbers its files, so that two processes can write code for different types under one name; here
-files are named after the types. This module loads Numba when it is imported.
+files are named after the types. And it fails where a file of it is damaged or the disk is full;
+here it compiles. This module loads Numba when it is imported.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,6 +23,8 @@ settle_libraries()
 
 import numba  # noqa: E402 (it reads its settings when it is loaded)
 from numba.core import caching  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -37,8 +42,31 @@ class _CacheFile(caching.IndexDataCacheFile):
         self._save_data(name, data)
         self._save_index(self._load_index() | {key: name})
 
+    def _load_index(self) -> dict[object, str]:
+        try:
+            return super()._load_index()
+        except Exception as error:  # damaged bytes raise anything; so it is written anew
+            logger.debug("%s cannot be read: %r", self._index_path, error)
+            return {}
+
+
+def _if_possible(use: Callable[..., object]) -> Callable[..., object]:
+    """Return a method of Numba's cache that does nothing where it fails: it serves speed alone."""
+
+    @functools.wraps(use)
+    def tried(self: caching.Cache, *args: object) -> object:
+        try:
+            return use(self, *args)
+        except Exception as error:
+            logger.debug("%s: the cache %s does not serve: %r", self, self.cache_path, error)
+            return None
+
+    return tried
+
 
 caching.IndexDataCacheFile = _CacheFile  # type: ignore[misc]
+caching.Cache.load_overload = _if_possible(caching.Cache.load_overload)  # type: ignore[method-assign]
+caching.Cache.save_overload = _if_possible(caching.Cache.save_overload)  # type: ignore[method-assign]
 
 
 def compiler(

@@ -50,11 +50,6 @@ class Meter:
         return cls((beat_us,) if first_s is None else (round(first_s * _MICRO), beat_us))
 
     @property
-    def is_steady(self) -> bool:
-        """Whether it has one tempo."""
-        return len(set(self.beat_us)) == 1
-
-    @property
     def bpm(self) -> float:
         """Its middle tempo, in quarters a minute; the first beat, which leads in, aside."""
         return 60 * _MICRO / float(np.median(self.beat_us[1:] or self.beat_us))

@@ -19,11 +19,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.errors import AssetError, InputError
+from deep_piano.errors import AssetError, DeepPianoError, InputError
 from deep_piano.infra.assets import cache
 from deep_piano.infra.assets.catalogue import SOUND_NAMES
 from deep_piano.infra.storage.atomic import atomic_path
@@ -40,6 +41,8 @@ _LEVEL_S = 0.5  # a key's level is its power over this long
 _STROKE = 0.12  # of the peak: above the noise of the key that travels, below any hammer
 _FADE_IN_S = 0.0015
 _FADE_OUT_S = 0.05
+_SHORTEST_S = 0.01  # of a recording
+_LOUDEST = 1e6  # full scale is 1; a file of floats may hold anything
 _PREPARED_VERSION = 2  # raise it when preparing a sample gives other bytes
 
 
@@ -57,12 +60,15 @@ class Sound:
         Level of each playable layer below the recorded one, where that serves for all.
     prepared : Path
         The folder where samples ready to play are kept.
+    fetched : bool
+        Whether it is one of `SOUND_NAMES`, and not a user's own folder.
     """
 
     files: tuple[dict[int, Path], ...]
     layer_db: NDArray[np.float64]
     filter_db: tuple[float, ...] | None
     prepared: Path
+    fetched: bool
 
     def source(self, pitch: int, layer: int) -> tuple[Path, int]:
         """Return the recording nearest to a key, and its pitch."""
@@ -95,16 +101,13 @@ class Sound:
 
         Raises
         ------
-        AssetError
-            When its recording cannot be read.
+        AssetError, InputError
+            When its recording, fetched or the user's own, cannot be played.
         """
         cached = self.prepared / f"{pitch}-{layer}-{sr}.npy"
-        try:
-            kept: NDArray[np.int16] = np.load(cached, mmap_mode="r", allow_pickle=False)
-            if len(kept) >= frames:
-                return kept
-        except (OSError, ValueError):
-            logger.debug("preparing %s", cached)
+        kept = _kept(cached, lambda file: np.lib.format.open_memmap(file, mode="r"))
+        if kept.dtype == np.int16 and kept.shape[1:] == (2,) and len(kept) >= frames:
+            return kept
         # In whole seconds, so that a slightly longer note does not prepare everything again.
         prepared = _prepare(self, pitch, layer, sr=sr, seconds=math.ceil(frames / sr))
         _keep(cached, lambda file: np.save(file, prepared))
@@ -129,9 +132,9 @@ def load_sound(sound: str | Path) -> Sound:
     AssetError
         When a named sound is not fetched, or its files are damaged.
     InputError
-        When `sound` is neither a name nor a folder of samples.
+        When `sound` is neither a name nor a folder of samples that can be played.
     """
-    folder = _sound_folder(sound)
+    folder, fetched = _sound_folder(sound), str(sound) in SOUND_NAMES
     recorded: dict[int, dict[int, Path]] = {}
     identity = hashlib.sha256()
     for file in sorted(folder.iterdir()):
@@ -147,13 +150,13 @@ def load_sound(sound: str | Path) -> Sound:
     digest = identity.hexdigest()[:16]
     prepared = cache.cache_dir() / "prepared" / f"{folder.name}-{_PREPARED_VERSION}-{digest}"
     files = [keys for _, keys in sorted(recorded.items())]
-    layer_db = _layer_levels(files, prepared)
+    layer_db = _layer_levels(files, prepared, fetched=fetched)
     if len(files) == 1:
         layer_db = layer_db + np.array(_SOFTER_DB)[:, None]
-        return Sound(tuple(files), layer_db, _SOFTER_DB, prepared)
+        return Sound(tuple(files), layer_db, _SOFTER_DB, prepared, fetched)
     # By loudness, not by number, so that the last is the loudest.
     order = np.argsort(layer_db.mean(axis=1), kind="stable")
-    return Sound(tuple(files[i] for i in order), layer_db[order], None, prepared)
+    return Sound(tuple(files[i] for i in order), layer_db[order], None, prepared, fetched)
 
 
 def level_db(samples: NDArray[np.generic], *, sr: int) -> float:
@@ -204,24 +207,25 @@ def _sound_folder(sound: str | Path) -> Path:
     return Path(sound)
 
 
-def _layer_levels(files: list[dict[int, Path]], prepared: Path) -> NDArray[np.float64]:
+def _layer_levels(
+    files: list[dict[int, Path]], prepared: Path, *, fetched: bool
+) -> NDArray[np.float64]:
     """Return each layer's level along the keyboard in dB, shape (layers, 88).
 
     A cubic through the measured levels: it keeps the balance of bass and treble, and takes out
     that single keys are louder than their neighbours.
     """
     cached = prepared / "levels.json"
-    try:
-        return np.array(json.loads(cached.read_text("utf-8")), np.float64)
-    except (OSError, ValueError):
-        logger.debug("measuring the samples for %s", prepared)
+    kept = _kept(cached, lambda file: np.array(json.loads(file.read_text("utf-8")), np.float64))
     keyboard = np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1)
+    if kept.shape == (len(files), len(keyboard)):
+        return kept
     rows = []
     for keys in files:
         pitches = sorted(keys)
         levels = []
         for pitch in pitches:
-            samples, sr = _read_trimmed(keys[pitch], seconds=_LEVEL_S)
+            samples, sr = _read_trimmed(keys[pitch], seconds=_LEVEL_S, fetched=fetched)
             levels.append(level_db(samples, sr=sr))
         degree = min(3, len(pitches) - 1)
         # Scaled and not extrapolated: a cubic runs wild beyond its last point.
@@ -237,8 +241,9 @@ def _prepare(sound: Sound, pitch: int, layer: int, *, sr: int, seconds: int) -> 
     shift = 2 ** ((pitch - recorded_pitch) / 12)
     frames = seconds * sr
     # A little more than needed: the resampler holds its last samples back.
-    samples, source_sr = _read_trimmed(file, seconds=seconds * shift + 0.2)
-    if len(samples) < source_sr * (seconds * shift + 0.2):
+    needed_s = seconds * shift + 0.2
+    samples, source_sr = _read_trimmed(file, seconds=needed_s, fetched=sound.fetched)
+    if len(samples) < source_sr * needed_s:
         fade_out(samples, sr=source_sr)
     samples = resample(samples, source_sr * shift, sr)
     if samples.shape[1] == 1:
@@ -270,7 +275,7 @@ def _soften(samples: Samples, softer_db: float, *, pitch: int, sr: int) -> Sampl
     return signal.sosfilt(sections.astype(np.float32), samples, axis=0).astype(np.float32)
 
 
-def _read_trimmed(file: Path, *, seconds: float) -> tuple[Samples, int]:
+def _read_trimmed(file: Path, *, seconds: float, fetched: bool) -> tuple[Samples, int]:
     """Read a recording from its hammer stroke on, shape (n, channels), faded in; and its rate."""
     import soundfile
 
@@ -279,10 +284,27 @@ def _read_trimmed(file: Path, *, seconds: float) -> tuple[Samples, int]:
             sr = int(recording.samplerate)
             samples = recording.read(round((seconds + 0.5) * sr), "float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AssetError(
-            f"the sample {file} cannot be read: {error}. Fetch the sound again."
-        ) from error
-    return _trim(samples, sr)[: round(seconds * sr)], sr
+        why = str(getattr(error, "error_string", error)).rstrip(".")
+        raise _unplayable(file, f"cannot be read: {why}", fetched=fetched) from error
+    channels = samples.shape[1]
+    if channels > 2:
+        raise _unplayable(file, f"has {channels} channels; one or two are played", fetched=fetched)
+    if not np.abs(samples).max(initial=0) < _LOUDEST:  # nor NaN
+        raise _unplayable(file, "holds numbers that are no sound", fetched=fetched)
+    samples = _trim(samples, sr)[: round(seconds * sr)]
+    if len(samples) < max(1, _SHORTEST_S * sr):
+        raise _unplayable(file, f"lasts less than {_SHORTEST_S * 1000:g} ms", fetched=fetched)
+    return samples, sr
+
+
+def _unplayable(file: Path, why: str, *, fetched: bool) -> DeepPianoError:
+    """Return the error of a sample: a fetched one is damaged, one's own is a mistake."""
+    if fetched:
+        return AssetError(
+            f"the sample {file} {why}. Remove its folder, and fetch the sound again with "
+            "`deep-piano assets fetch`."
+        )
+    return InputError(f"the sample {file} {why}. Replace it, or take it out of the folder.")
 
 
 def _trim(samples: Samples, sr: int) -> Samples:
@@ -296,10 +318,19 @@ def _trim(samples: Samples, sr: int) -> Samples:
     return trimmed
 
 
+def _kept(cached: Path, read: Callable[[Path], NDArray[Any]]) -> NDArray[Any]:
+    """Return what was kept in the cache; an empty array where it is missing or damaged."""
+    try:
+        return read(cached)
+    except Exception as error:
+        logger.debug("%s is made anew: %r", cached, error)
+        return np.empty(0)
+
+
 def _keep(cached: Path, write: Callable[[Path], object]) -> None:
     """Write into the cache, if it can be written to: rendering works without."""
     try:
         with atomic_path(cached) as temporary:
             write(temporary)
-    except (InputError, OSError) as error:
+    except (DeepPianoError, OSError) as error:
         logger.debug("%s is not kept: %s", cached, error)

@@ -5,11 +5,13 @@ This module reads the inputs; `card` and `charts` render them.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from deep_piano.config.sections import StorageConfig
 from deep_piano.dataset.manifest import read_manifest
 from deep_piano.errors import InputError, one_line
 from deep_piano.infra.progress import Tell, no_progress
+from deep_piano.infra.storage.atomic import require_free
+from deep_piano.infra.storage.local import LocalFolder
 from deep_piano.infra.storage.open import open_folder
 from deep_piano.music import audio
 from deep_piano.music.midi import holds_midi, read_midi_and_pedal
@@ -44,6 +48,8 @@ class Inspection(NamedTuple):
 
 
 _DESCRIBED_S = 300.0  # the part that the spectral figures describe; an hour takes gigabytes
+_PICTURE_SUFFIX: Final = ".inspect.png"
+_LONGEST_NAME: Final = 255  # bytes, in the usual file systems
 
 
 def inspect_dataset(uri: str, storage: StorageConfig, plot: Path | None = None) -> Inspection:
@@ -96,11 +102,12 @@ def inspect_recording(
     Raises
     ------
     InputError
-        When it cannot be read.
+        When it cannot be read, or the folder to draw into cannot be written to.
     AssetError
         When the transcription's weights are missing and cannot be fetched.
     """
     samples, described, sr = None, None, 0
+    drawn = None if plot is None else plot / _picture_name(path.name)
     if holds_midi(path):
         notes, pedal = _read_midi(path)
     else:
@@ -109,19 +116,19 @@ def inspect_recording(
 
         sr = transcription.SAMPLE_RATE
         samples = audio.decode(path, sr=sr, timeout_s=300)
+        if drawn is not None:
+            _require_writable(drawn)  # before the work, once it is known that there is some
         described = descriptors.describe_audio(samples, sr=sr, excerpt_s=_DESCRIBED_S)
         performance = transcription.Transcriber(cache.ensure("transkun")).performance(
             samples, sr=sr, progress=progress
         )
         notes, pedal = performance.notes_and_pedal()
     note_features = descriptors.describe_notes(notes, pedal_share=pedal)
-    pictures = []
-    if plot is not None:
+    if drawn is not None:
         from deep_piano.report.charts import recording_charts
 
-        pictures.append(plot / f"{path.stem}.inspect.png")
         recording_charts(
-            *(pictures[0], samples, sr, notes),
+            *(drawn, samples, sr, notes),
             title=path.name,
             audio_features=described,
             note_features=note_features,
@@ -134,7 +141,7 @@ def inspect_recording(
         "notes": plain(asdict(note_features)),
         "certainties": plain(certainties),
     }
-    return Inspection(card, pictures, facts)
+    return Inspection(card, [] if drawn is None else [drawn], facts)
 
 
 def plain(value: Any) -> Any:
@@ -146,6 +153,23 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _picture_name(recording: str) -> str:
+    """Return the name of a recording's picture: all of its own, or its beginning and a hash."""
+    name, room = os.fsencode(recording), _LONGEST_NAME - len(_PICTURE_SUFFIX)
+    if len(name) > room:
+        mark = f"-{hashlib.sha256(name).hexdigest()[:8]}"
+        while len(os.fsencode(recording)) > room - len(mark):
+            recording = recording[:-1]  # by characters: half of one is no text
+        recording += mark
+    return recording + _PICTURE_SUFFIX
+
+
+def _require_writable(picture: Path) -> None:
+    """Raise an InputError unless a picture can be written; make its folder."""
+    require_free(picture, force=True)
+    LocalFolder(str(picture.parent), picture.parent).require_writable()
 
 
 def _read_midi(path: Path) -> tuple[Notes, float]:

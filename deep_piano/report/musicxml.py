@@ -37,6 +37,8 @@ _SLACK: Final = 0.1  # of a quarter: a key released so little after the beat end
 _TICKS: Final = 960
 _STEPS: Final = "FCGDAEB"
 _FLATS_BELOW: Final = 3  # of the twelve names on the line of fifths, how many lie before the key
+# What XML 1.0 cannot hold, not even escaped: https://www.w3.org/TR/xml/#charsets.
+_NOT_IN_XML: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def write_score(
         As they sound, from time zero on.
     meter : Meter
     title : str
+        Characters that XML cannot hold are replaced.
     signature : Signature, optional
         By default that of the likeliest key.
     continuation_s : float, optional
@@ -202,6 +205,7 @@ def _musicxml(
     from music21.musicxml.m21ToXml import GeneralObjectExporter
 
     score = stream.Score()
+    title = _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", title)
     score.metadata = metadata.Metadata(title=title, composer="deep_piano")
     parts, bpm = [], round(meter.bpm)
     for name, events, sign in (("R", right, clef.TrebleClef()), ("L", left, clef.BassClef())):

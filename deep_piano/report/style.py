@@ -7,6 +7,7 @@ gives the same bytes, whatever a user's matplotlibrc says.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import sys
@@ -98,7 +99,9 @@ def _load_matplotlib() -> Any:
 
 def clock_ticks(end_s: float) -> tuple[NDArray[np.float64], list[str]]:
     """Return the ticks of a time axis, in seconds from 0, and their labels in minutes:seconds."""
-    step = next((s for s in _TICK_STEPS_S if end_s / s <= _MOST_TICKS), _TICK_STEPS_S[-1])
+    longer = (_TICK_STEPS_S[-1] << times for times in itertools.count(1))
+    steps = itertools.chain(_TICK_STEPS_S, longer)
+    step = next(step for step in steps if end_s / step <= _MOST_TICKS)
     ticks = np.arange(0, end_s + 1e-9, step)
     return ticks, [f"{int(t) // 60}:{int(t) % 60:02d}" for t in ticks]
 

@@ -25,7 +25,7 @@ def waltz(bpm, *, bars=40, rng=None, stray_s=0.0, start_s=0.0):
 @pytest.mark.parametrize("bpm", [58, 84, 100, 116])
 def test_a_steady_tempo_is_one_tempo(bpm):
     meter = meter_of(waltz(bpm))
-    assert meter.is_steady
+    assert len(set(meter.beat_us)) == 1
     assert meter.bpm == pytest.approx(bpm, rel=2e-3)
     assert (meter.beats_a_bar, meter.pickup) == (3, 0)
 
@@ -43,7 +43,7 @@ def test_a_tempo_that_bends_is_followed():
     pitch = np.r_[np.full(len(truth_s), 43), np.full(len(eighth_s), 72)]
     notes = make_notes(onset, onset + 0.25, pitch, np.full(len(onset), 70))
     meter = meter_of(notes)
-    assert not meter.is_steady
+    assert len(set(meter.beat_us)) > 1
     place = meter.quarters(truth_s[10:110])
     assert np.abs(place - np.rint(place)).max() < 0.12
     assert np.diff(np.rint(place)).tolist() == [1] * 99

@@ -7,7 +7,9 @@ import logging
 from pathlib import Path
 from subprocess import PIPE
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from deep_piano.cli import terminal
 from deep_piano.cli.main import main
@@ -15,7 +17,7 @@ from deep_piano.cli.terminal import EXIT_CODES, reports, stages
 from deep_piano.infra import logs
 from deep_piano.infra.logs import logs_json, set_up_logging
 from deep_piano.infra.progress import Progress
-from tests.support.commands import in_a_process, run
+from tests.support.commands import in_a_process, refused, run
 
 COMMON = {"asctime", "levelname", "message", "filename", "lineno", "process", "name"}
 
@@ -150,3 +152,45 @@ def test_every_option_of_generate_stands_in_its_group():
     order = [said.index(f"\n{title}:") for title in [*groups, "Other options"]]
     assert order == sorted(order)
     assert said.count("--seed-end TIME") == 1
+
+
+@pytest.fixture
+def failing(desk, monkeypatch):
+    """Run a command that ends in an error."""
+
+    def run_into(error):
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr("deep_piano.api.tools.inspect", fail)
+        return run("inspect", "a.mid")
+
+    return run_into
+
+
+def test_the_end_of_a_file_is_not_taken_for_a_stop(failing):
+    said = refused(failing(EOFError("No data left")), "unexpected EOFError: No data left", code=1)
+    assert "--debug" in said
+    refused(failing(EOFError()), "unexpected EOFError: no reason given", code=1)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])
+def test_a_stop_is_said(failing, error):
+    result = failing(error())
+    assert result.exit_code == 130
+    # click ends the line in which the terminal shows ^C
+    assert result.stderr.lstrip("\n") == "deep-piano: stopped; no incomplete file was kept.\n"
+
+
+def test_the_end_of_what_is_typed_is_a_stop():
+    @click.group(cls=terminal.Group)
+    def group():
+        pass
+
+    @group.command()
+    def ask():
+        click.prompt("Name")
+
+    result = CliRunner().invoke(group, ["ask"], input="")
+    assert result.exit_code == 130
+    assert "stopped" in result.stderr

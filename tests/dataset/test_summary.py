@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deep_piano.analysis.keys import keys_by_fifths
+from deep_piano.analysis.keys import Key, key_named, keys_by_fifths
 from deep_piano.dataset.summary import HISTOGRAM_EDGES, summarise
 
 ANY_FLOATS = st.lists(st.none() | st.floats(-1e9, 1e9) | st.sampled_from([math.nan, -math.inf]))
@@ -84,7 +85,20 @@ def test_keys_stand_by_fifths_beside_their_relative_minors():
 
 
 def test_a_key_by_two_names_is_one_key():
-    rows, others = keys_by_fifths({"C# major": 1, "Db major": 2, "G# minor": 4})
-    assert rows[0][0][1] == 3
+    rows, others = keys_by_fifths({"C# major": 1, "Db major": 2, "G# minor": 4, "D# minor": 1})
+    assert rows[0][0] == ("Db major", 3)
     assert rows[10][1] == ("G# minor", 4)
+    assert rows[11][1] == ("Eb minor", 1)
     assert others == 0
+
+
+def test_a_key_has_the_same_name_whether_it_is_there_or_not():
+    names = {Key(tonic, mode).name for tonic in range(12) for mode in ("major", "minor")}
+    for counts in ({}, dict.fromkeys(names, 1)):
+        rows, _ = keys_by_fifths(counts)
+        assert sorted(name for row in rows for name, _ in row) == sorted(names)
+        assert {count for row in rows for _, count in row} == {1 if counts else 0}
+    for major, minor in rows:
+        assert (key_named(minor[0]).tonic - key_named(major[0]).tonic) % 12 == 9
+    tonics = [key_named(major[0]).tonic for major, _ in rows]
+    assert {(after - before) % 12 for before, after in pairwise(tonics)} == {7}

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 
+import numba
+import pytest
 from numba.core import caching
 
-import deep_piano.infra.compiling  # noqa: F401 (makes Numba's cache safe)
+from deep_piano.infra.compiling import compiler
 
 SCRIPT = """
 import sys
@@ -80,3 +84,56 @@ def test_processes_that_compile_for_other_types_at_once_do_not_take_each_others_
         "code for float32",
         "code for float64",
     ]
+
+
+@pytest.fixture
+def compiled(tmp_path, monkeypatch):
+    """A function that is the same each time: compiled, or read from the cache."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    def anew():
+        def double(number):
+            return 2 * number
+
+        return compiler(__file__)(double)
+
+    return anew
+
+
+def is_read(function):
+    """Return whether a function's machine code came from the cache."""
+    assert function(21) == 42
+    return sum(function.stats.cache_hits.values()) == 1
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("damage", ["empty", "cut short", "zeros", "other bytes"])
+def test_a_damaged_file_is_made_anew(tmp_path, compiled, suffix, damage):
+    assert not is_read(compiled())
+    assert is_read(compiled())
+    [file] = tmp_path.rglob(f"*.{suffix}")
+    whole = file.read_bytes()
+    bad = {"empty": b"", "cut short": whole[: len(whole) // 2], "zeros": bytes(len(whole))}
+    file.write_bytes(bad.get(damage, b"not what it was"))
+    assert not is_read(compiled())
+    assert is_read(compiled())
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_a_file_that_can_be_neither_read_nor_written_is_done_without(tmp_path, compiled, suffix):
+    assert not is_read(compiled())
+    [file] = tmp_path.rglob(f"*.{suffix}")
+    file.unlink()
+    file.mkdir()
+    assert not is_read(compiled())
+
+
+@pytest.mark.parametrize("full", ["tempfile.TemporaryFile", "os.replace"])
+def test_a_disk_that_fills_up_costs_no_more_than_time(tmp_path, compiled, monkeypatch, full):
+    def no_room(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    function = compiled()
+    monkeypatch.setattr(full, no_room)
+    assert not is_read(function)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

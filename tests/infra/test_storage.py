@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import pickle
+import re
 import socket
 import subprocess
 import tempfile
@@ -130,6 +131,40 @@ def test_a_folder_that_goes_while_a_file_is_made(tmp_path):
 
     with pytest.raises(DeepPianoError, match=r"cannot write .*a\.txt.*folder removed"):
         bereft()
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".txt", "x" * 300 + "/a.txt", "a." + "x" * 300])
+def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path, name):
+    with (
+        pytest.raises(InputError, match=r"cannot write .*xxx.*too long\. Give a shorter name\.$"),
+        atomic_path(tmp_path / name),
+    ):
+        raise AssertionError("not reached")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOENT, "Was its folder removed?"),
+        (errno.EISDIR, "Give the name of a file to write."),
+        (errno.EACCES, "Choose another folder."),
+        (errno.ENOSPC, "Make room, and run the same command again."),
+        (errno.EIO, "Run the same command again."),
+    ],
+)
+def test_advice_is_of_what_went_wrong(tmp_path, monkeypatch, number, advice):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    def write():
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.write_text("whole")
+            monkeypatch.setattr(Path, "replace", fail)
+
+    with pytest.raises(DeepPianoError, match=f"a.txt: {os.strerror(number)}. {re.escape(advice)}"):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -79,15 +83,58 @@ def test_a_warm_cache_reads_no_recording(piano, monkeypatch):
     np.testing.assert_array_equal(play(piano, notes), expected)
 
 
-def test_a_broken_or_unwritable_cache_does_not_matter(piano, tmp_path, monkeypatch):
+DAMAGE = {
+    "empty": lambda whole: b"",
+    "cut short": lambda whole: whole[: len(whole) // 2],
+    "other bytes": lambda whole: b"not what it was",
+    "an archive": lambda whole: b"PK\x03\x04" + whole,
+    "other JSON": lambda whole: b'{"a": [1]}',
+    "another shape": lambda whole: b"[[1, 2]]",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_broken_cache_does_not_matter(piano, damage):
     notes = many_notes(10, seed=3)
     expected = play(piano, notes)
-    for file in (cache.cache_dir() / "prepared").rglob("*.*"):
-        file.write_bytes(b"not what it was")
+    kept = [path for path in (cache.cache_dir() / "prepared").rglob("*") if path.is_file()]
+    assert {path.suffix for path in kept} == {".json", ".npy"}
+    whole = {path: path.read_bytes() for path in kept}
+    for path in kept:
+        path.write_bytes(DAMAGE[damage](whole[path]))
     np.testing.assert_array_equal(play(piano, notes), expected)
+    assert {path: path.read_bytes() for path in kept} == whole
+
+
+def test_a_cache_of_samples_in_another_form_does_not_matter(piano):
+    notes = many_notes(10, seed=3)
+    expected = play(piano, notes)
+    for path in (cache.cache_dir() / "prepared").rglob("*.npy"):
+        np.save(path, np.load(path).astype(np.float32)[:, :1])
+    np.testing.assert_array_equal(play(piano, notes), expected)
+
+
+def test_an_unwritable_cache_does_not_matter(piano, tmp_path, monkeypatch):
+    notes = many_notes(10, seed=3)
+    expected = play(piano, notes)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DEEP_PIANO_HOME", str(tmp_path / "file"))
     np.testing.assert_array_equal(play(piano, notes), expected)
+
+
+def test_a_full_disk_costs_the_cache_alone(piano, monkeypatch):
+    notes = many_notes(10, seed=3)
+    expected = play(piano, notes)
+    for path in (cache.cache_dir() / "prepared").rglob("*.*"):
+        path.unlink()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(np, "save", full)
+    np.testing.assert_array_equal(play(piano, notes), expected)
+    assert not list((cache.cache_dir() / "prepared").rglob("*.*"))
 
 
 def test_changed_samples_are_prepared_again(tmp_path):
@@ -115,13 +162,51 @@ def test_a_folder_without_samples(tmp_path, name):
         play(tmp_path, one_note())
 
 
-def test_a_broken_sample(tmp_path):
-    (tmp_path / "A4.flac").write_bytes(b"fLaC, so to speak")
-    with pytest.raises(
-        AssetError, match=r"A4.flac cannot be read.*Fetch the sound again"
-    ) as raised:
-        play(tmp_path, one_note())
+def write_wav(samples, **options):
+    return lambda path: soundfile.write(path, samples, 24_000, format="WAV", **options)
+
+
+BAD_SAMPLES = {
+    "junk": (lambda path: path.write_bytes(b"fLaC, so to speak"), "cannot be read: "),
+    "no bytes": (lambda path: path.write_bytes(b""), "cannot be read: "),
+    "no frames": (write_wav(np.zeros((0, 2))), "lasts less than 10 ms"),
+    "a click": (write_wav(np.ones((100, 2))), "lasts less than 10 ms"),
+    "surround": (write_wav(np.zeros((9_000, 4))), "has 4 channels; one or two are played"),
+    "not numbers": (
+        write_wav(np.full((9_000, 1), np.nan), subtype="FLOAT"),
+        "holds numbers that are no sound",
+    ),
+    "huge": (
+        write_wav(np.full((9_000, 1), 1e30), subtype="FLOAT"),
+        "holds numbers that are no sound",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SAMPLES)
+def test_a_sample_that_cannot_be_played_is_refused_before_any_is(tmp_path, kind):
+    write, message = BAD_SAMPLES[kind]
+    write(tmp_path / "A4.wav")
+    with pytest.raises(InputError, match=rf"A4\.wav {message}.*Replace it, or take") as raised:
+        load_sound(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", BAD_SAMPLES)
+def test_a_fetched_sample_that_cannot_be_played_is_to_be_fetched_again(tmp_path, monkeypatch, kind):
+    write, message = BAD_SAMPLES[kind]
+    write(tmp_path / "A4.wav")
+    monkeypatch.setattr(cache, "path", lambda name: tmp_path)
+    with pytest.raises(AssetError, match=rf"A4\.wav {message}.*fetch the sound again"):
+        load_sound(SOUND_NAMES[0])
+
+
+def test_a_sample_that_breaks_later_is_said_when_it_is_played(tmp_path):
+    sound = load_sound(write_piano(tmp_path / "piano", [60], layers=((1, 0.5),)))
+    for file in tmp_path.rglob("*.flac"):
+        file.write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be read"):
+        sound.sample(60, 0, sr=SR, frames=SR)
 
 
 def test_an_unknown_sound():

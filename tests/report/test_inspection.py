@@ -138,7 +138,7 @@ def test_midi_is_drawn_with_its_descriptors(tmp_path, monkeypatch):
     real = charts.recording_charts
     monkeypatch.setattr(charts, "recording_charts", noting)
     _, pictures, _ = inspect_recording(tmp_path / "etude.mid", tmp_path / "new")
-    assert pictures == [tmp_path / "new" / "etude.inspect.png"]
+    assert pictures == [tmp_path / "new" / "etude.mid.inspect.png"]
     assert size(pictures[0])[1] == 1600
     assert drawn["title"] == "etude.mid"
     assert drawn["audio_features"] is None
@@ -156,7 +156,7 @@ def test_sound_is_described_transcribed_and_drawn(tmp_path, transcriber):
     assert line(card, "pedal down") == "pedal down 50.0% of the time"
     assert line(card, "key").split()[1] in ("unclear", "C", "G", "none")  # one line: the notes'
     assert line(card, "tempo").startswith("tempo un")
-    assert pictures == [tmp_path / "take.inspect.png"]
+    assert pictures == [tmp_path / "take.wav.inspect.png"]
     assert size(pictures[0])[0] > 1000  # wave, mel spectrogram, chroma and notes
 
 
@@ -229,3 +229,46 @@ def test_a_picture_that_cannot_be_written_is_said(dataset, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write to"):
         inspect_dataset(str(dataset), HERE, tmp_path / "file")
+
+
+def test_pictures_of_recordings_of_like_names_stay_apart(tmp_path):
+    names = ["take.mid", "take.midi", "take", "take.mid.inspect.png"]
+    for name in names:
+        write_midi(tmp_path / "take.mid", improvised(random_state=1))
+        (tmp_path / "take.mid").rename(tmp_path / name)
+        inspect_recording(tmp_path / name, tmp_path / "plot")
+    found = sorted(path.name for path in (tmp_path / "plot").iterdir())
+    assert found == sorted(f"{name}.inspect.png" for name in names)
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{LATIN SMALL LETTER E WITH ACUTE}", "\udcff"])
+def test_a_picture_of_a_long_name_has_a_shorter_one(tmp_path, letter):
+    write_midi(tmp_path / "take.mid", improvised(random_state=1))
+    long = "y" + letter * (246 // len(os.fsencode(letter)))
+    drawn = set()
+    for name in (f"{long}1.mid", f"{long}2.mid", f"{long}2.kar"):
+        (tmp_path / name).write_bytes((tmp_path / "take.mid").read_bytes())
+        _, [picture], _ = inspect_recording(tmp_path / name, tmp_path / "plot")
+        assert picture.is_file()
+        assert picture.name.startswith(long[:100])
+        assert picture.name.endswith(".inspect.png")
+        if letter.isprintable():
+            picture.name.encode()  # no character is cut in two
+        drawn.add(picture)
+    assert len(drawn) == 3
+
+
+def test_a_folder_for_pictures_that_does_not_serve_is_refused_before_the_work(
+    tmp_path, transcriber
+):
+    write_sound(tmp_path / "take.wav", played(improvised(random_state=1)))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "take.wav.inspect.png").mkdir(parents=True)
+    for plot, message in (
+        ("file", "cannot write to .*file"),
+        ("x" * 300, "cannot write .*xxx.*File name too long"),
+        ("taken", "take.wav.inspect.png is a folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            inspect_recording(tmp_path / "take.wav", tmp_path / plot)
+    assert transcriber == []

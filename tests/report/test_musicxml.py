@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -139,3 +140,19 @@ def test_a_key_struck_again_in_a_triplet_is_no_tie(tmp_path):
     score = music21.converter.parse(tmp_path / "a.musicxml", forceSource=True)
     begun = [note for note in score.recurse().notes if note.tie is None or note.tie.type == "start"]
     assert len(begun) == len(notes)
+
+
+@pytest.mark.parametrize(
+    ("title", "written"),
+    [
+        ('<Étude> & "one" \U0001f3b9 \x85', None),
+        ("a\x00\x08\x0b\x1f\x1bb", "a" + 5 * "\N{REPLACEMENT CHARACTER}" + "b"),
+        ("a\ud800\udcff\ufffe\uffffb", "a" + 4 * "\N{REPLACEMENT CHARACTER}" + "b"),
+        ("two\nlines\tand a tab", None),
+    ],
+)
+def test_a_title_of_any_characters_is_written(tmp_path, minuet, title, written):
+    pytest.importorskip("music21")
+    write_score(tmp_path / "a.musicxml", minuet[:4], meter=three_four(), title=title)
+    root = ElementTree.parse(tmp_path / "a.musicxml").getroot()
+    assert [found.text for found in root.iter("movement-title")] == [written or title]

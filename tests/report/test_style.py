@@ -14,7 +14,7 @@ import pytest
 
 from deep_piano.errors import InputError, PictureError
 from deep_piano.report import curves
-from deep_piano.report.style import drawing, if_possible
+from deep_piano.report.style import clock_ticks, drawing, if_possible
 
 ROWS = [{"seen": 10, "train_loss": 3.0, "validation_loss": 2.0, "validation_pitch": 1.0}]
 DRAW = """
@@ -76,3 +76,15 @@ def test_a_picture_that_fails_is_one_line_of_warning_where_that_will_do(caplog):
     assert "could not be drawn: RuntimeError: latex\\nis missing. All else" in record.getMessage()
     with pytest.raises(InputError):  # of the folder, which all else needs as well
         if_possible(draw)(InputError("cannot write"))
+
+
+@pytest.mark.parametrize("end_s", [0.5, 20, 21, 180, 3600, 12_000, 12_001, 86_400, 3e8, 1e15])
+def test_a_time_axis_has_few_ticks_however_long_it_is(end_s):
+    ticks, labels = clock_ticks(end_s)
+    steps = set(ticks[1:] - ticks[:-1])
+    assert len(ticks) == len(labels) <= 21
+    assert ticks[0] == 0
+    assert ticks[-1] <= end_s
+    assert len(steps) <= 1
+    assert end_s < 1 or len(ticks) > 8
+    assert labels[0] == "0:00"

@@ -13,6 +13,15 @@ from pathlib import Path
 
 from deep_piano.errors import DeepPianoError, InputError, one_line
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = {
+    errno.ENOENT: "Was its folder removed? Run the same command again.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.EISDIR: "Give the name of a file to write.",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Choose another folder."),
+    **dict.fromkeys(_FULL, "Make room, and run the same command again."),
+}
+
 
 def is_temporary(name: str) -> bool:
     """Tell whether a file's name, without its folder, is a temporary one of `atomic_path`."""
@@ -40,7 +49,7 @@ def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises
     ------
     InputError
-        When the folder cannot be written to, or the name is taken in the end.
+        When the folder cannot be written to, the name is too long, or it is taken in the end.
     DeepPianoError
         When the disk is full, or the folder is gone in the end.
 
@@ -52,20 +61,22 @@ def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(6)}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.lstat()  # the temporary name may be short enough where this one is not
         temporary.touch()
     except OSError as error:
-        raise InputError(
-            f"cannot write to {path.parent}: {error.strerror}. Choose another folder."
-        ) from error
+        place = one_line(path) if error.errno == errno.ENAMETOOLONG else f"to {path.parent}"
+        advice = _ADVICE.get(error.errno or 0, "Choose another folder.")
+        raise InputError(f"cannot write {place}: {error.strerror}. {advice}") from error
     try:
         with room_required(path):
             yield temporary
         try:
             put_in_place(temporary, path, replace=replace)
         except OSError as error:
+            advice = _ADVICE.get(error.errno or 0, "Run the same command again.")
             raise DeepPianoError(
-                f"cannot write {one_line(path)}: {error.strerror}. Was its folder removed? Run the "
-                "same command again."
+                f"cannot write {one_line(path)}: {error.strerror}. {advice}"
             ) from error
     finally:
         with suppress(OSError):
@@ -120,7 +131,7 @@ def room_required(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _FULL:
             raise
         raise DeepPianoError(
             f"there is no room for {one_line(path)}: {os.strerror(error.errno)}. Make room, and "
