@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.analysis.keys import Key, estimate_of_weights
-from deep_piano.codecs.notes import ONSET, PITCH, STEPS_PER_SECOND
+from deep_piano.codecs.notes import PITCH, STEPS_PER_SECOND
 from deep_piano.decoding.ending import CLOSING_DENSITY, CLOSING_LOUDNESS, CLOSING_S
 from deep_piano.decoding.sections import (
     PULLS,
@@ -38,6 +38,8 @@ class Heard:
     ----------
     steps : ndarray of int, shape (n, 4)
         All notes, the seed's first.
+    when : ndarray of int64, shape (n,)
+        Their onsets. A rest of the seed may be longer than the steps can say.
     made : int
         How many of them were composed.
     now : int
@@ -50,6 +52,7 @@ class Heard:
     """
 
     steps: NDArray[np.int32]
+    when: NDArray[np.int64]
     made: int
     now: int
     density: float
@@ -189,10 +192,9 @@ def _recalled(section: Section, heard: Heard) -> tuple[NDArray[np.int64], NDArra
 
     When each is struck, from the beginning of the passage on, and its key in the section.
     """
-    when = np.cumsum(heard.steps[:, ONSET], dtype=np.int64)
     begins, ends = map(_steps, section.recalled or (0.0, 0.0))
-    old = (when >= begins) & (when < ends)
-    return when[old] - begins, heard.steps[old, PITCH].astype(np.int64) + section.semitones
+    old = (heard.when >= begins) & (heard.when < ends)
+    return heard.when[old] - begins, heard.steps[old, PITCH].astype(np.int64) + section.semitones
 
 
 def _key_of(keys: NDArray[np.int64]) -> Key | None:

@@ -31,6 +31,7 @@ RING_S = 0.75  # left after the last offset for the strings to fall silent
 FINAL_CHORD_NOTES = 5  # at most
 # How long the last onset rings in recordings of the training split: the deciles from 2 to 8 in 10.
 RINGING_S = (1.06, 1.73, 2.46, 3.04, 3.69, 4.48, 5.73)
+LARGEST_RINGING = 1 / 3  # of a continuation
 FINAL_SPAN_S = 1.0  # within which the last chord is struck
 SOFTEST_FINAL_CHORD = 32  # its velocity: audible to the end
 ROLL_STEPS = 3  # the notes of one chord lie at most this far apart
@@ -76,12 +77,14 @@ class Chord:
         return self.notes == FINAL_CHORD_NOTES or not self.free.any()
 
 
-def final_span(end: int, chance: float) -> tuple[int, int]:
+def final_span(begin: int, end: int, chance: float) -> tuple[int, int]:
     """Return when the last chord of a piece may be struck whose last note ends then, in steps.
 
-    By chance it rings as long as pianists let it.
+    By chance it rings as long as pianists let it, but for no more than a third of what there is
+    from `begin` on.
     """
     rings_s = np.interp(chance, np.linspace(0, 1, len(RINGING_S)), RINGING_S)
+    rings_s = min(rings_s, max(0.0, LARGEST_RINGING * (end - begin) / STEPS_PER_SECOND))
     earliest = end - round(rings_s * STEPS_PER_SECOND)
     return earliest, earliest + round(min(FINAL_SPAN_S, rings_s / 2) * STEPS_PER_SECOND)
 

@@ -139,7 +139,7 @@ class Piece:
         self.now = self._begun = round(float(task.seed["onset"][-1]) * STEPS_PER_SECOND)
         self.seed_end = round(task.seed_seconds * STEPS_PER_SECOND)
         self.end = round((task.seconds - RING_S) * STEPS_PER_SECOND)
-        earliest, latest = final_span(self.end, task.rng.spawn(1)[0].random())
+        earliest, latest = final_span(self.seed_end, self.end, task.rng.spawn(1)[0].random())
         # The last chord is struck within this span, and never within the seed.
         self.final = max(earliest, self.seed_end), max(latest, self.seed_end + ROLL_STEPS)
         if task.given is not None:
@@ -329,10 +329,13 @@ class Piece:
             self._nats_made = self.nats_before
 
     def _heard(self) -> Heard:
-        steps = np.concatenate([self.seed, np.array(self.made, np.int32).reshape(-1, 4)])
+        made = np.array(self.made, np.int32).reshape(-1, 4)
+        steps = np.concatenate([self.seed, made])
+        of_seed = np.rint(self.task.seed["onset"] * STEPS_PER_SECOND).astype(np.int64)
+        when = np.concatenate([of_seed, self._begun + np.cumsum(made[:, ONSET], dtype=np.int64)])
         levels = self.levels[1:] / self.levels[0]
         key = key_of(self._recent())
-        return Heard(steps, len(self.made), self.now, self.density, levels, key)
+        return Heard(steps, when, len(self.made), self.now, self.density, levels, key)
 
     def take(self, step: list[int]) -> None:
         """Write a note down; the network takes it in next."""

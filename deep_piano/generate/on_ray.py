@@ -111,16 +111,19 @@ def generate(
     pieces.require_writable()
     run = Run(seeds, pieces, bulk.format, road)
     about = _in_common(run)
+    before = read_records(pieces)
     if force:  # whatever was there does not count, even if this run ends with its new settings
         write_manifest(pieces, Records())
     require_same_run(pieces, about, force=force)
-    records = Records() if force else _still_good(pieces, entries)
+    records = Records() if force else _still_good(before, pieces, entries)
     state = OnTheWay(run, records, max_failures=bulk.max_failures)
     facts = dict(stage="generate", seeds=len(entries))
     logger.info("generate: %d seeds", len(entries), extra=dict(facts, event="begun"))
     todo = state.missing(entries)
     write_table(pieces, records)
     write_manifest(pieces, records)  # what a killed run left becomes part of it
+    if settings.keep is not None:
+        _remove_dropped(pieces, before, records)
     if todo:
         progress(Progress("starting Ray", 0, 1))
         with connected():
@@ -160,17 +163,27 @@ def _in_common(run: Run) -> dict[str, Any]:
     }
 
 
-def _still_good(pieces: Folder, entries: Sequence[Entry]) -> Records:
+def _still_good(before: Records, pieces: Folder, entries: Sequence[Entry]) -> Records:
     """Return the records of pieces that are whole and whose seeds have not changed."""
     stamps = {entry.name: entry.stamp for entry in entries}
     there = {entry.name for entry in pieces.entries() if not entry.problem}
     return Records(
         record
-        for record in read_records(pieces).all
+        for record in before.all
         if not record.failed
         and record.seed_stamp == stamps.get(record.seed, record.seed_stamp)
         and there.issuperset(record.files)
     )
+
+
+def _remove_dropped(pieces: Folder, before: Records, records: Records) -> None:
+    """Remove the files of pieces that are made anew: now the best takes may be others."""
+    for _, takes in itertools.groupby(before.all, key=lambda record: record.seed):
+        dropped, needed = set[str](), set[str]()  # the seed's own sound may be in both
+        for record in takes:
+            (needed if record.key in records else dropped).update(record.files)
+        for name in sorted(dropped - needed):
+            pieces.remove(name)
 
 
 class _Job(NamedTuple):

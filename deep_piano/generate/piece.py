@@ -134,6 +134,11 @@ def road_of(
     if settings.keep_recording and (mute or only_new):
         why = f"{out.name} holds no sound" if mute else "--only-new leaves it out"
         raise InputError(f"--keep-recording keeps the seed's sound, and {why}. Leave one out.")
+    if only_new and settings.two_tracks:
+        raise InputError(
+            "--two-tracks gives the seed a track of its own, and --only-new leaves it out. Leave "
+            "one out."
+        )
     if only_new and (settings.between or settings.remix):
         raise InputError("--only-new is for a continuation, not for --between or --remix.")
     kind = FillRoad if settings.between else RemixRoad if settings.remix else NoteRoad

@@ -34,6 +34,7 @@ FEWEST_SEED_NOTES = 4
 LEAST_SOUNDING_SHARE = 0.2
 LONGEST_TRAILING_SILENCE_S = 2.0
 LONGEST_WHOLE_S = 3600.0
+LONGEST_REST_S = 7.0  # before a continuation: the codec says up to eight
 SHORTEST_CONTINUATION_S = 5.0
 _INSTEAD = "Give a recording of a piano, or other seconds with --seed-start or --seed-end."
 
@@ -227,6 +228,8 @@ def read_seed(
     ------
     AudioError, MidiError
         When the file cannot be read, holds too little music, or has no sound that is to be kept.
+    InputError
+        When what is kept ends with a long rest.
     """
     digest = audio.content_hash(path)
     if keep_recording and holds_midi(path):
@@ -240,6 +243,12 @@ def read_seed(
     playing_s = min(length_s, last + LONGEST_TRAILING_SILENCE_S)
     kept_s = min(seconds, math.inf if of_s is None else of_s - start_s)
     ends = on_grid(max(playing_s, kept_s if keep_silence else 0.0) - begins)
+    rest_s = ends + begins - last
+    if rest_s > LONGEST_REST_S:
+        raise InputError(
+            f"nothing is struck in the {rest_s:.1f} s of {one_line(path)} before --keep-until, and "
+            f"a piece goes on at most {LONGEST_REST_S:g} s after a note. Keep less, or more."
+        )
     notes["onset"] -= begins
     notes["offset"] -= begins
     notes["offset"] = np.minimum(notes["offset"], ends + LONGEST_TRAILING_SILENCE_S)

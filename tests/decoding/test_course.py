@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deep_piano.analysis.keys import Key
-from deep_piano.codecs.notes import encode
+from deep_piano.codecs.notes import ONSET, encode
 from deep_piano.decoding.course import Course, Heard
 from deep_piano.decoding.ending import CLOSING_DENSITY, CLOSING_LOUDNESS, CLOSING_S
 from deep_piano.decoding.note_task import NoteTask
@@ -18,7 +18,7 @@ C, F_SHARP = Key(0, "major"), Key(6, "minor")
 
 
 def heard(now=800, *, made=0, key=None, density=1.0):
-    return Heard(SEED, made, now, density, np.array([40.0, 16.0]), key)
+    return Heard(SEED, np.cumsum(SEED[:, ONSET]), made, now, density, np.array([40.0, 16.0]), key)
 
 
 def course(*sections, closes=True):

@@ -47,6 +47,11 @@ def test_the_shortest_piece_is_the_last_chord():
     assert new["onset"][0] >= 8.0 - 0.005
 
 
+def test_a_short_continuation_is_more_than_its_last_chord():
+    pieces = composed(*(task(seconds=13.0, number=n) for n in range(16)))
+    assert min(np.ptp(notes["onset"]) for notes in pieces) > 0.5
+
+
 def test_before_the_last_chord_comes_its_dominant(monkeypatch):
     checkpoint = random_checkpoint(seed=4, scale=0.05)  # it hardly wishes for any key
     checkpoint.weights["onset/bias"][:20] += 3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,18 @@ def test_it_comes_back_in_another_key():
     [notes] = composed(task(Section(0.0, 30.0), theme))
     assert recalled(task().seed, notes, 30.0, -5) > 0.8
     assert recalled(task().seed, notes, 30.0) < 0.2
+
+
+def test_what_follows_a_long_rest_of_the_seed_comes_again_at_its_time():
+    first = task().seed
+    later = first.copy()
+    for name in ("onset", "offset"):
+        later[name] += SEED_S + 12.0
+    theme = Section(50.0, recalled=(SEED_S + 12.0, 2 * SEED_S + 12.0), strength=8.0)
+    plain = task(Section(0.0, 50.0), theme, seconds=90.0)
+    rested = replace(plain, seed=np.concatenate([first, later]), seed_seconds=2 * SEED_S + 12.0)
+    [notes] = composed(rested)
+    assert recalled(first, notes, 50.0) > 0.7
 
 
 def test_a_section_recalls_one_that_was_composed_before():

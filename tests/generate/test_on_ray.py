@@ -255,6 +255,21 @@ def test_the_best_takes_are_kept_and_the_others_known(undisturbed, seeds, bulk, 
         bulk(seeds, tmp_path)
 
 
+def test_of_a_seed_that_changed_no_old_take_stays(seeds, bulk, tmp_path):
+    mine, pieces = tmp_path / "seeds", tmp_path / "pieces"
+    mine.mkdir()
+    for number in range(3):
+        shutil.copyfile(next(seeds.glob("*.mid")), mine / f"{number}.mid")
+    for random_state in range(4):
+        records = bulk(mine, pieces, keep=1, format="mp3", force=True, random_state=random_state)
+        named = {name for record in records.values() for name in record.files}
+        assert {name for name in contents(pieces) if "/" in name} == named
+        write_midi(mine / "1.mid", arpeggios(12, rng=np.random.default_rng(random_state)))
+        records = bulk(mine, pieces, keep=1, format="mp3", random_state=random_state)
+        named = {name for record in records.values() for name in record.files}
+        assert {name for name in contents(pieces) if "/" in name} == named
+
+
 def test_every_bad_seed_has_its_reason_and_the_good_ones_their_pieces(
     undisturbed, seeds, bulk, tmp_path
 ):

@@ -192,6 +192,11 @@ def test_no_key_is_struck_while_it_sounds(make):
         assert (mine["offset"][:-1] <= mine["onset"][1:] + TICK_S).all()
 
 
+def test_only_new_leaves_nothing_for_a_track_of_the_seed(make):
+    with pytest.raises(InputError, match=r"--two-tracks gives the seed .* --only-new leaves it"):
+        make("new.mid", only_new=True, two_tracks=True)
+
+
 def test_only_new_leaves_the_seed_out(make, seed):
     (whole,) = make("whole.mid", seconds=SECONDS + heard(seed).seconds)
     (new,) = make("new.mid", only_new=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deep_piano.config.sections import GenerateConfig
-from deep_piano.errors import AudioError, MidiError
+from deep_piano.errors import AudioError, InputError, MidiError
 from deep_piano.generate import seeds
 from deep_piano.generate.seeds import Stretch, find_stretch
 from deep_piano.infra.progress import no_progress
@@ -108,7 +108,7 @@ def test_a_soft_end_is_no_silence(tmp_path):
 
 @pytest.mark.parametrize(
     ("keep_silence", "seconds", "lasts_s"),
-    [(False, 12, 3), (True, 12, 12), (True, 40, 20), (True, 2.5, 2.5)],
+    [(False, 12, 3), (True, 8.5, 8.5), (True, 40, 20), (True, 2.5, 2.5)],
 )
 def test_silence_at_the_end_is_kept_where_a_piece_is(tmp_path, keep_silence, seconds, lasts_s):
     onset = [0.0, 0.5, 1.0, 1.5, 2.0, 19.0]
@@ -123,6 +123,17 @@ def test_silence_at_the_end_is_kept_where_a_piece_is(tmp_path, keep_silence, sec
         progress=no_progress,
     )
     assert seed.seconds == pytest.approx(lasts_s)
+
+
+def test_a_piece_does_not_go_on_after_a_long_rest(tmp_path):
+    path = tmp_path / "a.mid"
+    write_midi(
+        path, make_notes([0.0, 0.5, 1.0, 1.5, 40.0], [0.5, 1.0, 1.5, 2.0, 41.0], [60] * 5, [60] * 5)
+    )
+    options = dict(start_s=0, seconds=30, of_s=41.0, progress=no_progress)
+    with pytest.raises(InputError, match=r"struck in the 28.5 s of .*a.mid before --keep-until"):
+        seeds.read_seed(path, keep_silence=True, **options)
+    assert seeds.read_seed(path, **options).seconds == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("setting", ["seed_end", "keep_until"])
