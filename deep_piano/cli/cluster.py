@@ -79,14 +79,14 @@ def submit(
     file.load({})  # report mistakes in the settings here, not in the job
     options: list[str] = []
     if file.path is not None:
-        if file.path.parent != Path():
+        if file.path.parent.resolve() != Path.cwd().resolve():
             raise click.UsageError(f"{str(file.path)!r} is not in the working folder.")
         if not jobs.is_sent(file.path):
             raise click.UsageError(
                 f"{str(file.path)!r} is not sent with a job, as files named *.yaml are that begin "
                 "with no dot. Rename it."
             )
-        options += ["--config", str(file.path)]
+        options += ["--config", file.path.name]
     options += ["--profile", file.profile] if file.profile else []
     options += ["--log-json"] if logs_json() else []
     arguments = (*options, *arguments)  # behind them there may be "--" and names

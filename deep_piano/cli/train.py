@@ -100,7 +100,10 @@ def runs(file: SettingsFile, /, folder: str, as_json: bool) -> None:
         return
     click.echo(table(found))
     if best is None:
-        click.echo("no best run: the runs have different datasets, or none was validated yet")
+        click.echo(
+            "no best run: the runs have different datasets or batches, and so different validation "
+            "samples, or none was validated yet"
+        )
     else:
         click.echo(f"best so far: {best.name}; deep-piano generate --checkpoint {folder} uses it")
 

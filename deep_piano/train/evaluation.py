@@ -199,9 +199,11 @@ def evaluate(
     if codec.spec.continuous:
         judge.score_own_prediction(checkpoint.config)
     scores, groups = judge.scores, sorted(sequences)
+    together = f"{ALL} together" if ALL in groups else ALL  # a folder may have any name
     if len(groups) > 1:
-        scores += [_together(scores, model) for model in dict.fromkeys(s.model for s in scores)]
-    places = {group: index for index, group in enumerate([*groups, ALL])}
+        models = dict.fromkeys(score.model for score in scores)
+        scores += [_together(scores, model, together) for model in models]
+    places = {group: index for index, group in enumerate([*groups, together])}
     return Evaluation(
         checkpoint=checkpoint.digest,
         dataset=dataset.digest,
@@ -336,13 +338,13 @@ def _own(config: ModelConfig) -> str:
     return f"linear AR({config.order}) of the recording so far"
 
 
-def _together(scores: list[Score], model: str) -> Score:
+def _together(scores: list[Score], model: str, group: str) -> Score:
     mine = [score for score in scores if score.model == model]
     steps = sum(score.steps for score in mine)
     whole = {
         name: sum(s.losses[name] * s.steps for s in mine) / max(1, steps) for name in mine[0].losses
     }
-    return Score(ALL, model, whole, steps, sum(score.duration_s for score in mine))
+    return Score(group, model, whole, steps, sum(score.duration_s for score in mine))
 
 
 def _perplexity(nats: float) -> float:

@@ -245,9 +245,12 @@ def find_runs(folder: Folder) -> list[Run]:
 
 
 def best_run(runs: Sequence[Run]) -> Run | None:
-    """Return the best run; None where datasets differ or no run was validated yet."""
+    """Return the best run; None where they cannot be compared or none was validated yet.
+
+    Runs of another dataset or batch are validated on other recordings: see `loop`.
+    """
     validated = [run for run in runs if run.best]
-    if len({run.dataset for run in validated}) != 1:
+    if len({(run.dataset, run.about["settings"]["batch"]) for run in validated}) != 1:
         return None
     return min(validated, key=lambda run: (run.best or {})["validation_loss"])
 

@@ -211,6 +211,13 @@ class Trainer:
             When they do not fit this model.
         """
         workers = self._workers
+        shapes = {name: one.shape for name, one in checkpoints.weights_of(self.model).items()}
+        if shapes != {name: one.shape for name, one in weights.items()}:
+            raise CheckpointError(
+                "the last checkpoint has another network than the run's settings say, as where two "
+                "trainings wrote into one folder. Begin a new run, with --init to start from its "
+                "weights."
+            )
         checkpoints.assign_weights(self.model, weights)
         try:
             for index, variable in enumerate(self._optimizer.variables):

@@ -122,6 +122,16 @@ def test_without_a_training_split_nothing_is_learned_from_it(tmp_path, codec):
     assert "no training split" in told["remark"]
 
 
+@pytest.mark.tf
+def test_a_folder_of_any_name_is_told_from_all_together():
+    checkpoint.save(Path("notes-one"), random_checkpoint())
+    names = ("all/1.mid", "b/2.mid")
+    rows = [note_row(name, seed=n, split="validation") for n, name in enumerate(names)]
+    write_dataset("set", rows)
+    found = json.loads(made(run("evaluate", "notes-one", "set", "--json")))
+    assert [score["group"] for score in found["scores"]] == ["all", "b", "all together"]
+
+
 def test_what_evaluate_and_runs_cannot_use(dataset):
     checkpoint.save(Path("notes-one"), random_checkpoint())
     write_dataset("sound", [sound_row("mulaw", "a")], codec="mulaw")

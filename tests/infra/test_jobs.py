@@ -54,7 +54,10 @@ class Server:
         yield "two\n"
 
     def get_job_status(self, job):
-        return self.statuses.pop(0)
+        status = self.statuses.pop(0)
+        if isinstance(status, Exception):
+            raise status
+        return status
 
     def get_job_info(self, job):
         return self.info
@@ -97,6 +100,17 @@ def test_the_log_is_shown_once_though_the_connection_breaks(checkout, broken):
     assert set(server.submitted["runtime_env"]) == {"working_dir", "excludes"}
 
 
+def test_a_job_server_that_is_away_for_a_moment_is_waited_for(checkout, monkeypatch):
+    server = Server()
+    server.statuses.insert(0, ConnectionError("Failed to connect"))
+    assert submitted(server, checkout) == (0, "job raysubmit_1\none\ntwo\n")
+    server = Server()
+    server.statuses.insert(0, ConnectionError("Failed to connect"))
+    monkeypatch.setattr(jobs, "_PATIENCE_S", -1)
+    with pytest.raises(DeepPianoError, match=r"Failed to connect. .* --follow raysubmit_1`"):
+        submitted(server, checkout)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
     [("FAILED", 2, 2), ("FAILED", None, 1), ("STOPPED", None, 1), ("SUCCEEDED", 0, 0)],
@@ -136,6 +150,9 @@ def test_a_dry_run_prints_the_same_command(checkout):
     assert words[:7] == ["ray", "job", "submit", "--address", ADDRESS, "--working-dir", "."]
     assert json.loads(words[8]) == {"excludes": list(jobs.EXCLUDES)}
     assert words[9:] == ["--", "python", "-m", "jobs.train", *settings, *job[1:]]
+    elsewhere = ("--config", Path("ray_config.yaml").absolute(), "--profile", "few")
+    again = made(run(*elsewhere, "submit", "--address", ADDRESS, "--dry-run", *job))
+    assert shlex.split(again) == words
 
 
 def test_what_cannot_be_submitted(checkout):

@@ -93,6 +93,15 @@ def test_runs_of_different_datasets_are_not_compared(tmp_path):
     assert runs.best_run(runs.find_runs(open_folder(tmp_path))) is None
 
 
+def test_runs_of_different_batches_are_validated_on_other_recordings(tmp_path):
+    write(tmp_path, "one", [12.0])
+    write(tmp_path, "other", [2.0])
+    about = json.loads((tmp_path / "other/run.json").read_text())
+    about["settings"]["batch"] += 1
+    (tmp_path / "other/run.json").write_text(json.dumps(about))
+    assert runs.best_run(runs.find_runs(open_folder(tmp_path))) is None
+
+
 def test_runs_that_were_never_validated_have_no_best(tmp_path):
     write(tmp_path, "one", [])
     assert runs.best_run(runs.find_runs(open_folder(tmp_path))) is None

@@ -115,6 +115,17 @@ def test_what_was_saved_goes_on_as_if_it_had_not_been(trainer, batches):
     assert equal(state_of(again), state_of(trainer))
 
 
+def test_another_network_is_refused(trainer):
+    weights, state = checkpoints.weights_of(trainer.model), trainer.training_state()
+    name = next(iter(weights))
+    for wrong in (
+        weights | {name: np.ones((3, 3))},
+        {n: a for n, a in weights.items() if n != name},
+    ):
+        with pytest.raises(CheckpointError, match="has another network than the run's settings"):
+            trainer.restore(wrong, state)
+
+
 @pytest.mark.parametrize(("name", "shape"), [("optimizer/002", (3, 3)), ("carried/000", (4, 2))])
 def test_another_model_s_state_is_refused(trainer, name, shape):
     weights, state = checkpoints.weights_of(trainer.model), trainer.training_state()

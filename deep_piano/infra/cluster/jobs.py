@@ -34,6 +34,7 @@ EXCLUDES: Final = (
 )
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _PAUSE_S = 2.0
+_PATIENCE_S = 60.0
 
 
 def entrypoint(stage: str, arguments: Sequence[str]) -> str:
@@ -154,7 +155,7 @@ async def _follow(server: Any, job: str, show: Callable[[str], None]) -> None:
     """Show a job's log until the job has ended, even if the connection is lost meanwhile."""
     from aiohttp import ClientError  # Ray's client raises it too
 
-    shown = 0
+    shown, answered = 0, time.monotonic()
     while True:
         passed = 0
         try:
@@ -165,6 +166,14 @@ async def _follow(server: Any, job: str, show: Callable[[str], None]) -> None:
                     shown = passed
         except (OSError, RuntimeError, ClientError):
             pass  # the status tells whether the job server is gone
-        if str(server.get_job_status(job)) in _ENDED:
-            return
+        try:
+            if str(server.get_job_status(job)) in _ENDED:
+                return
+            answered = time.monotonic()
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() - answered > _PATIENCE_S:
+                raise DeepPianoError(
+                    f"the connection to the job server was lost: {one_line(error)}. The job goes "
+                    f"on; follow it by `ray job logs --follow {job}`."
+                ) from error
         time.sleep(_PAUSE_S)
