@@ -30,9 +30,11 @@ from deep_piano.generate.notes import index_for
 from deep_piano.generate.on_the_way import OnTheWay
 from deep_piano.generate.piece import road_of
 from deep_piano.generate.records import (
+    RUN,
     Key,
     Records,
     read_records,
+    read_run,
     require_same_run,
     write_manifest,
     write_records,
@@ -111,6 +113,11 @@ def generate(
     pieces.require_writable()
     run = Run(seeds, pieces, bulk.format, road)
     about = _in_common(run)
+    if pieces.exists(RUN) and "made_by" in (made := read_run(pieces)):
+        raise InputError(
+            f"the pieces in {one_line(pieces.uri)} are those of `{one_line(made['made_by'])}`. "
+            "Give another folder."
+        )
     before = read_records(pieces)
     if force:  # whatever was there does not count, even if this run ends with its new settings
         write_manifest(pieces, Records())

@@ -29,10 +29,10 @@ from deep_piano.serve import controls, uploads
 from deep_piano.serve.alone import page_of
 from deep_piano.serve.events import Events
 from deep_piano.serve.jobs import Job, Jobs, QueueFull
-from deep_piano.serve.safety import TOKEN, Guard, add_headers, middleware
+from deep_piano.serve.safety import Guard, add_headers, middleware
 from deep_piano.serve.store import NotThereError, Store, continuation_s
 from deep_piano.serve.window import window_facts
-from deep_piano.serve.wishes import file_name, known, wished
+from deep_piano.serve.wishes import another, file_name, known, wished
 from deep_piano.serve.worker import Compose, Export, Look, Read
 
 PAGE_FILES: Final = {
@@ -134,13 +134,12 @@ class Server:
     # ------------------------------------------------------------------ the page
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """Return the page, and the cookie; an address that holds the token is left at once."""
-        response: web.Response
-        if TOKEN in request.query:
-            response = web.Response(status=303, headers={"Location": "/"})
-        else:
-            response = web.Response(body=_packaged("page.html"), content_type="text/html")
-            response.charset = "utf-8"
+        """Return the page, and the cookie; the page takes the token out of its address.
+
+        A redirection would lose whoever follows a link of another site: without the cookie.
+        """
+        response = web.Response(body=_packaged("page.html"), content_type="text/html")
+        response.charset = "utf-8"
         self._guard.admit(response)
         return response
 
@@ -237,11 +236,12 @@ class Server:
         )
 
     def _to_be_read(self) -> set[Path]:
-        """Return the files that pieces which are not there yet are made of."""
+        """Return the files that jobs which have not ended read, but for what is not kept yet."""
+        tasks = [job.task for job in self._jobs.all if not job.ended.done()]
         return {
-            job.task.path
-            for job in self._jobs.all
-            if isinstance(job.task, Read | Compose) and not job.ended.done()
+            task.roll if isinstance(task, Export) else task.path
+            for task in tasks
+            if not isinstance(task, Look)
         }
 
     def _read_ahead(self, seed: Mapping[str, Any]) -> None:
@@ -285,12 +285,29 @@ class Server:
         try:
             # Nothing is awaited until it is submitted: from then on the recording stays.
             wish = wished(asked, self._store, self._config)
+            if asked.get("another"):
+                wish = another(wish, self._made())
             about = {"name": wish.about["title"], "takes": wish.settings.takes}
+            about |= {name: wish.about[name] for name in ("seed", "window")}
+            about |= {"random_state": wish.settings.random_state}
             task = Compose(wish.path, wish.name, wish.settings, folder)
             return self._submitted(Job("piece", about, task, finish, undo))
         except BaseException:
             undo()
             raise
+
+    def _made(self) -> list[tuple[Mapping[str, Any], int]]:
+        """Return what is remembered of pieces, those to come too, and their random states."""
+        coming = [
+            job.about
+            for job in self._jobs.all
+            if isinstance(job.task, Compose) and not job.ended.done()
+        ]
+        return [(about, about["random_state"]) for about in coming] + [
+            (piece, take["random_state"])
+            for piece in self._store.pieces()
+            for take in piece["takes"]
+        ]
 
     async def change(self, request: web.Request) -> web.StreamResponse:
         """Rename a piece, or give a take its star."""
@@ -304,8 +321,13 @@ class Server:
         return web.json_response(piece)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """Delete a piece."""
-        await asyncio.to_thread(self._store.delete, request.match_info["id"])
+        """Delete a piece that no job needs."""
+        name = request.match_info["id"]
+        if any(path.parent.name == name for path in self._to_be_read()):
+            raise InputError(
+                "something is being made of this piece. Wait until that is there, or cancel it."
+            )
+        await asyncio.to_thread(self._store.delete, name)
         self._events.tell({"kind": "pieces"})
         return web.json_response({})
 
@@ -343,7 +365,7 @@ class Server:
         headers: Mapping[str, str],
     ) -> web.StreamResponse:
         """Have a file made of a take's notes, send it, and keep nothing."""
-        out = await asyncio.to_thread(self._store.begin)
+        out = await asyncio.to_thread(self._store.begin, keep=False)
         target = out / f"{take['stem']}{ending}"
         roll, title = folder / f"roll-{take['take']}.json", str(piece["title"])
         task = Export(roll, target, title, take["seconds"], continuation_s(piece, take))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import Any, Final
 from deep_piano.config.sections import Config
 from deep_piano.errors import DeepPianoError, one_line
 from deep_piano.infra.cluster.connection import connected
-from deep_piano.serve.worker import Export, NotWantedError, Task, Worker, answered
+from deep_piano.serve.worker import KEPT_SEEDS, Export, NotWantedError, Task, Worker, answered
 
 POLL_S: Final = 0.2
 _CPUS: Final = 2
@@ -105,6 +106,7 @@ class Composer:
         self._told: tuple[str, float] | None = None
         self._wanted = threading.Event()
         self._seeds = tempfile.TemporaryDirectory(prefix="deep-piano-")
+        self._kept: list[Path] = []  # what was given last comes last
 
     def do(self, task: Task, content: bytes) -> tuple[str, Any, Files]:
         """Do a task; return its answer as `worker.answered` does, and the files."""
@@ -113,6 +115,9 @@ class Composer:
         given, _ = _places(task)
         # By its content, so that a seed that was read before is known again.
         place = Path(self._seeds.name) / hashlib.sha256(content).hexdigest() / given.name
+        self._kept = [*(folder for folder in self._kept if folder != place.parent), place.parent]
+        while len(self._kept) > KEPT_SEEDS:
+            shutil.rmtree(self._kept.pop(0), ignore_errors=True)
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(content)
         with tempfile.TemporaryDirectory(prefix="deep-piano-") as name:

@@ -86,7 +86,7 @@ class Guard:
         return _equal(request.cookies.get(self.cookie, ""), self.secret)
 
     def _has_token(self, request: web.Request) -> bool:
-        # Only the address of the page itself may hold it: it is sent on without it.
+        # Only the address of the page itself may hold it, which takes it out at once.
         given = request.query.get(TOKEN, "") if request.path == "/" else ""
         return self.token is not None and _equal(given, self.token)
 

@@ -1,9 +1,10 @@
 """Recordings and pieces on disk, in a folder that `deep-piano gallery` reads too.
 
 The folder holds ``seeds/ID/`` (a recording, what was heard of it), ``pieces/ID/`` (the takes of a
-piece and ``about.json``), ``work/`` (what is not finished) and the manifest, as in a folder of
-`generate`. A piece or a recording is there when its last file is: until then it lies in ``work/``.
-Names of people's files stand in JSON only. This module knows files; it knows nothing of HTTP.
+piece and ``about.json``), ``work/`` (what is not finished), ``run.json`` (that a server made it)
+and the manifest, as in a folder of `generate`. A piece or a recording is there when its last file
+is: until then it lies in ``work/``. Names of people's files stand in JSON only. This module knows
+files; it knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ ABOUT: Final = "about.json"
 MOST_SEEDS: Final = 8
 """Recordings that are kept though no piece was made of them."""
 
+_MADE_BY: Final = {"made_by": "deep-piano serve"}
 _ID = re.compile(r"[0-9a-f]{16}")
+_NAMES = {"seeds": _ID, "pieces": _ID, "work": re.compile(rf"{_ID.pattern}(-deleted)?")}
+"""What a server calls what lies in its folders."""
+
 _LONGEST_NAME = 120
 
 
@@ -50,7 +55,8 @@ class Store:
     Raises
     ------
     InputError
-        When the folder cannot be written to, or another server has it.
+        When the folder holds what no server has made, cannot be written to, or another server has
+        it.
     """
 
     def __init__(self, root: Path, most_bytes: int) -> None:
@@ -59,12 +65,23 @@ class Store:
         self.root, self._most_bytes = root.absolute(), most_bytes
         self._lock = threading.RLock()
         try:
-            for name in ("seeds", "pieces", "work"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+            found = _of_others(self.root)
+            if found is None:
+                self.root.mkdir(parents=True, exist_ok=True)
+                if not (self.root / RUN).exists():  # first of all: it says whose the folder is
+                    with atomic_path(self.root / RUN) as path:
+                        path.write_text(json.dumps(_MADE_BY) + "\n", encoding="utf-8")
+                for name in _NAMES:
+                    (self.root / name).mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(
                 f"cannot write to {one_line(root)}: {error.strerror}. Choose another --folder."
             ) from error
+        if found is not None:
+            raise InputError(
+                f"{one_line(root)} holds {one_line(found)}, which `deep-piano serve` has not made. "
+                "Give a new or empty --folder."
+            )
         self._taken = FileLock(self.root / ".lock", timeout=0, thread_local=False)
         try:
             self._taken.acquire()
@@ -80,24 +97,28 @@ class Store:
 
     def _clean(self) -> None:
         """Remove what a server that was killed has left unfinished."""
-        for path in (self.root / "work").iterdir():
-            shutil.rmtree(path, ignore_errors=True)
-        for kind in ("seeds", "pieces"):
+        for kind, names in _NAMES.items():
             for path in (self.root / kind).iterdir():
-                if _ID.fullmatch(path.name) and not (path / ABOUT).exists():
+                whole = kind != "work" and (path / ABOUT).exists()
+                if names.fullmatch(path.name) and not whole:
                     shutil.rmtree(path, ignore_errors=True)
 
     # ------------------------------------------------------------------ what is not finished
 
-    def begin(self) -> Path:
+    def begin(self, *, keep: bool = True) -> Path:
         """Return a new folder for unfinished work; its name is random.
+
+        Parameters
+        ----------
+        keep : bool
+            Whether what is made there will stay.
 
         Raises
         ------
         InputError
-            When the folder holds as much as it may.
+            When the folder holds as much as it may, and more would stay.
         """
-        used, most = self.used_bytes(), self._most_bytes
+        used, most = self.used_bytes() if keep else 0, self._most_bytes
         if used > most:
             raise InputError(
                 f"your pieces take {used / 1e9:.1f} GB, and {most / 1e9:.1f} GB are allowed. "
@@ -285,10 +306,7 @@ class Store:
 
     def _write_manifest(self) -> None:
         """Write what `deep-piano gallery` reads."""
-        pieces = open_folder(self.root)
-        with pieces.write(RUN) as path:
-            path.write_text(json.dumps({"made_by": "deep-piano serve"}) + "\n", encoding="utf-8")
-        write_manifest(pieces, Records(_records(self.pieces())))
+        write_manifest(open_folder(self.root), Records(_records(self.pieces())))
 
 
 def made_span(piece: Mapping[str, Any], take: Mapping[str, Any]) -> list[float]:
@@ -322,8 +340,33 @@ def shown_name(name: str) -> str:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return None
+
+
+def _of_others(root: Path) -> str | None:
+    """Return something in a folder that no server has made; None where it may be a server's."""
+    for name in (RUN, f"pieces/{RUN}"):
+        if (root / name).exists() and _read(root / name) != _MADE_BY:
+            return name
+    if (root / RUN).exists():
+        return None
+    found = _shown_in(root)
+    if found.issuperset(_NAMES) and (root / ".lock").exists():
+        # An older server wrote no run.json before its first piece.
+        found = {
+            f"{kind}/{name}"
+            for kind, names in _NAMES.items()
+            for name in _shown_in(root / kind)
+            if not names.fullmatch(name)
+        }
+    return min(found, default=None)
+
+
+def _shown_in(folder: Path) -> set[str]:
+    """Return the names in a folder but for hidden ones, such as a file manager leaves."""
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return {name for name in names if not name.startswith(".")}
 
 
 def _records(pieces: list[dict[str, Any]]) -> list[Record]:

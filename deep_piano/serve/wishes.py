@@ -5,8 +5,8 @@ This module knows requests as JSON, the store and settings; it knows nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from deep_piano.serve.store import Store, shown_title
 
 SHORTEST_S: Final = 2.0
 LONGEST_S: Final = 60.0
+
+_STATES = 2**32
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,33 @@ def wished(asked: Mapping[str, Any], store: Store, config: Config) -> Wish:
     whole = {**usual, **wanted, **window, "keep": None, "score": False}
     settings = load_config(None, {**base, "generate": whole}).generate
     return Wish(path, name, settings, {**about, "controls": given, "window": window})
+
+
+def another(wish: Wish, made: Iterable[tuple[Mapping[str, Any], int]]) -> Wish:
+    """Return a wish with the first random state, from its own on, that none like it has.
+
+    Parameters
+    ----------
+    wish : Wish
+    made : iterable of (mapping, int)
+        What is remembered of pieces, "seed" and "window", and their random states.
+    """
+    like = _of(wish.about)
+    taken = {state for about, state in made if _of(about) == like}
+    state = wish.settings.random_state
+    while state in taken:
+        state = (state + 1) % _STATES
+    settings = wish.settings.model_copy(update={"random_state": state})
+    controls = {**wish.about["controls"], "random_state": state}
+    return replace(wish, settings=settings, about={**wish.about, "controls": controls})
+
+
+def _of(about: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the seed and the window of a piece, without the manner that a change of it keeps."""
+    window = dict(about.get("window", {}))
+    if window.keys() & {"keep_until", "between"}:
+        window.pop("seed_seconds", None)
+    return about["seed"]["id"], window
 
 
 _Found = tuple[Path, str, dict[str, Any], dict[str, Any]]

@@ -34,6 +34,7 @@ from deep_piano.infra.progress import Progress, Tell
 from deep_piano.infra.storage.folder import named
 from deep_piano.models import checkpoint
 from deep_piano.music import audio, loudness, synth
+from deep_piano.music.length import length_s
 from deep_piano.music.midi import holds_midi, read_midi
 from deep_piano.music.notes import Notes, excerpt, make_notes
 from deep_piano.music.sounds import default_sound
@@ -42,9 +43,11 @@ LONGEST_HEARD_S: Final = 60.0
 STEM: Final = "piece"
 """Of a piece's files: what `deep-piano generate SEED -o piece.mp3` calls them."""
 
+KEPT_SEEDS: Final = 8
+"""Seeds whose notes are kept."""
+
 _PEAKS = 1200
 _WINDOW_S = 10.0
-_SEEDS = 8  # whose notes are kept
 _COMPOSED = 0.6  # of the time of a piece: then it is composed
 _READ = 0.15
 
@@ -263,7 +266,7 @@ class Worker:
             with named(task.path, task.name):
                 self._seeds[key] = replace(road.read(task.path, progress), name=task.name)
         self._seeds.move_to_end(key)
-        while len(self._seeds) > _SEEDS:
+        while len(self._seeds) > KEPT_SEEDS:
             self._seeds.popitem(last=False)
         seed = self._seeds[key]
         with named(task.path, task.name):
@@ -327,7 +330,7 @@ def _heard_of_sound(path: Path, progress: Tell) -> tuple[Notes, float, float, au
     from deep_piano.music import transcription
 
     sr = transcription.SAMPLE_RATE
-    whole_s = audio.duration_s(path) or 0.0  # where it does not say, its beginning is heard
+    whole_s = length_s(path) or 0.0  # where no sound is found, `decode` says so
     from_s = math.floor(10 * max(0.0, whole_s - LONGEST_HEARD_S)) / 10
     progress(Progress("reading", 0, 1))
     samples = audio.decode(path, sr=sr, start_s=from_s, seconds=LONGEST_HEARD_S)

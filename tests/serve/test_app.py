@@ -187,6 +187,17 @@ def test_what_is_kept_is_the_same_and_what_follows_differs(served, piece):
     assert follows[0] != follows[1]
 
 
+def test_each_that_continues_differently_is_another(served, piece):
+    asked = {"piece": piece["id"], "take": 1, "keep_until": 11.5, "another": True}
+    asked["controls"] = {"random_state": 5}
+    jobs = [served.tell("POST", "/api/pieces", asked)[1]["job"] for _ in range(2)]
+    made = [served.piece(job)["takes"][0] for job in jobs]
+    jobs = [served.tell("POST", "/api/pieces", asked)[1]["job"]]
+    made += [served.piece(job)["takes"][0] for job in jobs]
+    assert [take["random_state"] for take in made] == [5, 6, 7]
+    assert len({take["files"]["piece.mid"] for take in made}) == 3
+
+
 def test_a_span_of_a_take_is_made_anew_and_all_else_stays(served, piece):
     asked = {"piece": piece["id"], "take": 1, "between": [9.0, 14.0]}
     status, answer = served.tell("POST", "/api/pieces", asked | {"controls": {"random_state": 1}})
@@ -479,6 +490,18 @@ def test_a_recording_stays_while_a_piece_of_it_waits(
         server.close()
 
 
+def test_a_piece_stays_while_something_is_made_of_it(served, seed):
+    new = served.piece(served.compose(seed))["id"]
+    running = slow(served, seed)
+    asked = {"piece": new, "take": 1, "keep_until": 12.0, "controls": {}}
+    waiting = served.tell("POST", "/api/pieces", asked)[1]["job"]
+    status, answer = served.ask("DELETE", f"/api/pieces/{new}")
+    assert (status, answer["error"][:37]) == (400, "something is being made of this piece")
+    served.ask("DELETE", f"/api/jobs/{running}")
+    served.piece(waiting)
+    assert served.ask("DELETE", f"/api/pieces/{new}")[0] == 200
+
+
 def test_a_piece_is_renamed_starred_and_deleted(served, seed):
     new = served.piece(served.compose(seed))["id"]
     status, facts = served.tell("PATCH", f"/api/pieces/{new}", {"title": "雨だれ/2", "starred": 1})
@@ -492,13 +515,25 @@ def test_a_piece_is_renamed_starred_and_deleted(served, seed):
 
 
 def test_a_full_folder_says_so(tmp_path, weights, three_keys, sketch):
-    (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "more").write_text("than fits")
     server = small_server(tmp_path / "music", weights, three_keys, most_bytes=1)
     try:
         status, answer = server.ask("POST", "/api/seeds", sketch.read_bytes())
         assert status == 400
         assert "Delete some that you no longer need" in answer["error"]
+    finally:
+        server.close()
+
+
+def test_what_is_taken_out_of_a_full_folder_is_not_refused(
+    served, piece, tmp_path, weights, three_keys
+):
+    server = small_server(tmp_path / "music", weights, three_keys, most_bytes=1)
+    kept = f"pieces/{piece['id']}"
+    shutil.copytree(served.folder / kept, tmp_path / "music" / kept)
+    try:
+        for kind in ("wav", "score"):
+            assert server.ask("GET", f"/api/{kept}/1/{kind}")[0] == 200
+        assert server.ask("POST", "/api/example")[0] == 400
     finally:
         server.close()
 
@@ -517,8 +552,8 @@ def waiting_work(pipe, config):
 def exporting(served, piece, tmp_path, weights, three_keys):
     """Return a server that is making a file, the folder it writes to, and who asked for it."""
     folder = tmp_path / "music"
-    shutil.copytree(served.folder / "pieces" / piece["id"], folder / "pieces" / piece["id"])
     server = Serving(folder, small_config(weights, three_keys), waiting_work)
+    shutil.copytree(served.folder / "pieces" / piece["id"], folder / "pieces" / piece["id"])
     asking = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LONGEST_S)
     asking.request("GET", f"/api/pieces/{piece['id']}/1/wav", headers={"Cookie": server.cookie})
     assert soon(lambda: [*(folder / "work").iterdir()])
@@ -536,6 +571,8 @@ def soon(condition):
 
 def test_a_file_that_nobody_waits_for_any_more_is_not_made(exporting):
     server, work, asking = exporting
+    [kept] = (piece.name for piece in (work.parent / "pieces").iterdir())
+    assert server.ask("DELETE", f"/api/pieces/{kept}")[0] == 400
     asking.close()
     gone = soon(lambda: not [*work.iterdir()])
     server.close()
@@ -621,7 +658,7 @@ def test_beyond_this_machine_a_token_is_printed_once_and_tls_is_named(
         answer.read()
         statuses.append(answer.status)
     connection.close()
-    assert statuses == [403, 303]
+    assert statuses == [403, 200]
     server.terminate()
     output, errors = server.communicate(timeout=LONGEST_S)
     assert (server.returncode, errors) == (0, b"")

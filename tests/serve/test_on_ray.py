@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import time
+from pathlib import Path
 
 import pytest
 
+from deep_piano.config.sections import Config
 from deep_piano.serve import on_ray
+from deep_piano.serve.worker import Look
 from tests.support import recordings
 from tests.support.serving import LONGEST_S, Serving, small_config
 
@@ -56,6 +59,34 @@ def test_cancelling_ends_it_there(on_a_cluster, sketch):
     assert on_a_cluster.ask("DELETE", f"/api/jobs/{job}")[0] == 200
     assert on_a_cluster.wait(job)["state"] == "cancelled"
     on_a_cluster.piece(on_a_cluster.compose(seed))
+
+
+def test_of_what_an_actor_was_given_the_last_eight_are_kept(tmp_path, monkeypatch):
+    class Idle:
+        def __init__(self, config):
+            pass
+
+        def warm_up(self):
+            pass
+
+    given = []
+
+    def answered(worker, task, share):
+        given.append((task.path.parent, task.path.read_bytes()))
+        return "done", {}
+
+    monkeypatch.setattr(on_ray, "Worker", Idle)
+    monkeypatch.setattr(on_ray, "answered", answered)
+    actor = on_ray.Composer(Config())
+    contents = [f"{number}".encode() for number in (*range(12), 4, 12)]
+    for content in contents:
+        actor.do(Look(Path("recording.mp3"), "song.mp3", tmp_path), content)
+    assert [content for _, content in given] == contents
+    folder = given[0][0].parent
+    kept = {place for place, content in given if content in (b"4", *contents[6:])}
+    assert {*folder.iterdir()} == kept
+    assert len(kept) == 8
+    actor._seeds.cleanup()
 
 
 def test_where_no_cluster_answers_every_job_says_so(tmp_path, weights, three_keys, sketch):

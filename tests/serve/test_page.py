@@ -21,7 +21,7 @@ from deep_piano.serve.worker import work
 from tests.support import recordings
 from tests.support.browsers import chromium
 from tests.support.recordings import struck
-from tests.support.serving import Serving
+from tests.support.serving import Serving, small_server
 
 pytestmark = pytest.mark.browser
 
@@ -219,6 +219,36 @@ def test_the_microphone_is_recorded_as_it_is(visit, served):
     until(page, "!audio.paused && audio.currentTime > 0.1")
 
 
+@pytest.fixture
+def locked(tmp_path, weights, three_keys):
+    server = small_server(tmp_path / "music", weights, three_keys, token="a-token-of-a-test")
+    yield server
+    server.close()
+
+
+def test_the_link_with_the_token_opens_from_another_site_and_reloads(browser, locked):
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    mail = "http://mail.example/"
+    link = f"<a href='{locked.url}?token=a-token-of-a-test'>a page</a>"
+    context.route(mail, lambda route: route.fulfill(body=link, content_type="text/html"))
+    there = page.locator("#stored:has-text('Stored in')")
+    try:
+        page.goto(mail)
+        page.locator("a").click()
+        there.wait_for()
+        assert page.url == locked.url
+        for again in (page.reload, page.reload, lambda: page.goto(locked.url)):
+            again()
+            there.wait_for()
+        page.go_back()
+        page.go_forward()
+        there.wait_for()
+    finally:
+        context.close()
+
+
 KEYBOARD = """
 const input = Object.assign(new EventTarget(), {name: "Stage piano"});
 navigator.requestMIDIAccess = async () => ({inputs: new Map([["1", input]])});
@@ -251,6 +281,96 @@ def test_a_midi_keyboard_gives_its_notes_and_its_pedal(visit, served):
     assert np.diff(notes[:, 0]) == pytest.approx(0.25, abs=0.002)
     assert notes[-1, 1] == pytest.approx(5.0, abs=0.01)  # the pedal holds what a key does not
     assert (notes[:, 1] - notes[:, 0]).min() > 0.2
+
+
+def test_keys_that_are_held_when_it_is_stopped_sound_until_then(visit, served):
+    page = visit(KEYBOARD)
+    page.locator("#keyboard").click()
+    page.evaluate("""() => {
+        const begun = performance.now() - 5000;
+        for (let n = 0; n < 20; n++) {
+            press(begun + 200 * n, 0x90, 60 + n % 12, 80);
+            press(begun + 100 + 200 * n, 0x80, 60 + n % 12, 0);
+        }
+        for (const key of [48, 52, 55]) press(begun + 4500, 0x90, key, 80);
+        press(begun + 4500, 0xb0, 55, 0);  // no key
+    }""")
+    page.wait_for_timeout(500)
+    page.locator("#stop").click()
+    assert heard(page).startswith("23 notes")
+    seed = page.evaluate("sessionStorage.getItem('deep_piano seed')")
+    notes = np.array(served.store.seed(seed)["notes"])
+    held = notes[notes[:, 2] < 60]
+    assert held[:, 2].tolist() == [48, 52, 55]
+    assert (held[:, 1] - held[:, 0]).min() > 1
+    assert np.ptp(held[:, 1]) < 0.01
+
+
+ASKED_FIRST = """
+window.asked = [];
+const first = answer => (...given) => new Promise((allow, refuse) => {
+    asked.push({allow: () => allow(answer(...given)), refuse: () => refuse(new Error("no"))}); });
+const microphone = MediaDevices.prototype.getUserMedia;
+MediaDevices.prototype.getUserMedia = first(async wanted => {
+    window.stream = await microphone.call(navigator.mediaDevices, wanted);
+    return stream;
+});
+const input = Object.assign(new EventTarget(), {name: "Stage piano"});
+navigator.requestMIDIAccess = first(() => ({inputs: new Map([["1", input]])}));
+window.twice = id => { for (const n of [1, 2]) document.getElementById(id).click(); };
+"""
+
+
+@pytest.mark.parametrize("button", ["record", "keyboard"])
+def test_two_clicks_while_the_browser_asks_begin_one_recording(visit, button):
+    page = visit(ASKED_FIRST)
+    page.evaluate("button => twice(button)", button)
+    assert page.evaluate("asked.length") == 1
+    assert page.locator("#choose").is_disabled()
+    page.evaluate("asked.pop().refuse()")
+    page.locator("#wrong:has-text('cannot be used')").wait_for()
+    assert page.evaluate("document.activeElement.id") == button
+    page.evaluate("button => twice(button)", button)
+    assert page.locator("#wrong").is_hidden()
+    page.evaluate("asked.pop().allow()")
+    page.locator("#stop").click()
+    until(page, "!document.getElementById('choose').disabled")
+    assert page.evaluate("asked.length") == 0
+    if button == "record":
+        until(page, "stream.getTracks().every(track => track.readyState === 'ended')")
+
+
+@pytest.mark.slow
+def test_a_server_that_is_started_anew_takes_no_recording_away(
+    browser, tmp_path, weights, three_keys
+):
+    server = small_server(tmp_path / "music", weights, three_keys)
+    context = browser.new_context()
+    context.add_init_script(KEYBOARD)
+    page = context.new_page()
+    page.set_default_timeout(LONGEST_MS)
+    try:
+        page.goto(server.url)
+        page.locator("#stored:has-text('Stored in')").wait_for()
+        page.locator("#keyboard").click()
+        page.evaluate("""() => {
+            window.before = true;
+            for (let n = 0; n < 20; n++) {
+                press(1000 + 250 * n, 0x90, 60 + n % 12, 80);
+                press(1100 + 250 * n, 0x90, 60 + n % 12, 0);
+            }
+        }""")
+        server.close()
+        with page.expect_response(lambda answer: "/api/events" in answer.url and answer.ok):
+            server = small_server(tmp_path / "music", weights, three_keys, port=server.port)
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.before")
+        page.locator("#stop").click()
+        until(page, "!window.before")
+        assert heard(page).startswith("20 notes")
+    finally:
+        context.close()
+        server.close()
 
 
 def test_without_midi_and_microphone_there_are_no_such_buttons(visit):
@@ -442,6 +562,38 @@ def test_a_span_is_made_anew_by_keys_alone(visit, served, sketch):
 
 
 @pytest.mark.slow
+def test_another_is_made_as_the_piece_that_is_shown(visit, served, sketch, playing):
+    page = visit()
+    page.set_input_files("#file", sketch)
+    heard(page)
+    page.locator("#begin").fill("3")
+    first = compose(page)
+    of_sketch = served.store.piece(first)
+    page.locator(".take .roll").click(position={"x": 600, "y": 30})
+    page.get_by_role("button", name="Keep up to").click()
+    kept = served.store.piece(composed(page, first))
+    page.set_input_files("#file", playing)
+    page.locator("#seed-name:has-text('my song.wav')").wait_for()
+    page.get_by_role("button", name="My rhythm, new pitches").click()
+    remixed = served.store.piece(composed(page, kept["id"]))
+    page.evaluate("sessionStorage.removeItem('deep_piano seed')")  # no recording is chosen
+    for old in (of_sketch, kept, remixed):
+        served.store.change(old["id"], title=old["id"], starred=None)
+    page.reload()
+    page.locator("#takes .take").wait_for()
+    assert page.locator("#trim").is_hidden()
+    for old in (of_sketch, kept, remixed):
+        page.locator(f"#pieces .name:has-text('{old['id']}')").click()
+        until(page, f"sessionStorage.getItem('deep_piano piece') === '{old['id']}'")
+        page.locator("#again").click()
+        new = served.store.piece(composed(page, old["id"]))
+        assert (new["seed"], new["window"]) == (old["seed"], old["window"])
+        states = [one["takes"][0]["random_state"] for one in (old, new)]
+        assert states[1] == states[0] + 1
+        assert new["takes"][0]["files"]["piece.mid"] != old["takes"][0]["files"]["piece.mid"]
+
+
+@pytest.mark.slow
 def test_a_remix_keeps_the_rhythm_or_the_pitches(visit, served, sketch):
     page = visit()
     page.set_input_files("#file", sketch)
@@ -533,6 +685,24 @@ def test_what_is_wrong_costs_one_sentence_and_the_page_lives_on(visit, tmp_path,
     page.set_input_files("#file", sketch)
     heard(page)
     assert wrong.is_hidden()
+
+
+def test_each_failure_is_told_and_the_last_that_is_there_is_opened(visit, tmp_path, sketch):
+    page = visit("window.named = new Set();")
+    recordings.write_tone(tmp_path / "second.wav", seconds=1)
+    recordings.write_text(tmp_path / "letter.mp3")
+    content = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    content |= dict.fromkeys(["first.mid", "last.mid"], sketch.read_bytes())
+    page.evaluate("""() => new MutationObserver(() => named.add(
+        document.getElementById("seed-name").textContent)).observe(
+        document.getElementById("seed-name"), {childList: true, characterData: true})""")
+    for name in ("first.mid", "second.wav", "last.mid", "letter.mp3"):
+        drop(page, name, content[name])
+    for said in ("letter.mp3 is not audio", "the seed is too short"):
+        page.locator(f"#wrong:has-text('{said}')").wait_for()
+    heard(page)
+    assert page.evaluate("[...named]") == ["last.mid"]
+    assert len(page.locator("#wrong").text_content().splitlines()) == 2
 
 
 @pytest.mark.slow

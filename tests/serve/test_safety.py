@@ -135,9 +135,11 @@ def test_without_the_token_nothing_is_answered(locked, path):
     assert locked.request("GET", f"{path}?token=")[0] == 403
 
 
-def test_the_token_is_given_once_and_leaves_the_address(locked):
-    status, headers, _ = locked.request("GET", f"/?token={TOKEN}")
-    assert (status, headers["Location"]) == (303, "/")
+def test_the_token_is_given_once_and_brings_page_and_cookie(locked):
+    link = {"Sec-Fetch-Site": "cross-site"}  # in a mail or a chat
+    status, headers, page = locked.request("GET", f"/?token={TOKEN}", **link)
+    assert (status, b"/page/page.js" in page) == (200, True)
+    assert headers["Referrer-Policy"] == "no-referrer"
     cookie = headers["Set-Cookie"].partition(";")[0]
     assert TOKEN not in cookie
     assert locked.request("GET", "/", Cookie=cookie)[0] == 200

@@ -6,14 +6,18 @@ import json
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from deep_piano.errors import InputError
 from deep_piano.generate.gallery import PAGE, known_pieces, write_gallery
-from deep_piano.generate.records import MANIFEST
+from deep_piano.generate.records import MANIFEST, RUN, read_run
 from deep_piano.infra.storage.open import open_folder
+from deep_piano.music.midi import write_midi
 from deep_piano.serve import store as stores
 from deep_piano.serve.store import NotThereError, Store, continuation_s, shown_name
+from tests.support.commands import run
+from tests.support.fakes import arpeggios
 
 HEARD = {"from_s": 0.0, "seconds": 5.0, "notes": [], "peaks": []}
 
@@ -133,6 +137,77 @@ def test_what_was_not_finished_is_gone_at_the_next_start(store):
     assert others.exists()
     assert [one["id"] for one in again.pieces()] == [piece]
     assert again.seed(seed)["name"] == "my song.mp3"
+
+
+def emptied(folder):
+    """Make a folder as an older server left it before its first piece."""
+    Store(folder, 10**9).close()
+    (folder / RUN).unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("work/my song/take.wav", "holds work, which"),
+        ("work/0123456789abcdef/take.wav", "holds work, which"),
+        ("seeds/0123456789abcdef/take.wav", "holds seeds, which"),
+        ("pieces/0123456789abcdef/take.wav", "holds pieces, which"),
+        ("letter.txt", "holds letter.txt, which"),
+        (RUN, "holds run.json, which"),
+        (f"pieces/{RUN}", "holds pieces/run.json, which"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_and_stays(tmp_path, name, said):
+    file = tmp_path / "music" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    before = {*tmp_path.rglob("*")}
+    with pytest.raises(InputError, match=f"{said} .* Give a new or empty --folder"):
+        Store(tmp_path / "music", 10**9)
+    assert {*tmp_path.rglob("*")} == before
+
+
+def test_what_a_lock_lies_beside_is_not_a_servers_for_that(tmp_path):
+    emptied(tmp_path)
+    (tmp_path / "work" / "my song").mkdir()
+    with pytest.raises(InputError, match="holds work/my song, which"):
+        Store(tmp_path, 10**9)
+    assert (tmp_path / "work" / "my song").exists()
+
+
+def test_what_others_put_into_a_servers_folder_stays(store):
+    others = [store.root / "work" / "my song", store.root / "pieces" / "of somebody else"]
+    for folder in others:
+        folder.mkdir()
+    store.close()
+    Store(store.root, 10**9)
+    assert all(folder.exists() for folder in others)
+
+
+def test_a_folder_of_an_older_server_is_still_a_servers(tmp_path):
+    emptied(tmp_path)
+    (tmp_path / "work" / "0123456789abcdef").mkdir()
+    (tmp_path / ".DS_Store").touch()
+    store = Store(tmp_path, 10**9)
+    assert not (tmp_path / "work" / "0123456789abcdef").exists()
+    assert read_run(open_folder(tmp_path)) == {"made_by": "deep-piano serve"}
+    piece = add_piece(store, add_seed(store))
+    store.close()
+    (tmp_path / "letter.txt").touch()
+    assert [one["id"] for one in Store(tmp_path, 10**9).pieces()] == [piece]
+
+
+@pytest.mark.parametrize("options", [[], ["--force"]])
+def test_pieces_of_a_server_are_not_made_anew_by_a_bulk_run(store, tmp_path, weights, options):
+    add_piece(store, add_seed(store))
+    before = (store.root / MANIFEST).read_bytes()
+    (tmp_path / "seeds").mkdir()
+    write_midi(tmp_path / "seeds" / "one.mid", arpeggios(12, rng=np.random.default_rng(0)))
+    told = ["generate", tmp_path / "seeds", "-o", store.root, "--checkpoint", weights, *options]
+    result = run(*told)
+    assert result.exit_code == 2
+    assert "are those of `deep-piano serve`. Give another folder." in result.stderr
+    assert (store.root / MANIFEST).read_bytes() == before
 
 
 def test_a_full_folder_begins_nothing(store):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deep_piano.config.load import load_config
 from deep_piano.errors import ConfigError
-from deep_piano.serve.wishes import wished
+from deep_piano.serve.wishes import another, wished
 
 TAKE = {"take": 2, "stem": "piece-2", "seconds": 60.0}
 PIECE = {"title": "song", "seed": {}, "seed_seconds": 9.5, "takes": [TAKE]}
@@ -65,3 +66,25 @@ def test_what_is_asked_for_does_not_give_way():
 def test_what_a_changed_piece_is_to_be_like_stays(window, manner_s):
     for kept in ({"keep_until": 30.0}, {"between": [20.0, 30.0]}):
         assert asked(Shelf(**window), **OF_TAKE, **kept).settings.seed_seconds == manner_s
+
+
+def test_what_was_changed_alike_is_known_again_though_less_of_the_seed_was_left():
+    wish = asked(**OF_TAKE, keep_until=12.0, config=load_config(None, {}))
+    wish = replace(wish, about={**wish.about, "seed": {"id": "a"}})
+    made = {"seed": {"id": "a"}, "window": {**wish.about["window"], "seed_seconds": 4.5}}
+    assert another(wish, [(made, 0)]).settings.random_state == 1
+
+
+@pytest.mark.parametrize(
+    ("begun", "taken", "next_one"),
+    [(7, [], 7), (7, [7, 8, 10], 9), (2**32 - 1, [2**32 - 1, 0], 1)],
+)
+def test_another_has_the_next_random_state_of_its_seed_and_window(begun, taken, next_one):
+    wish = asked(**RECORDING, controls={"random_state": begun})
+    about = {"seed": {"id": "a"}, "window": {"seed_start": 32.0, "seed_seconds": 7.0}}
+    others = [about | {"window": {"seed_start": 31.0}}, about | {"seed": {"id": "b"}}]
+    others.append({"seed": {"id": "a"}})
+    made = [(about, state) for state in taken] + [(one, next_one) for one in others]
+    new = another(wish, made)
+    assert new.settings == wish.settings.model_copy(update={"random_state": next_one})
+    assert new.about == wish.about | {"controls": {"random_state": next_one}}

@@ -34,15 +34,17 @@ def look(tmp_path, weights, three_keys, monkeypatch):
     """Return a function that has a recording heard; its notes are told by where they are struck."""
     monkeypatch.setattr(cache, "ensure", lambda name, progress=None: None)
 
-    def look(samples, notes):
+    def look(samples, notes, *, name="recording.wav", options=()):
         whole_s = len(samples) / SR
 
         def transcribed(part, *, sr, progress=None):  # the part ends where the recording does
             return excerpt(notes, whole_s - len(part) / sr, whole_s)
 
         monkeypatch.setattr(transcription, "transcribe", transcribed)
-        path = tmp_path / "recording.wav"
-        recordings.write_sound(path, samples)
+        path = tmp_path / name
+        recordings.write_sound(tmp_path / "recording.wav", samples)
+        if options:
+            recordings.ffmpeg("-i", tmp_path / "recording.wav", *options, path)
         worker = Worker(small_config(weights, three_keys))
         return worker.do(Look(path, "talk.wav", tmp_path), lambda stage, done: None)
 
@@ -54,6 +56,25 @@ def test_playing_after_much_talk_is_judged_alone(look):
     heard = look(np.concatenate([talk, playing()]), PLAYED)
     assert len(heard["notes"]) == len(PLAYED)
     assert heard["window"] == pytest.approx([48, 58], abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("no_header.mp3", ("-q:a", 2, "-write_xing", 0)),  # its length is only estimated
+        ("live.webm", ("-c:a", "libopus", "-live", 1)),  # as browsers record: no length at all
+    ],
+)
+def test_the_last_minute_is_heard_of_a_file_without_a_true_length(look, name, options):
+    silent_s = 70.0
+    samples = np.concatenate([np.zeros(round(silent_s * SR)), playing()])
+    notes = PLAYED.copy()
+    for at in ("onset", "offset"):
+        notes[at] += silent_s - TALK_S
+    heard = look(samples, notes, name=name, options=options)
+    assert heard["whole_s"] == pytest.approx(silent_s + PLAYING_S, abs=0.2)
+    assert heard["from_s"] == pytest.approx(silent_s + PLAYING_S - 60, abs=0.2)
+    assert len(heard["notes"]) == len(PLAYED)
 
 
 def test_talk_alone_is_refused(look):

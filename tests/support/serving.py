@@ -44,10 +44,10 @@ def small_config(weights, piano, **more):
 class Serving:
     """A server in a thread, and the page's part of talking to it."""
 
-    def __init__(self, folder, config, work, *, token=None, most_bytes=10**9):
+    def __init__(self, folder, config, work, *, token=None, most_bytes=10**9, port=0):
         self.folder = folder
         self.store = Store(folder, most_bytes)
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
         self.guard = Guard(self.port, token=token)
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -141,6 +141,6 @@ class Serving:
 def small_server(folder, weights, piano, **options):
     """Return a server whose pieces take a second."""
     home = str(piano.with_name("home"))
-    more = {name: options.pop(name) for name in ("token", "most_bytes") if name in options}
+    more = {name: options.pop(name) for name in ("token", "most_bytes", "port") if name in options}
     config = small_config(weights, piano, **options)
     return Serving(folder, config, functools.partial(small_work, home), **more)

@@ -1,9 +1,14 @@
 // What the server is asked. Every change carries a header that no other site can send.
 
 export const ask = async (method, path, body, headers = {}) => {
+  const asked = () => fetch(path, {method, body, headers: {"X-Deep-Piano": "1", ...headers}});
   let answer;
   try {
-    answer = await fetch(path, {method, body, headers: {"X-Deep-Piano": "1", ...headers}});
+    answer = await asked();
+    if (answer.status === 403) {  // a server that was started anew: its page brings its cookie
+      await fetch("/");
+      answer = await asked();
+    }
   } catch {
     throw new Error("The server does not answer. Start it again: deep-piano serve.");
   }
@@ -50,9 +55,14 @@ export const safely = action => async (...given) => {
   try { return await action(...given); } catch (error) { say(error); }
 };
 
-// The same for what nobody has clicked: an earlier sentence stays.
+// The same for what nobody has clicked: an earlier sentence stays, each is a line.
+export const report = ({message}) => {
+  const said = $("wrong").hidden ? [] : $("wrong").textContent.split("\n");
+  if (!said.includes(message)) say(new Error([...said, message].join("\n")));
+};
+
 export const quietly = action => async (...given) => {
-  try { return await action(...given); } catch (error) { say(error); }
+  try { return await action(...given); } catch (error) { report(error); }
 };
 
 // What this tab works on, so that a reload goes on with it.

@@ -59,14 +59,30 @@ const seek = (view, s) => {
   frame();
 };
 
-const change = async (view, kept, kind) => {  // make a part of a take anew
+// With the next random state that none of the same has yet, which the server knows.
+const compose = async (of, take, controls) => {
   audio().pause();
-  const controls = {...wanted(kind), random_state: view.take.random_state + 1};
-  controls.seconds = Math.max(controls.seconds ?? 0, view.take.seconds);
-  asked((await tell("POST", "/api/pieces", {piece: piece.id, take: view.take.take, ...kept, controls})).job);
+  const next = {...controls, random_state: (take.random_state + 1) % 2 ** 32};
+  asked((await tell("POST", "/api/pieces", {...of, controls: next, another: true})).job);
 };
 
-const keep = view => change(view, {keep_until: Number(view.mark.toFixed(2))});
+const change = (take, kept) => {  // make a part of a take anew
+  const controls = wanted(kept.between && "between");
+  controls.seconds = Math.max(controls.seconds ?? 0, take.seconds);
+  return compose({piece: piece.id, take: take.take, ...kept}, take, controls);
+};
+
+const keep = view => change(view.take, {keep_until: Number(view.mark.toFixed(2))});
+
+export const makeAnother = async () => {  // as the piece that is shown was made
+  if (!piece) throw new Error("Choose a recording first.");
+  const {takes: [take], seed: {id}, window: {seed_start, seed_seconds, seed_end, remix, keep_until, between}} = piece;
+  if (between) return change(take, {between});
+  if (keep_until) return change(take, {keep_until});
+  const begin = seed_start - (await ask("GET", `/api/seeds/${id}`)).from_s;
+  const end = begin + (seed_seconds ?? seed_end - seed_start);
+  await compose({seed: id, begin, end, ...(remix && {remix})}, take, wanted(remix));
+};
 
 const star = async view => {
   piece = await tell("PATCH", `/api/pieces/${piece.id}`, {starred: view.take.take});
@@ -107,7 +123,7 @@ const drawTake = (take, notes) => {
   view.play.onclick = safely(() => toggle(view));
   view.star.onclick = safely(() => star(view));
   view.keep.onclick = safely(() => keep(view));
-  const span = drawSpan(view, safely(between => change(view, {between}, "between")));
+  const span = drawSpan(view, safely(between => change(view.take, {between})));
   roll.onclick = event => {
     const box = roll.getBoundingClientRect();
     seek(view, take.seconds * (event.clientX - box.left) / box.width);

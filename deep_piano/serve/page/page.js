@@ -1,9 +1,9 @@
 // The page: what is shown follows what the server tells.
 
-import {$, ask, follow, kept, make, quietly, safely, say, tell} from "./ask.js";
-import {closePiece, setUpListen, showPiece, shownPiece} from "./listen.js";
-import {setUpPlay} from "./play.js";
-import {set, setUpShape, wanted} from "./shape.js";
+import {$, ask, follow, kept, make, quietly, report, safely, say, tell} from "./ask.js";
+import {closePiece, makeAnother, setUpListen, showPiece, shownPiece} from "./listen.js";
+import {setUpPlay, whenKept} from "./play.js";
+import {setUpShape, wanted} from "./shape.js";
 import {chosen, setUpTrim, showSeed} from "./trim.js";
 
 const jobs = new Map();
@@ -30,20 +30,28 @@ const drawJobs = () => {
   }));
 };
 
-// What this tab asked for is opened when it is there.
-const opened = async job => {
-  if (kept("job") !== job.job || active(job)) return;
-  kept("job", null);
-  if (job.state === "failed") throw new Error(job.message);
-  if (job.state === "cancelled") return;
-  if (job.kind === "look") await showSeed(job.result.seed);
-  else await openPiece(job.result.piece);
+// What this tab asked for: each failure is told, and the last of what is there is opened.
+const mine = () => JSON.parse(kept("jobs") ?? "[]");
+
+const settle = async () => {
+  let open = null;
+  const left = mine().filter(id => {
+    const job = jobs.get(id);
+    if (!job || active(job)) return true;
+    if (job.state === "failed") report(new Error(job.message));
+    if (job.state === "done") open = job;
+    return false;
+  });
+  if (open && left.length) left.unshift(open.job);  // what comes last may fail
+  kept("jobs", JSON.stringify(left));
+  if (!open || left.length) return;
+  if (open.kind === "look") await showSeed(open.result.seed);
+  else await openPiece(open.result.piece);
 };
 
 const asked = id => {
-  kept("job", id);
-  const job = jobs.get(id);  // it may have ended already
-  if (job) quietly(opened)(job);
+  kept("jobs", JSON.stringify([...mine(), id]));
+  quietly(settle)();  // it may have ended already
 };
 
 // ------------------------------------------------------------------ pieces
@@ -87,21 +95,16 @@ const compose = async remix => {
   asked((await tell("POST", "/api/pieces", facts)).job);
 };
 
-const again = async () => {
-  if (!chosen()) throw new Error("Choose a recording first.");
-  set("random_state", (wanted().random_state ?? 0) + 1);
-  await compose(shownPiece()?.window.remix);
-};
-
 const changed = quietly(async facts => {
   if (facts.kind === "pieces") return refresh();
   jobs.set(facts.job, facts);
   drawJobs();
   if (facts.kind === "piece" && facts.state === "done") await refresh();
-  return opened(facts);
+  return settle();
 });
 
 const start = async () => {
+  if (location.search) history.replaceState(null, "", "/");  // the token: the cookie is there
   const state = await refresh();
   $("stored").textContent = `Stored in ${state.folder}. ${state.where}`;
   setUpShape(state.controls);
@@ -110,16 +113,16 @@ const start = async () => {
   setUpListen(state.score, asked);
   for (const button of $("makes").children)
     button.onclick = safely(() => compose(button.dataset.remix));
-  $("again").onclick = safely(again);
+  $("again").onclick = safely(makeAnother);
   for (const job of state.jobs) jobs.set(job.job, job);
-  follow(state.last, {changed, reload: () => location.reload()});
+  follow(state.last, {changed, reload: () => whenKept(() => location.reload())});
   drawJobs();
   // A reload goes on where this tab was.
   if (kept("seed")) await showSeed(kept("seed")).catch(() => kept("seed", null));
   const piece = pieces.find(one => one.id === kept("piece"));
   if (piece) await showPiece(piece);
-  const mine = jobs.get(kept("job"));
-  if (mine) await opened(mine);
+  kept("jobs", JSON.stringify(mine().filter(id => jobs.has(id))));  // the server may be another
+  await settle();
 };
 
 start().catch(say);

@@ -13,10 +13,15 @@ const variable = number => {  // a number of MIDI's variable length
 };
 
 // From [milliseconds, bytes] in order: one track, 480 ticks a quarter, 120 quarters a minute.
-export const midiFile = messages => {
-  const track = [];
+// Keys that are still held are released when it was stopped.
+const midiFile = (messages, stopped) => {
+  const track = [], held = new Set();
+  for (const [, [kind, key, velocity]] of messages)
+    if (kind === 0x90 && velocity) held.add(key);
+    else if (kind !== 0xb0) held.delete(key);
+  const end = Math.max(stopped, messages.at(-1)[0]);
   let before = 0;
-  for (const [at, data] of messages) {
+  for (const [at, data] of [...messages, ...[...held].map(key => [end, [0x80, key, 64]])]) {
     const tick = Math.round((at - messages[0][0]) * 0.96);
     track.push(...variable(tick - before), ...data);
     before = tick;
@@ -29,30 +34,57 @@ export const midiFile = messages => {
 
 // ------------------------------------------------------------------ what is being recorded
 
-let stop = null;
+let stop = null, recordings = 0, later = null;
 
-const begin = (text, ended) => {  // show the panel; `ended` is called once
+const free = is => {
+  for (const id of ["choose", "record", "capture", "keyboard", "example"]) $(id).disabled = !is;
+};
+
+const stopped = text => new Promise(done => {  // show the panel until it is stopped; tell when
   const begun = performance.now();
   $("recording").hidden = false;
   $("recording-says").textContent = text;
   $("stop").focus();
-  for (const id of ["choose", "record", "capture", "keyboard", "example"]) $(id).disabled = true;
   const timer = setInterval(() => {
     const now = (performance.now() - begun) / 1000;
     $("clock").textContent = `${clock(now)} of ${clock(LONGEST_S)}`;
     if (now >= LONGEST_S) stop();
   }, 100);
-  stop = safely(async () => {
+  stop = () => {
     clearInterval(timer);
     stop = null;
     $("recording").hidden = true;
-    for (const id of ["choose", "record", "capture", "keyboard", "example"]) $(id).disabled = false;
-    $("record").focus();
-    await ended();
-  });
+    done(performance.now());
+  };
+});
+
+// From the click on, as the browser may ask its user first: a second click begins nothing.
+const recorded = (button, begin, given) => safely(async () => {
+  free(false);
+  recordings += 1;
+  try {
+    let ended, at;
+    try {
+      const [text, end] = await begin();
+      [ended, at] = [end, await stopped(text)];
+    } finally {
+      free(true);
+      $(button).focus();
+    }
+    await given(...await ended(at));
+  } finally {
+    recordings -= 1;
+  }
+  if (!recordings) later?.();
+});
+
+// At once, or when what is being recorded is kept.
+export const whenKept = action => {
+  if (recordings) later = action;
+  else action();
 };
 
-const record = async given => {
+const record = async () => {
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({
@@ -73,7 +105,7 @@ const record = async given => {
   recorder.ondataavailable = event => parts.push(event.data);
   const whole = new Promise(done => { recorder.onstop = done; });
   recorder.start(1000);
-  begin("Play. Ten seconds are best; the end of what you play is continued.", async () => {
+  return ["Play. Ten seconds are best; the end of what you play is continued.", async () => {
     clearInterval(meter);
     recorder.stop();
     await whole;
@@ -81,11 +113,11 @@ const record = async given => {
     context.close();
     $("level").value = 0;
     const name = type.startsWith("audio/webm") ? "recording.webm" : "recording.m4a";
-    await given(new Blob(parts, {type}), name);
-  });
+    return [new Blob(parts, {type}), name];
+  }];
 };
 
-const keyboard = async given => {
+const keyboard = async () => {
   let access;
   try { access = await navigator.requestMIDIAccess(); } catch {
     throw new Error("The MIDI keyboard cannot be used. Allow it for this page.");
@@ -103,13 +135,13 @@ const keyboard = async given => {
   };
   for (const input of inputs) input.addEventListener("midimessage", hear);
   for (const input of inputs) input.open?.();
-  begin(`Play on ${inputs.map(one => one.name).join(", ")}.`, async () => {
+  return [`Play on ${inputs.map(one => one.name).join(", ")}.`, async at => {
     for (const input of inputs) input.removeEventListener("midimessage", hear);
     $("level").value = 0;
     if (!notes) throw new Error("No note came from the MIDI keyboard. Try again.");
     messages.sort((one, other) => one[0] - other[0]);
-    await given(midiFile(messages), "keyboard.mid");
-  });
+    return [midiFile(messages, at), "keyboard.mid"];
+  }];
 };
 
 // ------------------------------------------------------------------ the drop area
@@ -131,8 +163,8 @@ export const setUpPlay = ({asked, example}) => {
   // Over plain HTTP from another machine no browser gives the microphone.
   $("capture").hidden = can && !matchMedia("(pointer: coarse)").matches;
   $("keyboard").hidden = !navigator.requestMIDIAccess;
-  $("record").onclick = safely(() => record(given));
-  $("keyboard").onclick = safely(() => keyboard(given));
+  $("record").onclick = recorded("record", record, given);
+  $("keyboard").onclick = recorded("keyboard", keyboard, given);
   $("stop").onclick = () => stop?.();
   $("example").onclick = safely(example);
   const drop = $("drop");

@@ -47,5 +47,3 @@ const given = one => field(one).value !== "" &&
 // Without what the kind of piece, such as a remix that keeps the "rhythm", has no use for.
 export const wanted = kind => Object.fromEntries(table.filter(one => given(one) && !one.useless.includes(kind)).map(one =>
   [one.setting, one.choices.length ? field(one).value : Number(field(one).value)]));
-
-export const set = (setting, value) => { if ($(`control-${setting}`)) $(`control-${setting}`).value = value; };
