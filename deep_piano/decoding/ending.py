@@ -83,7 +83,7 @@ def final_span(begin: int, end: int, chance: float) -> tuple[int, int]:
     By chance it rings as long as pianists let it, but for no more than a third of what there is
     from `begin` on.
     """
-    rings_s = np.interp(chance, np.linspace(0, 1, len(RINGING_S)), RINGING_S)
+    rings_s = float(np.interp(chance, np.linspace(0, 1, len(RINGING_S)), RINGING_S))
     rings_s = min(rings_s, max(0.0, LARGEST_RINGING * (end - begin) / STEPS_PER_SECOND))
     earliest = end - round(rings_s * STEPS_PER_SECOND)
     return earliest, earliest + round(min(FINAL_SPAN_S, rings_s / 2) * STEPS_PER_SECOND)
