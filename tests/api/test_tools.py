@@ -51,7 +51,7 @@ def test_a_checkpoint_that_cannot_be_written_to_is_refused_before_the_index(monk
     monkeypatch.setattr(LocalFolder, "require_writable", refuse)
     monkeypatch.setattr(tools, "index_of", lambda *_, **__: pytest.fail("the work was begun"))
     with pytest.raises(InputError, match="cannot write"):
-        dp.index_dataset("dataset", checkpoint="any")
+        dp.index_dataset("dataset", checkpoint="any", force=True)
 
 
 def test_a_recording_is_inspected(rng):

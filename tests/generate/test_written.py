@@ -86,7 +86,7 @@ def test_the_midi_file_sounds_the_same_however_it_is_written(make):
 def test_only_new_has_no_marker(make):
     from symusic import Score
 
-    piece = make(only_new=True, two_tracks=True)
+    piece = make(only_new=True)
     score = Score(piece.path)
     assert not score.markers
     assert len(score.tracks) == 1

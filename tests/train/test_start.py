@@ -182,7 +182,7 @@ def test_layers_are_added_to_other_weights_but_not_taken_away(dataset, run):
 
 def test_other_weights_must_fit(dataset, run, tmp_path):
     other = random_checkpoint(TINY)
-    with pytest.raises(CheckpointError, match="the preset 'tiny' is"):
+    with pytest.raises(CheckpointError, match="the preset 'tiny' has"):
         begin(dataset, run, SETTINGS, init=other)
     with (
         tones(tmp_path / "sound", "mulaw") as sound,

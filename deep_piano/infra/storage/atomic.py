@@ -15,7 +15,6 @@ from deep_piano.errors import DeepPianoError, InputError, one_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = {
-    errno.ENOENT: "Was its folder removed? Run the same command again.",
     errno.ENAMETOOLONG: "Give a shorter name.",
     errno.EISDIR: "Give the name of a file to write.",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Choose another folder."),
@@ -75,6 +74,8 @@ def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
             put_in_place(temporary, path, replace=replace)
         except OSError as error:
             advice = _ADVICE.get(error.errno or 0, "Run the same command again.")
+            if error.errno == errno.ENOENT:
+                advice = f"Was its folder removed? {advice}"
             raise DeepPianoError(
                 f"cannot write {one_line(path)}: {error.strerror}. {advice}"
             ) from error
