@@ -177,8 +177,9 @@ def index_dataset(
     folder, digest = None, ""
     if checkpoint is not None:
         folder = checkpoints.find(os.fspath(checkpoint), of_storage)
-        digest = checkpoints.load(folder, codec=SPEC.codec).digest
-        checkpoints.require_without("corpus", folder, force=force)
+        known = checkpoints.load(folder, codec=SPEC.codec)
+        checkpoints.require_without("corpus", known, folder, force=force)
+        digest = known.digest
         folder.require_writable()
     place = None if out is None else path_of(out)
     if place is not None:

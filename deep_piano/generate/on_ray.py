@@ -123,13 +123,14 @@ def generate(
         write_manifest(pieces, Records())
     require_same_run(pieces, about, force=force)
     records = Records() if force else _still_good(before, pieces, entries)
+    dropped = len(records) < len(before)
     state = OnTheWay(run, records, max_failures=bulk.max_failures)
     facts = dict(stage="generate", seeds=len(entries))
     logger.info("generate: %d seeds", len(entries), extra=dict(facts, event="begun"))
     todo = state.missing(entries)
     write_table(pieces, records)
     write_manifest(pieces, records)  # what a killed run left becomes part of it
-    if settings.keep is not None:
+    if settings.keep is not None and dropped:
         _remove_dropped(pieces, before, records)
     if todo:
         progress(Progress("starting Ray", 0, 1))

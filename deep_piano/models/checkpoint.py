@@ -114,9 +114,11 @@ def save(
     _write_card(folder, card)
 
 
-def require_without(kind: Literal["judge", "corpus"], folder: Folder, *, force: bool) -> None:
-    """Raise an InputError where a checkpoint has a judge, or an index, and may not lose it."""
-    if not force and kind in _read_card(folder).get("files", {}):
+def require_without(
+    kind: Literal["judge", "corpus"], checkpoint: Checkpoint, folder: Folder, *, force: bool
+) -> None:
+    """Raise an InputError where the checkpoint of a folder has a judge, or an index, to lose."""
+    if not force and getattr(checkpoint, kind) is not None:
         one = {"judge": "a judge", "corpus": "an index of its corpus"}[kind]
         raise InputError(
             f"{one_line(folder.uri)} has {one} already, which would be replaced. Give a copy of "

@@ -170,7 +170,7 @@ def require_folders(
 
     What lies below it would pass for removed, and all that was read of it would be lost.
     """
-    problems = {entry.name: entry.problem for entry in entries if entry.problem}
+    problems = _problems(entries)
     lost: Counter[str] = Counter()
     for name in ledger if problems else ():
         while name := name.rpartition("/")[0]:
@@ -203,9 +203,14 @@ def corpus_digest(
     sources: Sequence[Source], ignored: Mapping[str, int], entries: Iterable[Entry] = ()
 ) -> str:
     """Return the digest of a corpus: names, contents and given splits, and what cannot be read."""
-    problems = {entry.name: entry.problem for entry in entries if entry.problem}
+    problems = _problems(entries)
     parts = [[asdict(source) for source in sources], ignored, *([problems] if problems else [])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _problems(entries: Iterable[Entry]) -> dict[str, str]:
+    """Return why entries cannot be read, by name."""
+    return {entry.name: entry.problem for entry in entries if entry.problem}
 
 
 def is_current(manifest: Manifest, settings: PrepareConfig, digest: str, dataset: Folder) -> bool:

@@ -135,7 +135,7 @@ def store_judge(
         cannot be written to, or has another checkpoint in the end.
     """
     checkpoint = load(folder, codec=SPEC.codec)
-    require_without("judge", folder, force=force)
+    require_without("judge", checkpoint, folder, force=force)
     folder.require_writable()
     trained = train_judge(checkpoint, dataset, settings, recordings=recordings, progress=progress)
     save_judge(folder, trained.judge, digest=checkpoint.digest)

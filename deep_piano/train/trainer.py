@@ -20,7 +20,7 @@ from deep_piano.errors import CheckpointError
 from deep_piano.infra.backend import load_keras, mixed_precision
 from deep_piano.models import checkpoint as checkpoints
 from deep_piano.models.checkpoint import Checkpoint
-from deep_piano.models.config import ModelConfig
+from deep_piano.models.config import ModelConfig, weight_shapes
 from deep_piano.models.note_network import build_model, carried, carry_state, nats_of
 from deep_piano.train.windows import Batch
 from deep_piano.train.workers import Workers
@@ -211,8 +211,8 @@ class Trainer:
             When they do not fit this model.
         """
         workers = self._workers
-        shapes = {name: one.shape for name, one in checkpoints.weights_of(self.model).items()}
-        if shapes != {name: one.shape for name, one in weights.items()}:
+        shapes = {name: one.shape for name, one in weights.items()}
+        if shapes != weight_shapes(self.spec, self.config):
             raise CheckpointError(
                 "the last checkpoint has another network than the run's settings say, as where two "
                 "trainings wrote into one folder. Begin a new run, with --init to start from its "

@@ -9,6 +9,7 @@ from deep_piano.music.meter import Meter
 def test_steady_quarters():
     meter = Meter.steady(0.75)
     assert meter.bpm == pytest.approx(80)
+    assert len(set(meter.beat_us)) == 1
     assert meter.quarters([0, 0.75, 3.0, 300]).tolist() == [0, 1, 4, 400]
 
 
