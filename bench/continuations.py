@@ -14,6 +14,7 @@ random states, and every continuation is held against the real one over the same
 - *overlapped area* of the distributions of the figures of `texture.TEXTURES`, over all pieces of a
   corpus, with the same control;
 - *common ends*: the share of notes that end exactly with another;
+- *pulse*: how regular excerpts of 15 s are from bar to bar, by the autocorrelation of their onsets;
 - faults, over the whole piece: silence of more than 4 s, a pattern repeated more than 16 times in a
   row, fewer than two pitch classes in effect, one half more than twice as dense as the other;
 - the longest run of notes that a continuation shares with the training corpus, where its index is
@@ -39,7 +40,7 @@ from typing import Any
 import click
 import numpy as np
 
-from bench.realism import density_drift, habits, overlapped_areas, told_apart
+from bench.realism import density_drift, habits, mean_pulse, overlapped_areas, told_apart
 from bench.recordings import find_recordings
 from deep_piano.analysis.keys import key_of
 from deep_piano.analysis.note_figures import (
@@ -139,6 +140,7 @@ class Case:
 @click.option("--top-k", type=PerField(int), help="As for deep-piano generate.")
 @click.option("--guidance", type=PerField(float), help="As for deep-piano generate.")
 @click.option("--hold-density", type=float, help="As for deep-piano generate.")
+@click.option("--hold-beat", type=float, help="As for deep-piano generate.")
 @click.option("--candidates", type=int, help="As for deep-piano generate.")
 @click.option("--form", help="As for deep-piano generate.")
 def main(
@@ -307,7 +309,7 @@ class Realism:
         The same by `habits`, which no judge of candidates looks at.
     areas, real_areas : dict of str to float
         Overlapped area of each of `TEXTURES`.
-    common_ends, real_common_ends : float
+    common_ends, real_common_ends, pulse, real_pulse : float
     """
 
     told_apart: float
@@ -318,6 +320,8 @@ class Realism:
     real_areas: dict[str, float]
     common_ends: float
     real_common_ends: float
+    pulse: float
+    real_pulse: float
 
     @property
     def area(self) -> float:
@@ -344,6 +348,8 @@ def realism(cases: Sequence[Case]) -> Realism:
         overlapped_areas(*halves),
         _mean(map(common_ends, ours)),
         _mean(map(common_ends, real)),
+        mean_pulse(ours),
+        mean_pulse(real),
     )
 
 
@@ -374,7 +380,8 @@ def adherence_table(cases: Sequence[Case]) -> str:
 
 def realism_table(cases: Sequence[Case]) -> str:
     """Return a line a corpus: ours, and in brackets the real ones' by halves, or their own."""
-    head = ["corpus", "told apart", "by habits", "common ends", "overlapped area", *TEXTURES]
+    head = ["corpus", "told apart", "by habits", "common ends", "pulse"]
+    head += ["overlapped area", *TEXTURES]
     rows = []
     for corpus, some in by_corpus(cases):
         found = realism(some)
@@ -382,6 +389,7 @@ def realism_table(cases: Sequence[Case]) -> str:
             (found.told_apart, found.real_told_apart),
             (found.otherwise, found.real_otherwise),
             (found.common_ends, found.real_common_ends),
+            (found.pulse, found.real_pulse),
             (found.area, found.real_area),
             *zip(found.areas.values(), found.real_areas.values(), strict=True),
         ]
@@ -444,7 +452,8 @@ def verdict(cases: Sequence[Case]) -> str:
         f"{alike.otherwise:.3f} ({alike.real_otherwise:.3f}), mean overlapped area "
         f"{alike.area:.3f} ({alike.real_area:.3f}): {_verdict(alike.area >= OVERLAP_AIM)} "
         f"(aim: {OVERLAP_AIM}). "
-        f"Common ends {alike.common_ends:.3f} ({alike.real_common_ends:.3f}). "
+        f"Common ends {alike.common_ends:.3f} ({alike.real_common_ends:.3f}), "
+        f"pulse {alike.pulse:.3f} ({alike.real_pulse:.3f}). "
         f"Silences {bad[0]:.2f}, loops {bad[1]:.2f}, drones {bad[2]:.2f}, "
         f"drifts {bad[3]:.2f} of {len(parts)} pieces."
     )

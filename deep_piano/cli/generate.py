@@ -44,7 +44,8 @@ class _Generate(Grouped):
             "Music": (
                 *("seconds", "takes", "keep", "random_state", "candidates", "only_new"),
                 *("form", "plan", "density", "register_shift", "dynamics", "key"),
-                *("temperature", "top_p", "top_k", "min_p", "guidance", "hold_density"),
+                *("temperature", "top_p", "top_k", "min_p", "guidance"),
+                *("hold_density", "hold_beat"),
                 *("checkpoint", "index", "most_shared"),
             ),
             "Output": ("out", "force", "sound", "midi", "two_tracks", "score", "as_json"),
@@ -110,6 +111,7 @@ class _Generate(Grouped):
 @click.option(
     "--hold-density", type=float, help="How strongly to keep the density of the seed.  [1]"
 )
+@click.option("--hold-beat", type=float, help="How strongly to keep the beat.  [1]")
 @click.option("--form", help="Course of the piece: free, aba, rondo, theme.  [aba from 90 s on]")
 @click.option(
     "--plan", type=PlanFile(), help="Course of your own: a YAML file of sections (docs/form.md)."

@@ -30,6 +30,7 @@ SEED_SECONDS: Final = (3.0, 15.0)  # lengths of seeds in training
 
 _EXACT_STEPS = 128  # up to here every step of the grid has its own class
 _GROWTH = 1.06
+_STRAY_STEPS = 3.0  # of a note that comes a little early or late: their standard deviation
 
 Sequence = NDArray[np.int32]
 
@@ -250,11 +251,15 @@ def bend(sequence: Sequence, augmentation: Augmentation, rng: np.random.Generato
     return bent
 
 
-def garble(sequence: Sequence, share: float, rng: np.random.Generator) -> Sequence:
-    """Replace random values by those of other notes of the piece.
+def garble(sequence: Sequence, share: float, rng: np.random.Generator) -> tuple[Sequence, Sequence]:
+    """Put errors into the input of a network, and say what is then right.
 
     Errors in the training input make a network more robust to its own errors in closed loop.
     Scheduled sampling (Bengio et al. 2015) uses the network's own draws instead.
+
+    A pitch, a velocity or a duration is replaced by that of another note. A note that comes at a
+    wrong time comes between its neighbours, which stay where they are, as does its end: a network
+    whose input was shifted from there on would learn that after an error the beat is another.
 
     Parameters
     ----------
@@ -265,15 +270,49 @@ def garble(sequence: Sequence, share: float, rng: np.random.Generator) -> Sequen
 
     Returns
     -------
-    ndarray of int32, shape (n, 4)
-        The first note is unchanged.
+    garbled : ndarray of int32, shape (n, 4)
+        The input. The first note is unchanged.
+    targets : ndarray of int32, shape (n, 4)
+        The sequence, its onsets counted from the notes of the input.
     """
-    garbled = np.array(sequence, np.int32)
-    for field in range(garbled.shape[1]):
-        wrong = rng.random(len(sequence)) < share
-        wrong[:1] = False
+    garbled, targets = np.array(sequence, np.int32), np.array(sequence, np.int32)
+    for field in (PITCH, VELOCITY, DURATION):
+        wrong = _some(len(sequence), share, rng)
         garbled[wrong, field] = rng.choice(sequence[:, field], int(wrong.sum()))
-    return garbled
+    right = np.cumsum(sequence[:, ONSET], dtype=np.int64)
+    onset = _astray(sequence[:, ONSET], right, _some(len(sequence), share, rng), rng)
+    garbled[:, ONSET] = _within(np.diff(onset, prepend=0), ONSET)
+    targets[1:, ONSET] = _within(right[1:] - onset[:-1], ONSET)
+    same = garbled[:, DURATION] == sequence[:, DURATION]
+    garbled[same, DURATION] = _within(garbled[same, DURATION] + (right - onset)[same], DURATION)
+    return garbled, targets
+
+
+def _some(count: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    chosen = rng.random(count) < share
+    chosen[:1] = False
+    return chosen
+
+
+def _astray(
+    gap: NDArray[np.int32],
+    right: NDArray[np.int64],
+    wrong: NDArray[np.bool_],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Return onsets, of which some are wrong: by little, or after another note's gap.
+
+    All stay between the onsets beside them; the last is right.
+    """
+    onset = right.copy()
+    for place in np.flatnonzero(wrong[:-1]).tolist():
+        before, after = onset[place - 1], right[place + 1]
+        if rng.random() < 0.5:
+            astray = right[place] + round(rng.normal(0, _STRAY_STEPS))
+        else:
+            astray = before + rng.choice(gap)
+        onset[place] = min(max(astray, before), after)
+    return onset
 
 
 def _transcription_errors(

@@ -43,7 +43,8 @@ class Codec:
     bend : callable
         Applies an `Augmentation` to a sequence, by a random generator.
     garble : callable
-        Replaces a share of a sequence's values, by a random generator.
+        Puts errors into a share of a sequence's values, by a random generator; returns the input
+        and the targets.
     context : callable
         Returns the `Context` of a number of streams.
     classes : callable
@@ -65,7 +66,9 @@ class Codec:
     step_name: str = "sample"
     excerpt: Callable[[NDArray[Any], int], NDArray[Any]] = waveform.excerpt
     bend: Callable[[NDArray[Any], Augmentation, np.random.Generator], NDArray[Any]] = waveform.bend
-    garble: Callable[[NDArray[Any], float, np.random.Generator], NDArray[Any]] = waveform.garble
+    garble: Callable[
+        [NDArray[Any], float, np.random.Generator], tuple[NDArray[Any], NDArray[Any]]
+    ] = waveform.garble
     context: Callable[[int], Context] = NoContext
     classes: Callable[[NDArray[Any]], NDArray[Any]] = waveform.classes
     log_widths: tuple[NDArray[np.float64], ...] = ()

@@ -85,6 +85,8 @@ def bend(
     return sequence
 
 
-def garble(sequence: NDArray[Any], share: float, rng: np.random.Generator) -> NDArray[Any]:
-    """Return the sequence unchanged: sound has no input noise."""
-    return sequence
+def garble(
+    sequence: NDArray[Any], share: float, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the sequence as input and as targets: sound has no input noise."""
+    return sequence, sequence

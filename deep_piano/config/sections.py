@@ -165,6 +165,7 @@ class GenerateConfig(_Section):
     guidance: Annotated[Guidances, _for_all(Guidances)] = Guidances()
     min_p: Annotated[MinPs, _for_all(MinPs)] = MinPs()
     hold_density: Annotated[float, Field(ge=0, le=10)] = 1.0
+    hold_beat: Annotated[float, Field(ge=0, le=3)] = 1.0
     form: Literal["auto", "free", "aba", "rondo", "theme"] = "auto"
     plan: list[PlanSection] | None = None
     density: Density = 1.0

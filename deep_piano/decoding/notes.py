@@ -37,6 +37,7 @@ from deep_piano.decoding.base import (
     Sampling,
     arranged,
 )
+from deep_piano.decoding.beat import to_the_beat
 from deep_piano.decoding.constants import NORM_EPSILON
 from deep_piano.decoding.given import FREE
 from deep_piano.decoding.note_task import NoteContinuation, NoteTask
@@ -186,6 +187,8 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
     hold_density : float
         How strongly a piece that leaves its seed's density is pulled back (`Piece.pull`); 0: it
         goes where it goes.
+    hold_beat : float
+        How strongly onsets are pulled to the beat (`Piece.beat_pull`); 0: not at all.
     """
 
     def __init__(
@@ -194,9 +197,11 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         sampling: Mapping[str, Sampling],
         guidance: Mapping[str, float] | None = None,
         hold_density: float = 0.0,
+        hold_beat: float = 0.0,
     ) -> None:
         self._engine = engine
         self._hold_density = np.float32(hold_density)
+        self._hold_beat = hold_beat
         self._sampling = [sampling[field.name] for field in engine.spec.fields]
         self._guidance = [(guidance or {}).get(field.name, 1.0) for field in engine.spec.fields]
         # Streams of a piece: one that knows of the seed, and where it is guided one that does not.
@@ -366,6 +371,10 @@ class NoteDecoder(Decoder[NoteTask, NoteContinuation]):
         if index == ONSET:
             pulls = np.array([piece.pull() for piece in pieces], np.float32)
             logits = logits + self._hold_density * pulls[:, None] * WAITING
+            if self._hold_beat:
+                pulls = np.array([piece.beat_pull() for piece in pieces])
+                expected = np.stack([piece.beat.expected() for piece in pieces])
+                logits = to_the_beat(logits, self._hold_beat * pulls[:, None] * expected)
         if index == DURATION or all(piece.course.wishes is None for piece in pieces):
             return logits
         heard = [(-1, 0)] * len(pieces)

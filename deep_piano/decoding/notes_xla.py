@@ -45,7 +45,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
     checkpoint : Checkpoint
     sampling : mapping of str to Sampling
     guidance : mapping of str to float, optional
-    hold_density : float
+    hold_density, hold_beat : float
         As for `NoteDecoder`.
     width : int
         How many pieces there may be at once. Sums depend on it, and on nothing else.
@@ -59,6 +59,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
         sampling: Mapping[str, Sampling],
         guidance: Mapping[str, float] | None = None,
         hold_density: float = 0.0,
+        hold_beat: float = 0.0,
         *,
         width: int,
         notes_a_call: int = NOTES_A_CALL,
@@ -66,7 +67,7 @@ class NoteDecoderXla(Decoder[NoteTask, NoteContinuation]):
         fields = [field.name for field in checkpoint.spec.fields]
         strengths = [(guidance or {}).get(field, 1.0) for field in fields]
         draws = [sampling[field] for field in fields]
-        self._loop = Loop(checkpoint, draws, strengths, hold_density)
+        self._loop = Loop(checkpoint, draws, strengths, hold_density, hold_beat)
         self._pieces: list[Piece | None] = [None] * width
         self._notes = notes_a_call
         streams = width * self._loop.streams

@@ -15,6 +15,7 @@ from deep_piano.codecs.base import IMPOSSIBLE
 from deep_piano.codecs.note_kernels import ContextState
 from deep_piano.codecs.notes import CLASSES, DURATION, LOG_WIDTHS, ONSET, VALUES
 from deep_piano.decoding.base import InputKernel, Sampling, arranged
+from deep_piano.decoding.notes_xla_beat import to_the_beat
 from deep_piano.decoding.notes_xla_context import advance, heard, of_field
 from deep_piano.decoding.notes_xla_given import given_or
 from deep_piano.decoding.notes_xla_rules import allowed_classes, is_late, is_over, pull, take
@@ -36,7 +37,7 @@ class Loop:
     sampling : list of Sampling
     guidance : list of float
         One a field.
-    hold_density : float
+    hold_density, hold_beat : float
         As for `decoding.notes.NoteDecoder`.
     """
 
@@ -46,9 +47,10 @@ class Loop:
         sampling: list[Sampling],
         guidance: list[float],
         hold_density: float,
+        hold_beat: float,
     ) -> None:
         self._sampling, self._guidance = sampling, guidance
-        self._hold_density = hold_density
+        self._hold_density, self._hold_beat = hold_density, hold_beat
         # Streams of a piece: one that knows of the seed, and where it is guided one that does not.
         self.streams = 1 if all(strength == 1 for strength in guidance) else 2
         self._head_units = checkpoint.config.head_units
@@ -169,6 +171,8 @@ class Loop:
                 guided = logits[:, 1] + strength * (own - logits[:, 1])
             if index == ONSET:
                 guided += self._hold_density * pull(rows)[:, None] * WAITING
+                if self._hold_beat:
+                    guided = to_the_beat(rows, guided, self._hold_beat)
             if index != DURATION:
                 guided += wish(rows, drawn, heard(one, HEARD_RUN))
             chance = tf.gather(chances, rows["used"] + index, batch_dims=1)

@@ -28,6 +28,7 @@ from deep_piano.codecs.notes import (
 from deep_piano.decoding.ending import FINAL_CHORD_NOTES, LONGEST, LOUD, ROLL_STEPS
 from deep_piano.decoding.loops import WAITS
 from deep_piano.decoding.notes_xla_apart import take_apart, without_copies
+from deep_piano.decoding.notes_xla_beat import beat_row, take_beat
 from deep_piano.decoding.notes_xla_given import free_keys, is_given, must_wait, take_given
 from deep_piano.decoding.notes_xla_sections import aims_at, section_row, take_theme
 from deep_piano.decoding.rules import (
@@ -71,6 +72,7 @@ def first_row(piece: Piece) -> Rows:
             "runs": runs,
             "levels": piece.levels,
         }
+        | beat_row(piece)
         | section_row(piece)
         | chord_row(piece)
     )
@@ -213,7 +215,7 @@ def take(rows: Rows, step: tf.Tensor, table: tf.Tensor | None) -> Rows:
         + tf.cast(tf.stack([tf.ones_like(now), pitch, step[:, VELOCITY]], 1), tf.float64),
     }
     after |= _take_into_loops(rows, pitch, tf.gather(WAITS, gap))
-    after |= take_given(rows, pitch) | take_theme(rows, now, pitch)
+    after |= take_beat(rows, gap) | take_given(rows, pitch) | take_theme(rows, now, pitch)
     if table is not None:
         after |= take_apart(rows, table, gap)
     return where(rows["in_chord"], after | _take_into_chord(after, pitch), after)

@@ -6,7 +6,7 @@ The only module of this room that knows the settings.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from deep_piano.analysis.judge import Judge
 from deep_piano.codecs.notes import SPEC
@@ -99,8 +99,17 @@ def _shipped_judge() -> Judge | None:
     return load(GenerateConfig().checkpoint).judge
 
 
-def drawing(settings: GenerateConfig) -> tuple[dict[str, Sampling], dict[str, float], float]:
-    """Return how notes are drawn: each field's sampling and guidance, and the hold on density."""
+class Drawing(NamedTuple):
+    """How notes are drawn: what the decoders of notes are made of beside a network."""
+
+    sampling: dict[str, Sampling]
+    guidance: dict[str, float]
+    hold_density: float
+    hold_beat: float
+
+
+def drawing(settings: GenerateConfig) -> Drawing:
+    """Return how notes are drawn by these settings."""
     sampling = {
         field.name: Sampling(
             temperature=getattr(settings.temperature, field.name),
@@ -110,4 +119,5 @@ def drawing(settings: GenerateConfig) -> tuple[dict[str, Sampling], dict[str, fl
         )
         for field in SPEC.fields
     }
-    return sampling, settings.guidance.model_dump(), settings.hold_density
+    guidance = settings.guidance.model_dump()
+    return Drawing(sampling, guidance, settings.hold_density, settings.hold_beat)

@@ -3,8 +3,8 @@
 It lasts as long as asked, no note is cut off or stuck, no silence is long, no pattern is repeated
 without end, and it ends with a chord of its key that rings out. Rules are kept by choosing among
 the classes that obey them, not by mending afterwards. That a piece stays about as dense as its seed
-is no rule: what leads back there is made likelier. This module knows notes and their classes; it
-knows nothing of networks.
+and keeps its beat is no rule: what leads there is made likelier. This module knows notes and their
+classes; it knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from deep_piano.codecs.notes import (
     velocity_of,
 )
 from deep_piano.decoding.apart import Apart
+from deep_piano.decoding.beat import Beat
 from deep_piano.decoding.course import Course, Heard
 from deep_piano.decoding.ending import (
     LONGEST,
@@ -126,6 +127,7 @@ class Piece:
     levels: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     course: Course = field(init=False)
     chord: Chord | None = None
+    beat: Beat = field(default_factory=Beat)
     giving: Giving | None = None
     apart: Apart | None = None
     done: bool = False
@@ -154,6 +156,7 @@ class Piece:
         self.loops = Loops()
         for step in self.seed.tolist():
             self._note(step)
+        self.beat.settle()
         if task.corpus is not None:
             self.apart = Apart(task.corpus, task.most_shared)
         self.course = Course(
@@ -193,6 +196,7 @@ class Piece:
         twin.made, twin.nats, twin.struck = list(self.made), list(self.nats), self.struck.copy()
         twin.loops, twin.lately = copy.deepcopy(self.loops), self.lately.copy()
         twin.levels, twin.course = self.levels.copy(), self.course.copy()
+        twin.beat = self.beat.copy()
         twin.giving = self.giving.copy() if self.giving is not None else None
         twin.apart = self.apart.copy() if self.apart is not None else None
         return twin
@@ -294,6 +298,10 @@ class Piece:
         pull *= apart - min(free, max(-free, apart))
         return min(MOST_PULL, max(-MOST_PULL, pull))
 
+    def beat_pull(self) -> float:
+        """Return how much the next onset is pulled to the beat; not where the last chord comes."""
+        return 0.0 if self.chord is not None else self.beat.pull()
+
     def wish(self, step: list[int], key: int, lag: int) -> Floats | None:
         """Return what is added to the logits of the field after those in `step`; None: nothing.
 
@@ -368,6 +376,7 @@ class Piece:
     def _note(self, step: list[int]) -> None:
         """Remember a note for the rules against loops and drones."""
         self.loops.take(step)
+        self.beat.take(step[ONSET])
         self.lately *= FORGETTING[step[ONSET]]
         self.lately[CLASSES[step[PITCH]]] += 1
         self.levels *= FADING[step[ONSET]]

@@ -213,8 +213,8 @@ _OF_NOTES = [
         GenerateConfig.model_fields[name].default,
     )
     for name in (
-        *("form", "plan", "density", "hold_density", "register_shift", "dynamics", "key"),
-        *("between", "remix", "candidates", "guidance", "top_p", "top_k", "min_p", "midi"),
+        *("form", "plan", "density", "register_shift", "dynamics", "key", "between", "remix"),
+        *("hold_density", "hold_beat", "candidates", "guidance", "top_p", "top_k", "min_p", "midi"),
     )
 ]
 

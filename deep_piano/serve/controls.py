@@ -60,6 +60,7 @@ CONTROLS: Final = (
     Control("register_shift", "Register", -12, 12, 1, ends=("lower", "higher"), more=True),
     Control("most_shared", "Most notes in a row from the corpus", 8, 1024, 1, more=True),
     Control("hold_density", "Hold the density", 0, 10, 0.5, more=True),
+    Control("hold_beat", "Hold the beat", 0, 3, 0.25, more=True),
     Control("candidates", "Candidates", 1, 16, 1, more=True),
     Control("random_state", "Random state", 0, 2**32 - 1, 1, more=True),
     Control("midi", "Notes in the MIDI file", choices=("pedal", "sounding"), more=True),

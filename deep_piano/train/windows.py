@@ -154,9 +154,10 @@ class _Slot:
             settings.transcription_noise,
         )
         bent = codec.bend(codec.excerpt(sequence, self._start), augmentation, self._rng)
-        garbled = settings.input_noise > 0 and self._rng.random() < _GARBLED
-        noisy = codec.garble(bent, settings.input_noise, self._rng) if garbled else bent
-        return _Stream(bent, noisy, self._rng, len(sequence) - self._start)
+        noisy = targets = bent
+        if settings.input_noise > 0 and self._rng.random() < _GARBLED:
+            noisy, targets = codec.garble(bent, settings.input_noise, self._rng)
+        return _Stream(targets, noisy, self._rng, len(sequence) - self._start)
 
 
 @contextmanager
@@ -281,7 +282,7 @@ class _Windows:
         edges = [*sorted(begins), longest]
         for begin, end in pairwise(edges):
             for slot in begins[begin]:
-                self._context.begin(slot, streams[slot].sequence, streams[slot].rng)
+                self._context.begin(slot, streams[slot].input, streams[slot].rng)
             self._context.skip(steps[:, begin:end])
 
     def __iter__(self) -> Iterator[Batch]:
@@ -300,7 +301,7 @@ class _Windows:
                     continue
             if stream.position == 0:
                 keep[slot] = 0
-                self._context.begin(slot, stream.sequence, stream.rng)
+                self._context.begin(slot, stream.input, stream.rng)
             coming = stream.sequence[stream.position + 1 : stream.position + window + 1]
             length = len(coming)
             steps[slot, :length] = stream.input[stream.position : stream.position + length]

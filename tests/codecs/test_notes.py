@@ -168,11 +168,27 @@ def test_garbled_values_are_other_notes_values(rng):
     sequence = np.stack(
         [rng.integers(field * 100, field * 100 + 50, 4000) for field in range(4)], 1
     )
-    garbled = garble(sequence, 0.2, rng)
-    wrong = (garbled != sequence).mean(0)
+    garbled, targets = garble(sequence, 0.2, rng)
+    wrong = (garbled != sequence).mean(0)[[PITCH, VELOCITY]]
     assert (wrong > 0.15).all()
     assert (wrong < 0.25).all()
-    for field in range(4):
+    for field in (PITCH, VELOCITY):
         assert set(garbled[:, field]) <= set(sequence[:, field])
     np.testing.assert_array_equal(garbled[0], sequence[0])
-    np.testing.assert_array_equal(garble(sequence, 0.0, rng), sequence)
+    np.testing.assert_array_equal(targets[:, PITCH:], sequence[:, PITCH:])
+    for unchanged in garble(sequence, 0.0, rng):
+        np.testing.assert_array_equal(unchanged, sequence)
+
+
+def test_after_a_garbled_onset_the_beat_goes_on(rng):
+    beat = np.arange(400) * 0.5
+    sequence = encode(make_notes(beat, beat + 1.0, rng.integers(40, 80, 400), [64] * 400))
+    garbled, targets = garble(sequence, 0.2, rng)
+    right, onset = np.cumsum(sequence[:, ONSET]), np.cumsum(garbled[:, ONSET])
+    assert 0.06 < (onset != right).mean() < 0.2  # half come after the gap of another: as it was
+    np.testing.assert_array_equal(onset[:-1] + targets[1:, ONSET], right[1:])
+    assert (onset[1:-1] >= right[:-2]).all()  # no note passes another
+    assert (onset[1:-1] <= right[2:]).all()
+    moved = (onset != right) & (garbled[:, DURATION] != 100)
+    ends = onset[moved] + garbled[moved, DURATION] == right[moved] + 100
+    assert ends.mean() > 0.7  # of the others, the duration is garbled too

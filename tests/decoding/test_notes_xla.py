@@ -26,7 +26,12 @@ WIDTH = 4
 FIELDS = ("onset", "pitch", "velocity", "duration")
 PLAIN = {**dict.fromkeys(FIELDS, Sampling()), "pitch": Sampling(top_p=0.95)}, None
 # Of few likely classes, so that pieces get stuck in loops, and are led out of them.
-GUIDED = dict.fromkeys(FIELDS, Sampling(0.3, 3, 0.9, 0.02)), {"pitch": 2.0, "onset": 0.5}, 1.0
+GUIDED = (
+    dict.fromkeys(FIELDS, Sampling(0.3, 3, 0.9, 0.02)),
+    {"pitch": 2.0, "onset": 0.5},
+    1.0,  # the holds on density and beat
+    2.0,
+)
 
 
 HASTY, STUBBORN = random_checkpoint(), random_checkpoint(seed=10, scale=1.0)

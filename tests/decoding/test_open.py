@@ -19,7 +19,7 @@ from deep_piano.errors import CheckpointError
 from tests.support.fakes import arpeggios, random_checkpoint, sound_checkpoint
 
 SETTINGS = GenerateConfig(
-    top_p={"pitch": 0.9}, guidance={"pitch": 2.0}, hold_density=0.5, candidates=1
+    top_p={"pitch": 0.9}, guidance={"pitch": 2.0}, hold_density=0.5, hold_beat=0.7, candidates=1
 )
 CHOOSING = SETTINGS.model_copy(update={"candidates": 3})
 NOTES, SOUND = random_checkpoint(), sound_checkpoint("mulaw", frame=4)
@@ -78,10 +78,10 @@ def test_candidates_of_notes_are_chosen_among_by_the_checkpoints_judge():
 
 
 def test_notes_are_drawn_as_the_settings_say():
-    sampling, guidance, hold_density = drawing(SETTINGS)
+    sampling, guidance, hold_density, hold_beat = drawing(SETTINGS)
     assert list(sampling) == ["onset", "pitch", "velocity", "duration"]
     assert sampling["pitch"] == Sampling(SETTINGS.temperature.pitch, SETTINGS.top_k.pitch, 0.9)
-    assert (guidance["pitch"], hold_density) == (2.0, 0.5)
+    assert (guidance["pitch"], hold_density, hold_beat) == (2.0, 0.5, 0.7)
     least = SETTINGS.model_copy(update={"min_p": SETTINGS.min_p.model_copy(update={"onset": 0.1})})
     assert [draw.min_p for draw in drawing(least)[0].values()] == [0.1, 0.0, 0.0, 0.0]
 
