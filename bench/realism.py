@@ -8,14 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.analysis.texture import EXCERPT_S, FEWEST_NOTES, TEXTURES, excerpts, texture
+from deep_piano.analysis.texture import FEWEST_NOTES, TEXTURES, excerpts, pulse, texture
 from deep_piano.music.notes import Notes
 
 FOLDS = 5
 _GRID = 512
-_PULSE_HZ = 100
-_PULSE_S = 0.02  # by which onsets may miss each other
-_BARS_S = 1.3, 4.2
 
 _LOG_S = np.log(np.geomspace(0.01, 4, 12))
 _INTERVALS = np.array([-18, -11, -8, -6, -4, -2, -0.5, 0.5, 2.5, 4.5, 6.5, 8.5, 11.5, 18.5])
@@ -125,29 +122,6 @@ def _overlapped(known: NDArray[np.float64], mine: NDArray[np.float64]) -> float:
     grid = np.linspace(lowest, max(within.max(), between.max()), _GRID)
     densities = [gaussian_kde(distances)(grid) for distances in (within, between)]
     return float(np.trapezoid(np.minimum(*densities), grid))
-
-
-def pulse(notes: Notes) -> float:
-    """Return how regular an excerpt is from bar to bar.
-
-    Returns
-    -------
-    float
-        The highest autocorrelation of its onsets, weighted by the root of their velocities, at
-        1.3 to 4.2 s: 1 if all came again after that time. NaN with fewer than `FEWEST_NOTES` notes.
-    """
-    if len(notes) < FEWEST_NOTES:
-        return float("nan")
-    from scipy.ndimage import gaussian_filter1d
-
-    place = np.rint((notes["onset"] - notes["onset"][0]) * _PULSE_HZ).astype(int)
-    strength = np.sqrt(np.bincount(place, notes["velocity"], int(EXCERPT_S * _PULSE_HZ)))
-    smooth = gaussian_filter1d(strength, _PULSE_S * _PULSE_HZ)
-    smooth -= smooth.mean()
-    power = np.abs(np.fft.rfft(smooth, 2 * len(smooth))) ** 2
-    alike = np.fft.irfft(power)[: len(smooth)] / (1 - np.arange(len(smooth)) / len(smooth))
-    bars = slice(*(round(seconds * _PULSE_HZ) for seconds in _BARS_S))
-    return float(alike[bars].max() / alike[0])
 
 
 def mean_pulse(pieces: Iterable[Notes]) -> float:

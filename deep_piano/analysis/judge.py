@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_piano.analysis.note_figures import pitch_class_cosine
-from deep_piano.analysis.texture import EXCERPT_S, TEXTURES, common_ends, texture
+from deep_piano.analysis.texture import EXCERPT_S, TEXTURES, common_ends, pulse, texture
 from deep_piano.music.notes import Notes
 
-FIGURES: Final = 2 * len(TEXTURES) + 5
+FIGURES: Final = 2 * len(TEXTURES) + 7
 MOMENT_S: Final = 10.0
 
 
@@ -36,13 +36,16 @@ def judged_figures(seed: Notes, continuation: Notes, *, now_s: float) -> NDArray
     -------
     ndarray of float64, shape (FIGURES,)
         The figures of `texture`, the share of common ends and how many different keys are struck,
-        in octaves (log2); all these less the seed's; and the pitch-class cosine with the seed. NaN
-        with too few notes.
+        in octaves (log2); all these less the seed's; the pitch-class cosine with the seed; and the
+        pulse, and the pulse less the seed's, which came last, so that earlier judges still hold.
+        NaN with too few notes.
     """
     notes = np.concatenate([seed, continuation])
     excerpt = notes[(notes["onset"] >= now_s - EXCERPT_S) & (notes["onset"] < now_s)]
     own, of_seed = _figures(excerpt), _figures(seed)
-    return np.array([*own, *(own - of_seed), pitch_class_cosine(seed, excerpt)])
+    own_pulse = pulse(excerpt)
+    pulses = own_pulse, own_pulse - pulse(seed)
+    return np.array([*own, *(own - of_seed), pitch_class_cosine(seed, excerpt), *pulses])
 
 
 def mean_score(judge: Judge, seed: Notes, continuation: Notes, *, from_s: float) -> float:

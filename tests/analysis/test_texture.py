@@ -9,6 +9,7 @@ from deep_piano.analysis.texture import (
     TEXTURES,
     common_ends,
     excerpts,
+    pulse,
     texture,
 )
 from deep_piano.music.notes import NOTE, make_notes
@@ -65,3 +66,22 @@ def test_notes_that_end_together_are_counted():
     assert common_ends(np.empty(0, NOTE)) == 0
     notes = make_notes([0, 1, 2, 3], [4, 4.002, 3.5, 5], [60, 62, 64, 65], [64] * 4)
     assert common_ends(notes) == 0.5
+
+
+def test_the_pulse_tells_a_beat_from_chance(rng):
+    beat = np.repeat(np.arange(30) * 0.5, 2)
+    steady, astray, chance = (
+        pulse(make_notes(onset, onset + 0.4, np.tile([50, 62], 30), [80] * 60))
+        for onset in (
+            beat,
+            np.maximum.accumulate(beat + np.abs(rng.normal(0, 0.02, 60))),
+            np.sort(rng.uniform(0, 15, 60)),
+        )
+    )
+    assert steady > astray > 0.5
+    assert chance < 0.4
+
+
+def test_no_notes_and_the_shortest_have_no_pulse():
+    assert pulse(np.empty(0, NOTE)) == 0
+    assert pulse(make_notes([0, 0.5], [1, 1], [60, 62], [80, 80])) == 0
