@@ -73,6 +73,7 @@ def test_the_same_bytes_and_other_takes(recording, trained, tmp_path):
         ("a.wav", {"candidates": 8}, "--candidates: there are no notes to choose"),
         ("a.wav", {"guidance": 3.0}, "--guidance: there are no notes to choose"),
         ("a.wav", {"hold_density": 0.5}, "--hold-density: there are no notes to choose"),
+        ("a.wav", {"hold_beat": 0.5}, "--hold-beat: there are no notes to choose"),
         ("a.wav", {"midi": "sounding"}, "--midi: there are no notes to choose"),
         ("a.wav", {"seed_seconds": 4.5, "seconds": 5.0, "seed_start": 0.0}, "no room"),
     ],
