@@ -16,7 +16,8 @@ random states, and every continuation is held against the real one over the same
 - *common ends*: the share of notes that end exactly with another;
 - *pulse*: how regular excerpts of 15 s are from bar to bar, by the autocorrelation of their onsets;
 - faults, over the whole piece: silence of more than 4 s, a pattern repeated more than 16 times in a
-  row, fewer than two pitch classes in effect, one half more than twice as dense as the other;
+  row, a slow scale of more than eight steps, fewer than two pitch classes in effect, one half more
+  than twice as dense as the other;
 - the longest run of notes that a continuation shares with the training corpus, where its index is
   there; of a compact one, the longest that it may share.
 
@@ -47,10 +48,12 @@ from deep_piano.analysis.note_figures import (
     FEWEST_PITCH_CLASSES,
     LONGEST_SILENCE_S,
     MOST_REPETITIONS,
+    MOST_SLOW_STEPS,
     density_ratio,
     fewest_pitch_classes,
     longest_loop,
     longest_silence_s,
+    longest_slow_scale,
     pitch_class_cosine,
 )
 from deep_piano.analysis.originality import Index
@@ -397,11 +400,12 @@ def realism_table(cases: Sequence[Case]) -> str:
     return markdown(head, rows)
 
 
-def faults(notes: Notes, start_s: float) -> tuple[bool, bool, bool, bool]:
-    """Say of a continuation whether it is silent for long, loops, drones, and drifts."""
+def faults(notes: Notes, start_s: float) -> tuple[bool, bool, bool, bool, bool]:
+    """Say of a continuation whether it is silent for long, loops, climbs on, drones, and drifts."""
     return (
         longest_silence_s(notes, start_s=start_s) > LONGEST_SILENCE_S,
         longest_loop(notes) > MOST_REPETITIONS,
+        longest_slow_scale(notes) > MOST_SLOW_STEPS,
         fewest_pitch_classes(notes) < FEWEST_PITCH_CLASSES,
         density_drift(notes) > MOST_DRIFT,
     )
@@ -416,6 +420,7 @@ def faults_table(cases: Sequence[Case]) -> str:
         pairs = zip(ours, real, strict=True)
         rows.append([corpus, *(f"{mine:.2f} ({theirs:.2f})" for mine, theirs in pairs)])
     head = [f"silence over {LONGEST_SILENCE_S:g} s", f"more than {MOST_REPETITIONS} repetitions"]
+    head += [f"slow scale over {MOST_SLOW_STEPS} steps"]
     head += [f"fewer than {FEWEST_PITCH_CLASSES:g} pitch classes"]
     return markdown(["share of pieces", *head, f"density drifts over {MOST_DRIFT:g}x"], rows)
 
@@ -454,8 +459,8 @@ def verdict(cases: Sequence[Case]) -> str:
         f"(aim: {OVERLAP_AIM}). "
         f"Common ends {alike.common_ends:.3f} ({alike.real_common_ends:.3f}), "
         f"pulse {alike.pulse:.3f} ({alike.real_pulse:.3f}). "
-        f"Silences {bad[0]:.2f}, loops {bad[1]:.2f}, drones {bad[2]:.2f}, "
-        f"drifts {bad[3]:.2f} of {len(parts)} pieces."
+        f"Silences {bad[0]:.2f}, loops {bad[1]:.2f}, slow scales {bad[2]:.2f}, "
+        f"drones {bad[3]:.2f}, drifts {bad[4]:.2f} of {len(parts)} pieces."
     )
 
 

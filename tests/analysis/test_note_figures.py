@@ -18,9 +18,11 @@ from deep_piano.analysis.note_figures import (
     effective_number,
     fewest_pitch_classes,
     figures,
+    has_fault,
     longest_loop,
     longest_note_s,
     longest_silence_s,
+    longest_slow_scale,
     pitch_class_cosine,
 )
 from deep_piano.music.notes import NOTE, make_notes
@@ -309,3 +311,29 @@ def test_what_the_figure_sums_up_is_what_a_piece_keeps_note_by_note(rng):
         if lately.sum() >= DRONE_NOTES:
             least = min(least, effective_number(lately))
     assert fewest_pitch_classes(notes) == pytest.approx(least)
+
+
+@pytest.mark.parametrize(
+    ("pitches", "gap_s", "steps"),
+    [
+        (range(60, 80), 0.3, 19),
+        (range(80, 60, -1), 0.3, 19),
+        (range(60, 80), 0.1, 0),  # a run
+        ([60, 67] * 10, 0.3, 0),
+        ([60, 62, 64, 64, 65, 67, 69, 67], 0.3, 3),
+        ([], 0.3, 0),
+    ],
+)
+def test_a_slow_scale_is_counted_in_steps(pitches, gap_s, steps):
+    onset = np.arange(len(pitches)) * gap_s
+    notes = make_notes(onset, onset + 0.2, list(pitches), [80] * len(pitches))
+    assert longest_slow_scale(notes) == steps
+
+
+def test_a_scale_that_goes_on_counts_from_its_beginning():
+    onset = np.arange(30) * 0.3
+    notes = make_notes(onset, onset + 0.2, [*range(60, 75), *[60, 67] * 7, 60], [80] * 30)
+    assert longest_slow_scale(notes, from_s=4.0) == 14
+    assert longest_slow_scale(notes, from_s=5.0) == 0
+    assert has_fault(notes, from_s=4.0)
+    assert not has_fault(notes, from_s=5.0)
