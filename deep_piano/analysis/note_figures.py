@@ -24,7 +24,7 @@ DRONE_S: Final = 15.0
 DRONE_NOTES: Final = 16
 FEWEST_PITCH_CLASSES: Final = 2.0
 """Of a good piece, as `fewest_pitch_classes` counts them."""
-MOST_SLOW_STEPS: Final = 8  # of 120 recordings of pianists none has more than six
+MOST_SLOW_STEPS: Final = 8  # two of 120 recordings of pianists have more
 _SLOW_S = 0.15  # from note to note; a faster scale is a run, and may be as long as the keyboard
 _WIDEST_STEP = 3  # semitones
 LOOP_GRID_S = 0.05  # finer than a sixteenth at 240 quarters a minute (62 ms)
