@@ -138,14 +138,8 @@ def longest_slow_scale(notes: Notes, *, from_s: float = -math.inf) -> int:
     """
     step = np.diff(notes["pitch"].astype(int))
     slow = (np.diff(notes["onset"]) > _SLOW_S) & (np.abs(step) <= _WIDEST_STEP)
-    counts = notes["onset"][1:] >= from_s
-    most = 0
-    for way in (-1, 1):
-        goes = slow & (np.sign(step) == way)
-        place = np.arange(len(goes))
-        before = np.maximum.accumulate(np.where(goes, -1, place))  # the last that did not
-        most = max(most, int((place - before)[counts].max(initial=0)))
-    return most
+    since = int(np.searchsorted(notes["onset"][1:], from_s))
+    return max(_longest_run(slow & (np.sign(step) == way), since=since) for way in (-1, 1))
 
 
 def fewest_pitch_classes(notes: Notes, *, from_s: float = -math.inf) -> float:
@@ -262,7 +256,8 @@ def figures(
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in found.items()}
 
 
-def _longest_run(flags: NDArray[np.bool_]) -> int:
-    """Return the length of the longest run of True."""
+def _longest_run(flags: NDArray[np.bool_], *, since: int = 0) -> int:
+    """Return the length of the longest run of True, of those that reach a place."""
     edges = np.flatnonzero(np.diff(np.r_[False, flags, False].astype(np.int8)))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+    begins, ends = edges[::2], edges[1::2]
+    return int((ends - begins)[ends > since].max(initial=0))

@@ -345,12 +345,12 @@ def nats(
     """
     said = np.take_along_axis(logits, target[..., None], -1) - log_widths[target][..., None]
     if copied is None or not field.copies:
-        return _log_sum(logits) - said[..., 0]
+        return log_sum(logits) - said[..., 0]
     ways = np.where(copied, logits[..., field.size :], IMPOSSIBLE)
-    return _log_sum(logits) - _log_sum(np.concatenate([said, ways], -1))
+    return log_sum(logits) - log_sum(np.concatenate([said, ways], -1))
 
 
-def _log_sum(logits: NDArray[Any]) -> NDArray[Any]:
+def log_sum(logits: NDArray[Any]) -> NDArray[Any]:
     """Return the logarithm of the sum of the exponentials along the last axis."""
     most = logits.max(-1, keepdims=True)
     found: NDArray[Any] = np.log(np.exp(logits - most).sum(-1)) + most[..., 0]

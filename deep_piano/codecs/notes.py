@@ -61,6 +61,16 @@ DURATION_CLASSES: Final = (
 """Shape (`LONGEST_DURATION` + 1,): the class of each duration; there is none of 0 steps."""
 
 
+def fading(seconds: float) -> NDArray[np.float64]:
+    """Return what each onset, in steps, leaves of what fades to a share of 1/e in so many seconds.
+
+    Returns
+    -------
+    ndarray of float64, shape (LONGEST_ONSET + 1,)
+    """
+    return np.exp(-np.arange(LONGEST_ONSET + 1) / (seconds * STEPS_PER_SECOND))
+
+
 def _bins(longest: int, bins: int) -> NDArray[np.int64]:
     """Return for each number of steps its place among bins that grow geometrically."""
     steps = np.maximum(1, np.arange(longest + 1))

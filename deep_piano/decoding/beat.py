@@ -18,9 +18,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_piano.codecs.notes import CHORD_STEPS, LONGEST_ONSET, ONSETS, STEPS_PER_SECOND
-
-Floats = NDArray[np.float64]
+from deep_piano.codecs.base import Floats, log_sum
+from deep_piano.codecs.notes import CHORD_STEPS, ONSETS, STEPS_PER_SECOND, fading
 
 REACH: Final = 5 * STEPS_PER_SECOND  # slow bars of four, and more than a bar of all others
 SHORTEST: Final = 15  # steps: a semiquaver at 100; shorter intervals say nothing of a beat
@@ -33,9 +32,8 @@ SETTLED: Final = 3 * STEPS_PER_SECOND  # what is expected before this is of too 
 PRIOR: Final = (5.0, 2.5)  # what a steadiness begins with: see `Beat.kept`
 CORRECTION: Final = 2.0  # of the pull, for each nat that a piece is less steady than its seed
 MOST_PULL: Final = 2.0
-_STEPS = np.arange(LONGEST_ONSET + 1)
-FORGETTING: Final = np.exp(-_STEPS / (8 * STEPS_PER_SECOND))  # of intervals
-FADING: Final = np.exp(-_STEPS / (15 * STEPS_PER_SECOND))  # of how steady a piece was
+INTERVALS_FADE: Final = fading(8)
+KEPT_FADES: Final = fading(15)
 SMEAR: Final = np.exp(-0.5 * (np.arange(7) / 2) ** 2)  # 20 ms: fingers stray by as much
 
 
@@ -47,14 +45,15 @@ class Beat:
     near : ndarray of float64, shape (REACH,)
         How many onsets there were so many steps ago, smeared to earlier times.
     intervals : ndarray of float64, shape (REACH,)
-        How many onsets came so many steps after another, faded by `FORGETTING`; as those are
+        How many onsets came so many steps after another, faded by `INTERVALS_FADE`; as those are
         smeared to earlier times, these are to longer ones.
     together : float
         The notes of the last chord. A chord of n counts as the root of n.
     now : int
         The last onset.
     kept : ndarray of float64, shape (2,)
-        How many onsets have come, faded by `FADING`, and the sum of how much they were expected.
+        How many onsets have come, and the sum of how much they were expected; faded by
+        `KEPT_FADES`.
     of_seed : float
         The steadiness of the seed.
     """
@@ -74,7 +73,7 @@ class Beat:
 
     def take(self, gap: int) -> None:
         """Note an onset so many steps after the last."""
-        self.kept *= FADING[gap]
+        self.kept *= KEPT_FADES[gap]
         if self.now >= SETTLED and EXPECTED.start <= gap < EXPECTED.stop:
             self.kept += 1, self.expected()[gap]
         self.now += gap
@@ -84,7 +83,7 @@ class Beat:
         self.together += 1
         if gap:
             self.near = np.concatenate([np.zeros(gap), self.near])[:REACH]
-        self.intervals *= FORGETTING[gap]
+        self.intervals *= INTERVALS_FADE[gap]
         self.intervals[SHORTEST:] += weight * self.near[SHORTEST:]
         self.near[: len(SMEAR)] += weight * SMEAR
         self._expected = None
@@ -139,12 +138,8 @@ def to_the_beat(logits: NDArray[np.float32], tilt: Floats) -> NDArray[np.float32
     -------
     ndarray of float32, shape (pieces, ONSETS)
     """
-    tilted = logits + tilt
-    tilted[:, LATER:] += _log_sum(logits[:, LATER:]) - _log_sum(tilted[:, LATER:])
+    plain = logits.astype(np.float64)
+    tilted = plain + tilt
+    before, after = (log_sum(some[:, LATER:]) for some in (plain, tilted))
+    tilted[:, LATER:] += (before - after)[:, None]
     return tilted.astype(np.float32)
-
-
-def _log_sum(logits: NDArray[np.floating]) -> Floats:
-    most = logits.max(1, keepdims=True).astype(np.float64)
-    found: Floats = most + np.log(np.exp(logits - most).sum(1, keepdims=True))
-    return found

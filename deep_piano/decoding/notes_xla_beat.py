@@ -14,9 +14,9 @@ from deep_piano.codecs.notes import ONSETS
 from deep_piano.decoding.beat import (
     CORRECTION,
     EXPECTED,
-    FADING,
     FLOOR,
-    FORGETTING,
+    INTERVALS_FADE,
+    KEPT_FADES,
     LATER,
     MOST_PULL,
     REACH,
@@ -43,6 +43,7 @@ def beat_row(piece: Piece) -> Rows:
         "together": beat.together,
         "kept": beat.kept,
         "of_seed": beat.of_seed,
+        "expected": beat.expected().astype(np.float32),
     }
 
 
@@ -51,7 +52,7 @@ def to_the_beat(rows: Rows, logits: tf.Tensor, strength: float) -> tf.Tensor:
     missing = rows["of_seed"] - rows["kept"][:, 1] / rows["kept"][:, 0]
     pull = tf.clip_by_value(rows["of_seed"] + CORRECTION * missing, 0.0, MOST_PULL)
     pull = tf.where(rows["in_chord"], 0.0, strength * tf.cast(pull, tf.float32))
-    tilted = logits + pull[:, None] * _expected(rows)
+    tilted = logits + pull[:, None] * rows["expected"]
     before, after = (
         tf.reduce_logsumexp(tf.where(_LATER, some, -np.inf), 1, keepdims=True)
         for some in (logits, tilted)
@@ -59,12 +60,11 @@ def to_the_beat(rows: Rows, logits: tf.Tensor, strength: float) -> tf.Tensor:
     return tilted + tf.where(_LATER, before - after, 0.0)
 
 
-def _expected(rows: Rows) -> tf.Tensor:
+def _expected(near: tf.Tensor, intervals: tf.Tensor) -> tf.Tensor:
     """Return how much each next onset is expected, (pieces, ONSETS); see `Beat.expected`."""
-    intervals = rows["intervals"]
     mean = tf.reduce_mean(intervals[:, SHORTEST:], 1, keepdims=True)
     often = tf.cast(tf.maximum(intervals - mean, 0.0) ** 2, tf.float32)
-    near = tf.cast(rows["near"], tf.float32)
+    near = tf.cast(near, tf.float32)
     coming = tf.signal.rfft(often, [_AROUND]) * tf.math.conj(tf.signal.rfft(near, [_AROUND]))
     support = tf.maximum(tf.signal.irfft(coming, [_AROUND])[:, EXPECTED], 0.0)
     mean = tf.reduce_mean(support, 1, keepdims=True)
@@ -76,19 +76,22 @@ def _expected(rows: Rows) -> tf.Tensor:
 def take_beat(rows: Rows, gap: tf.Tensor) -> Rows:
     """Note an onset of every piece; see `Beat.take`."""
     counts = (rows["now"] >= SETTLED) & (gap >= EXPECTED.start) & (gap < EXPECTED.stop)
-    expected = tf.gather(_expected(rows), tf.minimum(gap, EXPECTED.stop), batch_dims=1)
+    expected = tf.gather(rows["expected"], tf.minimum(gap, EXPECTED.stop), batch_dims=1)
     came = tf.stack([tf.ones_like(expected), expected], 1)
-    kept = rows["kept"] * tf.gather(FADING, gap)[:, None]
+    kept = rows["kept"] * tf.gather(KEPT_FADES, gap)[:, None]
     kept += tf.cast(came, tf.float64) * tf.cast(counts, tf.float64)[:, None]
     together = rows["together"] * tf.cast(gap < LATER, tf.float64)
     weight = (tf.sqrt(together + 1) - tf.sqrt(together))[:, None]
     place = _PLACES - gap[:, None]
     near = tf.gather(rows["near"], tf.maximum(place, 0), batch_dims=1)
     near *= tf.cast(place >= 0, tf.float64)
+    intervals = rows["intervals"] * tf.gather(INTERVALS_FADE, gap)[:, None]
+    intervals += weight * near * _LONG
+    near += weight * _SMEAR
     return {
-        "near": near + weight * _SMEAR,
-        "intervals": rows["intervals"] * tf.gather(FORGETTING, gap)[:, None]
-        + weight * near * _LONG,
+        "near": near,
+        "intervals": intervals,
         "together": together + 1,
         "kept": kept,
+        "expected": _expected(near, intervals),
     }

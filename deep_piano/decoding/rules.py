@@ -26,7 +26,6 @@ from deep_piano.analysis.note_figures import (
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import (
     DURATION,
-    LONGEST_ONSET,
     ONSET,
     ONSET_STEPS,
     PITCH,
@@ -36,6 +35,7 @@ from deep_piano.codecs.notes import (
     VELOCITY,
     Sequence,
     encode,
+    fading,
     velocity_of,
 )
 from deep_piano.decoding.apart import Apart
@@ -72,12 +72,11 @@ ANY_KEY = np.ones(PITCHES, bool)
 _ANY_VELOCITY = np.ones(VELOCITIES, bool)
 NEAR = ONSET_STEPS <= LONGEST_GAP_S * STEPS_PER_SECOND
 LONGEST_NOTE = round(LONGEST_NOTE_S * STEPS_PER_SECOND)
-_STEPS = np.arange(LONGEST_ONSET + 1)
 # What a pull to the seed's density weighs (within a chord nearly nothing), and what is left of a
 # density when the next note comes.
 WAITING = np.log1p(ONSET_STEPS / ROLL_STEPS).astype(np.float32)
-FADING = np.exp(-_STEPS / (DENSITY_S * STEPS_PER_SECOND))
-FORGETTING = np.exp(-_STEPS / (DRONE_S * STEPS_PER_SECOND))  # of pitch classes
+FADING = fading(DENSITY_S)
+FORGETTING = fading(DRONE_S)  # of pitch classes
 
 
 @dataclass

@@ -115,6 +115,6 @@ def test_pieces_keep_the_beat_of_their_seed():
     assert steadiness(1.0) > steadiness(0.0) + 0.2
 
 
-def test_a_beat_slower_than_four_seconds_is_out_of_reach():
+def test_a_beat_slower_than_five_seconds_is_out_of_reach():
     beat = heard([5 * STEPS_PER_SECOND + 1] * 8)
     assert not beat.expected().any()
