@@ -23,6 +23,7 @@ from deep_piano.errors import DeepPianoError
 from deep_piano.infra import extras
 from deep_piano.infra.assets import cache
 from deep_piano.infra.assets.catalogue import NEEDED
+from deep_piano.infra.programs import environment
 from deep_piano.versions import version
 
 PROBE_TIME_LIMIT_S: Final = 120
@@ -304,7 +305,7 @@ def _run(command: list[str], *, time_limit_s: float) -> subprocess.CompletedProc
             text=True,
             errors="replace",
             timeout=time_limit_s,
-            env=os.environ | quiet,
+            env=environment() | quiet,
         )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 124, "", f"no answer in {time_limit_s:.0f} s")

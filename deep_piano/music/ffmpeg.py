@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from deep_piano.errors import DecodeTimeout, DeepPianoError, one_line
+from deep_piano.infra.programs import environment
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +158,7 @@ def ffmpeg_version() -> str | None:
             errors="replace",
             timeout=20,
             check=True,
+            env=environment(),
         )
     except (OSError, subprocess.SubprocessError, DeepPianoError):
         return None
@@ -310,6 +312,7 @@ def _run(binary: Path, *options: str, timeout_s: float, given: Any, limited: boo
             stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env=environment(),
             start_new_session=True,
         )
     except OSError as error:

