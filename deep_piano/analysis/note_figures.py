@@ -25,7 +25,9 @@ DRONE_NOTES: Final = 16
 FEWEST_PITCH_CLASSES: Final = 2.0
 """Of a good piece, as `fewest_pitch_classes` counts them."""
 MOST_SLOW_STEPS: Final = 8  # two of 120 recordings of pianists have more
-_SLOW_S = 0.15  # from note to note; a faster scale is a run, and may be as long as the keyboard
+# From note to note, and between two steps of the codec's grid. A faster scale is a run, and may be
+# as long as the keyboard.
+_SLOW_S = 0.155
 _WIDEST_STEP = 3  # semitones
 LOOP_GRID_S = 0.05  # finer than a sixteenth at 240 quarters a minute (62 ms)
 
@@ -122,12 +124,12 @@ def longest_slow_scale(notes: Notes, *, from_s: float = -math.inf) -> int:
     ----------
     notes : ndarray, dtype `NOTE`, sorted by onset
     from_s : float
-        On its clock; scales that end before do not count, but those that began before do.
+        On its clock; scales that end by then do not count, but those that began before do.
 
     Returns
     -------
     int
-        Steps of one to three semitones, each later than 150 ms after the note before.
+        Steps of one to three semitones, each more than 155 ms after the note before.
 
     Examples
     --------
@@ -138,7 +140,7 @@ def longest_slow_scale(notes: Notes, *, from_s: float = -math.inf) -> int:
     """
     step = np.diff(notes["pitch"].astype(int))
     slow = (np.diff(notes["onset"]) > _SLOW_S) & (np.abs(step) <= _WIDEST_STEP)
-    since = int(np.searchsorted(notes["onset"][1:], from_s))
+    since = int(np.searchsorted(notes["onset"][1:], from_s, side="right"))
     return max(_longest_run(slow & (np.sign(step) == way), since=since) for way in (-1, 1))
 
 

@@ -121,8 +121,8 @@ def pulse(notes: Notes) -> float:
     -------
     float
         The highest autocorrelation of its onsets, weighted by the root of their velocities, at
-        1.3 to 4.2 s, and no more than half its length: 1 if all came again after that time. 0
-        where it is too short for that.
+        1.3 to 4.2 s, and no more than half its length: about 1 if all came again after that time;
+        chance alone exceeds it in a few notes. 0 where it is too short for that.
 
     Examples
     --------

@@ -269,13 +269,14 @@ def garble(sequence: Sequence, share: float, rng: np.random.Generator) -> tuple[
 
     A pitch, a velocity or a duration is replaced by that of another note. A note that comes at a
     wrong time comes between its neighbours, which stay where they are, as does its end: a network
-    whose input was shifted from there on would learn that after an error the beat is another.
+    whose input was shifted from there on would learn that after an error the beat is another. It
+    joins no chord that it did not belong to, and the inner notes of one stay.
 
     Parameters
     ----------
     sequence : ndarray of int, shape (n, 4)
     share : float
-        Of the values of each field.
+        Of the values of each field; fewer onsets move, as not every note has room to.
     rng : numpy.random.Generator
 
     Returns
@@ -312,16 +313,18 @@ def _astray(
 ) -> NDArray[np.int64]:
     """Return onsets, of which some are wrong: by little, or after another note's gap.
 
-    All stay between the onsets beside them; the last is right.
+    All stay between the onsets beside them, and apart from those that they were apart from; the
+    last is right.
     """
     onset = right.copy()
     for place in np.flatnonzero(wrong[:-1]).tolist():
         before, after = onset[place - 1], right[place + 1]
+        earliest, latest = before + (gap[place] > 0), after - (gap[place + 1] > 0)
         if rng.random() < 0.5:
             astray = right[place] + round(rng.normal(0, _STRAY_STEPS))
         else:
             astray = before + rng.choice(gap)
-        onset[place] = min(max(astray, before), after)
+        onset[place] = min(max(astray, earliest), latest)
     return onset
 
 

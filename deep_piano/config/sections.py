@@ -142,7 +142,7 @@ SHORTEST_FILL_S, LONGEST_FILL_S = 1.0, 60.0
 _BESIDE_REMIX = ("keep_until", "form", "plan", "keep_recording", "two_tracks")
 USELESS: Final[Mapping[str, tuple[str, ...]]] = {
     "between": ("remix", "seed_start", "seed_end", *_BESIDE_REMIX),
-    "rhythm": (*_BESIDE_REMIX, "density", "dynamics"),
+    "rhythm": (*_BESIDE_REMIX, "density", "hold_density", "hold_beat", "dynamics"),
     "pitches": (*_BESIDE_REMIX, "register_shift", "key", "most_shared"),
 }
 """The settings that are of no use for a span made anew, and for a remix that keeps the one thing or

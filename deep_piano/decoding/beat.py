@@ -28,6 +28,8 @@ LATER: Final = CHORD_STEPS + 1
 EXPECTED: Final = slice(LATER, 128)
 """The onsets that can be expected, in steps; each of them is a class of its own."""
 FLOOR: Final = 0.1  # what nothing speaks for is expected as a tenth of the mean
+LEAST: Final = 0.05  # of what is expected now: where the mean is less, the beat is slower than that
+NOISE: Final = 1e-3  # of the most frequent interval: so little is the rounding of a compiled loop
 SETTLED: Final = 3 * STEPS_PER_SECOND  # what is expected before this is of too few onsets
 PRIOR: Final = (5.0, 2.5)  # what a steadiness begins with: see `Beat.kept`
 CORRECTION: Final = 2.0  # of the pull, for each nat that a piece is less steady than its seed
@@ -35,6 +37,8 @@ MOST_PULL: Final = 2.0
 INTERVALS_FADE: Final = fading(8)
 KEPT_FADES: Final = fading(15)
 SMEAR: Final = np.exp(-0.5 * (np.arange(7) / 2) ** 2)  # 20 ms: fingers stray by as much
+OF_NOW: Final = np.exp(-((np.arange(EXPECTED.start, EXPECTED.stop) / 4) ** 2))
+"""How much of what is expected now, smeared twice, is left at each onset of `EXPECTED`."""
 
 
 class Beat:
@@ -104,6 +108,8 @@ class Beat:
     def expected(self) -> Floats:
         """Return how much each next onset is expected beyond the mean of `EXPECTED`.
 
+        What is expected now has come. Where the beat is slower than `EXPECTED`, nothing in it is.
+
         Returns
         -------
         ndarray of float64, shape (ONSETS,)
@@ -112,10 +118,12 @@ class Beat:
         if self._expected is None:
             self._expected = np.zeros(ONSETS)
             often = np.maximum(self.intervals - self.intervals[SHORTEST:].mean(), 0.0) ** 2
-            coming = np.concatenate([often, np.zeros(EXPECTED.stop - 1)])[EXPECTED.start :]
-            support = np.correlate(coming, self.near, "valid")
-            mean = support.mean()
-            if mean > 0:
+            coming = np.concatenate([often, np.zeros(EXPECTED.stop - 1)])
+            now = often @ self.near
+            support = np.correlate(coming[EXPECTED.start :], self.near, "valid") - now * OF_NOW
+            support = np.maximum(support, 0.0)
+            mean = max(support.mean(), LEAST * now)
+            if mean > NOISE * often.max():
                 self._expected[EXPECTED] = np.log((support / mean + FLOOR) / (1 + FLOOR))
         return self._expected
 

@@ -18,12 +18,16 @@ from deep_piano.decoding.beat import (
     INTERVALS_FADE,
     KEPT_FADES,
     LATER,
+    LEAST,
     MOST_PULL,
+    NOISE,
+    OF_NOW,
     REACH,
     SETTLED,
     SHORTEST,
     SMEAR,
 )
+from deep_piano.decoding.notes_xla_sections import is_due
 from deep_piano.decoding.rules import Piece
 from deep_piano.decoding.xla import Rows
 
@@ -51,7 +55,8 @@ def to_the_beat(rows: Rows, logits: tf.Tensor, strength: float) -> tf.Tensor:
     """Tilt the logits of onsets; see `beat.to_the_beat`."""
     missing = rows["of_seed"] - rows["kept"][:, 1] / rows["kept"][:, 0]
     pull = tf.clip_by_value(rows["of_seed"] + CORRECTION * missing, 0.0, MOST_PULL)
-    pull = tf.where(rows["in_chord"], 0.0, strength * tf.cast(pull, tf.float32))
+    led = rows["in_chord"] | is_due(rows)[:, 0]
+    pull = tf.where(led, 0.0, strength * tf.cast(pull, tf.float32))
     tilted = logits + pull[:, None] * rows["expected"]
     before, after = (
         tf.reduce_logsumexp(tf.where(_LATER, some, -np.inf), 1, keepdims=True)
@@ -66,10 +71,13 @@ def _expected(near: tf.Tensor, intervals: tf.Tensor) -> tf.Tensor:
     often = tf.cast(tf.maximum(intervals - mean, 0.0) ** 2, tf.float32)
     near = tf.cast(near, tf.float32)
     coming = tf.signal.rfft(often, [_AROUND]) * tf.math.conj(tf.signal.rfft(near, [_AROUND]))
-    support = tf.maximum(tf.signal.irfft(coming, [_AROUND])[:, EXPECTED], 0.0)
-    mean = tf.reduce_mean(support, 1, keepdims=True)
-    share = support / tf.where(mean > 0, mean, 1.0)
-    found = tf.where(mean > 0, tf.math.log((share + FLOOR) / (1 + FLOOR)), 0.0)
+    support = tf.signal.irfft(coming, [_AROUND])
+    now = tf.maximum(support[:, :1], 0.0)
+    support = tf.maximum(support[:, EXPECTED] - now * OF_NOW.astype(np.float32), 0.0)
+    mean = tf.maximum(tf.reduce_mean(support, 1, keepdims=True), LEAST * now)
+    any_is = mean > NOISE * tf.reduce_max(often, 1, keepdims=True)
+    share = support / tf.where(any_is, mean, 1.0)
+    found = tf.where(any_is, tf.math.log((share + FLOOR) / (1 + FLOOR)), 0.0)
     return tf.pad(found, [[0, 0], [EXPECTED.start, ONSETS - EXPECTED.stop]])
 
 

@@ -90,11 +90,20 @@ def wish(rows: Rows, drawn: list[tf.Tensor], heard: Pair) -> tf.Tensor:
     return tf.where(rows["in_chord"][:, None], 0.0, found)
 
 
-def _wished_onset(rows: Rows) -> tf.Tensor:
+def is_due(rows: Rows) -> tf.Tensor:
+    """Return whether a note of a passage is due, shape (pieces, 1); see `Wishes.due_in`."""
+    return _due_in(rows) <= LATEST_GAP
+
+
+def _due_in(rows: Rows) -> tf.Tensor:
     now, when = rows["now"][:, None], rows["theme_when"]
     due = rows["theme_left"] & (when >= now - NEAR_STEPS)
     first = tf.reduce_min(tf.where(due, when, MANY), 1, keepdims=True)
-    gap = tf.maximum(first + _late(rows, first) - now, 0)
+    return tf.maximum(first + _late(rows, first) - now, 0)
+
+
+def _wished_onset(rows: Rows) -> tf.Tensor:
+    gap = _due_in(rows)
     apart = np.arange(ONSETS) - tf.gather(ONSET_CLASSES, tf.minimum(gap, LATEST_GAP))
     near = tf.maximum(1 - tf.cast(tf.abs(apart), tf.float32) / NEAR_CLASSES, 0)
     found = rows["strength"][:, None] * (ONSET_SHARE * near)

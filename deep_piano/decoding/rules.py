@@ -153,9 +153,10 @@ class Piece:
         self.note_share, self.fading = 1 / (seed_density * density_s), DENSITY_S / density_s
         self._chances: list[float] = []
         self.loops = Loops()
-        for step in self.seed.tolist():
+        for place, step in enumerate(self.seed.tolist(), 1):
             self._note(step)
-        self.beat.settle()
+            if place == len(task.manner):
+                self.beat.settle()
         if task.corpus is not None:
             self.apart = Apart(task.corpus, task.most_shared)
         self.course = Course(
@@ -298,8 +299,13 @@ class Piece:
         return min(MOST_PULL, max(-MOST_PULL, pull))
 
     def beat_pull(self) -> float:
-        """Return how much the next onset is pulled to the beat; not where the last chord comes."""
-        return 0.0 if self.chord is not None else self.beat.pull()
+        """Return how much the next onset is pulled to the beat.
+
+        Not where the last chord comes, nor where a passage comes again, which has its own beat.
+        """
+        wishes = self.course.wishes
+        led = self.chord is not None or (wishes is not None and wishes.due_in(self.now) is not None)
+        return 0.0 if led else self.beat.pull()
 
     def wish(self, step: list[int], key: int, lag: int) -> Floats | None:
         """Return what is added to the logits of the field after those in `step`; None: nothing.

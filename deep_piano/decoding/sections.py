@@ -271,13 +271,21 @@ class Wishes:
             return wish
         return np.float32(loudness) * VELOCITIES_APART if index == VELOCITY else None
 
-    def _onset(self, now: int) -> Floats | None:
+    def due_in(self, now: int) -> int | None:
+        """Return when the passage's next note is due, in steps after the note before.
+
+        None: none is due within `LATEST_GAP`.
+        """
         due = self.left & (self.when >= now - NEAR_STEPS)
         if not due.any():
             return None
         first = self.when[due].min()
         gap = max(0, int(first + self._late(first)) - now)
-        if gap > LATEST_GAP:
+        return gap if gap <= LATEST_GAP else None
+
+    def _onset(self, now: int) -> Floats | None:
+        gap = self.due_in(now)
+        if gap is None:
             return None
         apart = _CLASS - ONSET_CLASSES[gap]
         near = np.maximum(1 - np.abs(apart) / NEAR_CLASSES, 0)

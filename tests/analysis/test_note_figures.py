@@ -25,6 +25,7 @@ from deep_piano.analysis.note_figures import (
     longest_slow_scale,
     pitch_class_cosine,
 )
+from deep_piano.codecs.notes import STEPS_PER_SECOND
 from deep_piano.music.notes import NOTE, make_notes
 
 EMPTY = np.empty(0, NOTE)
@@ -328,6 +329,21 @@ def test_a_slow_scale_is_counted_in_steps(pitches, gap_s, steps):
     onset = np.arange(len(pitches)) * gap_s
     notes = make_notes(onset, onset + 0.2, list(pitches), [80] * len(pitches))
     assert longest_slow_scale(notes) == steps
+
+
+@pytest.mark.parametrize("from_step", [0, 7, 33, 100, 777])
+def test_a_scale_is_slow_or_fast_wherever_it_is_on_the_grid(from_step):
+    for gap, steps in ((15, 0), (16, 19)):
+        onset = (from_step + gap * np.arange(20)) / STEPS_PER_SECOND
+        notes = make_notes(onset, onset + 0.1, list(range(60, 80)), [80] * 20)
+        assert longest_slow_scale(notes) == steps
+
+
+def test_a_scale_that_ends_where_one_looks_from_is_over():
+    onset = np.arange(12) * 0.3
+    notes = make_notes(onset, onset + 0.2, [*range(60, 70), 60, 67], [80] * 12)
+    assert longest_slow_scale(notes, from_s=float(onset[8])) == 9
+    assert longest_slow_scale(notes, from_s=float(onset[9])) == 0
 
 
 def test_a_scale_that_goes_on_counts_from_its_beginning():

@@ -192,3 +192,14 @@ def test_after_a_garbled_onset_the_beat_goes_on(rng):
     moved = (onset != right) & (garbled[:, DURATION] != 100)
     ends = onset[moved] + garbled[moved, DURATION] == right[moved] + 100
     assert ends.mean() > 0.7  # of the others, the duration is garbled too
+
+
+def test_a_garbled_onset_makes_and_leaves_no_chord(rng):
+    chords = np.repeat(np.arange(400) * 0.07, 2)
+    pitch = np.tile([50, 70], 400) + np.repeat(rng.integers(0, 12, 400), 2)
+    sequence = encode(make_notes(chords, chords + 0.5, pitch, [64] * 800))
+    garbled, targets = garble(sequence, 0.5, rng)
+    apart = sequence[1:-1, ONSET] > 0
+    assert (garbled[1:-1, ONSET][apart] > 0).all()
+    assert (targets[1:-1, ONSET][apart] > 0).all()
+    assert (garbled[1:, ONSET] != sequence[1:, ONSET]).mean() > 0.1

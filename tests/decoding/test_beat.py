@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from deep_piano.codecs.notes import ONSETS, STEPS_PER_SECOND
 from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.beat import EXPECTED, LATER, MOST_PULL, Beat, to_the_beat
 from deep_piano.decoding.notes import NoteDecoder
+from deep_piano.music.notes import make_notes
 from tests.support.decoding import ENGINE, FIELDS, finished, task
 
 
@@ -28,6 +31,19 @@ def test_after_a_steady_beat_the_next_is_expected():
 def test_after_a_late_onset_the_beat_stays_where_it_was():
     expected = heard([50] * 20 + [58]).expected()
     assert abs(int(expected.argmax()) - 42) <= 2
+
+
+@pytest.mark.parametrize("gaps", [[150] * 20, [200] * 10, [150, 0, 0] * 20, [50] * 20 + [150] * 11])
+def test_a_beat_that_is_slower_than_what_can_be_expected_makes_no_note_likely(gaps):
+    expected = heard(gaps).expected()[EXPECTED]
+    assert expected.max() <= 0
+    assert expected[:3].max() < -1
+
+
+@pytest.mark.parametrize("gaps", [[50] * 20, [16] * 40, [75, 25] * 20])
+def test_what_came_now_is_not_expected_once_more(gaps):
+    expected = heard(gaps).expected()
+    assert expected[LATER : LATER + 3].max() < 0
 
 
 def test_chords_make_no_beat_of_their_own():
@@ -113,6 +129,17 @@ def test_pieces_keep_the_beat_of_their_seed():
         return np.mean(found)
 
     assert steadiness(1.0) > steadiness(0.0) + 0.2
+
+
+def test_a_piece_is_as_steady_as_what_it_is_to_be_like(rng):
+    steady, free = np.arange(20) * 0.5, np.sort(rng.uniform(10, 40, 60))
+    onset = np.concatenate([steady, free])
+    seed = make_notes(onset, onset + 0.3, [60, 64, 67, 72] * 20, [70] * 80)
+    decoder = NoteDecoder(ENGINE, dict.fromkeys(FIELDS, Sampling()))
+    begun = replace(task(), seed=seed, seed_seconds=40.0, manner_seconds=10.0)
+    decoder.add(0, begun)
+    piece = decoder.piece(0)
+    assert piece.beat.of_seed == heard([0, *[50] * 19]).steadiness > 1
 
 
 def test_a_beat_slower_than_five_seconds_is_out_of_reach():

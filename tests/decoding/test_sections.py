@@ -8,7 +8,9 @@ import pytest
 from deep_piano.analysis.keys import Key
 from deep_piano.codecs.note_context import NoteContext
 from deep_piano.codecs.notes import ONSET_CLASSES
+from deep_piano.decoding.base import Sampling
 from deep_piano.decoding.ending import CLOSING_S
+from deep_piano.decoding.notes import NoteDecoder
 from deep_piano.decoding.rules import Piece
 from deep_piano.decoding.sections import (
     LATEST_GAP,
@@ -18,7 +20,8 @@ from deep_piano.decoding.sections import (
     Wishes,
     wish_for_key,
 )
-from tests.support.decoding import SEED_S, composed, task
+from deep_piano.music.notes import make_notes
+from tests.support.decoding import ENGINE, FIELDS, SEED_S, composed, finished, task
 
 LEVELS = np.array([1.0, 40.0, 16.0])
 
@@ -58,6 +61,21 @@ def test_what_follows_a_long_rest_of_the_seed_comes_again_at_its_time():
     rested = replace(plain, seed=np.concatenate([first, later]), seed_seconds=2 * SEED_S + 12.0)
     [notes] = composed(rested)
     assert recalled(first, notes, 50.0) > 0.7
+
+
+def test_a_passage_that_comes_again_has_its_own_beat():
+    onset = np.arange(16) * 0.5
+    seed = make_notes(onset, onset + 0.4, [60, 64, 67, 72] * 4, [70] * 16)
+    times = [20.0, 20.12, 20.24, 20.36]
+    shares = {}
+    for hold_beat in (0.0, 2.0):
+        decoder = NoteDecoder(ENGINE, dict.fromkeys(FIELDS, Sampling()), hold_beat=hold_beat)
+        for at_s in times:
+            theme = Section(at_s, recalled=(0.0, SEED_S), strength=8.0)
+            decoder.add(at_s, replace(task(Section(end_s=at_s), theme), seed=seed))
+        made = finished(decoder)
+        shares[hold_beat] = np.mean([recalled(seed, made[at].notes, at) for at in times])
+    assert shares[2.0] > 0.9 * shares[0.0] > 0.4
 
 
 def test_a_section_recalls_one_that_was_composed_before():
