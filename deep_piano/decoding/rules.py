@@ -153,15 +153,16 @@ class Piece:
         self.note_share, self.fading = 1 / (seed_density * density_s), DENSITY_S / density_s
         self._chances: list[float] = []
         self.loops = Loops()
+        manner = len(task.manner)
         for place, step in enumerate(self.seed.tolist(), 1):
             self._note(step)
-            if place == len(task.manner):
+            if place == manner:
                 self.beat.settle()
         if task.corpus is not None:
             self.apart = Apart(task.corpus, task.most_shared)
         self.course = Course(
             task.sections,
-            self.seed[: len(task.manner)],
+            self.seed[:manner],
             end_s=task.seconds,
             seed_end=self.seed_end,
             final=self.final[0],
